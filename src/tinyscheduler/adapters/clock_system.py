@@ -1,0 +1,38 @@
+"""The machine's own clocks."""
+
+from __future__ import annotations
+
+import threading
+import time
+from datetime import UTC, datetime
+
+from tinyscheduler.model.clock import Instant
+
+
+def read_boot_id() -> str:
+    """Return the kernel's random name of this boot (proc(5), random/boot_id)."""
+    with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+        return file.read().strip()
+
+
+class SystemClock:
+    """CLOCK_MONOTONIC for ages, the wall clock for people; see clock_gettime(2)."""
+
+    def __init__(self) -> None:
+        """Read the boot id once: it cannot change under a living process."""
+        self._boot_id = read_boot_id()
+        self._stop = threading.Event()
+
+    def now(self) -> Instant:
+        """Return both clocks and the boot id."""
+        return Instant(
+            wall=datetime.now(tz=UTC), monotonic_ns=time.monotonic_ns(), boot_id=self._boot_id
+        )
+
+    def sleep(self, seconds: float) -> None:
+        """Sleep, but wake up when `stop` is called from a signal handler."""
+        self._stop.wait(max(0.0, seconds))
+
+    def stop(self) -> None:
+        """End all sleeping, now and later: the process was asked to end."""
+        self._stop.set()

@@ -1,0 +1,119 @@
+"""``events.jsonl`` and the daily log: what happened, one line each, whatever the disk says."""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import TYPE_CHECKING
+
+from tinyscheduler.model.clock import format_time
+from tinyscheduler.model.events import Event, EventName
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from datetime import datetime
+
+    from tinyscheduler.model.config import Paths
+    from tinyscheduler.model.plan import TickReport
+
+LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
+_BAD_ENDINGS = frozenset({EventName.TASK_FAILED, EventName.TASK_PARKED, EventName.LEASE_CORRUPT})
+
+
+class EventsFile:
+    """Appends each event as one JSON line, in one write, so lines never mix."""
+
+    def __init__(self, paths: Paths) -> None:
+        """Remember where; the folder is made when first needed."""
+        self._path = paths.events
+
+    def notice(self, event: Event) -> None:
+        """Append the event; a disk that refuses costs this line and nothing else."""
+        document = {
+            "ts": format_time(event.at),
+            "event": event.name.value,
+            "task_id": event.task_id,
+            "attempt": event.attempt,
+            "agent": event.agent,
+            "reason": event.reason,
+            **dict(event.details),
+        }
+        _append(self._path, json.dumps(document))
+
+    def report(self, report: TickReport) -> None:
+        """Nothing: a tick that did something has told its events already."""
+
+
+class DailyLog:
+    """``scheduler_YYYYMMDD.log``: one ``key=value`` line per event, error and busy tick."""
+
+    def __init__(self, paths: Paths, *, level: str) -> None:
+        """Write lines of this level and above."""
+        self._folder = paths.logs
+        self._least = LEVELS.index(level) if level in LEVELS else 1
+
+    def notice(self, event: Event) -> None:
+        """Write one line for the event."""
+        level = "WARNING" if event.name in _BAD_ENDINGS else "INFO"
+        fields = {
+            "task": event.task_id,
+            "attempt": event.attempt,
+            "agent": event.agent,
+            "reason": event.reason,
+            **dict(event.details),
+        }
+        self._write(event.at, level, event.name.value, fields)
+
+    def report(self, report: TickReport) -> None:
+        """Write the errors and warnings of the tick, and its counts."""
+        for error in report.errors:
+            fields = {"where": error.where, "message": error.message}
+            self._write(report.started_at, "ERROR", "tick.error", fields)
+        for warning in report.warnings:
+            self._write(report.started_at, "WARNING", "tick.warning", {"message": warning})
+        stats = report.stats
+        busy = stats.tasks_spawned or stats.leases_settled or stats.leases_reclaimed
+        self._write(
+            report.started_at,
+            "INFO" if busy or report.errors else "DEBUG",
+            "tick",
+            {
+                "tick_id": report.tick_id,
+                "ms": round(report.duration_ms),
+                "leases": stats.leases_scanned,
+                "settled": stats.leases_settled,
+                "reclaimed": stats.leases_reclaimed,
+                "spawned": stats.tasks_spawned,
+                "waiting": stats.tasks_waiting,
+                "errors": stats.errors,
+            },
+        )
+
+    def _write(self, at: datetime, level: str, what: str, fields: Mapping[str, object]) -> None:
+        if LEVELS.index(level) < self._least:
+            return
+        words = " ".join(
+            f"{name}={_quote(value)}" for name, value in fields.items() if value is not None
+        )
+        path = os.path.join(self._folder, f"scheduler_{at:%Y%m%d}.log")
+        _append(path, f"{format_time(at)} level={level.lower()} event={what} {words}".rstrip())
+
+
+def _quote(value: object) -> str:
+    """Write a value so that it stays one word on one line."""
+    text = str(value)
+    plain = text and all(character.isalnum() or character in "._-:/+" for character in text)
+    return text if plain else json.dumps(text)
+
+
+def _append(path: str, line: str) -> None:
+    try:
+        os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        try:
+            os.write(fd, line.encode(errors="backslashreplace") + b"\n")
+        finally:
+            os.close(fd)
+    except OSError:
+        # A full log disk must stop no task; status and the ledger still tell what happened.
+        return

@@ -1,0 +1,282 @@
+"""Start one wrapper per attempt with posix_spawn(3), and end what must be ended."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import signal
+import sys
+import time
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from tinyscheduler.adapters.launch_local.processes import (
+    count_survivors,
+    judge_wrapper,
+    kill_trees,
+    read_process,
+    signal_process,
+)
+from tinyscheduler.core.command_line import Unfilled, build_argv, uses
+from tinyscheduler.crash import VARIABLE as CRASH_VARIABLE
+from tinyscheduler.crash import durable_step
+from tinyscheduler.errors import LaunchError
+from tinyscheduler.model.config import StdinSource
+from tinyscheduler.model.leases import ProcessEvidence, Run, Trace, WrapperLife
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from tinyscheduler.model.config import AgentProfile, Config
+    from tinyscheduler.model.leases import Lease
+    from tinyscheduler.model.tasks import TaskSpec
+    from tinyscheduler.ports import TaskLock
+
+_LOCK_FD = 3
+_ALWAYS_ALLOWED = ("PATH", "HOME", "LANG", "TERM", "USER", "LC_ALL", "TZ")
+_STANDARD_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+_PAUSE_S = 0.02
+_PYC_HEADER_BYTES = 16
+
+
+class LocalLauncher:
+    """Attempts as processes of this machine, each under its own wrapper."""
+
+    def __init__(self, config: Config, *, wrapper: str, kick_argv: tuple[str, ...]) -> None:
+        """Take the path of the wrapper's source, and the command a wrapper ends as."""
+        self._config = config
+        self._wrapper = wrapper
+        self._kick_argv = kick_argv
+        self._boot_id = ""
+        self._environments: dict[str, dict[str, str]] = {}
+        self._pid_ns = os.stat("/proc/self/ns/pid").st_ino
+
+    def prepare(self, lease: Lease, spec: TaskSpec) -> Lease:
+        """Write the prompt file, build argv and environment, and put the run into the lease."""
+        agent = self._config.agent(lease.agent)
+        if agent is None:
+            message = f"agent {lease.agent} is not configured"
+            raise LaunchError(message, hint=f"add it to {self._config.paths.agents_file}")
+        paths = self._config.paths
+        folder = os.path.join(paths.logs, "tasks", lease.task_id)
+        log = os.path.join(folder, f"{lease.attempt}.log")
+        try:
+            os.makedirs(folder, mode=0o700, exist_ok=True)
+            prompt_file = self._write_prompt(lease.task_id, spec)
+        except OSError as error:
+            message = f"cannot write {error.filename}: {error.strerror}"
+            raise LaunchError(message, hint="make room, or make the folder writable") from error
+        recipe = self._find_recipe(agent, spec)
+        cwd = spec.cwd or agent.cwd or paths.base
+        values = self._values(lease, spec, log=log, cwd=cwd, recipe=recipe, prompt_file=prompt_file)
+        argv = build_argv(agent, spec, values)
+        if isinstance(argv, Unfilled):
+            raise LaunchError(argv.words, hint="`validate-config` checks agents.yaml")
+        self._environments[lease.lease_id] = self._environment(lease, agent, spec, prompt_file)
+        return replace(
+            lease,
+            recipe=recipe,
+            run=Run(
+                argv=argv,
+                cwd=cwd,
+                stdin=prompt_file if agent.stdin is StdinSource.PROMPT else None,
+                log=log,
+                log_max_bytes=self._config.limits.log_max_bytes,
+                kill_grace_s=self._config.timing.kill_grace_s,
+                idle_output_s=agent.idle_output_s,
+                results=paths.results,
+                cancel=paths.cancel,
+                kick=paths.kick,
+                tick_lock=paths.tick_lock,
+                daemon_lock=paths.daemon_lock,
+                kick_argv=self._kick_argv if self._config.kick_enabled else (),
+            ),
+        )
+
+    def launch(self, lease: Lease, lock: TaskLock) -> None:
+        """Spawn the wrapper in a session of its own, with nothing open but the task lock."""
+        path = os.path.join(self._config.paths.running, f"task_{lease.task_id}.json")
+        argv = [sys.executable, "-I", "-S", compiled(self._wrapper), path]
+        errors = os.path.join(self._config.paths.logs, "wrapper.log")
+        append = os.O_WRONLY | os.O_CREAT | os.O_APPEND
+        actions = [
+            (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0),
+            # Redirected, or cron and pipes would wait for every agent to end.
+            (os.POSIX_SPAWN_OPEN, 1, "/dev/null", os.O_WRONLY, 0),
+            (os.POSIX_SPAWN_OPEN, 2, errors, append, 0o600),
+            (os.POSIX_SPAWN_DUP2, _fileno(lock), _LOCK_FD),
+        ]
+        try:
+            with durable_step("launch.spawn"):
+                os.posix_spawn(
+                    sys.executable,
+                    argv,
+                    self._environments.pop(lease.lease_id),
+                    file_actions=actions,
+                    setsid=True,
+                    setsigmask=(),
+                    # A shell, nohup or Python itself may ignore some; the agent must not.
+                    setsigdef=signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP},
+                )
+        except OSError as error:
+            message = f"cannot start the wrapper {argv[3]}: {error.strerror}"
+            raise LaunchError(message, hint="the next tick tries again") from error
+
+    def inspect(self, traces: Sequence[Trace]) -> Mapping[str, ProcessEvidence]:
+        """Look at the recorded wrappers, and for the rest where the wrapper does not live."""
+        lives = {trace.lease_id: self._judge(trace) for trace in traces}
+        deep = [
+            trace
+            for trace in traces
+            if not trace.is_lock_held or lives[trace.lease_id] is WrapperLife.DEAD
+        ]
+        survivors = count_survivors(deep, self._lock_inodes(deep)) if deep else {}
+        return {
+            lease_id: ProcessEvidence(wrapper=life, survivors=survivors.get(lease_id, 0))
+            for lease_id, life in lives.items()
+        }
+
+    def end(self, traces: Sequence[Trace], *, grace_s: float) -> frozenset[str]:
+        """SIGTERM to living wrappers, which end their own trees; then SIGKILL to what is left."""
+        asked = [trace for trace in traces if self._judge(trace) is WrapperLife.ALIVE]
+        for trace in asked:
+            assert trace.process is not None  # noqa: S101 - it was just seen alive
+            process = read_process(trace.process.pid)
+            if process is not None and process.start_ticks == trace.process.start_ticks:
+                signal_process(process, signal.SIGTERM)
+        # The wrapper itself gives its command this grace; then it still writes the result.
+        deadline_s = time.monotonic() + grace_s + 1
+        while asked and time.monotonic() < deadline_s:
+            time.sleep(_PAUSE_S)
+            asked = [trace for trace in asked if self._judge(trace) is WrapperLife.ALIVE]
+        return kill_trees(traces, self._lock_inodes(traces))
+
+    # -- parts --------------------------------------------------------------------
+
+    def _judge(self, trace: Trace) -> WrapperLife:
+        if not self._boot_id:
+            with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+                self._boot_id = file.read().strip()
+        return judge_wrapper(trace.process, boot_id=self._boot_id, pid_ns=self._pid_ns)
+
+    def _lock_inodes(self, traces: Sequence[Trace]) -> dict[str, tuple[int, int]]:
+        inodes = {}
+        for trace in traces:
+            path = os.path.join(self._config.paths.running, f"task_{trace.task_id}.lock")
+            try:
+                status = os.stat(path)
+            except OSError:
+                continue
+            inodes[trace.task_id] = (status.st_dev, status.st_ino)
+        return inodes
+
+    def _write_prompt(self, task_id: str, spec: TaskSpec) -> str | None:
+        if spec.prompt is None:
+            return None
+        folder = self._config.paths.tasks
+        os.makedirs(folder, mode=0o700, exist_ok=True)
+        path = os.path.join(folder, f"task_{task_id}.prompt")
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        with os.fdopen(fd, "w", encoding="utf-8", newline="") as file:
+            file.write(spec.prompt)
+        return path
+
+    def _find_recipe(self, agent: AgentProfile, spec: TaskSpec) -> str | None:
+        """Return the recipe's path inside the recipes folder, if the command wants one."""
+        if spec.recipe is None and not uses(agent, "recipe"):
+            return None
+        folder = os.path.realpath(self._config.paths.recipes)
+        name = spec.recipe or f"{agent.name}.yaml"
+        path = os.path.realpath(os.path.join(folder, name))
+        if not path.startswith(folder + os.sep):
+            message = f"recipe {name!r} is outside the recipes folder {folder}"
+            raise LaunchError(message, hint="name a file below the recipes folder")
+        if not path.endswith((".yaml", ".yml")):
+            message = f"recipe {name!r} is not a .yaml or .yml file"
+            raise LaunchError(message, hint="name a recipe file")
+        if not os.path.isfile(path):
+            message = f"recipe {path} does not exist"
+            raise LaunchError(message, hint=f"create it, or set `command:` of agent {agent.name}")
+        return path
+
+    def _values(
+        self,
+        lease: Lease,
+        spec: TaskSpec,
+        *,
+        log: str,
+        cwd: str,
+        recipe: str | None,
+        prompt_file: str | None,
+    ) -> dict[str, str | None]:
+        return {
+            "task_id": lease.task_id,
+            "attempt": str(lease.attempt),
+            "agent": lease.agent,
+            "recipe": recipe,
+            "prompt": spec.prompt,
+            "prompt_file": prompt_file,
+            "cwd": cwd,
+            "model": lease.model,
+            "model_endpoint": "",
+            "max_turns": None if lease.max_turns is None else str(lease.max_turns),
+            "max_runtime_sec": f"{lease.max_runtime_s:g}",
+            "gpu_uuids": ",".join(lease.gpu_uuids),
+            "log_file": log,
+        }
+
+    def _environment(
+        self, lease: Lease, agent: AgentProfile, spec: TaskSpec, prompt_file: str | None
+    ) -> dict[str, str]:
+        """Return what the command may see: the allow-list, the task's own, and ours.
+
+        Not the cookie: the wrapper adds that for the command alone, or the tick that the
+        wrapper becomes would take itself for part of the attempt.
+        """
+        allowed = {*_ALWAYS_ALLOWED, *agent.environment}
+        environment = {"PATH": _STANDARD_PATH}
+        environment.update(
+            (name, value) for name, value in self._config.environment if name in allowed
+        )
+        environment.update(spec.environment)
+        ours = {
+            "TASK_ID": lease.task_id,
+            "ATTEMPT": str(lease.attempt),
+            "AGENT": lease.agent,
+            "BASE_PATH": self._config.paths.base,
+            "PROMPT_FILE": prompt_file,
+            "ATTEMPT_MAX_TURNS": None if lease.max_turns is None else str(lease.max_turns),
+            "ATTEMPT_MAX_RUNTIME_SEC": f"{lease.max_runtime_s:g}",
+        }
+        environment.update(
+            (f"TINYSCHEDULER_{name}", value) for name, value in ours.items() if value is not None
+        )
+        if CRASH_VARIABLE in os.environ:
+            environment[CRASH_VARIABLE] = os.environ[CRASH_VARIABLE]
+        return environment
+
+
+def compiled(source: str) -> str:
+    """Return the compiled file of a source if it is there and current, else the source.
+
+    A .pyc run by name is not checked against its source, so it is checked here: running
+    the source itself works too, it only compiles again at every start.
+    """
+    cache = importlib.util.cache_from_source(source)
+    try:
+        with open(cache, "rb") as file:
+            header = file.read(_PYC_HEADER_BYTES)
+        status = os.stat(source)
+    except OSError:
+        return source
+    # PEP 552: magic, flags (0: by time), modification time, size.
+    stamp = int(status.st_mtime) & 0xFFFFFFFF, status.st_size & 0xFFFFFFFF
+    found = int.from_bytes(header[8:12], "little"), int.from_bytes(header[12:16], "little")
+    by_time = header[4:8] == b"\0\0\0\0"
+    current = header[:4] == importlib.util.MAGIC_NUMBER and by_time and found == stamp
+    return cache if current else source
+
+
+def _fileno(lock: object) -> int:
+    assert hasattr(lock, "fileno")  # noqa: S101 - wired together by the composition root
+    return int(lock.fileno())

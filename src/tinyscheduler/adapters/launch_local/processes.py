@@ -1,0 +1,260 @@
+"""Which processes belong to an attempt, and how are they ended without hitting a stranger?
+
+An attempt's processes are found by four kinds of evidence, because each alone can be
+shaken off: descent, the cookie in the environment, the session of the wrapper, and an
+open descriptor of the task lock.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from tinyscheduler.model.leases import ProcessIdentity, WrapperLife
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from tinyscheduler.model.leases import Trace
+
+COOKIE = b"TINYSCHEDULER_LEASE_ID="
+_KERNEL_THREAD = 0x00200000  # PF_KTHREAD in the flags of /proc/PID/stat
+_ENVIRONMENT_READS = 4
+_PAUSE_S = 0.01
+_MOST_ENDING_S = 5.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Process:
+    """One row of the process table, as of one read."""
+
+    pid: int
+    parent: int
+    session: int
+    start_ticks: int
+    is_kernel_thread: bool
+
+
+def read_process(pid: int) -> Process | None:
+    """Read one process; None if it is gone or a zombie, which is as good as gone."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            text = file.read(4096).decode(errors="replace")
+    except OSError:
+        return None
+    # The name may hold spaces and parentheses; what follows the last one is regular.
+    fields = text[text.rindex(")") + 2 :].split()
+    if fields[0] in "ZX":
+        return None
+    return Process(
+        pid=pid,
+        parent=int(fields[1]),
+        session=int(fields[3]),
+        start_ticks=int(fields[19]),
+        is_kernel_thread=bool(int(fields[6]) & _KERNEL_THREAD),
+    )
+
+
+def judge_wrapper(identity: ProcessIdentity | None, *, boot_id: str, pid_ns: int) -> WrapperLife:
+    """Say whether the recorded wrapper lives, by number and start time together."""
+    if identity is None:
+        return WrapperLife.UNRECORDED
+    if identity.boot_id != boot_id:
+        return WrapperLife.DEAD
+    if identity.pid_ns != pid_ns:
+        return WrapperLife.UNSEEN
+    # A wrapper becomes a tick at its end.  If it became this one, it is no wrapper any more.
+    if identity.pid == os.getpid():
+        return WrapperLife.DEAD
+    process = read_process(identity.pid)
+    if process is None or process.start_ticks != identity.start_ticks:
+        return WrapperLife.DEAD
+    return WrapperLife.ALIVE
+
+
+def find_trees(
+    traces: Sequence[Trace], locks: Mapping[str, tuple[int, int]]
+) -> dict[str, list[Process]]:
+    """Return the living processes of each attempt, wrappers included, in one pass over /proc.
+
+    ``locks`` maps task ids to the (device, inode) of their lock files.  This process and
+    its ancestors are never part of a tree: a tick must not end itself.
+    """
+    table = _read_table()
+    protected = _ancestors(table)
+    cookies = {
+        pid: _read_cookie(process)
+        for pid, process in table.items()
+        if pid not in protected and not process.is_kernel_thread
+    }
+    inodes = {inode: task_id for task_id, inode in locks.items()}
+    holders: dict[str, set[int]] = {}
+    for pid in cookies:
+        for inode in _open_inodes(pid, inodes):
+            holders.setdefault(inodes[inode], set()).add(pid)
+    children: dict[int, list[int]] = {}
+    for process in table.values():
+        children.setdefault(process.parent, []).append(process.pid)
+    trees: dict[str, list[Process]] = {}
+    for trace in traces:
+        roots = {pid for pid, cookie in cookies.items() if cookie == trace.lease_id}
+        roots |= {
+            pid
+            for pid in holders.get(trace.task_id, set())
+            if cookies[pid] in (None, trace.lease_id)
+        }
+        roots |= _by_session(trace, table, cookies)
+        members = _with_descendants(roots, children, cookies, trace.lease_id)
+        trees[trace.lease_id] = [table[pid] for pid in sorted(members)]
+    return trees
+
+
+def signal_process(process: Process, number: int) -> None:
+    """Signal exactly this process: pinned by a pidfd, and its start time compared after."""
+    try:
+        pidfd = os.pidfd_open(process.pid)
+    except OSError:
+        return
+    try:
+        again = read_process(process.pid)
+        if again is not None and again.start_ticks == process.start_ticks:
+            signal.pidfd_send_signal(pidfd, number)
+    except OSError:
+        return
+    finally:
+        os.close(pidfd)
+
+
+def kill_trees(traces: Sequence[Trace], locks: Mapping[str, tuple[int, int]]) -> frozenset[str]:
+    """SIGKILL all processes of these attempts; return the lease ids found empty twice.
+
+    Twice, because a process that forks while we read can be missed once.  A process in
+    uninterruptible sleep outlives this; its attempt is not returned.
+    """
+    deadline_s = time.monotonic() + _MOST_ENDING_S
+    quiet = dict.fromkeys((trace.lease_id for trace in traces), 0)
+    while time.monotonic() < deadline_s:
+        for lease_id, processes in find_trees(traces, locks).items():
+            quiet[lease_id] = 0 if processes else quiet[lease_id] + 1
+            for process in processes:
+                signal_process(process, signal.SIGKILL)
+        if all(count >= 2 for count in quiet.values()):  # noqa: PLR2004 - "twice"
+            break
+        time.sleep(_PAUSE_S)
+    return frozenset(lease_id for lease_id, count in quiet.items() if count >= 2)  # noqa: PLR2004
+
+
+def count_survivors(
+    traces: Sequence[Trace], locks: Mapping[str, tuple[int, int]]
+) -> dict[str, int]:
+    """Count the living processes of each attempt; zero only if two looks found none."""
+    counts = {lease_id: len(tree) for lease_id, tree in find_trees(traces, locks).items()}
+    if any(count == 0 for count in counts.values()):
+        time.sleep(_PAUSE_S)
+        for lease_id, tree in find_trees(traces, locks).items():
+            counts[lease_id] = max(counts[lease_id], len(tree))
+    return counts
+
+
+def _read_table() -> dict[int, Process]:
+    table = {}
+    for name in os.listdir("/proc"):
+        if name.isdigit():
+            process = read_process(int(name))
+            if process is not None:
+                table[process.pid] = process
+    return table
+
+
+def _ancestors(table: Mapping[int, Process]) -> frozenset[int]:
+    found = set()
+    pid = os.getpid()
+    while pid > 0 and pid not in found:
+        found.add(pid)
+        process = table.get(pid)
+        pid = process.parent if process is not None else 0
+    return frozenset(found | {1})
+
+
+def _read_cookie(process: Process) -> str | None:
+    """Return the lease id in a process's environment, or None if there is none to see.
+
+    During execve(2) the environment reads empty for a moment: empty means unknown, so it
+    is read again.
+    """
+    for _ in range(_ENVIRONMENT_READS):
+        try:
+            with open(f"/proc/{process.pid}/environ", "rb") as file:
+                environment = file.read()
+        except OSError:
+            return None
+        if environment:
+            for item in environment.split(b"\0"):
+                if item.startswith(COOKIE):
+                    return item[len(COOKIE) :].decode("ascii", "replace")
+            return None
+        time.sleep(0)
+    return None
+
+
+def _open_inodes(pid: int, wanted: Mapping[tuple[int, int], str]) -> Iterable[tuple[int, int]]:
+    """Return which of the wanted files a process has open."""
+    if not wanted:
+        return
+    try:
+        names = os.listdir(f"/proc/{pid}/fd")
+    except OSError:
+        return
+    for name in names:
+        try:
+            status = os.stat(f"/proc/{pid}/fd/{name}")
+        except OSError:
+            continue
+        inode = (status.st_dev, status.st_ino)
+        if inode in wanted:
+            yield inode
+
+
+def _by_session(
+    trace: Trace, table: Mapping[int, Process], cookies: Mapping[int, str | None]
+) -> set[int]:
+    """Return the members of the wrapper's session, unless its number was given away since.
+
+    The kernel does not reuse a number while a session bears it (pid_namespaces(7),
+    kernel/pid.c), so a leader with another start time means that the session is over.
+    """
+    identity = trace.process
+    if identity is None:
+        return set()
+    leader = table.get(identity.pid)
+    if leader is not None and leader.start_ticks != identity.start_ticks:
+        return set()
+    return {
+        process.pid
+        for process in table.values()
+        if process.session == identity.pid
+        and process.start_ticks >= identity.start_ticks
+        and process.pid in cookies
+        and cookies[process.pid] in (None, trace.lease_id)
+    }
+
+
+def _with_descendants(
+    roots: set[int],
+    children: Mapping[int, Sequence[int]],
+    cookies: Mapping[int, str | None],
+    lease_id: str,
+) -> set[int]:
+    """Add all descendants, except those that carry another attempt's cookie."""
+    members: set[int] = set()
+    queue = list(roots)
+    while queue:
+        pid = queue.pop()
+        if pid in members or pid not in cookies or cookies[pid] not in (None, lease_id):
+            continue
+        members.add(pid)
+        queue.extend(children.get(pid, ()))
+    return members

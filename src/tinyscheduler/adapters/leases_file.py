@@ -1,0 +1,372 @@
+"""Leases, task locks and results as files: one JSON file and one flock per task.
+
+``ls`` and ``cat`` show everything.  The task lock is an open file description
+(flock(2)): it is held as long as any process holds a descriptor of it, so no crash
+leaves it held and no recycled pid can hold it.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Protocol
+
+from tinyscheduler.crash import durable_step
+from tinyscheduler.errors import LeaseConflict, StoreError
+from tinyscheduler.files import read_json, remove, write_json
+from tinyscheduler.model.documents import (
+    DocumentError,
+    NewerVersionError,
+    decode_lease,
+    decode_result,
+    encode_lease,
+)
+from tinyscheduler.model.leases import Lease, LeaseEntry, LeaseFault, UnreadableLease
+from tinyscheduler.model.snapshot import LeaseScan, UnreadableResult
+from tinyscheduler.model.tasks import AttemptResult, is_task_id
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from tinyscheduler.model.config import Paths
+    from tinyscheduler.ports import TaskLock
+
+# Clear of 0 to 3, so that handing the lock over as descriptor 3 never collides.
+_LOWEST_LOCK_FD = 10
+_TEMPORARY_MAX_AGE_S = 3600
+
+
+class FileTaskLock:
+    """A task lock held by this process; `fileno` is what a wrapper inherits."""
+
+    def __init__(self, task_id: str, fd: int) -> None:
+        """Own the descriptor."""
+        self.task_id = task_id
+        self.lease_id = os.urandom(16).hex()
+        self._fd: int | None = fd
+
+    def fileno(self) -> int:
+        """Return the locked descriptor; StoreError once closed."""
+        if self._fd is None:
+            message = f"the lock of task {self.task_id} was closed"
+            raise StoreError(message)
+        return self._fd
+
+    def close(self) -> None:
+        """Close this descriptor.  Never LOCK_UN: that frees every holder (flock(2))."""
+        if self._fd is not None:
+            os.close(self._fd)
+            self._fd = None
+
+
+class LockReading(Protocol):
+    """A way to know whether a task lock is held."""
+
+    def begin(self) -> None:
+        """Start a scan: what was read before may be old."""
+
+    def is_held(self, path: str, status: os.stat_result) -> bool:
+        """Whether any process holds the lock on this file."""
+
+
+class LockTrial:
+    """Know by trying.  For ticks only: while trying, the lock looks held to others."""
+
+    def begin(self) -> None:
+        """Nothing is kept between trials."""
+
+    def is_held(self, path: str, status: os.stat_result) -> bool:
+        """Try the lock and give it back by closing."""
+        del status
+        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        finally:
+            os.close(fd)
+        return False
+
+
+class LockTable:
+    """Know by /proc/locks, touching nothing.  For `status`, dry runs and other readers.
+
+    In a pid namespace the kernel leaves out locks whose taker is gone (fs/locks.c,
+    locks_translate_pid), so there this may miss a held lock; readers then also look
+    at the recorded process.
+    """
+
+    def __init__(self) -> None:
+        """Start without a table; `begin` reads it."""
+        self._held: frozenset[tuple[int, int, int]] = frozenset()
+
+    def begin(self) -> None:
+        """Read the kernel's table of locks once for the whole scan."""
+        self._held = read_lock_table()
+
+    def is_held(self, path: str, status: os.stat_result) -> bool:
+        """Look the file up by device and inode."""
+        del path
+        device = status.st_dev
+        return (os.major(device), os.minor(device), status.st_ino) in self._held
+
+
+def read_lock_table() -> frozenset[tuple[int, int, int]]:
+    """Return (major, minor, inode) of every file with a granted lock (proc(5), /proc/locks)."""
+    held = set()
+    try:
+        with open("/proc/locks", encoding="ascii") as file:
+            lines = file.read().splitlines()
+    except OSError:
+        return frozenset()
+    for line in lines:
+        fields = line.split()
+        # "1: FLOCK ADVISORY WRITE 4711 fe:00:12345 0 EOF"; a waiter has "->" after the number.
+        if len(fields) >= 6 and fields[1] != "->":  # noqa: PLR2004 - the table's columns
+            major, minor, inode = fields[5].split(":")
+            held.add((int(major, 16), int(minor, 16), int(inode)))
+    return frozenset(held)
+
+
+class FileLeaseStore:
+    """The files below ``state/running``, ``state/results`` and ``state/cancel``."""
+
+    def __init__(self, paths: Paths, *, locks: LockReading) -> None:
+        """Remember where; folders are made when first written to."""
+        self._paths = paths
+        self._locks = locks
+
+    def scan(self) -> LeaseScan:
+        """Read every lease and lock by name, and after them every result."""
+        self._locks.begin()
+        names = _list_names(self._paths.running)
+        leases = {_task_of(name, ".json") for name in names}
+        locks = {_task_of(name, ".lock") for name in names}
+        entries = []
+        for task_id in sorted((leases | locks) - {None}, key=str):
+            assert task_id is not None  # noqa: S101 - None was taken out
+            entry = self._read_entry(task_id, has_lock=task_id in locks)
+            if entry is not None:
+                entries.append(entry)
+        results: list[AttemptResult] = []
+        unreadable: list[UnreadableResult] = []
+        for name in _list_names(self._paths.results):
+            if name.endswith(".json") and not name.startswith("."):
+                result = self._read_result(name.removesuffix(".json"))
+                if isinstance(result, UnreadableResult):
+                    unreadable.append(result)
+                elif result is not None:
+                    results.append(result)
+        return LeaseScan(
+            entries=tuple(entries),
+            results=tuple(sorted(results, key=lambda result: result.lease_id)),
+            unreadable_results=tuple(sorted(unreadable, key=lambda result: result.lease_id)),
+        )
+
+    def acquire(self, task_id: str) -> FileTaskLock | None:
+        """Take the lock, and make sure that it is on the file that bears the name.
+
+        Another tick cannot unlink it under us: only a holder of the tick lock does.  An
+        operator's `rm` can, so the name is compared after locking.
+        """
+        path = self._lock_path(task_id)
+        with _translating(path), durable_step("lock.create"):
+            os.makedirs(self._paths.running, mode=0o700, exist_ok=True)
+            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            low_fd, fd = fd, fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, _LOWEST_LOCK_FD)
+            os.close(low_fd)
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            mine, named = os.fstat(fd), os.stat(path)
+        except (BlockingIOError, FileNotFoundError):
+            os.close(fd)
+            return None
+        if (mine.st_dev, mine.st_ino) != (named.st_dev, named.st_ino):
+            os.close(fd)
+            return None
+        return FileTaskLock(task_id, fd)
+
+    def create(self, lock: TaskLock, lease: Lease) -> None:
+        """Mark the first heartbeat, then write the lease durably."""
+        path = self._lease_path(lock.task_id)
+        with _translating(path):
+            if os.path.lexists(path):
+                message = f"task {lock.task_id} has a lease already"
+                raise LeaseConflict(message)
+            os.makedirs(self._paths.results, mode=0o700, exist_ok=True)
+            os.makedirs(self._paths.cancel, mode=0o700, exist_ok=True)
+            beat_ns = lease.monotonic_heartbeat_ns
+            os.utime(_fd_of(lock), ns=(int(lease.heartbeat.timestamp() * 1e9), beat_ns))
+            with durable_step("lease.create"):
+                write_json(path, encode_lease(lease))
+
+    def clear(self, lock: TaskLock | None, lease_id: str | None) -> None:
+        """Remove lease, cancel request, result and lock, in this order."""
+        if lock is not None:
+            self._clear_lease(lock, lease_id)
+        if lease_id is not None:
+            with durable_step("cancel.remove"):
+                _unlink(os.path.join(self._paths.cancel, lease_id))
+            self._clear_result(lease_id)
+        if lock is not None:
+            if not os.path.lexists(self._lease_path(lock.task_id)):
+                with durable_step("lock.remove"):
+                    _unlink(self._lock_path(lock.task_id))
+            lock.close()
+
+    def request_cancel(self, lease_id: str) -> None:
+        """Leave the request where the attempt's wrapper looks for it."""
+        path = os.path.join(self._paths.cancel, lease_id)
+        with _translating(path), durable_step("cancel.create"):
+            os.makedirs(self._paths.cancel, mode=0o700, exist_ok=True)
+            os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
+
+    def sweep_temporary(self, *, now_s: float) -> None:
+        """Remove temporary files that a crash left behind more than an hour ago."""
+        for folder in (self._paths.running, self._paths.results):
+            for name in _list_names(folder):
+                path = os.path.join(folder, name)
+                if name.startswith(".") and name.endswith(".tmp"):
+                    try:
+                        if now_s - os.stat(path).st_mtime > _TEMPORARY_MAX_AGE_S:
+                            _unlink(path)
+                    except FileNotFoundError:
+                        continue
+
+    # -- reading ------------------------------------------------------------------
+
+    def _read_entry(self, task_id: str, *, has_lock: bool) -> LeaseEntry | None:
+        """Read lock before lease: what is held when we look still has its lease."""
+        held, beat_ns = False, None
+        path = self._lock_path(task_id)
+        if has_lock:
+            try:
+                status = os.stat(path)
+                held = self._locks.is_held(path, status)
+                beat_ns = status.st_mtime_ns
+            except FileNotFoundError:
+                has_lock = False
+            except OSError as error:
+                raise _store_error(path, error) from error
+        lease = self._read_lease(task_id)
+        if lease is None and not has_lock:
+            return None
+        return LeaseEntry(task_id=task_id, lease=lease, is_lock_held=held, beat_ns=beat_ns)
+
+    def _read_lease(self, task_id: str) -> Lease | UnreadableLease | None:
+        path = self._lease_path(task_id)
+        try:
+            lease = decode_lease(read_json(path))
+            if lease.task_id != task_id:
+                message = f"it names task {lease.task_id!r}"
+                raise DocumentError(message)
+        except FileNotFoundError:
+            return None
+        except NewerVersionError as error:
+            message = f"lease file {path} is of {error}, newer than this program knows"
+            return UnreadableLease(fault=LeaseFault.NEWER, message=message)
+        except (DocumentError, ValueError) as error:
+            message = f"lease file {path} is unreadable: {error}"
+            return UnreadableLease(fault=LeaseFault.CORRUPT, message=message)
+        except OSError as error:
+            raise _store_error(path, error) from error
+        return lease
+
+    def _read_result(self, lease_id: str) -> AttemptResult | UnreadableResult | None:
+        path = self._result_path(lease_id)
+        try:
+            result = decode_result(read_json(path))
+            if result.lease_id != lease_id:
+                message = f"it names lease {result.lease_id!r}"
+                raise DocumentError(message)
+        except FileNotFoundError:
+            return None
+        except (DocumentError, ValueError) as error:
+            message = f"result file {path} is unreadable: {error}"
+            return UnreadableResult(lease_id=lease_id, message=message)
+        except OSError as error:
+            raise _store_error(path, error) from error
+        return result
+
+    # -- removing -----------------------------------------------------------------
+
+    def _clear_lease(self, lock: TaskLock, lease_id: str | None) -> None:
+        """Remove the lease if it is still the one meant; quarantine what is unreadable."""
+        path = self._lease_path(lock.task_id)
+        match self._read_lease(lock.task_id):
+            case Lease(lease_id=found) if found == lease_id:
+                with durable_step("lease.remove"):
+                    _unlink(path)
+            case UnreadableLease(fault=LeaseFault.CORRUPT):
+                with durable_step("lease.quarantine"):
+                    self._quarantine(path)
+            case _:
+                pass
+
+    def _clear_result(self, lease_id: str) -> None:
+        path = self._result_path(lease_id)
+        if isinstance(self._read_result(lease_id), UnreadableResult):
+            with durable_step("result.quarantine"):
+                self._quarantine(path)
+        else:
+            with durable_step("result.remove"):
+                _unlink(path)
+
+    def _quarantine(self, path: str) -> None:
+        """Move a broken file aside, under a name that keeps every earlier one."""
+        with _translating(path):
+            os.makedirs(self._paths.quarantine, mode=0o700, exist_ok=True)
+            status = os.stat(path)
+            name = f"{os.path.basename(path)}.{status.st_mtime_ns}-{status.st_ino}"
+            os.replace(path, os.path.join(self._paths.quarantine, name))
+
+    def _lease_path(self, task_id: str) -> str:
+        return os.path.join(self._paths.running, f"task_{task_id}.json")
+
+    def _lock_path(self, task_id: str) -> str:
+        return os.path.join(self._paths.running, f"task_{task_id}.lock")
+
+    def _result_path(self, lease_id: str) -> str:
+        return os.path.join(self._paths.results, f"{lease_id}.json")
+
+
+def _task_of(name: str, suffix: str) -> str | None:
+    """Return the task id in a file name of ours, or None for any other file."""
+    if not (name.startswith("task_") and name.endswith(suffix)):
+        return None
+    task_id = name[len("task_") : -len(suffix)]
+    return task_id if is_task_id(task_id) else None
+
+
+def _list_names(folder: str) -> list[str]:
+    try:
+        return os.listdir(folder)
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise _store_error(folder, error) from error
+
+
+def _unlink(path: str) -> None:
+    with _translating(path):
+        remove(path)
+
+
+def _fd_of(lock: TaskLock) -> int:
+    assert isinstance(lock, FileTaskLock)  # noqa: S101 - wired together by the composition root
+    return lock.fileno()
+
+
+@contextmanager
+def _translating(path: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise _store_error(path, error) from error
+
+
+def _store_error(path: str, error: OSError) -> StoreError:
+    return StoreError(
+        f"{error.filename or path}: {error.strerror}",
+        hint="make room, or make the state folder writable for its owner; nothing was lost",
+    )

@@ -1,0 +1,53 @@
+"""How did each attempt end?  The ledger in the embedded database."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tinyscheduler.adapters.sqlite.rows import attempt_of, attempt_row
+from tinyscheduler.crash import durable_step
+from tinyscheduler.errors import BusyError, StoreError
+
+if TYPE_CHECKING:
+    import sqlite3
+    from collections.abc import Sequence
+
+    from tinyscheduler.adapters.sqlite.database import Database
+    from tinyscheduler.model.history import AttemptRecord
+
+_RECORD = """
+INSERT INTO attempts (
+    lease_id, task_id, source, agent, attempt, started_at, ended_at, outcome, failure_reason,
+    reclaim_reason, exit_code, signal, message, turns, peak_rss_mb, log
+) VALUES (
+    :lease_id, :task_id, :source, :agent, :attempt, :started_at, :ended_at, :outcome,
+    :failure_reason, :reclaim_reason, :exit_code, :signal, :message, :turns, :peak_rss_mb, :log
+) ON CONFLICT (lease_id) DO NOTHING
+"""
+_ATTEMPTS = "SELECT * FROM attempts WHERE task_id = ? ORDER BY attempt, ended_at, lease_id"
+
+
+class SqliteLedger:
+    """The ledger, in the same file as the queue."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def record(self, attempt: AttemptRecord) -> None:
+        """Write one row durably; a second row for the same lease id changes nothing."""
+        try:
+            with self._database.writing() as connection:
+                connection.execute(_RECORD, attempt_row(attempt))
+                with durable_step("ledger.record"):
+                    connection.commit()
+        except BusyError as error:
+            # To a tick a locked database is a store that refuses; it tries again.
+            raise StoreError(error.what, hint=error.hint) from error
+
+    def attempts(self, task_id: str) -> Sequence[AttemptRecord]:
+        """Return the rows of one task, oldest attempt first."""
+
+        def question(connection: sqlite3.Connection) -> list[AttemptRecord]:
+            return [attempt_of(row) for row in connection.execute(_ATTEMPTS, (task_id,))]
+
+        return self._database.read(question)

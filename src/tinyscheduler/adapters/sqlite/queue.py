@@ -1,0 +1,601 @@
+"""What waits, what is claimed, what has ended?  The embedded queue."""
+
+from __future__ import annotations
+
+import json
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import TYPE_CHECKING, assert_never
+
+from tinyscheduler.adapters.sqlite.batch import missing_blocker, plan_batch, row_id, summarise
+from tinyscheduler.adapters.sqlite.rows import (
+    claim_of,
+    micros_or_none,
+    record_of,
+    spec_details,
+    spec_of,
+    to_micros,
+    waiting_of,
+)
+from tinyscheduler.crash import durable_step
+from tinyscheduler.errors import BusyError, NotFoundError, SourceError, StoreError, UsageError
+from tinyscheduler.model.records import AlreadyEnded, Cancelled, CancelRequested
+from tinyscheduler.model.snapshot import SourceView
+from tinyscheduler.model.tasks import Finish, Requeue, TaskState
+
+if TYPE_CHECKING:
+    import sqlite3
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from tinyscheduler.adapters.sqlite.batch import Addition
+    from tinyscheduler.adapters.sqlite.database import Database
+    from tinyscheduler.model.records import CancelAnswer, TaskRecord
+    from tinyscheduler.model.tasks import Ending, TaskSpec
+    from tinyscheduler.ports import Clock
+
+# Tasks of each kind that cannot start and are told all the same, and blockers told of one.
+_MAX_UNSTARTABLE = 50
+_MAX_BLOCKERS_TOLD = 10
+# Rows of one line that are put in order by sorting, where no index has that order.
+_MAX_SORTED = 1000
+
+_LINES = "SELECT agent, queue, tasks FROM counts WHERE state = 'waiting'"
+
+_READY_BY_AGE = """
+SELECT * FROM tasks INDEXED BY ready_by_age
+WHERE state = 'waiting' AND blockers_left = 0 AND start_after = 0
+    AND agent = :agent AND queue = :queue
+ORDER BY blocks DESC, id LIMIT :window
+"""
+_READY_BY_PRIORITY = """
+SELECT * FROM tasks INDEXED BY ready_by_priority
+WHERE state = 'waiting' AND blockers_left = 0 AND start_after = 0
+    AND agent = :agent AND queue = :queue
+ORDER BY blocks DESC, priority DESC, id LIMIT :window
+"""
+_DUE = """
+SELECT * FROM (
+    SELECT * FROM tasks INDEXED BY deferred
+    WHERE state = 'waiting' AND blockers_left = 0 AND start_after > 0 AND start_after <= :now
+        AND agent = :agent AND queue = :queue
+    ORDER BY start_after LIMIT :sorted
+) ORDER BY blocks DESC, :by_priority * priority DESC, id LIMIT :window
+"""
+_BLOCKED_YET_ALLOWED = """
+SELECT * FROM (
+    SELECT * FROM tasks INDEXED BY blocked
+    WHERE state = 'waiting' AND blockers_left > 0 AND agent = :agent AND queue = :queue
+    ORDER BY id LIMIT :sorted
+) WHERE start_after <= :now ORDER BY blocks DESC, :by_priority * priority DESC, id LIMIT :window
+"""
+_DEFERRED = """
+SELECT * FROM tasks INDEXED BY deferred_anywhere
+WHERE state = 'waiting' AND blockers_left = 0 AND start_after > 0 AND start_after > :now
+ORDER BY start_after LIMIT :limit
+"""
+_BLOCKED = """
+SELECT * FROM tasks INDEXED BY blocked_anywhere
+WHERE state = 'waiting' AND blockers_left > 0 ORDER BY id LIMIT :limit
+"""
+_HELD = """
+SELECT * FROM tasks INDEXED BY tasks_by_state WHERE state = 'held' ORDER BY id LIMIT :limit
+"""
+_CLAIMS = "SELECT * FROM tasks INDEXED BY tasks_by_state WHERE state = 'working' ORDER BY id"
+_BLOCKERS = """
+SELECT blocker_id FROM dependencies JOIN tasks ON id = blocker_id
+WHERE task_id = :id AND state <> 'done' ORDER BY blocker_id LIMIT :limit
+"""
+_SPEC = "SELECT prompt, details FROM task_specs WHERE task_id = ?"
+
+# The whole of a claim: whoever's statement finds the row still waiting has the task.
+_CLAIM = """
+UPDATE tasks SET state = 'working', lease_id = :lease_id, claimed_by = :agent, updated_at = :now
+WHERE id = :id AND state = 'waiting' AND lease_id IS NULL AND attempt = :attempt
+    AND (blockers_left = 0 OR :blocking_disabled) AND NOT cancel_requested
+    AND start_after <= :now
+"""
+# A cancellation that was asked for meanwhile is granted by the statement that would
+# otherwise make the task wait again, so that it cannot fall between two.
+_REQUEUE = """
+UPDATE tasks SET
+    state = CASE WHEN cancel_requested THEN 'cancelled' ELSE 'waiting' END,
+    failure_reason =
+        CASE WHEN cancel_requested THEN 'cancelled' ELSE coalesce(:reason, failure_reason) END,
+    ended_at = CASE WHEN cancel_requested THEN :now END,
+    lease_id = NULL, claimed_by = NULL, cancel_requested = 0,
+    attempt = :attempt, failures = :failures, launches = :launches,
+    backing_off_until = :until, updated_at = :now,
+    start_after = CASE WHEN max(coalesce(not_before, 0), coalesce(:until, 0)) > :now
+        THEN max(coalesce(not_before, 0), coalesce(:until, 0)) ELSE 0 END
+WHERE id = :id AND state = 'working' AND lease_id = :lease_id
+"""
+_FINISH = """
+UPDATE tasks SET
+    state = :state, failure_reason = :reason, failures = :failures, attempt = attempt + 1,
+    lease_id = NULL, claimed_by = NULL, cancel_requested = 0,
+    updated_at = :now, ended_at = :now
+WHERE id = :id AND state = 'working' AND lease_id = :lease_id
+"""
+_UNBLOCK = """
+UPDATE tasks SET blockers_left = blockers_left - 1
+WHERE id IN (SELECT task_id FROM dependencies WHERE blocker_id = ?)
+"""
+_RECOUNT_BLOCKED = """
+UPDATE tasks SET blocks = blocks + :change
+WHERE id IN (SELECT blocker_id FROM dependencies WHERE task_id = :id)
+"""
+
+_ADD_TASK = """
+INSERT INTO tasks (
+    state, agent, queue, summary, priority, memory_bytes, max_attempts, blockers_left, blocks,
+    not_before, start_after, created_at, updated_at
+) VALUES (
+    :state, :agent, :queue, :summary, :priority, :memory_bytes, :max_attempts, :blockers_left,
+    :blocks, :not_before, :start_after, :now, :now
+)
+"""
+_ADD_SPEC = "INSERT INTO task_specs (task_id, prompt, details) VALUES (?, ?, ?)"
+_ADD_DEPENDENCY = "INSERT INTO dependencies (task_id, blocker_id) VALUES (?, ?)"
+_DEPTH = "SELECT coalesce(sum(tasks), 0) FROM counts WHERE state IN ('waiting', 'held')"
+_STATES = "SELECT id, state FROM tasks WHERE id IN (SELECT value FROM json_each(?))"
+_COUNT_DEPENDENT = "UPDATE tasks SET blocks = blocks + 1 WHERE id = ?"
+
+_TASK = "SELECT * FROM tasks WHERE id = ?"
+# One index or the other, by what was asked; the newest, because these are looked for.
+_LIST = """
+SELECT * FROM tasks WHERE :agent IS NULL OR agent = :agent OR claimed_by = :agent
+ORDER BY id DESC LIMIT :limit
+"""
+_LIST_OF_STATE = """
+SELECT * FROM tasks INDEXED BY tasks_by_state
+WHERE state = :state AND (:agent IS NULL OR agent = :agent OR claimed_by = :agent)
+ORDER BY id DESC LIMIT :limit
+"""
+_COUNTS = "SELECT state, sum(tasks) AS tasks FROM counts GROUP BY state"
+
+_CANCEL = """
+UPDATE tasks SET state = 'cancelled', failure_reason = 'cancelled', ended_at = :now,
+    updated_at = :now
+WHERE id = :id
+"""
+_REQUEST_CANCEL = "UPDATE tasks SET cancel_requested = 1, updated_at = :now WHERE id = :id"
+_RETRY = """
+UPDATE tasks SET state = 'waiting', backing_off_until = NULL, ended_at = NULL, updated_at = :now,
+    failures = CASE WHEN state = 'waiting' THEN failures ELSE 0 END,
+    launches = CASE WHEN state = 'waiting' THEN launches ELSE 0 END,
+    start_after = CASE WHEN not_before > :now THEN not_before ELSE 0 END
+WHERE id = :id
+"""
+_SET_STATE = "UPDATE tasks SET state = :state, updated_at = :now WHERE id = :id"
+
+
+class LocalQueue:
+    """The task source ``local``: a table in the embedded database.
+
+    The methods of the port raise SourceError where the database does not answer; the
+    others are for people's commands and raise StoreError or BusyError.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        clock: Clock,
+        *,
+        priority_enabled: bool = False,
+        blocking_disabled: bool = False,
+        max_queue_depth: int = 0,
+    ) -> None:
+        self._database = database
+        self._clock = clock
+        self._priority_enabled = priority_enabled
+        self._blocking_disabled = blocking_disabled
+        self._max_queue_depth = max_queue_depth
+
+    @property
+    def name(self) -> str:
+        """The word that leases and reports call this source by."""
+        return "local"
+
+    def look(self, *, window: int) -> SourceView:
+        """Return what waits and what is ours, read at one moment.
+
+        The order is that of the built-in policy: most dependents first, then (if
+        enabled) the highest priority, then the oldest.  Held tasks come along, but
+        ``waiting_total`` does not count them.
+        """
+        now = self._now()
+        with _answering():
+            return self._database.read(
+                lambda connection: self._look(connection, window=window, now=now)
+            )
+
+    def describe(self, task_id: str) -> TaskSpec:
+        """Return what the task asks for; StoreError if it is gone."""
+        with _answering():
+            row = self._database.read(
+                lambda connection: connection.execute(_SPEC, (row_id(task_id),)).fetchone()
+            )
+        if row is None:
+            raise StoreError(f"task {task_id} is not in the queue")
+        return spec_of(row)
+
+    def claim(self, task_id: str, *, lease_id: str, agent: str, attempt: int) -> bool:
+        """Make the task ours under this lease if it still waits as this attempt."""
+        claim = {
+            "id": row_id(task_id),
+            "lease_id": lease_id,
+            "agent": agent,
+            "attempt": attempt,
+            "blocking_disabled": self._blocking_disabled,
+            "now": self._now(),
+        }
+        with _answering(), self._database.writing() as connection:
+            if connection.execute(_CLAIM, claim).rowcount == 0:
+                return False
+            with durable_step("queue.claim"):
+                connection.commit()
+        return True
+
+    def settle(self, task_id: str, *, lease_id: str, ending: Ending) -> bool:
+        """Tell how the claim ended, if the task is still ours under exactly this lease."""
+        row, now = row_id(task_id), self._now()
+        with _answering(), self._database.writing() as connection:
+            if not _end_claim(connection, row, lease_id=lease_id, ending=ending, now=now):
+                return False
+            task = connection.execute(_TASK, (row,)).fetchone()
+            _tell_neighbours(connection, task)
+            with durable_step("queue.settle"):
+                connection.commit()
+        return True
+
+    def add(
+        self, specs: Sequence[tuple[str | None, TaskSpec]], *, places: Sequence[str] = ()
+    ) -> list[str]:
+        """Add all these tasks, or none, and return their ids in the same order.
+
+        Each comes with the key by which ``after`` of others in the batch may name it.
+        ``places`` say where each was asked for, for error messages ("line 3").  Raises
+        UsageError, NotFoundError, or BusyError if the queue would become too long.
+        """
+        additions = plan_batch(specs, places)
+        now = self._now()
+        with self._database.writing() as connection:
+            self._refuse_if_full(connection, len(additions))
+            states = _states_of_blockers(connection, additions)
+            ids = _insert(connection, additions, states, now=now)
+            with durable_step("queue.add"):
+                connection.commit()
+        return [str(one) for one in ids]
+
+    def task(self, task_id: str) -> TaskRecord:
+        """Return where the task stands; NotFoundError if there is none."""
+
+        def question(connection: sqlite3.Connection) -> TaskRecord | None:
+            row = connection.execute(_TASK, (row_id(task_id),)).fetchone()
+            return None if row is None else self._record(connection, row)
+
+        record = self._database.read(question)
+        if record is None:
+            raise _no_such_task(task_id)
+        return record
+
+    def tasks(
+        self, *, state: TaskState | None = None, agent: str | None = None, limit: int = 100
+    ) -> list[TaskRecord]:
+        """Return the newest tasks that fit, at most ``limit``, oldest of them first.
+
+        ``starting``, ``running`` and ``settling`` mean ``working`` here: only the lease
+        knows more.  ``agent`` fits tasks for that agent and tasks it works on.
+        """
+        wanted = TaskState.WORKING if state in _SEEN_ON_THE_LEASE else state
+        statement = _LIST if wanted is None else _LIST_OF_STATE
+        values = {"state": wanted, "agent": agent, "limit": limit}
+
+        def question(connection: sqlite3.Connection) -> list[TaskRecord]:
+            rows = connection.execute(statement, values).fetchall()
+            return [self._record(connection, row) for row in reversed(rows)]
+
+        return self._database.read(question)
+
+    def counts(self) -> Mapping[TaskState, int]:
+        """Return how many tasks there are in each stored state, zeros included."""
+        rows = self._database.read(lambda connection: connection.execute(_COUNTS).fetchall())
+        found = {TaskState(row["state"]): int(row["tasks"]) for row in rows}
+        return {
+            state: found.get(state, 0) for state in TaskState if state not in _SEEN_ON_THE_LEASE
+        }
+
+    def states(self, task_ids: Sequence[str]) -> Mapping[str, TaskState]:
+        """Return the stored state of each of these tasks that exists."""
+        ids = json.dumps([row for row in map(row_id, task_ids) if row is not None])
+        rows = self._database.read(
+            lambda connection: connection.execute(_STATES, (ids,)).fetchall()
+        )
+        return {str(row["id"]): TaskState(row["state"]) for row in rows}
+
+    def request_cancel(self, task_id: str) -> CancelAnswer:
+        """Cancel the task now if it runs nowhere, else note the wish in its row."""
+        with self._changing(task_id) as (connection, task):
+            state = TaskState(task["state"])
+            values = {"id": task["id"], "now": self._now()}
+            match state:
+                case TaskState.WAITING | TaskState.HELD | TaskState.PARKED:
+                    connection.execute(_CANCEL, values)
+                    if not state.is_final:
+                        _count_as_dependent(connection, task, change=-1)
+                    answer: CancelAnswer = Cancelled()
+                case TaskState.WORKING:
+                    connection.execute(_REQUEST_CANCEL, values)
+                    answer = CancelRequested(lease_id=task["lease_id"])
+                case _:
+                    return AlreadyEnded(state=state)
+            with durable_step("queue.cancel"):
+                connection.commit()
+        return answer
+
+    def retry(self, task_id: str) -> None:
+        """Make a task that ended wait again with all its attempts, or end a backoff.
+
+        The numbers of its attempts go on.  UsageError if it is done, held or under way.
+        """
+        with self._changing(task_id) as (connection, task):
+            state = TaskState(task["state"])
+            hint = _WHY_NO_RETRY.get(state)
+            if hint is not None:
+                raise UsageError(f"task {task_id} is {state} and cannot be retried", hint=hint)
+            connection.execute(_RETRY, {"id": task["id"], "now": self._now()})
+            if state.is_final:
+                _count_as_dependent(connection, task, change=1)
+            with durable_step("queue.retry"):
+                connection.commit()
+
+    def hold(self, task_id: str) -> None:
+        """Set a waiting task aside until it is released; UsageError if it does not wait."""
+        self._switch(task_id, TaskState.WAITING, TaskState.HELD)
+
+    def release(self, task_id: str) -> None:
+        """Let a held task wait again; UsageError if it is not held."""
+        self._switch(task_id, TaskState.HELD, TaskState.WAITING)
+
+    def _switch(self, task_id: str, before: TaskState, after: TaskState) -> None:
+        with self._changing(task_id) as (connection, task):
+            if task["state"] == after:
+                return
+            if task["state"] != before:
+                raise UsageError(
+                    f"task {task_id} is {task['state']}; only a task that is {before} can"
+                    f" become {after}",
+                    hint=_WAYS_OUT.get(TaskState(task["state"])),
+                )
+            values = {"id": task["id"], "state": after, "now": self._now()}
+            connection.execute(_SET_STATE, values)
+            with durable_step("queue.hold"):
+                connection.commit()
+
+    @contextmanager
+    def _changing(self, task_id: str) -> Iterator[tuple[sqlite3.Connection, sqlite3.Row]]:
+        with self._database.writing() as connection:
+            task = connection.execute(_TASK, (row_id(task_id),)).fetchone()
+            if task is None:
+                raise _no_such_task(task_id)
+            yield connection, task
+
+    def _now(self) -> int:
+        return to_micros(self._clock.now().wall)
+
+    def _look(self, connection: sqlite3.Connection, *, window: int, now: int) -> SourceView:
+        lines = connection.execute(_LINES).fetchall()
+        startable: list[sqlite3.Row] = []
+        for line in lines:
+            startable += self._startable(connection, line, window=window, now=now)
+        rows = [*startable, *self._unstartable(connection, now=now)]
+        claims = connection.execute(_CLAIMS).fetchall()
+        return SourceView(
+            name=self.name,
+            waiting=tuple(
+                waiting_of(row, source=self.name, blocked_by=self._blockers(connection, row))
+                for row in sorted(rows, key=self._place)
+            ),
+            waiting_total=sum(line["tasks"] for line in lines),
+            claims=tuple(claim_of(row, source=self.name) for row in claims),
+        )
+
+    def _place(self, row: sqlite3.Row) -> tuple[int, int, int]:
+        return -row["blocks"], -row["priority"] if self._priority_enabled else 0, row["id"]
+
+    def _startable(
+        self, connection: sqlite3.Connection, line: sqlite3.Row, *, window: int, now: int
+    ) -> list[sqlite3.Row]:
+        ready = _READY_BY_PRIORITY if self._priority_enabled else _READY_BY_AGE
+        questions = [ready, _DUE]
+        if self._blocking_disabled:
+            questions.append(_BLOCKED_YET_ALLOWED)
+        values = {
+            "agent": line["agent"],
+            "queue": line["queue"],
+            "window": window,
+            "now": now,
+            "sorted": _MAX_SORTED,
+            "by_priority": self._priority_enabled,
+        }
+        rows: list[sqlite3.Row] = []
+        for question in questions:
+            rows += connection.execute(question, values).fetchall()
+        return sorted(rows, key=self._place)[:window]
+
+    def _unstartable(self, connection: sqlite3.Connection, *, now: int) -> list[sqlite3.Row]:
+        limits = {"now": now, "limit": _MAX_UNSTARTABLE}
+        deferred = connection.execute(_DEFERRED, limits).fetchall()
+        held = connection.execute(_HELD, limits).fetchall()
+        blocked: list[sqlite3.Row] = []
+        if not self._blocking_disabled:
+            blocked = connection.execute(_BLOCKED, limits).fetchall()
+        # Where both kinds abound, each is told half.
+        half = _MAX_UNSTARTABLE // 2
+        return [
+            *deferred[: max(half, _MAX_UNSTARTABLE - len(blocked))],
+            *blocked[: max(half, _MAX_UNSTARTABLE - len(deferred))],
+            *held,
+        ]
+
+    def _blockers(self, connection: sqlite3.Connection, row: sqlite3.Row) -> tuple[str, ...]:
+        if row["blockers_left"] == 0 or self._blocking_disabled:
+            return ()
+        values = {"id": row["id"], "limit": _MAX_BLOCKERS_TOLD}
+        return tuple(str(one["blocker_id"]) for one in connection.execute(_BLOCKERS, values))
+
+    def _record(self, connection: sqlite3.Connection, row: sqlite3.Row) -> TaskRecord:
+        return record_of(row, source=self.name, blocked_by=self._blockers(connection, row))
+
+    def _refuse_if_full(self, connection: sqlite3.Connection, more: int) -> None:
+        if self._max_queue_depth == 0:
+            return
+        (depth,) = connection.execute(_DEPTH).fetchone()
+        if depth + more > self._max_queue_depth:
+            raise BusyError(
+                f"the queue is full: {depth} tasks wait, {more} more would exceed"
+                f" {self._max_queue_depth}; nothing was added",
+                hint="wait until some have run, or raise TINYSCHEDULER_MAX_QUEUE_DEPTH",
+            )
+
+
+_SEEN_ON_THE_LEASE = (TaskState.STARTING, TaskState.RUNNING, TaskState.SETTLING)
+_WHY_NO_RETRY = {
+    TaskState.DONE: "it succeeded; add it anew to run it again",
+    TaskState.HELD: "release it instead",
+    TaskState.WORKING: "cancel it first, or wait until it has ended",
+}
+_WAYS_OUT = {
+    TaskState.WORKING: "cancel it, or wait until it has ended",
+    TaskState.FAILED: "retry it first",
+    TaskState.PARKED: "retry it first",
+    TaskState.CANCELLED: "retry it first",
+}
+
+
+@contextmanager
+def _answering() -> Iterator[None]:
+    """Turn any failure to answer into what the port calls it."""
+    try:
+        yield
+    except (BusyError, StoreError) as error:
+        raise SourceError(error.what, hint=error.hint) from error
+
+
+def _no_such_task(task_id: str) -> NotFoundError:
+    return NotFoundError(
+        f"there is no task {task_id!r}", hint="`tinyscheduler list` shows the tasks there are"
+    )
+
+
+def _end_claim(
+    connection: sqlite3.Connection, row: int | None, *, lease_id: str, ending: Ending, now: int
+) -> bool:
+    values: dict[str, object] = {"id": row, "lease_id": lease_id, "now": now}
+    match ending:
+        case Requeue():
+            values |= {
+                "attempt": ending.attempt,
+                "failures": ending.failures,
+                "launches": ending.launches,
+                "until": micros_or_none(ending.backing_off_until),
+                "reason": ending.reason,
+            }
+            return connection.execute(_REQUEUE, values).rowcount > 0
+        case Finish():
+            if not ending.state.is_final:
+                message = f"a task cannot be finished as {ending.state}"
+                raise AssertionError(message)
+            values |= {
+                "state": ending.state,
+                "failures": ending.failures,
+                "reason": ending.reason,
+            }
+            return connection.execute(_FINISH, values).rowcount > 0
+        case _:
+            assert_never(ending)
+
+
+def _tell_neighbours(connection: sqlite3.Connection, task: sqlite3.Row) -> None:
+    """Tell blockers and dependents of a task that may just have ended."""
+    state = TaskState(task["state"])
+    if state is TaskState.DONE:
+        connection.execute(_UNBLOCK, (task["id"],))
+    if state.is_final:
+        _count_as_dependent(connection, task, change=-1)
+
+
+def _count_as_dependent(connection: sqlite3.Connection, task: sqlite3.Row, *, change: int) -> None:
+    connection.execute(_RECOUNT_BLOCKED, {"id": task["id"], "change": change})
+
+
+def _states_of_blockers(
+    connection: sqlite3.Connection, additions: Sequence[Addition]
+) -> dict[int, TaskState]:
+    wanted = sorted({row for addition in additions for row in addition.outside})
+    rows = connection.execute(_STATES, (json.dumps(wanted),))
+    states = {row["id"]: TaskState(row["state"]) for row in rows}
+    for addition in additions:
+        for row in addition.outside:
+            if row not in states:
+                raise missing_blocker(str(row), addition.place)
+    return states
+
+
+def _insert(
+    connection: sqlite3.Connection,
+    additions: Sequence[Addition],
+    states: Mapping[int, TaskState],
+    *,
+    now: int,
+) -> list[int]:
+    blocks = [0] * len(additions)
+    for addition in additions:
+        for index in addition.inside:
+            blocks[index] += 1
+    ids = [
+        _insert_task(connection, addition, states, blocks=number, now=now)
+        for addition, number in zip(additions, blocks, strict=True)
+    ]
+    # Only now has every key of the batch its number.
+    for own, addition in zip(ids, additions, strict=True):
+        blockers = [*(ids[index] for index in addition.inside), *addition.outside]
+        spec = replace(addition.spec, after=tuple(map(str, blockers)))
+        connection.execute(_ADD_SPEC, (own, spec.prompt, spec_details(spec)))
+        connection.executemany(_ADD_DEPENDENCY, ((own, blocker) for blocker in blockers))
+        connection.executemany(_COUNT_DEPENDENT, ((blocker,) for blocker in addition.outside))
+    return ids
+
+
+def _insert_task(
+    connection: sqlite3.Connection,
+    addition: Addition,
+    states: Mapping[int, TaskState],
+    *,
+    blocks: int,
+    now: int,
+) -> int:
+    spec = addition.spec
+    unfinished = [row for row in addition.outside if states[row] is not TaskState.DONE]
+    not_before = micros_or_none(spec.not_before)
+    cursor = connection.execute(
+        _ADD_TASK,
+        {
+            "state": TaskState.HELD if spec.is_held else TaskState.WAITING,
+            "agent": spec.agent or "",
+            "queue": spec.queue or "",
+            "summary": summarise(spec),
+            "priority": spec.priority,
+            "memory_bytes": spec.memory_bytes,
+            "max_attempts": spec.max_attempts,
+            "blockers_left": len(unfinished) + len(addition.inside),
+            "blocks": blocks,
+            "not_before": not_before,
+            "start_after": not_before if not_before is not None and not_before > now else 0,
+            "now": now,
+        },
+    )
+    row = cursor.lastrowid
+    if row is None:
+        raise AssertionError("an INSERT that succeeded left no row id")
+    return row

@@ -1,0 +1,166 @@
+"""How do the values of the model look as rows, and back?"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import fields
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+from tinyscheduler.model.history import AttemptRecord
+from tinyscheduler.model.leases import ReclaimReason
+from tinyscheduler.model.records import TaskRecord
+from tinyscheduler.model.tasks import (
+    Claim,
+    FailureReason,
+    Outcome,
+    PriorityClass,
+    TaskSpec,
+    TaskState,
+    WaitingTask,
+)
+
+if TYPE_CHECKING:
+    import sqlite3
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+_SPEC_FIELDS = tuple(field for field in fields(TaskSpec) if field.name != "prompt")
+
+
+def to_micros(moment: datetime) -> int:
+    """Count the microseconds since 1970.
+
+    >>> to_micros(datetime(1970, 1, 1, 0, 0, 1, 5, tzinfo=UTC))
+    1000005
+    """
+    return (moment - _EPOCH) // _MICROSECOND
+
+
+def micros_or_none(moment: datetime | None) -> int | None:
+    """Count the microseconds since 1970, of a moment that may be missing."""
+    return None if moment is None else to_micros(moment)
+
+
+def from_micros(micros: int | None) -> datetime | None:
+    """Return the moment in UTC, if there is one."""
+    return None if micros is None else _EPOCH + timedelta(microseconds=micros)
+
+
+def spec_details(spec: TaskSpec) -> str:
+    """Write everything but the prompt as JSON, leaving out what is at its default."""
+    details = {
+        field.name: getattr(spec, field.name)
+        for field in _SPEC_FIELDS
+        if getattr(spec, field.name) != field.default
+    }
+    if spec.not_before is not None:
+        details["not_before"] = spec.not_before.astimezone(UTC).isoformat()
+    return json.dumps(details, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+
+
+def spec_of(row: sqlite3.Row) -> TaskSpec:
+    """Read back what `spec_details` wrote, and the prompt beside it."""
+    details: dict[str, Any] = json.loads(row["details"])
+    for name in ("command", "after"):
+        if name in details:
+            details[name] = tuple(details[name])
+    for name in ("labels", "environment"):
+        if name in details:
+            details[name] = tuple((key, value) for key, value in details[name])
+    if "priority_class" in details:
+        details["priority_class"] = PriorityClass(details["priority_class"])
+    if "not_before" in details:
+        details["not_before"] = datetime.fromisoformat(details["not_before"])
+    return TaskSpec(prompt=row["prompt"], **details)
+
+
+def waiting_of(row: sqlite3.Row, *, source: str, blocked_by: tuple[str, ...]) -> WaitingTask:
+    """Return a task that waits or is held, as a policy sees it."""
+    return WaitingTask(
+        task_id=str(row["id"]),
+        source=source,
+        created_order=row["id"],
+        attempt=row["attempt"],
+        failures=row["failures"],
+        launches=row["launches"],
+        agent=row["agent"] or None,
+        queue=row["queue"] or None,
+        priority=row["priority"],
+        blocks=row["blocks"],
+        blocked_by=blocked_by,
+        not_before=from_micros(row["not_before"]),
+        backing_off_until=from_micros(row["backing_off_until"]),
+        is_held=row["state"] == TaskState.HELD,
+        memory_bytes=row["memory_bytes"],
+    )
+
+
+def claim_of(row: sqlite3.Row, *, source: str) -> Claim:
+    """Return a task that is working."""
+    return Claim(
+        task_id=str(row["id"]),
+        source=source,
+        lease_id=row["lease_id"],
+        agent=row["claimed_by"],
+        attempt=row["attempt"],
+        failures=row["failures"],
+        launches=row["launches"],
+        max_attempts=row["max_attempts"],
+        cancel_requested=bool(row["cancel_requested"]),
+    )
+
+
+def record_of(row: sqlite3.Row, *, source: str, blocked_by: tuple[str, ...]) -> TaskRecord:
+    """Return where a task stands, as people see it."""
+    reason = row["failure_reason"]
+    return TaskRecord(
+        task_id=str(row["id"]),
+        source=source,
+        state=TaskState(row["state"]),
+        summary=row["summary"],
+        agent=row["agent"] or None,
+        queue=row["queue"] or None,
+        priority=row["priority"],
+        lease_id=row["lease_id"],
+        claimed_by=row["claimed_by"],
+        attempt=row["attempt"],
+        failures=row["failures"],
+        launches=row["launches"],
+        max_attempts=row["max_attempts"],
+        failure_reason=None if reason is None else FailureReason(reason),
+        cancel_requested=bool(row["cancel_requested"]),
+        blocks=row["blocks"],
+        blockers_left=row["blockers_left"],
+        blocked_by=blocked_by,
+        not_before=from_micros(row["not_before"]),
+        backing_off_until=from_micros(row["backing_off_until"]),
+        created_at=_EPOCH + timedelta(microseconds=row["created_at"]),
+        updated_at=_EPOCH + timedelta(microseconds=row["updated_at"]),
+        ended_at=from_micros(row["ended_at"]),
+    )
+
+
+def attempt_row(attempt: AttemptRecord) -> dict[str, Any]:
+    """Return the columns of one attempt by their names."""
+    row = {field.name: getattr(attempt, field.name) for field in fields(attempt)}
+    row["started_at"] = micros_or_none(attempt.started_at)
+    row["ended_at"] = to_micros(attempt.ended_at)
+    for name in ("message", "log"):
+        # Paths and output may hold bytes that are not UTF-8, which SQLite cannot store.
+        if row[name] is not None:
+            row[name] = row[name].encode(errors="backslashreplace").decode()
+    return row
+
+
+def attempt_of(row: sqlite3.Row) -> AttemptRecord:
+    """Read back what `attempt_row` wrote."""
+    columns: dict[str, Any] = {field.name: row[field.name] for field in fields(AttemptRecord)}
+    columns["started_at"] = from_micros(columns["started_at"])
+    columns["ended_at"] = from_micros(columns["ended_at"])
+    columns["outcome"] = Outcome(columns["outcome"])
+    if columns["failure_reason"] is not None:
+        columns["failure_reason"] = FailureReason(columns["failure_reason"])
+    if columns["reclaim_reason"] is not None:
+        columns["reclaim_reason"] = ReclaimReason(columns["reclaim_reason"])
+    return AttemptRecord(**columns)

@@ -1,0 +1,160 @@
+"""What is in the database?  The tables, and how each version becomes the next.
+
+Times are microseconds since 1970 in UTC.  ``agent`` and ``queue`` are empty where
+nothing was said, so that an index finds them by plain equality.
+
+Written for SQLite 3.26 and later: no STRICT, no RETURNING.
+"""
+
+from __future__ import annotations
+
+# "TiSc", at byte 68 of the file: told apart from any other program's database.
+APPLICATION_ID = 0x54695363
+
+_TASKS = """
+CREATE TABLE tasks (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,  -- AUTOINCREMENT: a number is never used again
+    state TEXT NOT NULL CHECK (state IN
+        ('waiting', 'held', 'working', 'done', 'failed', 'parked', 'cancelled')),
+    lease_id TEXT UNIQUE,
+    claimed_by TEXT,
+    agent TEXT NOT NULL,
+    queue TEXT NOT NULL,
+    summary TEXT NOT NULL,
+    priority INTEGER NOT NULL,
+    memory_bytes INTEGER,
+    max_attempts INTEGER,
+    attempt INTEGER NOT NULL DEFAULT 1 CHECK (attempt >= 1),
+    failures INTEGER NOT NULL DEFAULT 0 CHECK (failures >= 0),
+    launches INTEGER NOT NULL DEFAULT 0 CHECK (launches >= 0),
+    blockers_left INTEGER NOT NULL CHECK (blockers_left >= 0),  -- blockers that are not done
+    blocks INTEGER NOT NULL CHECK (blocks >= 0),  -- dependents that have not ended
+    not_before INTEGER,
+    backing_off_until INTEGER,
+    start_after INTEGER NOT NULL,  -- the later of these two, 0 where neither was still ahead
+    cancel_requested INTEGER NOT NULL DEFAULT 0 CHECK (cancel_requested IN (0, 1)),
+    failure_reason TEXT,
+    created_at INTEGER NOT NULL,
+    updated_at INTEGER NOT NULL,
+    ended_at INTEGER,
+    CHECK ((state = 'working') = (lease_id IS NOT NULL)),
+    CHECK ((state = 'working') = (claimed_by IS NOT NULL)),
+    CHECK (cancel_requested = 0 OR state = 'working')
+)
+"""
+
+# Apart from `tasks`, so that looking for work never reads past a prompt of megabytes.
+_SPECS = """
+CREATE TABLE task_specs (
+    task_id INTEGER PRIMARY KEY REFERENCES tasks (id) ON DELETE CASCADE,
+    prompt TEXT,
+    details TEXT NOT NULL  -- JSON: every other field that is not its default
+)
+"""
+
+_DEPENDENCIES = """
+CREATE TABLE dependencies (
+    task_id INTEGER NOT NULL REFERENCES tasks (id) ON DELETE CASCADE,
+    blocker_id INTEGER NOT NULL REFERENCES tasks (id) ON DELETE CASCADE,
+    PRIMARY KEY (task_id, blocker_id)
+) WITHOUT ROWID
+"""
+
+# How many tasks stand in each line: counting a hundred thousand rows at each tick would
+# cost more than all the rest of the tick, and this also names the lines to look at.
+_COUNTS = """
+CREATE TABLE counts (
+    state TEXT NOT NULL,
+    agent TEXT NOT NULL,
+    queue TEXT NOT NULL,
+    tasks INTEGER NOT NULL CHECK (tasks > 0),
+    PRIMARY KEY (state, agent, queue)
+) WITHOUT ROWID
+"""
+
+_ATTEMPTS = """
+CREATE TABLE attempts (
+    lease_id TEXT NOT NULL PRIMARY KEY,
+    task_id TEXT NOT NULL,
+    source TEXT NOT NULL,
+    agent TEXT NOT NULL,
+    attempt INTEGER NOT NULL,
+    started_at INTEGER,
+    ended_at INTEGER NOT NULL,
+    outcome TEXT NOT NULL,
+    failure_reason TEXT,
+    reclaim_reason TEXT,
+    exit_code INTEGER,
+    signal INTEGER,
+    message TEXT NOT NULL,
+    turns INTEGER,
+    peak_rss_mb REAL,
+    log TEXT
+)
+"""
+
+# Each index holds only the rows one question is about, in the order of its answer; so a
+# question reads about as many rows as it returns, however many tasks wait.
+_INDEXES = (
+    """
+    CREATE INDEX ready_by_age ON tasks (agent, queue, blocks DESC, id)
+    WHERE state = 'waiting' AND blockers_left = 0 AND start_after = 0
+    """,
+    """
+    CREATE INDEX ready_by_priority ON tasks (agent, queue, blocks DESC, priority DESC, id)
+    WHERE state = 'waiting' AND blockers_left = 0 AND start_after = 0
+    """,
+    """
+    CREATE INDEX deferred ON tasks (agent, queue, start_after)
+    WHERE state = 'waiting' AND blockers_left = 0 AND start_after > 0
+    """,
+    """
+    CREATE INDEX deferred_anywhere ON tasks (start_after)
+    WHERE state = 'waiting' AND blockers_left = 0 AND start_after > 0
+    """,
+    """
+    CREATE INDEX blocked ON tasks (agent, queue, id)
+    WHERE state = 'waiting' AND blockers_left > 0
+    """,
+    """
+    CREATE INDEX blocked_anywhere ON tasks (id)
+    WHERE state = 'waiting' AND blockers_left > 0
+    """,
+    "CREATE INDEX tasks_by_state ON tasks (state, id)",
+    "CREATE INDEX dependents ON dependencies (blocker_id)",
+    "CREATE INDEX attempts_of_task ON attempts (task_id, attempt)",
+)
+
+_TRIGGERS = (
+    """
+    CREATE TRIGGER count_added AFTER INSERT ON tasks BEGIN
+        INSERT INTO counts VALUES (NEW.state, NEW.agent, NEW.queue, 1)
+        ON CONFLICT (state, agent, queue) DO UPDATE SET tasks = tasks + 1;
+    END
+    """,
+    """
+    CREATE TRIGGER count_moved AFTER UPDATE OF state, agent, queue ON tasks
+    WHEN (OLD.state, OLD.agent, OLD.queue) <> (NEW.state, NEW.agent, NEW.queue) BEGIN
+        DELETE FROM counts
+        WHERE (state, agent, queue) = (OLD.state, OLD.agent, OLD.queue) AND tasks = 1;
+        UPDATE counts SET tasks = tasks - 1
+        WHERE (state, agent, queue) = (OLD.state, OLD.agent, OLD.queue);
+        INSERT INTO counts VALUES (NEW.state, NEW.agent, NEW.queue, 1)
+        ON CONFLICT (state, agent, queue) DO UPDATE SET tasks = tasks + 1;
+    END
+    """,
+    """
+    CREATE TRIGGER count_removed AFTER DELETE ON tasks BEGIN
+        DELETE FROM counts
+        WHERE (state, agent, queue) = (OLD.state, OLD.agent, OLD.queue) AND tasks = 1;
+        UPDATE counts SET tasks = tasks - 1
+        WHERE (state, agent, queue) = (OLD.state, OLD.agent, OLD.queue);
+    END
+    """,
+)
+
+# The statements at place N make version N + 1 out of version N.  A released entry is
+# never changed again: a new one is added behind it.
+MIGRATIONS: tuple[tuple[str, ...], ...] = (
+    (_TASKS, _SPECS, _DEPENDENCIES, _COUNTS, _ATTEMPTS, *_INDEXES, *_TRIGGERS),
+)

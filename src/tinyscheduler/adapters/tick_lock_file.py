@@ -1,0 +1,105 @@
+"""The tick lock: a flock'd pidfile that is never unlinked, and the ``kick`` file beside it."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from typing import TYPE_CHECKING
+
+from tinyscheduler.crash import durable_step
+from tinyscheduler.errors import ConfigError, StoreError
+
+if TYPE_CHECKING:
+    from tinyscheduler.model.config import Paths
+
+_MOST_HOLDER_BYTES = 200
+
+
+class FileTickLock:
+    """Keeps ticks apart by flock(2); the text in the file only informs.
+
+    The descriptor is close-on-exec and never handed to anyone, so no child of a tick
+    can hold the lock after it.
+    """
+
+    def __init__(self, paths: Paths) -> None:
+        """Remember where; nothing is created before `acquire`."""
+        self._path = paths.tick_lock
+        self._kick = paths.kick
+        self._fd: int | None = None
+
+    def acquire(self) -> str | None:
+        """Take the lock, or leave a wish for another tick and say who holds it.
+
+        Refused, the wish is created and then the lock tried once more: the holder may
+        have looked for wishes between our first try and our wish.
+        """
+        fd = self._open()
+        if not _try_lock(fd):
+            touch(self._kick)
+            if not _try_lock(fd):
+                holder = os.pread(fd, _MOST_HOLDER_BYTES, 0).decode("ascii", "replace").strip()
+                os.close(fd)
+                return holder or "another tick"
+        text = f"pid {os.getpid()}, start ticks {_start_ticks()}\n".encode()
+        # Written over, never truncated first: a reader always finds some holder's line.
+        os.pwrite(fd, text, 0)
+        os.ftruncate(fd, len(text))
+        self._fd = fd
+        return None
+
+    def release(self) -> None:
+        """Close the only descriptor, which frees the lock."""
+        if self._fd is not None:
+            os.close(self._fd)
+            self._fd = None
+
+    def forget_kick(self) -> None:
+        """Unlink ``kick``; what was wished for is what this tick is about to do."""
+        with durable_step("kick.forget"):
+            try:
+                os.unlink(self._kick)
+            except FileNotFoundError:
+                return
+            except OSError as error:
+                message = f"{self._kick}: {error.strerror}"
+                raise StoreError(message, hint="make the state folder writable") from error
+
+    def is_kicked(self) -> bool:
+        """Whether ``kick`` exists."""
+        return os.path.lexists(self._kick)
+
+    def _open(self) -> int:
+        try:
+            os.makedirs(os.path.dirname(self._path), mode=0o700, exist_ok=True)
+            return os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            message = f"cannot open the tick lock {self._path}: {error.strerror}"
+            raise ConfigError(
+                message, hint="make the state folder writable, or set TINYSCHEDULER_BASE_PATH"
+            ) from error
+
+
+def touch(path: str) -> None:
+    """Create an empty file if it does not exist; a full disk or a read-only one is no failure.
+
+    A wish that cannot be written costs a minute until the next regular tick, not a task.
+    """
+    try:
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
+    except OSError:
+        return
+
+
+def _try_lock(fd: int) -> bool:
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _start_ticks() -> int:
+    with open("/proc/self/stat", encoding="ascii", errors="replace") as file:
+        text = file.read()
+    return int(text[text.rindex(")") + 2 :].split()[19])

@@ -1,0 +1,272 @@
+"""The composition root: from a `Config` to a wired tick.  The only table of adapter names."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from tinyscheduler.adapters.clock_system import SystemClock
+from tinyscheduler.adapters.events_file import DailyLog, EventsFile
+from tinyscheduler.adapters.launch_local import LocalLauncher
+from tinyscheduler.adapters.leases_file import FileLeaseStore, LockTable, LockTrial
+from tinyscheduler.adapters.memory_file import FileMemoryStore
+from tinyscheduler.adapters.probe_host import ProcProbe
+from tinyscheduler.adapters.sqlite.database import Access, Database
+from tinyscheduler.adapters.sqlite.ledger import SqliteLedger
+from tinyscheduler.adapters.sqlite.queue import LocalQueue
+from tinyscheduler.adapters.tick_lock_file import FileTickLock, touch
+from tinyscheduler.config.saved import load_settings, save_settings
+from tinyscheduler.errors import ConfigError, UsageError
+from tinyscheduler.model.snapshot import Rules
+from tinyscheduler.policy.platform import PlatformPolicy
+from tinyscheduler.tick import Mode, TickSettings, World, run_ticks, tick
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from tinyscheduler.model.config import Config
+    from tinyscheduler.model.plan import TickReport
+
+# A dry run tells people why tasks wait, so it looks at more of them than a tick needs.
+_DRY_RUN_WINDOW = 1000
+_NETWORK_FILESYSTEMS = frozenset(
+    {"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "ceph", "lustre", "gpfs", "fuse.sshfs"}
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Queue:
+    """The embedded queue and everything that looking at it or changing it takes."""
+
+    tasks: LocalQueue
+    ledger: SqliteLedger
+    leases: FileLeaseStore
+    clock: SystemClock
+    config: Config
+
+
+def open_queue(config: Config, access: Access) -> Queue:
+    """Open the embedded queue for a person's command.
+
+    For reading, nothing on disk changes (SQLite's -shm excepted) and no lock is touched.
+    Raises ConfigError for state that is not ours to write.
+    """
+    if access is Access.WRITE:
+        refuse_foreign_state(config)
+        _make_state_folder(config)
+    clock = SystemClock()
+    database = Database(config.paths.database, access)
+    return Queue(
+        tasks=_local_queue(config, database, clock),
+        ledger=SqliteLedger(database),
+        leases=FileLeaseStore(config.paths, locks=LockTable()),
+        clock=clock,
+        config=config,
+    )
+
+
+def kick(config: Config) -> None:
+    """Wish for a tick: a running one or the daemon reacts, else the next regular one does."""
+    touch(config.paths.kick)
+
+
+def run_once(config: Config, *, is_kicked: bool = False) -> TickReport:
+    """Tick until nobody wishes for another, and return the first report.
+
+    SIGTERM and SIGINT finish the step at hand; attempts run on.  Raises ConfigError if
+    the state belongs to somebody else, UsageError inside an attempt.
+    """
+    refuse_inside_attempt(config, os.environ)
+    refuse_foreign_state(config)
+    refuse_network_filesystem(config)
+    os.umask(0o077)
+    _make_state_folder(config)
+    warnings: list[str] = list(config.warnings)
+    if not is_kicked:
+        try:
+            save_settings(config)
+        except OSError as error:
+            # A full disk: ticks go on, kicked ones with the settings before these.
+            warnings.append(f"{config.paths.settings}: {error.strerror}")
+    clock = SystemClock()
+    stopped: list[int] = []
+
+    def stop(number: int, _frame: object) -> None:
+        stopped.append(number)
+        clock.stop()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, stop)
+    world = build_world(config, clock=clock, mode=Mode.ACT, warnings=warnings)
+    report, is_wished = run_ticks(world, settings_of(config), should_stop=lambda: bool(stopped))
+    if is_wished and not stopped:
+        start_detached_tick(config)
+    return report
+
+
+def preview(config: Config) -> TickReport:
+    """Say what a tick would do, changing nothing and taking no lock."""
+    clock = SystemClock()
+    world = build_world(config, clock=clock, mode=Mode.DRY_RUN, warnings=[])
+    return tick(world, settings_of(config, window=_DRY_RUN_WINDOW), Mode.DRY_RUN)
+
+
+def run_kicked(base_path: str) -> int:
+    """Do the tick that a wrapper becomes; nobody reads its output, so errors go to stderr."""
+    config = load_settings(os.path.join(base_path, "state", "settings.json"))
+    run_once(config, is_kicked=True)
+    return 0
+
+
+def build_world(
+    config: Config, *, clock: SystemClock, mode: Mode, warnings: list[str]
+) -> World:
+    """Wire every port.  A dry run gets readers: no lock is tried, no file is written."""
+    acts = mode is Mode.ACT
+    database = Database(config.paths.database, Access.WRITE if acts else Access.READ)
+    local = _local_queue(config, database, clock)
+    sources = {"local": local}
+    platform = PlatformPolicy(is_priority_enabled=config.priority_enabled)
+    return World(
+        clock=clock,
+        lock=FileTickLock(config.paths),
+        sources=tuple(sources[name] for name in config.sources if name in sources),
+        store=FileLeaseStore(config.paths, locks=LockTrial() if acts else LockTable()),
+        launcher=LocalLauncher(config, wrapper=_wrapper_path(), kick_argv=kick_argv(config)),
+        probe=ProcProbe(),
+        policy=platform,
+        fallback=platform,
+        ledger=SqliteLedger(database),
+        memory=FileMemoryStore(config.paths, warn=warnings.append, may_write=acts),
+        observers=(
+            (EventsFile(config.paths), DailyLog(config.paths, level=config.log_level))
+            if acts
+            else ()
+        ),
+        warnings=warnings,
+    )
+
+
+def settings_of(config: Config, *, window: int | None = None) -> TickSettings:
+    """Return what a tick is configured with."""
+    limits, timing = config.limits, config.timing
+    return TickSettings(
+        agents=config.agents,
+        rules=Rules(
+            host_slots=limits.host_slots,
+            kill_grace_s=timing.kill_grace_s,
+            max_attempts=limits.max_attempts,
+            max_launches=limits.max_launches,
+            retry_base_s=timing.retry_base_s,
+            retry_max_s=timing.retry_max_s,
+            retry_later_s=timing.retry_later_s,
+        ),
+        heartbeat_s=timing.heartbeat_s,
+        max_runtime_s=timing.max_runtime_s,
+        stagger_s=timing.stagger_s,
+        budget_s=timing.tick_budget_s,
+        window=window or limits.host_slots + limits.queue_lookahead,
+        is_enabled=config.enabled,
+    )
+
+
+def kick_argv(config: Config) -> tuple[str, ...]:
+    """Return the command of a kicked tick: absolute, and deaf to the environment."""
+    package = ("-I", "-m", "tinyscheduler")
+    return (sys.executable, *package, "--base-path", config.paths.base, "run", "--kicked")
+
+
+def start_detached_tick(config: Config) -> None:
+    """Start the tick that a busy one has no time left for; it outlives this process."""
+    argv = kick_argv(config)
+    null = [(os.POSIX_SPAWN_OPEN, fd, "/dev/null", os.O_RDWR, 0) for fd in (0, 1, 2)]
+    environment = {name: value for name, value in os.environ.items() if name in ("PATH", "HOME")}
+    os.posix_spawn(argv[0], argv, environment, file_actions=null, setsid=True)
+
+
+def refuse_inside_attempt(config: Config, environ: Mapping[str, str]) -> None:
+    """Raise UsageError inside an attempt of this base path.
+
+    A tick there would start wrappers as descendants of the attempt, and whoever ends the
+    attempt would end them too.
+    """
+    if is_inside_attempt(config, environ):
+        message = f"this is inside attempt {environ['TINYSCHEDULER_LEASE_ID']}; nothing was started"
+        raise UsageError(message, hint="`add` is enough: the end of this attempt makes a tick happen")
+
+
+def is_inside_attempt(config: Config, environ: Mapping[str, str]) -> bool:
+    """Whether this process runs in an attempt of this base path."""
+    base = environ.get("TINYSCHEDULER_BASE_PATH", "")
+    inside = bool(environ.get("TINYSCHEDULER_LEASE_ID"))
+    return inside and os.path.realpath(base) == os.path.realpath(config.paths.base)
+
+
+def refuse_foreign_state(config: Config) -> None:
+    """Raise ConfigError if the state belongs to another user: mixed owners lock both out."""
+    try:
+        owner = os.stat(config.paths.state).st_uid
+    except OSError:
+        return
+    if owner != os.geteuid():
+        message = f"{config.paths.state} belongs to user {_user_name(owner)}, not to you"
+        raise ConfigError(
+            message, hint=f"run this as {_user_name(owner)}, or choose another --base-path"
+        )
+
+
+def refuse_network_filesystem(config: Config) -> None:
+    """Raise ConfigError where locks do not mean what they mean on a local filesystem."""
+    try:
+        status = os.stat(config.paths.base)
+        with open("/proc/self/mountinfo", encoding="utf-8", errors="replace") as file:
+            lines = file.read().splitlines()
+    except OSError:
+        return
+    device = f"{os.major(status.st_dev)}:{os.minor(status.st_dev)}"
+    for line in lines:
+        # "36 35 98:0 /mnt1 /mnt2 rw,noatime master:1 - ext3 /dev/root rw" (proc(5))
+        before, _, after = line.partition(" - ")
+        fields = before.split()
+        if len(fields) > 2 and fields[2] == device and after.split()[0] in _NETWORK_FILESYSTEMS:  # noqa: PLR2004
+            message = f"{config.paths.base} is on {after.split()[0]}, a network filesystem"
+            raise ConfigError(
+                message, hint="put the base path on a local disk: file locks must be reliable"
+            )
+
+
+def _make_state_folder(config: Config) -> None:
+    try:
+        os.makedirs(config.paths.state, mode=0o700, exist_ok=True)
+    except OSError as error:
+        message = f"cannot create the state folder {config.paths.state}: {error.strerror}"
+        raise ConfigError(
+            message, hint="make its parent writable, or set TINYSCHEDULER_BASE_PATH"
+        ) from error
+
+
+def _local_queue(config: Config, database: Database, clock: SystemClock) -> LocalQueue:
+    return LocalQueue(
+        database,
+        clock,
+        priority_enabled=config.priority_enabled,
+        blocking_disabled=config.blocking_disabled,
+        max_queue_depth=config.limits.max_queue_depth,
+    )
+
+
+def _wrapper_path() -> str:
+    """Return the wrapper's source; it is run by path, never imported."""
+    return os.path.join(os.path.dirname(os.path.abspath(__file__)), "wrapper.py")
+
+
+def _user_name(uid: int) -> str:
+    import pwd
+
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return str(uid)

@@ -1,0 +1,1 @@
+"""From the environment, files and the command line to one frozen `Config`."""

@@ -1,0 +1,431 @@
+"""Which agents, hosts and models does ``agents.yaml`` define?
+
+Every fault becomes a `Problem` with file and line, so that one look shows them all; what
+is usable beside a fault is still returned.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from typing import Any
+
+from tinyscheduler.config.inputs import PREFIX, InputFile, fault_in_path
+from tinyscheduler.config.placeholders import (
+    AGENT_PLACEHOLDERS,
+    MODEL_PLACEHOLDERS,
+    placeholders_in,
+)
+from tinyscheduler.config.problems import Problem, Severity, UnusableError, did_you_mean, quote
+from tinyscheduler.config.settings import MAX_LIMIT, MAX_NUMBER
+from tinyscheduler.config.tree import Entry, Node, read_tree
+from tinyscheduler.config.units import DURATION, SIZE, parse_duration_s, parse_size_bytes
+from tinyscheduler.model.config import AgentProfile, OnExpire, StdinSource
+from tinyscheduler.model.tasks import TASK_ID_RULE, is_task_id
+
+SHELL = "shell"
+SHELL_LIMIT = 2
+ORDINARY_LIMIT = 1
+
+PROFILES = ("shell", "goose", "claude", "codex", "gemini")
+PRIORITY_CLASSES = ("interactive", "batch")
+
+_SECTIONS = ("agents", "hosts", "models", "pools", "queues", "tenants", "budgets")
+_MAX_ITEM_CHARACTERS = 128 * 1024
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelNeed:
+    """What a model's servers may take of a host: VRAM per slot, and how many slots."""
+
+    name: str
+    host: str
+    vram_bytes: int
+    max_slots: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HostBudget:
+    """The VRAM of a host and, if bounded, its slots; ``line`` is where that is written."""
+
+    name: str
+    total_vram_bytes: int | None
+    max_slots: int | None
+    line: int | None
+
+
+@dataclass(slots=True, kw_only=True)
+class AgentsFile:
+    """What the file defines, and what is wrong with it; ``limited`` agents say their limit."""
+
+    path: str
+    found: bool = False
+    agents: dict[str, AgentProfile] = field(default_factory=dict)
+    limited: set[str] = field(default_factory=set)
+    hosts: dict[str, HostBudget] = field(default_factory=dict)
+    models: dict[str, ModelNeed] = field(default_factory=dict)
+    problems: list[Problem] = field(default_factory=list)
+
+
+def goose_command(goose: str) -> tuple[str, ...]:
+    """Return the command of an agent that names none: goose runs the task's recipe."""
+    return (goose, "run", "--recipe", "{recipe}", "--no-session", "--params", "task_id={task_id}")
+
+
+def goose_agent(name: str, goose: str) -> AgentProfile:
+    """Return an agent of which nothing but the name is known."""
+    return AgentProfile(
+        name=name,
+        queue=name,
+        limit=ORDINARY_LIMIT,
+        command=goose_command(goose),
+        profile="goose",
+    )
+
+
+def shell_agent() -> AgentProfile:
+    """Return the built-in agent that runs a task's own argv."""
+    return AgentProfile(name=SHELL, queue=SHELL, limit=SHELL_LIMIT)
+
+
+def parse_agents_file(source: InputFile | None, *, path: str, goose: str) -> AgentsFile:
+    """Read the agents file; None stands for a missing one, which defines nothing.
+
+    Raises ConfigError only if the file is neither YAML nor JSON that `read_tree` reads.
+    """
+    result = AgentsFile(path=path, found=source is not None)
+    if source is None:
+        return result
+    reader = _Reader(result=result, goose=goose)
+    root = read_tree(source)
+    match root.value:
+        case None:
+            pass
+        case tuple() as entries:
+            for number, entry in enumerate(entries, start=1):
+                reader.array_entry(number, entry)
+        case dict() as sections:
+            reader.sections(sections)
+        case _:
+            reader.fault(root.line, "holds no mapping", "start with a line `agents:`")
+    return result
+
+
+# Returns one value in its own type, or raises UnusableError.
+Parser = Callable[[Node], Any]
+
+
+class _Reader:
+    """Reads one file into its result, adding a problem for each fault."""
+
+    def __init__(self, *, result: AgentsFile, goose: str) -> None:
+        self._result = result
+        self._goose = goose
+
+    def fault(
+        self,
+        line: int | None,
+        message: str,
+        fix: str,
+        *,
+        value: str | None = None,
+        severity: Severity = Severity.STRUCTURE,
+    ) -> None:
+        """Add a problem of this file."""
+        place = self._result.path if line is None else f"{self._result.path}:{line}"
+        self._result.problems.append(
+            Problem(severity=severity, setting=place, message=message, fix=fix, value=value)
+        )
+
+    def sections(self, sections: dict[str, Entry]) -> None:
+        """Read the mapping form of the file."""
+        for name, entry in sections.items():
+            if name == "version":
+                if entry.node.value != 1:
+                    self.fault(entry.line, "a version this program does not know", "use version: 1")
+            elif name not in _SECTIONS:
+                self.fault(
+                    entry.line, f"unknown section {quote(name)}", did_you_mean(name, _SECTIONS)
+                )
+            else:
+                for key, item in self._mapping(entry, f"section {name}").items():
+                    self._section_item(name, key, item)
+
+    def _section_item(self, section: str, name: str, entry: Entry) -> None:
+        match section:
+            case "agents":
+                self._agent(name, entry)
+            case "hosts":
+                self._host(name, entry)
+            case "models":
+                self._model(name, entry)
+            case _:
+                # Their own features read these; here they only have to be mappings.
+                self._mapping(entry, f"{section}: {name}")
+
+    def array_entry(self, number: int, node: Node) -> None:
+        """Read one agent of the JSON array form."""
+        what = f"entry {number}"
+        if not isinstance(node.value, dict):
+            self.fault(node.line, f"{what} is no object", 'write {"agentName": …, "agentType": …}')
+            return
+        texts = {}
+        for key in ("agentName", "agentType"):
+            entry = node.value.get(key)
+            text = entry.node.value if entry else None
+            if not isinstance(text, str) or not is_task_id(text):
+                self.fault(
+                    node.line,
+                    f"{what}: {key} is {_written(entry.node) if entry else 'missing'}",
+                    f"give it a name: {TASK_ID_RULE}",
+                )
+                return
+            texts[key] = text
+        for key in sorted(node.value.keys() - {"agentName", "agentType", "comment"}):
+            self.fault(
+                node.line,
+                f"{what}: key {quote(key)} is ignored",
+                "use the YAML form to say more about an agent",
+                severity=Severity.ADVICE,
+            )
+        name = texts["agentName"]
+        if name in self._result.agents:
+            self.fault(node.line, f"{what}: agent {name} is there twice", "keep one of the two")
+            return
+        agent = shell_agent() if name == SHELL else goose_agent(name, self._goose)
+        self._result.agents[name] = replace(agent, queue=texts["agentType"])
+
+    def _agent(self, name: str, entry: Entry) -> None:
+        if not is_task_id(name):
+            self.fault(
+                entry.line,
+                f"agent name {quote(name)} is no name ({TASK_ID_RULE})",
+                "rename the agent",
+                value=quote(name),
+            )
+            return
+        values = self._fields(f"agent {name}", entry, _AGENT_FIELDS)
+        agent = shell_agent() if name == SHELL else goose_agent(name, self._goose)
+        if "command" in values and name == SHELL:
+            self.fault(
+                entry.line,
+                f"agent {SHELL} has a command, but it runs the task's own",
+                "give the agent with that command another name",
+            )
+            return
+        if "command" in values and "profile" not in values:
+            values["profile"] = "shell"
+        if "limit" in values:
+            self._result.limited.add(name)
+        self._result.agents[name] = replace(agent, **values)
+
+    def _host(self, name: str, entry: Entry) -> None:
+        values = self._fields(f"host {name}", entry, _HOST_FIELDS)
+        self._result.hosts[name] = HostBudget(
+            name=name,
+            total_vram_bytes=values.get("total_vram"),
+            max_slots=values.get("max_slots"),
+            line=entry.line,
+        )
+
+    def _model(self, name: str, entry: Entry) -> None:
+        values = self._fields(f"model {name}", entry, _MODEL_FIELDS)
+        self._result.models[name] = ModelNeed(
+            name=name,
+            host=values.get("host", "local"),
+            vram_bytes=values.get("vram", 0),
+            max_slots=values.get("max_slots", 1),
+        )
+
+    def _fields(
+        self, what: str, entry: Entry, known: dict[str, tuple[str, Parser]]
+    ) -> dict[str, Any]:
+        """Read the keys of one item; each names its field and its parser in ``known``."""
+        values: dict[str, Any] = {}
+        for key, item in self._mapping(entry, what).items():
+            if key not in known:
+                self.fault(
+                    item.line, f"unknown key {quote(key)} of {what}", did_you_mean(key, known)
+                )
+                continue
+            field_name, parse = known[key]
+            try:
+                values[field_name] = parse(item.node)
+            except UnusableError as error:
+                written = _written(item.node)
+                self.fault(
+                    item.line,
+                    f"{key} of {what}: {written} {error.because}",
+                    error.fix or f"set {key} to {error.expected}",
+                    value=written,
+                )
+        return values
+
+    def _mapping(self, entry: Entry, what: str) -> dict[str, Entry]:
+        match entry.node.value:
+            case dict() as entries:
+                return entries
+            case None:  # `coder:` with nothing below it: all defaults
+                return {}
+            case _:
+                self.fault(
+                    entry.line,
+                    f"{what} is {_written(entry.node)}; expected a mapping",
+                    "write its keys below it, indented",
+                )
+                return {}
+
+
+def _written(node: Node) -> str:
+    match node.value:
+        case dict():
+            return "a mapping"
+        case tuple():
+            return "a list"
+        case True | False:
+            return str(node.value).lower()
+        case None:
+            return "empty"
+        case str():
+            return quote(node.value)
+        case _:
+            return str(node.value)
+
+
+def _whole(minimum: int, maximum: int = MAX_NUMBER) -> Parser:
+    def parse(node: Node) -> int:
+        # bool is an int to Python; `limit: true` is none to anybody else.
+        if type(node.value) is not int or not minimum <= node.value <= maximum:
+            raise UnusableError(f"a whole number from {minimum} to {maximum}")
+        return node.value
+
+    return parse
+
+
+def _duration(node: Node) -> float:
+    try:
+        seconds = parse_duration_s(node.value if isinstance(node.value, (str, int, float)) else "")
+    except ValueError as error:
+        raise UnusableError(DURATION) from error
+    if seconds == 0:
+        raise UnusableError(DURATION, because="is no time at all")
+    return seconds
+
+
+def _size(node: Node) -> int:
+    try:
+        return parse_size_bytes(node.value if isinstance(node.value, (str, int)) else "")
+    except ValueError as error:
+        raise UnusableError(SIZE) from error
+
+
+def _name(node: Node) -> str:
+    # Unquoted digits are a name too, such as a queue called 7.
+    text = str(node.value) if type(node.value) is int else node.value
+    if not isinstance(text, str) or not is_task_id(text):
+        raise UnusableError(f"a name ({TASK_ID_RULE})")
+    return text
+
+
+def _text(node: Node) -> str:
+    if not isinstance(node.value, str) or fault_in_path(node.value):
+        raise UnusableError("a text")
+    return node.value
+
+
+def _word(words: Iterable[str]) -> Parser:
+    known = tuple(words)
+
+    def parse(node: Node) -> str:
+        if not isinstance(node.value, str) or node.value not in known:
+            raise UnusableError("one of " + ", ".join(known))
+        return node.value
+
+    return parse
+
+
+def _member(members: type[StrEnum]) -> Parser:
+    def parse(node: Node) -> StrEnum:
+        # `stdin: null` is how YAML writes nothing.
+        text = "null" if node.value is None else node.value
+        if text not in tuple(members):
+            raise UnusableError("one of " + ", ".join(members))
+        return members(text)
+
+    return parse
+
+
+def _variables(node: Node) -> tuple[str, ...]:
+    items = node.value if isinstance(node.value, tuple) else None
+    names = [item.value for item in items] if items is not None else [None]
+    if not all(isinstance(name, str) and _VARIABLE.fullmatch(name) for name in names):
+        raise UnusableError("a list of variable names such as [OPENAI_API_KEY]")
+    if any(str(name).startswith(PREFIX) for name in names):
+        raise UnusableError(
+            "a list of variable names such as [OPENAI_API_KEY]",
+            because=f"names a variable of the program's own ({PREFIX}...)",
+        )
+    return tuple(dict.fromkeys(str(name) for name in names))
+
+
+def _command(known: frozenset[str]) -> Parser:
+    expected = 'a list of texts such as ["goose", "run"], the program first'
+
+    def parse(node: Node) -> tuple[str, ...]:
+        items = node.value if isinstance(node.value, tuple) else ()
+        argv = tuple(item.value for item in items if isinstance(item.value, str))
+        if not argv or len(argv) != len(items) or not argv[0].strip():
+            raise UnusableError(expected)
+        for item in argv:
+            if "\0" in item or len(item) > _MAX_ITEM_CHARACTERS:
+                raise UnusableError(
+                    expected, because="holds a NUL byte, or a text longer than 128 KiB"
+                )
+            unknown = [name for name in placeholders_in(item) if name not in known]
+            if unknown:
+                raise UnusableError(
+                    expected,
+                    because=f"holds the unknown placeholder {{{unknown[0]}}}",
+                    fix=f"{did_you_mean(unknown[0], known)}"
+                    f" (write {{{{{unknown[0]}}}}} for the text itself)",
+                )
+        return argv
+
+    return parse
+
+
+_AGENT_FIELDS: dict[str, tuple[str, Parser]] = {
+    "queue": ("queue", _name),
+    "limit": ("limit", _whole(0, MAX_LIMIT)),
+    "command": ("command", _command(AGENT_PLACEHOLDERS)),
+    "profile": ("profile", _word(PROFILES)),
+    "env": ("environment", _variables),
+    "memory": ("memory_bytes", _size),
+    "vram": ("vram_bytes", _size),
+    "model": ("model", _text),
+    "max_runtime": ("max_runtime_s", _duration),
+    "max_turns": ("max_turns", _whole(1)),
+    "max_per_host": ("max_per_host", _whole(1)),
+    "account": ("account", _text),
+    "idle_output": ("idle_output_s", _duration),
+    "on_expire": ("on_expire", _member(OnExpire)),
+    "cwd": ("cwd", _text),
+    "stdin": ("stdin", _member(StdinSource)),
+    "priority_class": ("priority_class", _word(PRIORITY_CLASSES)),
+}
+_HOST_FIELDS: dict[str, tuple[str, Parser]] = {
+    "total_vram": ("total_vram", _size),
+    "max_slots": ("max_slots", _whole(0, MAX_LIMIT)),
+}
+_MODEL_FIELDS: dict[str, tuple[str, Parser]] = {
+    "vram": ("vram", _size),
+    "max_slots": ("max_slots", _whole(0, MAX_LIMIT)),
+    "host": ("host", _text),
+    "start": ("start", _command(MODEL_PLACEHOLDERS)),
+    "ready": ("ready", _text),
+    "start_timeout": ("start_timeout", _duration),
+    "model_file": ("model_file", _text),
+}

@@ -1,0 +1,177 @@
+"""How is a configuration remembered?  As JSON, beside the state it configures, for one key.
+
+An entry answers for exactly the inputs it was made from: the key covers what every
+command can see cheaply, ``watched`` the files and ``referenced`` the variables that only
+became known by parsing.  The cache is a convenience: whatever is wrong with it, it is
+ignored, and it never holds a value of the environment that agents receive.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any, NamedTuple
+
+from tinyscheduler.config.inputs import MAX_FILE_BYTES, digest_of_file, digest_of_variables
+from tinyscheduler.model.config import (
+    AgentProfile,
+    Config,
+    Limits,
+    OnExpire,
+    Origin,
+    Paths,
+    StdinSource,
+    Timing,
+)
+
+CACHE_VERSION = 1
+CACHE_NAME = "config-cache.json"
+
+# A shell and cron rarely see the same environment; both find their entry here.
+MAX_ENTRIES = 4
+
+
+class Resolution(NamedTuple):
+    """A configuration and what else must be unchanged for it to be still the right one.
+
+    ``config`` has an empty ``environment``.  ``watched`` maps files to their digests,
+    None for a file that was not there.  ``literals`` maps each variable of the env file
+    that agents may receive to where its value stands in the file's bytes, None where it
+    must be parsed.
+    """
+
+    config: Config
+    watched: tuple[tuple[str, str | None], ...] = ()
+    referenced: tuple[str, ...] = ()
+    referenced_digest: str = ""
+    literals: tuple[tuple[str, tuple[int, int] | None], ...] = ()
+
+
+def recall(folder: str, key: str, environ: Mapping[str, str]) -> Resolution | None:
+    """Return the resolution remembered under this key, if it still holds."""
+    for entry in _entries(os.path.join(folder, CACHE_NAME)):
+        if not isinstance(entry, dict) or entry.get("key") != key:
+            continue
+        try:
+            found = decode(entry["resolution"])
+        except (AttributeError, KeyError, TypeError, ValueError):
+            return None
+        return found if _still_holds(found, environ) else None
+    return None
+
+
+def remember(folder: str, key: str, resolution: Resolution) -> None:
+    """Keep a resolution for the next command, if that can be done without harm.
+
+    Does nothing where the folder is missing, read-only or of another user.
+    """
+    path = os.path.join(folder, CACHE_NAME)
+    temporary = f"{path}.{os.getpid()}.tmp"
+    try:
+        if os.stat(folder).st_uid != os.geteuid():
+            return
+        others = [entry for entry in _entries(path) if _is_other(entry, key)]
+        entry = {"key": key, "resolution": encode(resolution)}
+        text = json.dumps({"version": CACHE_VERSION, "entries": [entry, *others][:MAX_ENTRIES]})
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        with open(os.open(temporary, flags, 0o600), "w", encoding="ascii") as stream:
+            stream.write(text)
+        os.replace(temporary, path)
+    except OSError:
+        # A full disk or a folder of someone else: the next command parses again.
+        try:
+            os.unlink(temporary)
+        except OSError:
+            return
+
+
+def encode(resolution: Resolution) -> dict[str, Any]:
+    """Return a resolution as JSON values, without the environment of agents."""
+    config = asdict(resolution.config)
+    del config["environment"]
+    return {**resolution._asdict(), "config": config}
+
+
+def decode(fields: dict[str, Any]) -> Resolution:
+    """Return the resolution that `encode` took apart.
+
+    Raises KeyError, TypeError, ValueError or AttributeError for anything else.
+    """
+    config = dict(fields["config"])
+    return Resolution(
+        config=Config(
+            **{
+                **config,
+                "paths": Paths(**config["paths"]),
+                "timing": Timing(**config["timing"]),
+                "limits": Limits(**config["limits"]),
+                "agents": tuple(_decode_agent(agent) for agent in config["agents"]),
+                "sources": tuple(config["sources"]),
+                "environment": (),
+                "origins": tuple((name, Origin(origin)) for name, origin in config["origins"]),
+                "warnings": tuple(config["warnings"]),
+            }
+        ),
+        watched=tuple((path, found) for path, found in fields["watched"]),
+        referenced=tuple(fields["referenced"]),
+        referenced_digest=fields["referenced_digest"],
+        literals=tuple((name, _decode_span(span)) for name, span in fields["literals"]),
+    )
+
+
+def _decode_agent(fields: dict[str, Any]) -> AgentProfile:
+    return AgentProfile(
+        **{
+            **fields,
+            "command": tuple(fields["command"]),
+            "environment": tuple(fields["environment"]),
+            "stdin": StdinSource(fields["stdin"]),
+            "on_expire": OnExpire(fields["on_expire"]),
+        }
+    )
+
+
+def _decode_span(span: list[int] | None) -> tuple[int, int] | None:
+    if span is None:
+        return None
+    start, end = span
+    return start, end
+
+
+def _still_holds(found: Resolution, environ: Mapping[str, str]) -> bool:
+    if digest_of_variables(found.referenced, environ) != found.referenced_digest:
+        return False
+    return all(digest_of_file(path) == known for path, known in found.watched)
+
+
+def _entries(path: str) -> list[Any]:
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+    except OSError:
+        return []
+    with open(descriptor, "rb") as stream:
+        found = os.fstat(descriptor)
+        # Whoever can write this file decides what we run: it must be ours alone.
+        writable_by_others = found.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+        if (
+            not stat.S_ISREG(found.st_mode)
+            or found.st_uid != os.geteuid()
+            or writable_by_others
+            or found.st_size > MAX_FILE_BYTES * MAX_ENTRIES
+        ):
+            return []
+        try:
+            content = json.loads(stream.read())
+        except (OSError, ValueError, RecursionError):
+            return []
+    if not isinstance(content, dict) or content.get("version") != CACHE_VERSION:
+        return []
+    entries = content.get("entries")
+    return entries if isinstance(entries, list) else []
+
+
+def _is_other(entry: object, key: str) -> bool:
+    return isinstance(entry, dict) and entry.get("key") != key

@@ -1,0 +1,98 @@
+"""What is wrong with the configuration, as values: collected first, judged afterwards."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from difflib import get_close_matches
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+from tinyscheduler.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+
+class Severity(StrEnum):
+    """What a problem means for a run, and what it means for ``validate-config``."""
+
+    STRUCTURE = "structure"  # nothing sensible can run: an error everywhere
+    TUNING = "tuning"  # the default is used, with a warning; an error in validate-config
+    ADVICE = "advice"  # a warning everywhere
+
+
+class UnusableError(ValueError):
+    """A text that is no value of its setting: what was expected and, if known, what is wrong.
+
+    ``because`` continues a sentence about the value: "is there twice".
+    """
+
+    def __init__(self, expected: str, *, because: str = "", fix: str = "") -> None:
+        """Keep them apart: the message says what is wrong, the fix repeats what is expected."""
+        super().__init__(because or f"is not {expected}")
+        self.expected = expected
+        self.because = because or f"is not {expected}"
+        self.fix = fix
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Problem:
+    """One thing that is wrong: where, what value, why, and how to fix it.
+
+    ``setting`` is a variable, an option or ``file:line``; ``value`` is already safe to
+    print (secrets replaced).
+    """
+
+    severity: Severity
+    setting: str
+    message: str
+    fix: str
+    value: str | None = None
+
+    @property
+    def sentence(self) -> str:
+        """The problem in one line, without its fix."""
+        return f"{self.setting}: {self.message}"
+
+
+def raise_first(problems: Sequence[Problem]) -> None:
+    """Raise ConfigError for the first problem that no run can survive, if there is one."""
+    fatal = [problem for problem in problems if problem.severity is Severity.STRUCTURE]
+    if not fatal:
+        return
+    hint = fatal[0].fix
+    if len(fatal) > 1:
+        hint += f" (one of {len(fatal)} problems; `tinyscheduler validate-config` lists them all)"
+    raise ConfigError(fatal[0].sentence, hint=hint)
+
+
+def problem_from_error(error: ConfigError) -> Problem:
+    """Return what was raised as one more problem for the list."""
+    place, colon, message = error.what.partition(": ")
+    return Problem(
+        severity=Severity.STRUCTURE,
+        setting=place if colon else "configuration",
+        message=message or error.what,
+        fix=error.hint or "",
+    )
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Return the fix for a misspelt name: the nearest known one, or all of them."""
+    candidates = sorted(known)
+    nearest = get_close_matches(name, candidates, n=1, cutoff=0.6)
+    if nearest:
+        return f"did you mean {nearest[0]}?"
+    return "known names: " + ", ".join(candidates)
+
+
+def quote(value: object) -> str:
+    """Return a value for a message: quoted, printable, and never longer than a line."""
+    text = repr(value)
+    text = (
+        text.encode("ascii", "backslashreplace").decode("ascii") if not text.isprintable() else text
+    )
+    return text if len(text) <= _LONGEST_QUOTE else text[: _LONGEST_QUOTE - 3] + "..."
+
+
+_LONGEST_QUOTE = 80

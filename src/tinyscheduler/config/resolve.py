@@ -1,0 +1,341 @@
+"""From settings and the agents file to the one frozen `Config`, and to what it depends on."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from tinyscheduler.config.agents_file import (
+    SHELL,
+    AgentsFile,
+    goose_agent,
+    parse_agents_file,
+    shell_agent,
+)
+from tinyscheduler.config.cache import Resolution
+from tinyscheduler.config.inputs import (
+    PREFIX,
+    Inputs,
+    absolute,
+    digest,
+    digest_of_file,
+    digest_of_variables,
+    read_input,
+)
+from tinyscheduler.config.problems import (
+    Problem,
+    Severity,
+    did_you_mean,
+    problem_from_error,
+    quote,
+    raise_first,
+)
+from tinyscheduler.config.settings import (
+    MAX_LIMIT,
+    ReadSettings,
+    Settings,
+    read_settings,
+)
+from tinyscheduler.errors import ConfigError
+from tinyscheduler.model.config import AgentProfile, Config, Limits, Origin, Paths, Timing
+from tinyscheduler.model.tasks import is_task_id
+
+# A host that may run only one attempt at a time is hardly what an unset variable means.
+MIN_HOST_SLOTS = 2
+
+# Where an agent's limit came from, when neither a variable nor an option set it.
+AGENTS_FILE = "agents file"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Understood:
+    """All layers understood: settings, paths, agents, and every problem found on the way."""
+
+    read: ReadSettings
+    paths: Paths
+    base_origin: Origin
+    goose: str
+    overridden_limits: tuple[tuple[str, int], ...]
+    agents_file: AgentsFile
+    agents: tuple[AgentProfile, ...]
+    limit_origins: Mapping[str, str]
+    watched: tuple[tuple[str, str | None], ...]
+    problems: tuple[Problem, ...]
+
+    def origin(self, field_name: str) -> Origin:
+        """Return which layer a setting's value came from."""
+        if field_name == "base_path":
+            return self.base_origin
+        if field_name == "agent_limits" and self.overridden_limits:
+            return Origin.COMMAND_LINE
+        return self.read.origin(field_name)
+
+
+def resolve(inputs: Inputs) -> Resolution:
+    """Understand all layers and build the configuration.
+
+    Raises ConfigError for the first problem that no run can survive.
+    """
+    understood = understand(inputs)
+    raise_first(understood.problems)
+    env_file = understood.read.env_file
+    referenced = tuple(sorted(env_file.referenced))
+    return Resolution(
+        config=_config(understood),
+        watched=understood.watched,
+        referenced=referenced,
+        referenced_digest=digest_of_variables(referenced, inputs.environ),
+        literals=tuple(
+            (name, entry.span)
+            for name, entry in env_file.entries.items()
+            if not name.startswith(PREFIX)
+        ),
+    )
+
+
+def understand(inputs: Inputs) -> Understood:
+    """Read settings and agents, collecting problems instead of stopping at the first.
+
+    Raises ConfigError only where the env file cannot be read at all.
+    """
+    read = read_settings(inputs)
+    base_path, base_origin = _base_path(inputs, read)
+    paths = _paths(read.settings, base_path, inputs.environ)
+    goose = goose_bin(read.settings, paths, inputs.environ)
+    overridden_limits = inputs.overrides.agent_limits
+    problems = [*read.problems, *_faults_of_base(paths.base), *_faulty_overrides(overridden_limits)]
+    agents_file, watched = _read_agents(read, paths, goose, problems)
+    agents, limit_origins = _agents(read, overridden_limits, agents_file, goose, problems)
+    policy_file = read.settings.policy_file
+    if policy_file is not None:
+        policy_path = absolute(policy_file, under=base_path, environ=inputs.environ)
+        watched = [*watched, (policy_path, digest_of_file(policy_path))]
+        problems += _faults_of_policy(read, policy_path)
+    return Understood(
+        read=read,
+        paths=paths,
+        base_origin=base_origin,
+        goose=goose,
+        overridden_limits=overridden_limits,
+        agents_file=agents_file,
+        agents=agents,
+        limit_origins=limit_origins,
+        watched=tuple(watched),
+        problems=tuple(problems),
+    )
+
+
+def host_slots(settings: Settings, agents: tuple[AgentProfile, ...]) -> int:
+    """Return how many attempts may run at once on this host."""
+    if settings.max_concurrent_slots is not None:
+        return settings.max_concurrent_slots
+    return max(MIN_HOST_SLOTS, sum(agent.limit for agent in agents))
+
+
+def goose_bin(settings: Settings, paths: Paths, environ: Mapping[str, str]) -> str:
+    """Return the goose command: a bare name is left to PATH, anything else made absolute."""
+    command = settings.goose_bin
+    if "/" in command or command.startswith("~"):
+        return absolute(command, under=paths.base, environ=environ)
+    return command
+
+
+def _base_path(inputs: Inputs, read: ReadSettings) -> tuple[str, Origin]:
+    given = read.given.get("base_path")
+    if given is None or given.origin is not Origin.ENV_FILE or inputs.env_file is None:
+        return inputs.base_path, inputs.base_origin
+    folder = os.path.dirname(inputs.env_file.path)
+    path = absolute(str(given.value).strip(), under=folder, environ=inputs.environ)
+    return path, Origin.ENV_FILE
+
+
+def _paths(settings: Settings, base: str, environ: Mapping[str, str]) -> Paths:
+    def under_base(path: str) -> str:
+        return absolute(path, under=base, environ=environ)
+
+    state = os.path.join(base, "state")
+    logs = under_base(settings.log_dir)
+    return Paths(
+        base=base,
+        state=state,
+        running=under_base(settings.running_dir),
+        results=os.path.join(state, "results"),
+        cancel=os.path.join(state, "cancel"),
+        tasks=under_base(settings.task_cache_dir),
+        logs=logs,
+        quarantine=os.path.join(state, "quarantine"),
+        recipes=under_base(settings.recipes_dir),
+        scripts=under_base(settings.bin_dir),
+        tick_lock=under_base(settings.lock_file),
+        kick=os.path.join(state, "kick"),
+        daemon_lock=os.path.join(state, "daemon.lock"),
+        settings=os.path.join(state, "settings.json"),
+        memory=os.path.join(state, "scheduler.json"),
+        database=os.path.join(state, "tinyscheduler.db"),
+        events=os.path.join(logs, "events.jsonl"),
+        agents_file=under_base(settings.agent_control_file),
+    )
+
+
+def _faults_of_base(base: str) -> list[Problem]:
+    if not os.path.lexists(base) or os.path.isdir(base):
+        return []
+    return [
+        Problem(
+            severity=Severity.STRUCTURE,
+            setting=PREFIX + "BASE_PATH",
+            value=base,
+            message=f"{base} is not a folder",
+            fix="set it to a folder, or to a path where one can be made",
+        )
+    ]
+
+
+def _faults_of_policy(read: ReadSettings, path: str) -> list[Problem]:
+    name = read.given["policy_file"].name
+    if not os.path.isfile(path):
+        fault, severity = f"there is no file {path}", Severity.STRUCTURE
+        fix = f"set {name} to a policy, or remove it"
+    elif read.settings.policy_mode == "platform":
+        fault, severity = "ignored, because POLICY_MODE is platform", Severity.ADVICE
+        fix = f"set {PREFIX}POLICY_MODE to home or lab, or remove {name}"
+    else:
+        return []
+    return [Problem(severity=severity, setting=name, value=path, message=fault, fix=fix)]
+
+
+def _read_agents(
+    read: ReadSettings, paths: Paths, goose: str, problems: list[Problem]
+) -> tuple[AgentsFile, list[tuple[str, str | None]]]:
+    path = paths.agents_file
+    watched: list[tuple[str, str | None]] = [(path, None)]
+    try:
+        source = read_input(path, what="agents file")
+        watched = [(path, digest(source.content) if source else None)]
+        found = parse_agents_file(source, path=path, goose=goose)
+    except ConfigError as error:
+        found = AgentsFile(path=path, found=True)
+        found.problems.append(problem_from_error(error))
+    problems += found.problems
+    given = read.given.get("agent_control_file")
+    if given is not None and not found.found:
+        problems.append(
+            Problem(
+                severity=Severity.STRUCTURE,
+                setting=given.name,
+                value=path,
+                message=f"there is no file {path}",
+                fix="create it with `tinyscheduler validate-config --fix`, or remove the setting",
+            )
+        )
+    return found, watched
+
+
+def _agents(
+    read: ReadSettings,
+    overridden: tuple[tuple[str, int], ...],
+    agents_file: AgentsFile,
+    goose: str,
+    problems: list[Problem],
+) -> tuple[tuple[AgentProfile, ...], dict[str, str]]:
+    """Merge limits over what the file defines: command line, then variable, then file.
+
+    Returns the agents, and where the limit of each came from.  A limit for an agent that
+    no file defines makes one that runs recipes with goose, as AGENT_LIMITS alone always
+    has; beside an agents file that is more likely a typing mistake, so it is worth a
+    warning.
+    """
+    agents = dict(agents_file.agents)
+    origins = {
+        name: AGENTS_FILE if name in agents_file.limited else str(Origin.DEFAULT) for name in agents
+    }
+    if SHELL not in agents:
+        agents[SHELL] = shell_agent()
+        origins[SHELL] = str(Origin.DEFAULT)
+    given = read.given.get("agent_limits")
+    variable = given.name if given else PREFIX + "AGENT_LIMITS"
+    for pairs, setting, origin in (
+        (read.settings.agent_limits, variable, read.origin("agent_limits")),
+        (overridden, "--agent-limit", Origin.COMMAND_LINE),
+    ):
+        for name, limit in pairs:
+            if name not in agents and agents_file.found:
+                problems.append(_undefined_agent(name, setting, agents, agents_file.path))
+            agents[name] = replace(agents.get(name) or goose_agent(name, goose), limit=limit)
+            origins[name] = str(origin)
+    return tuple(agents.values()), origins
+
+
+def _undefined_agent(
+    name: str, setting: str, agents: Mapping[str, AgentProfile], path: str
+) -> Problem:
+    return Problem(
+        severity=Severity.ADVICE,
+        setting=setting,
+        value=name,
+        message=f"agent {name} is not in {path}; it will run recipes with goose",
+        fix=did_you_mean(name, agents),
+    )
+
+
+def _faulty_overrides(limits: tuple[tuple[str, int], ...]) -> list[Problem]:
+    return [
+        Problem(
+            severity=Severity.STRUCTURE,
+            setting="--agent-limit",
+            value=f"{name}={limit}",
+            message=f"{quote(f'{name}={limit}')} is not AGENT=N",
+            fix=f"name an agent and a whole number from 0 to {MAX_LIMIT}, such as coder=2",
+        )
+        for name, limit in limits
+        if not is_task_id(name) or type(limit) is not int or not 0 <= limit <= MAX_LIMIT
+    ]
+
+
+def _config(understood: Understood) -> Config:
+    settings = understood.read.settings
+    return Config(
+        paths=understood.paths,
+        agents=understood.agents,
+        sources=settings.sources,
+        timing=_timing(settings),
+        limits=_limits(settings, understood.agents),
+        goose_command=understood.goose,
+        endpoint=settings.mcp_endpoint,
+        priority_enabled=settings.priority_enabled,
+        blocking_disabled=settings.disable_blocking,
+        enabled=settings.enabled,
+        kick_enabled=settings.kick,
+        dry_run=settings.dry_run,
+        log_level=settings.log_level,
+        environment=(),
+        origins=tuple((name.upper(), understood.origin(name)) for name in Settings.model_fields),
+        warnings=tuple(problem.sentence for problem in understood.problems),
+    )
+
+
+def _timing(settings: Settings) -> Timing:
+    return Timing(
+        loop_interval_s=settings.loop_interval_sec,
+        heartbeat_s=settings.heartbeat_sec,
+        max_runtime_s=settings.max_runtime_sec,
+        stagger_s=settings.stagger_delay_ms / 1000,
+        tick_budget_s=settings.tick_budget_sec,
+        kill_grace_s=settings.kill_grace_sec,
+        retry_base_s=settings.retry_base_sec,
+        retry_max_s=settings.retry_max_sec,
+        retry_later_s=settings.retry_backoff_sec,
+    )
+
+
+def _limits(settings: Settings, agents: tuple[AgentProfile, ...]) -> Limits:
+    return Limits(
+        host_slots=host_slots(settings, agents),
+        max_attempts=settings.max_attempts,
+        max_launches=settings.max_launches,
+        max_queue_depth=settings.max_queue_depth,
+        queue_lookahead=settings.queue_lookahead,
+        max_skips=settings.max_skips_per_task,
+        log_max_bytes=settings.log_max_mb * 2**20,
+    )

@@ -1,0 +1,63 @@
+"""With which settings does a kicked tick run?  With those of the last regular tick.
+
+Whoever's attempt ended has another environment, perhaps none; a kicked tick that read it
+could exceed a limit given on the regular tick's command line.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from tinyscheduler.config.cache import Resolution, decode, encode
+from tinyscheduler.crash import durable_step
+from tinyscheduler.errors import ConfigError
+from tinyscheduler.files import read_json, write_json
+
+if TYPE_CHECKING:
+    from tinyscheduler.model.config import Config
+
+SETTINGS_VERSION = 1
+
+
+def save_settings(config: Config) -> None:
+    """Keep the configuration for kicked ticks, if it differs from what is kept.
+
+    The file holds the values of the variables agents may receive, so it is as secret as
+    the ``.env`` file: mode 0600.  Raises OSError if it cannot be written.
+    """
+    document = {
+        "version": SETTINGS_VERSION,
+        "resolution": encode(Resolution(config=config)),
+        "environment": [list(pair) for pair in config.environment],
+    }
+    path = config.paths.settings
+    try:
+        if _normalise(document) == read_json(path):
+            return
+    except (OSError, ValueError):
+        pass  # missing or broken: written afresh below
+    with durable_step("settings.save"):
+        write_json(path, document)
+
+
+def load_settings(path: str) -> Config:
+    """Return the configuration of the last regular tick; ConfigError if there is none."""
+    try:
+        document = read_json(path)
+        if not isinstance(document, dict) or document["version"] != SETTINGS_VERSION:
+            message = "not settings of this version"
+            raise ValueError(message)  # noqa: TRY301 - told like every other fault below
+        config = decode(document["resolution"]).config
+        environment = tuple((str(name), str(value)) for name, value in document["environment"])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        what = f"the settings of the last regular tick are unreadable: {path}: {error}"
+        raise ConfigError(what, hint="`tinyscheduler run --once` writes them again") from error
+    return replace(config, environment=environment)
+
+
+def _normalise(document: dict[str, object]) -> object:
+    """Return the document as it reads back from JSON."""
+    import json
+
+    return json.loads(json.dumps(document))

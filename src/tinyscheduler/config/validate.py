@@ -1,0 +1,404 @@
+"""Is the configuration sound, all of it, and what would make it so?
+
+Unlike a run, which stops at the first fault it cannot survive, this looks at everything:
+settings, the agents file, folders, programs, recipes and the VRAM of each host.
+"""
+
+from __future__ import annotations
+
+import os
+import pwd
+import shutil
+import stat
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+
+from tinyscheduler.config.agents_file import AgentsFile, HostBudget
+from tinyscheduler.config.inputs import ENV_FILE, PREFIX, Inputs, gather_inputs
+from tinyscheduler.config.overrides import Overrides
+from tinyscheduler.config.placeholders import placeholders_in
+from tinyscheduler.config.problems import (
+    Problem,
+    Severity,
+    did_you_mean,
+    problem_from_error,
+    quote,
+)
+from tinyscheduler.config.resolve import Understood, host_slots, understand
+from tinyscheduler.config.settings import is_secret, variable_of
+from tinyscheduler.config.units import format_size
+from tinyscheduler.errors import ConfigError
+from tinyscheduler.model.config import AgentProfile, Paths
+
+FOLDER_MODE = 0o700
+FILE_MODE = 0o600
+
+# A look at more would make the check slow, and one bad link among so many says enough.
+MAX_RECIPES = 1000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ValidationReport:
+    """Everything that is wrong: what must be fixed, and what is only worth knowing."""
+
+    errors: tuple[Problem, ...]
+    warnings: tuple[Problem, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FixReport:
+    """What was made, and what is still wrong afterwards."""
+
+    done: tuple[str, ...]
+    report: ValidationReport
+
+
+def validate_config(overrides: Overrides, environ: Mapping[str, str]) -> ValidationReport:
+    """Check the whole configuration without changing or running anything."""
+    understood, problems = _understand(overrides, environ)
+    if understood is not None:
+        problems += understood.problems
+        problems += _faults(understood, environ)
+    return _report(problems)
+
+
+def fix_config(overrides: Overrides, environ: Mapping[str, str]) -> FixReport:
+    """Make missing folders and a missing agents file; then check everything.
+
+    Changes nothing that exists, so that doing it again does nothing.  Makes nothing at
+    all while a setting is unusable: it might be the very one that says where.
+    """
+    understood, problems = _understand(overrides, environ)
+    if understood is None or any(
+        problem.severity is Severity.STRUCTURE for problem in (*problems, *understood.read.problems)
+    ):
+        return FixReport(done=(), report=validate_config(overrides, environ))
+    done: list[str] = []
+    failures: list[Problem] = []
+    for setting, path in _needed_folders(understood):
+        _make_folder(path, setting, done, failures)
+    if not understood.agents_file.found:
+        _make_agents_file(understood.paths.agents_file, done, failures)
+    report = validate_config(overrides, environ)
+    return FixReport(done=tuple(done), report=replace(report, errors=(*failures, *report.errors)))
+
+
+def _understand(
+    overrides: Overrides, environ: Mapping[str, str]
+) -> tuple[Understood | None, list[Problem]]:
+    """Understand all layers; without the env file, if that is what cannot be read."""
+    try:
+        return understand(gather_inputs(overrides, environ)), []
+    except ConfigError as error:
+        problems = [problem_from_error(error)]
+    try:
+        inputs = gather_inputs(
+            replace(overrides, env_file=os.devnull),
+            {name: value for name, value in environ.items() if name != ENV_FILE},
+        )
+        return understand(inputs), problems
+    except ConfigError:
+        return None, problems
+
+
+def _report(problems: list[Problem]) -> ValidationReport:
+    unique = tuple(dict.fromkeys(problems))
+    return ValidationReport(
+        errors=tuple(found for found in unique if found.severity is not Severity.ADVICE),
+        warnings=tuple(found for found in unique if found.severity is Severity.ADVICE),
+    )
+
+
+def _faults(understood: Understood, environ: Mapping[str, str]) -> Iterator[Problem]:
+    yield from _faults_of_folders(understood)
+    yield from _faults_of_env_file(understood)
+    yield from _faults_of_programs(understood.agents, environ)
+    yield from _faults_of_recipes(understood.paths.recipes)
+    yield from _faults_of_slots(understood)
+    yield from _faults_of_vram(understood.agents_file, understood.agents)
+
+
+# --- what is on disk
+
+
+def _needed_folders(understood: Understood) -> list[tuple[str, str]]:
+    """List setting and path of every folder a run works in, outer ones first."""
+    paths = understood.paths
+    folders = [
+        (variable_of("base_path"), paths.base),
+        (variable_of("base_path"), paths.state),
+        (variable_of("running_dir"), paths.running),
+        (variable_of("base_path"), paths.results),
+        (variable_of("base_path"), paths.cancel),
+        (variable_of("base_path"), paths.quarantine),
+        (variable_of("task_cache_dir"), paths.tasks),
+        (variable_of("log_dir"), paths.logs),
+        (variable_of("lock_file"), os.path.dirname(paths.tick_lock)),
+    ]
+    if any("{recipe}" in item for agent in understood.agents for item in agent.command):
+        folders.append((variable_of("recipes_dir"), paths.recipes))
+    known: dict[str, str] = {}
+    for setting, path in folders:
+        known.setdefault(path, setting)
+    return [(setting, path) for path, setting in known.items()]
+
+
+def _faults_of_folders(understood: Understood) -> Iterator[Problem]:
+    paths = understood.paths
+    for setting, path in _needed_folders(understood):
+        yield from _faults_of_folder(setting, path, private=path.startswith(paths.state + os.sep))
+    if "bin_dir" in understood.read.given and not os.path.isdir(paths.scripts):
+        yield _error(
+            variable_of("bin_dir"), paths.scripts, "is not a folder", "name an existing one"
+        )
+    yield from _shared_folders(paths)
+
+
+def _faults_of_folder(setting: str, path: str, *, private: bool) -> Iterator[Problem]:
+    try:
+        found = os.stat(path)
+    except FileNotFoundError:
+        yield _error(
+            setting, path, "does not exist", "make it, or run `tinyscheduler validate-config --fix`"
+        )
+        return
+    except OSError as error:
+        yield _error(setting, path, f"cannot be looked at: {error.strerror}", "choose another path")
+        return
+    if not stat.S_ISDIR(found.st_mode):
+        yield _error(setting, path, "is not a folder", "choose another path, or move the file away")
+    elif not os.access(path, os.R_OK | os.W_OK | os.X_OK, effective_ids=True):
+        yield _error(
+            setting, path, f"is not writable for user {_user()}", "change its owner or its mode"
+        )
+    elif private and stat.S_IMODE(found.st_mode) & 0o077:
+        yield Problem(
+            severity=Severity.ADVICE,
+            setting=setting,
+            value=path,
+            message=f"{path} is open to other users (mode {stat.S_IMODE(found.st_mode):04o})",
+            fix=f"chmod 700 {path}",
+        )
+
+
+def _shared_folders(paths: Paths) -> Iterator[Problem]:
+    """Report one folder with two purposes: each sweeps files it does not know."""
+    seen: dict[str, str] = {}
+    for name, path in (
+        ("running_dir", paths.running),
+        ("log_dir", paths.logs),
+        ("task_cache_dir", paths.tasks),
+        ("results", paths.results),
+        ("cancel", paths.cancel),
+        ("quarantine", paths.quarantine),
+    ):
+        if path in seen:
+            yield _error(
+                variable_of(name), path, f"is {seen[path]} too", "give each a folder of its own"
+            )
+        seen[path] = name if name.islower() and "_" not in name else variable_of(name)
+
+
+def _faults_of_env_file(understood: Understood) -> Iterator[Problem]:
+    env_file = understood.read.env_file
+    secrets = sorted(name for name in env_file.entries if is_secret(name))
+    if env_file.path is None or not secrets:
+        return
+    mode = stat.S_IMODE(os.stat(env_file.path).st_mode)
+    if mode & 0o077:
+        yield Problem(
+            severity=Severity.ADVICE,
+            setting=env_file.path,
+            value=f"{mode:04o}",
+            message=f"holds {secrets[0]} and is open to other users (mode {mode:04o})",
+            fix=f"chmod 600 {env_file.path}",
+        )
+
+
+# --- what would be run
+
+
+def _faults_of_programs(
+    agents: tuple[AgentProfile, ...], environ: Mapping[str, str]
+) -> Iterator[Problem]:
+    for agent in agents:
+        if not agent.command or agent.limit == 0 or placeholders_in(agent.command[0]):
+            continue
+        program = agent.command[0]
+        if "/" in program:
+            if not os.path.isfile(program):
+                fault, fix = "does not exist", "install it, or correct the path"
+            elif not os.access(program, os.X_OK, effective_ids=True):
+                fault, fix = "is not executable", f"chmod +x {program}"
+            else:
+                continue
+        elif shutil.which(program, path=environ.get("PATH", os.defpath)):
+            continue
+        else:
+            fault = "is not on PATH"
+            fix = "install it, or write its full path"
+        if agent.profile == "goose":
+            fix += f" ({PREFIX}GOOSE_BIN)"
+        yield _error(f"agent {agent.name}", program, fault, fix)
+
+
+def _faults_of_recipes(folder: str) -> Iterator[Problem]:
+    inside = os.path.realpath(folder)
+    try:
+        with os.scandir(folder) as entries:
+            for _, entry in zip(range(MAX_RECIPES), entries, strict=False):
+                target = os.path.realpath(entry.path)
+                if os.path.commonpath([inside, target]) != inside:
+                    yield _error(
+                        variable_of("recipes_dir"),
+                        entry.path,
+                        f"leads out of the recipes folder, to {target}",
+                        "copy the recipe into the folder",
+                    )
+    except OSError:
+        return  # there is no such folder: reported where one is needed
+
+
+# --- what does not fit
+
+
+def _faults_of_slots(understood: Understood) -> Iterator[Problem]:
+    slots = host_slots(understood.read.settings, understood.agents)
+    wanted = sum(agent.limit for agent in understood.agents)
+    if wanted > slots:
+        yield Problem(
+            severity=Severity.ADVICE,
+            setting=variable_of("max_concurrent_slots"),
+            value=str(slots),
+            message=f"the limits of all agents add up to {wanted}, but the host has {slots} slots;"
+            " agents will wait for each other",
+            fix=f"raise it to {wanted}, or lower the limits of agents, if that is not meant",
+        )
+
+
+def _faults_of_vram(agents_file: AgentsFile, agents: tuple[AgentProfile, ...]) -> Iterator[Problem]:
+    for host in agents_file.hosts.values():
+        if host.total_vram_bytes is not None:
+            yield from _faults_of_host(host, host.total_vram_bytes, agents_file)
+    for model in agents_file.models.values():
+        if agents_file.hosts and model.host not in agents_file.hosts:
+            yield _error(
+                f"model {model.name}",
+                model.host,
+                "is no host of this file",
+                did_you_mean(model.host, agents_file.hosts),
+            )
+    for agent in agents:
+        if agents_file.models and agent.model and agent.model not in agents_file.models:
+            yield Problem(
+                severity=Severity.ADVICE,
+                setting=f"agent {agent.name}",
+                value=agent.model,
+                message=f"model {quote(agent.model)} is not in section models",
+                fix=did_you_mean(agent.model, agents_file.models),
+            )
+
+
+def _faults_of_host(host: HostBudget, total: int, agents_file: AgentsFile) -> Iterator[Problem]:
+    models = [model for model in agents_file.models.values() if model.host == host.name]
+    needed = sum(model.vram_bytes * model.max_slots for model in models)
+    if needed > total:
+        terms = " + ".join(
+            f"{model.name} {format_size(model.vram_bytes)} x {model.max_slots}" for model in models
+        )
+        yield Problem(
+            severity=Severity.TUNING,
+            setting=f"{agents_file.path}:{host.line}",
+            value=format_size(total),
+            message=f"host {host.name}: allocated VRAM {format_size(needed)} exceeds total_vram"
+            f" {format_size(total)} ({terms})",
+            fix="lower max_slots or vram of a model, or move one to another host",
+        )
+
+
+# --- making what is missing
+
+
+def _make_folder(path: str, setting: str, done: list[str], failures: list[Problem]) -> None:
+    missing = []
+    while not os.path.lexists(path):
+        missing.append(path)
+        path = os.path.dirname(path)
+    for folder in reversed(missing):
+        try:
+            os.mkdir(folder, FOLDER_MODE)
+        except FileExistsError:
+            continue  # made by somebody else just now, which is as good
+        except OSError as error:
+            failures.append(
+                _error(
+                    setting,
+                    folder,
+                    f"cannot be made: {error.strerror}",
+                    "make it yourself, or choose another path",
+                )
+            )
+            return
+        done.append(f"made folder {folder}")
+
+
+def _make_agents_file(path: str, done: list[str], failures: list[Problem]) -> None:
+    setting = variable_of("agent_control_file")
+    _make_folder(os.path.dirname(path), setting, done, failures)
+    text = "[]\n" if path.endswith(".json") else DEFAULT_AGENTS_FILE
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+    try:
+        with open(os.open(path, flags, FILE_MODE), "w", encoding="utf-8") as stream:
+            stream.write(text)
+    except FileExistsError:
+        return  # a link to nowhere, or made by somebody else just now: not ours to replace
+    except OSError as error:
+        failures.append(
+            _error(setting, path, f"cannot be written: {error.strerror}", "choose another path")
+        )
+        return
+    done.append(f"wrote {path}")
+
+
+def _error(setting: str, value: str, fault: str, fix: str) -> Problem:
+    return Problem(
+        severity=Severity.STRUCTURE,
+        setting=setting,
+        value=value,
+        message=f"{value} {fault}",
+        fix=fix,
+    )
+
+
+def _user() -> str:
+    try:
+        return pwd.getpwuid(os.geteuid()).pw_name
+    except KeyError:
+        return str(os.geteuid())
+
+
+DEFAULT_AGENTS_FILE = """\
+# Agents: how tasks are run, and how many at once.
+# `tinyscheduler validate-config` checks this file; docs/reference.md explains every key.
+agents:
+  # The built-in agent of `tinyscheduler add -- COMMAND`: runs the command itself.
+  shell:
+    limit: 2
+
+  # coder:
+  #   queue: dev                     # the line of tasks it serves; its own name unless set
+  #   limit: 2                       # attempts at once
+  #   command: ["goose", "run", "--recipe", "{recipe}", "--params", "task_id={task_id}", "--no-session"]
+  #   profile: goose                 # how its endings are read: shell, goose, claude, codex, gemini
+  #   env: [OPENAI_API_KEY]          # variables it may see, besides PATH HOME LANG TERM USER
+  #   memory: 2G
+  #   vram: 14G
+  #   max_runtime: 1h
+  #   max_turns: 200
+
+# What GPUs this host has, and what models need of them.
+# hosts:
+#   local: {total_vram: 24G}
+# models:
+#   llama-7b: {vram: 14G, max_slots: 1}
+"""

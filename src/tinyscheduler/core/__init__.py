@@ -1,0 +1,1 @@
+"""The part that thinks: pure functions from what was seen to what shall be done."""

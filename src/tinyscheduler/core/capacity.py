@@ -1,0 +1,128 @@
+"""What is free, per agent and on this machine, and which cap binds?
+
+Slots are counted afresh from leases and held locks in every tick and are stored
+nowhere, so they cannot leak.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from tinyscheduler.core.leases import holds_slot
+from tinyscheduler.model.leases import Lease
+from tinyscheduler.model.plan import EndTree, Keep, Reason, Reclaim, Suspect
+from tinyscheduler.model.policy import AgentView
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from tinyscheduler.model.config import AgentProfile
+    from tinyscheduler.model.plan import Verdict
+    from tinyscheduler.model.snapshot import Snapshot
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refusal:
+    """The cap that binds, in a code and in words with numbers."""
+
+    reason: Reason
+    words: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Capacity:
+    """Slots in use and their limits.  ``take`` returns the capacity with one slot less."""
+
+    agents: tuple[AgentView, ...]
+    host_limit: int
+    host_active: int
+
+    @property
+    def host_free(self) -> int:
+        """Slots of this machine that nothing occupies."""
+        return max(0, self.host_limit - self.host_active)
+
+    def agent(self, name: str) -> AgentView | None:
+        """Return the slots of that agent, or None if it is not configured."""
+        return next((view for view in self.agents if view.name == name), None)
+
+    def refuse(self, agent: AgentView) -> Refusal | None:
+        """Return the cap that keeps this agent from another start, or None.
+
+        The agent's own limit is named first: raising it is what its owner would try.
+        """
+        if agent.free <= 0:
+            return Refusal(
+                reason=Reason.AGENT_LIMIT,
+                words=f"agent {agent.name} runs {agent.active} of {agent.limit}",
+            )
+        if self.host_free <= 0:
+            return Refusal(
+                reason=Reason.HOST_SLOTS,
+                words=f"this machine runs {self.host_active} of {self.host_limit}",
+            )
+        return None
+
+    def take(self, agent: str) -> Capacity:
+        """Return what is left after one more start with this agent."""
+        return Capacity(
+            agents=tuple(
+                AgentView(
+                    name=view.name,
+                    queue=view.queue,
+                    limit=view.limit,
+                    active=view.active + (view.name == agent),
+                )
+                for view in self.agents
+            ),
+            host_limit=self.host_limit,
+            host_active=self.host_active + 1,
+        )
+
+
+def measure(snapshot: Snapshot, verdicts: Iterable[Verdict]) -> Capacity:
+    """Count what is occupied.
+
+    A reclaimed lease frees nothing yet: its processes may take a while to die, and a
+    slot handed out too early runs two attempts instead of one.
+    """
+    agent_of_claim = {
+        claim.task_id: claim.agent for source in snapshot.sources for claim in source.claims
+    }
+    active: dict[str, int] = {}
+    total = 0
+    for verdict in verdicts:
+        if holds_slot(verdict):
+            total += 1
+            name = _agent_of(verdict, agent_of_claim)
+            active[name] = active.get(name, 0) + 1
+    return Capacity(
+        agents=tuple(
+            AgentView(
+                name=agent.name,
+                queue=agent.queue,
+                limit=agent.limit,
+                active=active.get(agent.name, 0),
+            )
+            for agent in sorted(snapshot.agents, key=_name)
+        ),
+        host_limit=snapshot.rules.host_slots,
+        host_active=total,
+    )
+
+
+def _name(agent: AgentProfile) -> str:
+    return agent.name
+
+
+def _agent_of(verdict: Verdict, agent_of_claim: Mapping[str, str]) -> str:
+    match verdict:
+        case EndTree(agent=agent):
+            return agent
+        case Keep(entry=entry) | Suspect(entry=entry) | Reclaim(entry=entry):
+            if isinstance(entry.lease, Lease):
+                return entry.lease.agent
+            return agent_of_claim.get(entry.task_id, "")
+        case _:
+            return ""

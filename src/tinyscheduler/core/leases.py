@@ -1,0 +1,334 @@
+"""The life of a task and of a lease: which moves are legal, and what a lease's evidence means."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+from tinyscheduler.model.leases import (
+    Lease,
+    LeaseFault,
+    LeaseState,
+    ProcessEvidence,
+    ReclaimReason,
+    Trace,
+    UnreadableLease,
+    WrapperLife,
+)
+from tinyscheduler.model.plan import (
+    AwaitSource,
+    EndTree,
+    Keep,
+    Reclaim,
+    RepairLost,
+    Settle,
+    SettleUnreadable,
+    Suspect,
+    Sweep,
+)
+from tinyscheduler.model.snapshot import StaleSighting
+from tinyscheduler.model.tasks import AttemptResult, TaskState
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from tinyscheduler.model.clock import Instant
+    from tinyscheduler.model.leases import LeaseEntry
+    from tinyscheduler.model.plan import Verdict
+    from tinyscheduler.model.snapshot import Snapshot, UnreadableResult
+    from tinyscheduler.model.tasks import Claim
+
+STALE_AFTER_BEATS = 3
+
+
+class TaskEvent(StrEnum):
+    """What can happen to a task."""
+
+    HOLD = "hold"
+    RELEASE = "release"
+    CLAIM = "claim"
+    REQUEUE = "requeue"  # the attempt failed, was lost or never started; another follows
+    SUCCEED = "succeed"
+    FAIL = "fail"  # a rule ends the task without another attempt
+    PARK = "park"  # its attempts are used up
+    CANCEL = "cancel"
+    RETRY = "retry"
+
+
+TRANSITIONS: Mapping[tuple[TaskState, TaskEvent], TaskState] = {
+    (TaskState.WAITING, TaskEvent.HOLD): TaskState.HELD,
+    (TaskState.HELD, TaskEvent.RELEASE): TaskState.WAITING,
+    (TaskState.WAITING, TaskEvent.CLAIM): TaskState.WORKING,
+    (TaskState.WORKING, TaskEvent.REQUEUE): TaskState.WAITING,
+    (TaskState.WORKING, TaskEvent.SUCCEED): TaskState.DONE,
+    (TaskState.WORKING, TaskEvent.FAIL): TaskState.FAILED,
+    (TaskState.WORKING, TaskEvent.PARK): TaskState.PARKED,
+    (TaskState.WORKING, TaskEvent.CANCEL): TaskState.CANCELLED,
+    (TaskState.WAITING, TaskEvent.CANCEL): TaskState.CANCELLED,
+    (TaskState.HELD, TaskEvent.CANCEL): TaskState.CANCELLED,
+    (TaskState.PARKED, TaskEvent.CANCEL): TaskState.CANCELLED,
+    (TaskState.PARKED, TaskEvent.RETRY): TaskState.WAITING,
+    (TaskState.FAILED, TaskEvent.RETRY): TaskState.WAITING,
+    (TaskState.CANCELLED, TaskEvent.RETRY): TaskState.WAITING,
+}
+
+
+def advance(state: TaskState, event: TaskEvent) -> TaskState:
+    """Return the state that follows; AssertionError for a move the table does not know.
+
+    >>> advance(TaskState.WAITING, TaskEvent.CLAIM)
+    <TaskState.WORKING: 'working'>
+    """
+    assert (state, event) in TRANSITIONS, f"no move {event} from {state}"  # noqa: S101 - a bug
+    return TRANSITIONS[(state, event)]
+
+
+def judge_all(snapshot: Snapshot) -> tuple[Verdict, ...]:
+    """Return one verdict per lease, lock, result and claim that needs one, in a fixed order.
+
+    Nothing of a source that is down is given back: there is nobody to give it to.
+    """
+    scan = snapshot.scan
+    claims = {claim.task_id: claim for source in snapshot.sources for claim in source.claims}
+    up = frozenset(source.name for source in snapshot.sources if source.is_up)
+    results: dict[str, AttemptResult | UnreadableResult] = {}
+    results.update((result.lease_id, result) for result in scan.results)
+    results.update((result.lease_id, result) for result in scan.unreadable_results)
+    recorded = frozenset(results)
+    verdicts: list[Verdict] = []
+    for entry in sorted(scan.entries, key=lambda entry: entry.task_id):
+        claim = claims.get(entry.task_id)
+        result = results.pop(_lease_id_of(entry, claim) or "", None)
+        verdict = _judge(entry, claim=claim, result=result, snapshot=snapshot)
+        verdicts.append(_without_source(verdict, entry=entry, up=up))
+    held = {entry.task_id for entry in scan.entries if entry.is_lock_held}
+    verdicts.extend(_judge_left_results(results, up=up))
+    leased = {entry.task_id for entry in scan.entries if entry.lease is not None}
+    verdicts.extend(
+        _judge_lost(claim, snapshot=snapshot)
+        for claim in sorted(claims.values(), key=lambda claim: claim.task_id)
+        if claim.task_id not in leased | held and claim.lease_id not in recorded
+    )
+    return tuple(verdicts)
+
+
+def holds_slot(verdict: Verdict) -> bool:
+    """Whether what was judged still occupies its slot.
+
+    An attempt whose result is durable and whose lock is free costs nothing, even while
+    its source is down.  All else that has a lease or a held lock does, until seen gone.
+    """
+    return not isinstance(verdict, Settle | SettleUnreadable | AwaitSource | Sweep | RepairLost)
+
+
+def is_stale(beat_ns: int, *, heartbeat_s: float, now: Instant) -> bool:
+    """Whether a heartbeat is older than three intervals.  A beat from the future is fresh."""
+    return now.monotonic_ns - beat_ns > STALE_AFTER_BEATS * heartbeat_s * 1e9
+
+
+def trace_of(entry: LeaseEntry, lease: Lease) -> Trace:
+    """Return what the processes of a leased attempt can be recognised by."""
+    return Trace(
+        task_id=lease.task_id,
+        lease_id=lease.lease_id,
+        process=lease.process,
+        is_lock_held=entry.is_lock_held,
+    )
+
+
+def trace_of_claim(claim: Claim, *, is_lock_held: bool) -> Trace:
+    """Return what the processes of a claim without a readable lease can be recognised by."""
+    return Trace(
+        task_id=claim.task_id, lease_id=claim.lease_id, process=None, is_lock_held=is_lock_held
+    )
+
+
+def _lease_id_of(entry: LeaseEntry, claim: Claim | None) -> str | None:
+    if isinstance(entry.lease, Lease):
+        return entry.lease.lease_id
+    return claim.lease_id if claim is not None else None
+
+
+def _without_source(verdict: Verdict, *, entry: LeaseEntry, up: frozenset[str]) -> Verdict:
+    """Turn a giving-back into a waiting where the source cannot be told."""
+    match verdict:
+        case Settle(result=result) if result.source not in up:
+            return AwaitSource(entry=entry, source=result.source)
+        case Reclaim() | SettleUnreadable() if (
+            isinstance(entry.lease, Lease) and entry.lease.source not in up
+        ):
+            source = entry.lease.source
+            return Keep(entry=entry, report=f"it ended, but its source {source} does not answer")
+        case _:
+            return verdict
+
+
+def _judge(
+    entry: LeaseEntry,
+    *,
+    claim: Claim | None,
+    result: AttemptResult | UnreadableResult | None,
+    snapshot: Snapshot,
+) -> Verdict:
+    """Judge one name in the running folder by the table of the design."""
+    if not isinstance(entry.lease, Lease):
+        return _judge_without_lease(entry, claim=claim, result=result, snapshot=snapshot)
+    lease = entry.lease
+    if result is not None:
+        return _judge_ended(entry, lease, result=result, snapshot=snapshot)
+    if lease.boot_id != snapshot.now.boot_id:
+        if entry.is_lock_held:
+            return Keep(entry=entry, report="leased in another boot, yet its lock is held")
+        return Reclaim(entry=entry, reason=ReclaimReason.REBOOTED)
+    evidence = _evidence(snapshot, lease.lease_id)
+    if not entry.is_lock_held:
+        never_started = lease.state is LeaseState.STARTING
+        reason = ReclaimReason.NEVER_STARTED if never_started else ReclaimReason.DEAD_PID
+        if evidence.survivors:
+            return _end_tree(entry, lease, reason)
+        return Reclaim(entry=entry, reason=reason)
+    if evidence.wrapper is WrapperLife.DEAD:
+        return _end_tree(entry, lease, ReclaimReason.DEAD_PID)
+    return _judge_alive(entry, lease, snapshot=snapshot)
+
+
+def _judge_without_lease(
+    entry: LeaseEntry,
+    *,
+    claim: Claim | None,
+    result: AttemptResult | UnreadableResult | None,
+    snapshot: Snapshot,
+) -> Verdict:
+    """Judge a task lock whose lease is missing or cannot be read."""
+    if isinstance(entry.lease, UnreadableLease):
+        fault = entry.lease
+        if fault.fault is LeaseFault.NEWER:
+            return Keep(entry=entry, report=fault.message)
+        if entry.is_lock_held:
+            return Keep(entry=entry, report=f"{fault.message}; its lock is held, so it lives")
+        survivors = _evidence(snapshot, claim.lease_id).survivors if claim else 0
+        if claim is not None and survivors:
+            return EndTree(
+                trace=trace_of_claim(claim, is_lock_held=False),
+                reason=ReclaimReason.CORRUPT,
+                agent=claim.agent,
+                attempt=claim.attempt,
+            )
+        if result is None:
+            return Reclaim(entry=entry, reason=ReclaimReason.CORRUPT)
+    if entry.is_lock_held:
+        if claim is not None and result is not None:
+            # Its wrapper settled nothing and is gone: only a left-over process can hold on.
+            return EndTree(
+                trace=trace_of_claim(claim, is_lock_held=True),
+                reason=ReclaimReason.LOST,
+                agent=claim.agent,
+                attempt=claim.attempt,
+            )
+        return Keep(entry=entry, report="its lock is held, but it has no lease")
+    if result is not None:
+        return _settle(entry, result)
+    return Sweep(entry=entry)
+
+
+def _judge_ended(
+    entry: LeaseEntry,
+    lease: Lease,
+    *,
+    result: AttemptResult | UnreadableResult,
+    snapshot: Snapshot,
+) -> Verdict:
+    """Judge an attempt that recorded its result: it is never run again."""
+    if not entry.is_lock_held:
+        return _settle(entry, result)
+    if _evidence(snapshot, lease.lease_id).wrapper is WrapperLife.DEAD:
+        return _end_tree(entry, lease, ReclaimReason.DEAD_PID)
+    # Its wrapper is between the result and letting go of the lock; it will kick.
+    return _judge_alive(entry, lease, snapshot=snapshot)
+
+
+def _judge_alive(entry: LeaseEntry, lease: Lease, *, snapshot: Snapshot) -> Verdict:
+    """Judge an attempt whose lock is held and whose wrapper is not known to be dead."""
+    now = snapshot.now
+    unseen = _evidence(snapshot, lease.lease_id).wrapper is WrapperLife.UNSEEN
+    beat_ns = entry.beat_ns if entry.beat_ns is not None else lease.monotonic_heartbeat_ns
+    if is_stale(beat_ns, heartbeat_s=lease.heartbeat_s, now=now):
+        if unseen:
+            return Keep(
+                entry=entry, report="its heartbeat is stale, but its process is not visible"
+            )
+        return _judge_stale(entry, lease, beat_ns=beat_ns, snapshot=snapshot)
+    # One heartbeat of courtesy: after a freeze the wrapper wakes up as late as we do.
+    limit_s = lease.max_runtime_s + 2 * lease.run.kill_grace_s + lease.heartbeat_s
+    if now.monotonic_ns - lease.monotonic_started_ns > limit_s * 1e9 and not unseen:
+        return _end_tree(entry, lease, ReclaimReason.LEASE_EXPIRED)
+    return Keep(entry=entry)
+
+
+def _judge_stale(entry: LeaseEntry, lease: Lease, *, beat_ns: int, snapshot: Snapshot) -> Verdict:
+    """Believe a stale heartbeat only when seen twice, unchanged, one interval apart.
+
+    A machine that was frozen wakes up with every heartbeat "stale" at once; a healthy
+    wrapper beats again before the second look.
+    """
+    now = snapshot.now
+    for sighting in snapshot.memory.stale:
+        if (sighting.lease_id, sighting.beat_ns, sighting.boot_id) == (
+            lease.lease_id,
+            beat_ns,
+            now.boot_id,
+        ):
+            if now.monotonic_ns - sighting.seen_ns >= lease.heartbeat_s * 1e9:
+                return _end_tree(entry, lease, ReclaimReason.STALE_HEARTBEAT)
+            return Keep(entry=entry, report="its heartbeat is stale, seen once")
+    return Suspect(
+        entry=entry,
+        sighting=StaleSighting(
+            lease_id=lease.lease_id,
+            beat_ns=beat_ns,
+            seen_ns=now.monotonic_ns,
+            boot_id=now.boot_id,
+        ),
+    )
+
+
+def _judge_left_results(
+    results: Mapping[str, AttemptResult | UnreadableResult],
+    *,
+    up: frozenset[str],
+) -> Iterable[Verdict]:
+    """Settle results whose lease is gone: a crash came between removing the two."""
+    for lease_id in sorted(results):
+        result = results[lease_id]
+        if isinstance(result, AttemptResult) and result.source not in up:
+            continue
+        yield _settle(None, result)
+
+
+def _judge_lost(claim: Claim, *, snapshot: Snapshot) -> Verdict:
+    """Repair a claim without lease and result, once none of its processes lives."""
+    if _evidence(snapshot, claim.lease_id).survivors:
+        return EndTree(
+            trace=trace_of_claim(claim, is_lock_held=False),
+            reason=ReclaimReason.LOST,
+            agent=claim.agent,
+            attempt=claim.attempt,
+        )
+    return RepairLost(claim=claim)
+
+
+def _settle(entry: LeaseEntry | None, result: AttemptResult | UnreadableResult) -> Verdict:
+    if isinstance(result, AttemptResult):
+        return Settle(entry=entry, result=result)
+    return SettleUnreadable(entry=entry, result=result)
+
+
+def _end_tree(entry: LeaseEntry, lease: Lease, reason: ReclaimReason) -> EndTree:
+    return EndTree(
+        trace=trace_of(entry, lease), reason=reason, agent=lease.agent, attempt=lease.attempt
+    )
+
+
+def _evidence(snapshot: Snapshot, lease_id: str) -> ProcessEvidence:
+    """Return what was seen of the attempt; not having looked proves nothing."""
+    return snapshot.evidence.get(lease_id, ProcessEvidence(wrapper=WrapperLife.UNRECORDED))

@@ -1,0 +1,69 @@
+"""Which waiting tasks could start at all, whatever is free, and why not the others?"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tinyscheduler.model.clock import format_time
+from tinyscheduler.model.plan import Reason, Wait
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from datetime import datetime
+
+    from tinyscheduler.model.policy import AgentView
+    from tinyscheduler.model.tasks import WaitingTask
+
+
+def hold_back(
+    task: WaitingTask,
+    *,
+    agents: Sequence[AgentView],
+    occupied: frozenset[str],
+    is_enabled: bool,
+    now: datetime,
+) -> Wait | None:
+    """Return why this task cannot start now, however much is free; None if it can."""
+    if task.is_held:
+        return _wait(task, Reason.HELD, f"held; `release {task.task_id}` lets it go")
+    if task.blocked_by:
+        blockers = ", ".join(task.blocked_by)
+        return _wait(task, Reason.BLOCKED_BY, f"waits for {blockers} to be done")
+    if task.not_before is not None and task.not_before > now:
+        return _wait_until(task, Reason.NOT_BEFORE, task.not_before, now=now, why="asked to wait")
+    if task.backing_off_until is not None and task.backing_off_until > now:
+        until = task.backing_off_until
+        return _wait_until(
+            task, Reason.BACKING_OFF, until, now=now, why="backs off after a failure"
+        )
+    if not is_enabled:
+        return _wait(task, Reason.PAUSED, "TINYSCHEDULER_ENABLED is false")
+    if task.task_id in occupied:
+        return _wait(task, Reason.UNPLACED, "its previous attempt is not completely gone yet")
+    if not candidates(task, agents):
+        wanted = f"agent {task.agent}" if task.agent is not None else f"queue {task.queue}"
+        return _wait(task, Reason.UNPLACED, f"{wanted} is not configured in the agents file")
+    return None
+
+
+def candidates(task: WaitingTask, agents: Sequence[AgentView]) -> tuple[AgentView, ...]:
+    """Return the agents that may run the task: the named one, or all that serve its queue."""
+    if task.agent is not None:
+        return tuple(agent for agent in agents if agent.name == task.agent)
+    return tuple(agent for agent in agents if agent.queue == task.queue)
+
+
+def _wait(task: WaitingTask, reason: Reason, words: str) -> Wait:
+    return Wait(task=task, reason=reason, words=words)
+
+
+def _wait_until(
+    task: WaitingTask, reason: Reason, until: datetime, *, now: datetime, why: str
+) -> Wait:
+    seconds = (until - now).total_seconds()
+    return Wait(
+        task=task,
+        reason=reason,
+        words=f"{why} until {format_time(until)}, {seconds:.0f} s from now",
+        retry_after_s=seconds,
+    )

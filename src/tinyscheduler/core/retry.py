@@ -1,0 +1,152 @@
+"""What follows an attempt: done, another attempt, or parked?"""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, assert_never
+from zlib import crc32
+
+from tinyscheduler.core.leases import TaskEvent, advance
+from tinyscheduler.model.config import OnExpire
+from tinyscheduler.model.leases import ReclaimReason
+from tinyscheduler.model.tasks import (
+    FailureReason,
+    Finish,
+    Outcome,
+    Requeue,
+    TaskState,
+)
+
+if TYPE_CHECKING:
+    from tinyscheduler.model.snapshot import Rules
+    from tinyscheduler.model.tasks import AttemptResult, Claim, Ending
+
+_JITTER = 0.1
+_FAILURE_OF = {
+    ReclaimReason.DEAD_PID: FailureReason.DEAD_PID,
+    ReclaimReason.STALE_HEARTBEAT: FailureReason.STALE_HEARTBEAT,
+    ReclaimReason.LEASE_EXPIRED: FailureReason.LEASE_EXPIRED,
+    ReclaimReason.CORRUPT: FailureReason.ABORTED,
+    ReclaimReason.LOST: FailureReason.ABORTED,
+}
+
+
+def failure_of(reason: ReclaimReason) -> FailureReason:
+    """Return the failure that a reclaim counts as; those that count as none say aborted."""
+    return _FAILURE_OF.get(reason, FailureReason.ABORTED)
+
+
+def conclude_result(claim: Claim, result: AttemptResult, *, rules: Rules, now: datetime) -> Ending:
+    """Return what becomes of a task whose attempt recorded its result."""
+    match result.outcome:
+        case Outcome.SUCCEEDED:
+            return _finish(TaskEvent.SUCCEED, reason=None, failures=claim.failures)
+        case Outcome.CANCELLED:
+            return _finish(
+                TaskEvent.CANCEL, reason=FailureReason.CANCELLED, failures=claim.failures
+            )
+        case Outcome.RETRY_LATER:
+            return _requeue_uncounted(
+                claim, until=now + timedelta(seconds=rules.retry_later_s), reason=None
+            )
+        case Outcome.INTERRUPTED:
+            return _requeue_uncounted(claim, until=None, reason=result.failure_reason)
+        case Outcome.FAILED:
+            reason = result.failure_reason or FailureReason.COMMAND_FAILED
+            return conclude_failure(claim, reason, rules=rules, now=now)
+        case _:
+            assert_never(result.outcome)
+
+
+def conclude_reclaim(
+    claim: Claim,
+    reason: ReclaimReason,
+    *,
+    rules: Rules,
+    now: datetime,
+    on_expire: OnExpire = OnExpire.REQUEUE,
+) -> Ending:
+    """Return what becomes of a task whose attempt was ended by a tick."""
+    match reason:
+        case ReclaimReason.NEVER_STARTED:
+            return conclude_launch_failure(claim, rules=rules)
+        case ReclaimReason.REBOOTED:
+            # Three power cuts must not park healthy work.
+            return _requeue_uncounted(claim, until=None, reason=None)
+        case ReclaimReason.LEASE_EXPIRED if (
+            on_expire is OnExpire.FAIL or claim.last_failure is FailureReason.LEASE_EXPIRED
+        ):
+            return _finish(
+                TaskEvent.FAIL,
+                reason=FailureReason.LEASE_EXPIRED,
+                failures=claim.failures + 1,
+            )
+        case _:
+            return conclude_failure(claim, failure_of(reason), rules=rules, now=now)
+
+
+def conclude_failure(claim: Claim, reason: FailureReason, *, rules: Rules, now: datetime) -> Ending:
+    """Return another attempt after a backoff, or parking once the attempts are used up."""
+    failures = claim.failures + 1
+    allowed = claim.max_attempts if claim.max_attempts is not None else rules.max_attempts
+    if failures >= allowed:
+        # Whoever asked for the cancellation wants it ended, not set aside for a retry.
+        event = TaskEvent.CANCEL if claim.cancel_requested else TaskEvent.PARK
+        return _finish(event, reason=reason, failures=failures)
+    delay_s = backoff_s(
+        claim.task_id, failures, base_s=rules.retry_base_s, most_s=rules.retry_max_s
+    )
+    return Requeue(
+        attempt=claim.attempt + 1,
+        failures=failures,
+        launches=0,
+        backing_off_until=now + timedelta(seconds=delay_s),
+        reason=reason,
+    )
+
+
+def conclude_launch_failure(claim: Claim, *, rules: Rules) -> Ending:
+    """Return the same attempt again, or parking once it failed to start too often."""
+    launches = claim.launches + 1
+    if launches >= rules.max_launches:
+        return _finish(TaskEvent.PARK, reason=FailureReason.SPAWN_FAILED, failures=claim.failures)
+    return Requeue(
+        attempt=claim.attempt,
+        failures=claim.failures,
+        launches=launches,
+        backing_off_until=None,
+        reason=claim.last_failure,
+    )
+
+
+def backoff_s(task_id: str, failures: int, *, base_s: float, most_s: float) -> float:
+    """Return the wait before the next attempt: doubled per failure, up to 10 % longer.
+
+    The jitter depends on task and count alone, so that a tick decides the same twice.
+
+    >>> 5 <= backoff_s("7", 1, base_s=5, most_s=300) <= 5.5
+    True
+    >>> backoff_s("7", 60, base_s=5, most_s=300)
+    300
+    """
+    # The exponent is bounded because 2.0**1024 overflows; 2**40 base units exceed any cap.
+    doubled = base_s * 2.0 ** min(failures - 1, 40)
+    jitter = crc32(f"{task_id}/{failures}".encode()) / 0xFFFFFFFF * _JITTER
+    return min(most_s, doubled * (1 + jitter))
+
+
+def _requeue_uncounted(
+    claim: Claim, *, until: datetime | None, reason: FailureReason | None
+) -> Requeue:
+    return Requeue(
+        attempt=claim.attempt + 1,
+        failures=claim.failures,
+        launches=0,
+        backing_off_until=until,
+        reason=reason,
+    )
+
+
+def _finish(event: TaskEvent, *, reason: FailureReason | None, failures: int) -> Finish:
+    # Every claim is working; the table says where each event leads from there.
+    return Finish(state=advance(TaskState.WORKING, event), reason=reason, failures=failures)

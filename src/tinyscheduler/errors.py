@@ -1,0 +1,93 @@
+"""Every expected failure, sorted by what the operator does next, with its exit code.
+
+Exit codes are those of the command line reference; a program that calls us can
+rely on them.  A failure that is not one of these is a bug and ends with 70.
+"""
+
+from __future__ import annotations
+
+EXIT_DONE = 0
+EXIT_FAILED = 1
+EXIT_USAGE = 2
+EXIT_INACTIVE = 3
+EXIT_CONFIG = 4
+EXIT_NOT_FOUND = 5
+EXIT_UNAVAILABLE = 69
+EXIT_BUG = 70
+EXIT_BUSY = 75
+EXIT_TIMEOUT = 124
+EXIT_INTERRUPTED = 130
+
+
+class TinySchedulerError(Exception):
+    """An expected failure: what happened, and the fix as a hint."""
+
+    exit_code = EXIT_FAILED
+
+    def __init__(self, what: str, *, hint: str | None = None) -> None:
+        """Keep the sentence for the operator and, apart from it, the fix."""
+        super().__init__(what)
+        self.what = what
+        self.hint = hint
+
+
+class UsageError(TinySchedulerError):
+    """The command line, or a line of a batch, says something that cannot be done."""
+
+    exit_code = EXIT_USAGE
+
+
+class NotFoundError(TinySchedulerError):
+    """The named task, schedule or policy does not exist."""
+
+    exit_code = EXIT_NOT_FOUND
+
+
+class ConfigError(TinySchedulerError):
+    """A setting or a file of ours is wrong; names file, key, value and expectation."""
+
+    exit_code = EXIT_CONFIG
+
+
+class BusyError(TinySchedulerError):
+    """Something else holds what was asked for; the same call may work later."""
+
+    exit_code = EXIT_BUSY
+
+
+class AwaitTimeoutError(TinySchedulerError):
+    """What was waited for did not happen in time."""
+
+    exit_code = EXIT_TIMEOUT
+
+
+class SourceError(TinySchedulerError):
+    """A task source could not answer; the next tick asks again."""
+
+    exit_code = EXIT_UNAVAILABLE
+
+
+class LaunchError(TinySchedulerError):
+    """An attempt could not be started, and nothing of it was left running."""
+
+
+class ProbeError(TinySchedulerError):
+    """A measurement of the machine failed; the next tick measures again."""
+
+
+class StoreError(TinySchedulerError):
+    """State on disk could not be read or written."""
+
+    exit_code = EXIT_UNAVAILABLE
+
+
+class LeaseConflict(StoreError):  # noqa: N818 - losing a race is normal, not an error
+    """Another process holds the right to this lease; normal under concurrency."""
+
+
+class LeaseCorrupt(StoreError):  # noqa: N818 - a state of the file, reported and survived
+    """A lease file does not hold a lease of a version this program knows."""
+
+
+class PolicyError(TinySchedulerError):
+    """A policy failed; the platform policy takes over for this tick."""

@@ -1,0 +1,66 @@
+"""How is a small file replaced so that a crash leaves the old text or the new, never a part?"""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+MOST_BYTES = 16 << 20
+
+
+def write_json(path: str, document: Mapping[str, Any]) -> None:
+    """Replace the file durably: temporary file, fsync, rename, fsync of the folder.
+
+    Mode 0600.  Raises OSError with the old file untouched and no temporary file left.
+    """
+    folder, name = os.path.split(path)
+    # Never a name that a scan of leases could take for one; swept when a crash leaves it.
+    temporary = os.path.join(folder, f".{name}.tmp")
+    data = memoryview(json.dumps(document).encode())
+    try:
+        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        try:
+            while data:
+                data = data[os.write(fd, data) :]
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+        os.replace(temporary, path)
+    except OSError:
+        remove(temporary)
+        raise
+    folder_fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(folder_fd)
+    finally:
+        os.close(folder_fd)
+
+
+def read_json(path: str) -> object:
+    """Read a bounded JSON file; ValueError if it is not JSON, OSError if it cannot be read."""
+    # Not blocking: a name pipe in the place of a file must not hang a tick.
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    try:
+        chunks = []
+        left = MOST_BYTES + 1
+        while left > 0 and (chunk := os.read(fd, left)):
+            chunks.append(chunk)
+            left -= len(chunk)
+    finally:
+        os.close(fd)
+    if left <= 0:
+        message = f"longer than {MOST_BYTES} bytes"
+        raise ValueError(message)
+    return json.loads(b"".join(chunks))
+
+
+def remove(path: str) -> None:
+    """Unlink the file if it exists; OSError for any other failure."""
+    try:
+        os.unlink(path)
+    except FileNotFoundError:
+        return

@@ -1,0 +1,145 @@
+"""What has been configured?  One frozen value; everything but ``config/`` sees only this.
+
+``config/`` reads the environment, the ``.env`` file, ``agents.yaml`` and the command
+line, and builds a `Config`.  Durations are seconds, sizes are bytes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Origin(StrEnum):
+    """Where a setting's value came from, strongest first."""
+
+    COMMAND_LINE = "cli"
+    ENVIRONMENT = "env"
+    ENV_FILE = ".env"
+    DEFAULT = "default"
+
+
+class StdinSource(StrEnum):
+    """What an agent's command reads on its standard input."""
+
+    NOTHING = "null"  # /dev/null: agent tools must not wait for a terminal
+    PROMPT = "prompt"  # the task's prompt, byte for byte
+
+
+class OnExpire(StrEnum):
+    """What becomes of a task whose attempt outlived its lease."""
+
+    REQUEUE = "requeue"  # once; a second expiry fails the task
+    FAIL = "fail"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AgentProfile:
+    """How tasks of one agent are run, and how many at once.
+
+    ``command`` is a template whose items are substituted one by one, never through a
+    shell; empty means that the task's own argv runs (built-in agent ``shell``).
+    ``environment`` lists names allowed through on top of the always-allowed ones.
+    """
+
+    name: str
+    queue: str
+    limit: int
+    command: tuple[str, ...] = ()
+    profile: str = "shell"
+    environment: tuple[str, ...] = ()
+    stdin: StdinSource = StdinSource.NOTHING
+    cwd: str | None = None
+    memory_bytes: int | None = None
+    vram_bytes: int | None = None
+    model: str | None = None
+    max_runtime_s: float | None = None
+    max_turns: int | None = None
+    max_per_host: int | None = None
+    account: str | None = None
+    idle_output_s: float | None = None
+    on_expire: OnExpire = OnExpire.REQUEUE
+    priority_class: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Paths:
+    """Absolute paths of everything on disk that belongs to one base path."""
+
+    base: str
+    state: str
+    running: str
+    results: str
+    cancel: str
+    tasks: str
+    logs: str
+    quarantine: str
+    recipes: str
+    scripts: str
+    tick_lock: str
+    kick: str
+    daemon_lock: str
+    settings: str
+    memory: str
+    database: str
+    events: str
+    agents_file: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Timing:
+    """Every duration that rules ticks, leases and retries, in seconds."""
+
+    loop_interval_s: float
+    heartbeat_s: float
+    max_runtime_s: float
+    stagger_s: float
+    tick_budget_s: float
+    kill_grace_s: float
+    retry_base_s: float
+    retry_max_s: float
+    retry_later_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """Every bound on how much may run, wait or be tried."""
+
+    host_slots: int
+    max_attempts: int
+    max_launches: int
+    max_queue_depth: int
+    queue_lookahead: int
+    max_skips: int
+    log_max_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Config:
+    """The whole configuration of one run, as everything but ``config/`` sees it.
+
+    ``environment`` holds the values of the variables that agents may receive; it is
+    secret and is never printed.  ``origins`` maps each setting's name without prefix
+    to where its value came from.
+    """
+
+    paths: Paths
+    agents: tuple[AgentProfile, ...]
+    sources: tuple[str, ...]
+    timing: Timing
+    limits: Limits
+    goose_command: str
+    endpoint: str
+    priority_enabled: bool
+    blocking_disabled: bool
+    enabled: bool
+    kick_enabled: bool
+    dry_run: bool
+    log_level: str
+    environment: tuple[tuple[str, str], ...]
+    origins: tuple[tuple[str, Origin], ...]
+    warnings: tuple[str, ...] = ()
+
+    def agent(self, name: str) -> AgentProfile | None:
+        """Return the agent of that name, or None."""
+        return next((agent for agent in self.agents if agent.name == name), None)

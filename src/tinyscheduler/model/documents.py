@@ -1,0 +1,279 @@
+"""How leases and results are written as JSON, and read back without trusting a byte."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from tinyscheduler.model.clock import format_time, parse_time
+from tinyscheduler.model.leases import (
+    LEASE_VERSION,
+    Lease,
+    LeaseState,
+    Needs,
+    ProcessIdentity,
+    Run,
+)
+from tinyscheduler.model.tasks import AttemptResult, FailureReason, Outcome
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+RESULT_VERSION = 1
+
+Kind = TypeVar("Kind")
+Choice = TypeVar("Choice", bound=StrEnum)
+
+
+class DocumentError(Exception):
+    """A document does not say what it must; the message says where."""
+
+
+class NewerVersionError(DocumentError):
+    """A document was written by a newer version of this program."""
+
+
+def encode_lease(lease: Lease) -> dict[str, Any]:
+    """Return the lease as the documented JSON object."""
+    process, run = lease.process, lease.run
+    return {
+        "version": LEASE_VERSION,
+        "task_id": lease.task_id,
+        "agent": lease.agent,
+        "pid": process.pid if process is not None else None,
+        "recipe": lease.recipe,
+        "started_at": format_time(lease.started_at),
+        "heartbeat": format_time(lease.heartbeat),
+        "host": lease.host,
+        "state": lease.state.value,
+        "metadata": dict(lease.metadata),
+        "lease_id": lease.lease_id,
+        "source": lease.source,
+        "attempt": lease.attempt,
+        "launches": lease.launches,
+        "boot_id": lease.boot_id,
+        "process": None
+        if process is None
+        else {
+            "boot_id": process.boot_id,
+            "pid": process.pid,
+            "start_ticks": process.start_ticks,
+            "pgid": process.pgid,
+            "pid_ns": process.pid_ns,
+        },
+        "monotonic": {
+            "started": lease.monotonic_started_ns / 1e9,
+            "heartbeat": lease.monotonic_heartbeat_ns / 1e9,
+        },
+        "heartbeat_sec": lease.heartbeat_s,
+        "max_runtime_sec": lease.max_runtime_s,
+        "needs": {
+            "slots": lease.needs.slots,
+            "memory_bytes": lease.needs.memory_bytes,
+            "gpus": lease.needs.gpus,
+            "vram_bytes": lease.needs.vram_bytes,
+        },
+        "gpu_uuids": list(lease.gpu_uuids),
+        "pool": lease.pool,
+        "launcher": lease.launcher,
+        "handle": lease.handle,
+        "schedule_id": lease.schedule_id,
+        "max_turns": lease.max_turns,
+        "turns": lease.turns,
+        "model": lease.model,
+        "run": {
+            "argv": list(run.argv),
+            "cwd": run.cwd,
+            "stdin": run.stdin,
+            "log": run.log,
+            "log_max_bytes": run.log_max_bytes,
+            "kill_grace_sec": run.kill_grace_s,
+            "idle_output_sec": run.idle_output_s,
+            "results": run.results,
+            "cancel": run.cancel,
+            "kick": run.kick,
+            "tick_lock": run.tick_lock,
+            "daemon_lock": run.daemon_lock,
+            "kick_argv": list(run.kick_argv),
+        },
+    }
+
+
+def decode_lease(document: object) -> Lease:
+    """Read a lease; DocumentError names the first field that is missing or wrong."""
+    reader = _Reader(document, "lease")
+    reader.check_version(LEASE_VERSION)
+    process, run = reader.optional_child("process"), reader.child("run")
+    monotonic, needs = reader.child("monotonic"), reader.child("needs")
+    return Lease(
+        task_id=reader.text("task_id"),
+        lease_id=reader.text("lease_id"),
+        source=reader.text("source"),
+        agent=reader.text("agent"),
+        attempt=reader.integer("attempt"),
+        launches=reader.integer("launches"),
+        state=reader.choice("state", LeaseState),
+        host=reader.text("host"),
+        boot_id=reader.text("boot_id"),
+        started_at=reader.time("started_at"),
+        heartbeat=reader.time("heartbeat"),
+        monotonic_started_ns=int(monotonic.number("started") * 1e9),
+        monotonic_heartbeat_ns=int(monotonic.number("heartbeat") * 1e9),
+        heartbeat_s=reader.number("heartbeat_sec"),
+        max_runtime_s=reader.number("max_runtime_sec"),
+        needs=Needs(
+            slots=needs.integer("slots"),
+            memory_bytes=needs.integer("memory_bytes"),
+            gpus=needs.integer("gpus"),
+            vram_bytes=needs.integer("vram_bytes"),
+        ),
+        run=_decode_run(run),
+        process=None
+        if process is None
+        else ProcessIdentity(
+            boot_id=process.text("boot_id"),
+            pid=process.integer("pid"),
+            start_ticks=process.integer("start_ticks"),
+            pgid=process.integer("pgid"),
+            pid_ns=process.integer("pid_ns"),
+        ),
+        recipe=reader.optional_text("recipe"),
+        metadata=reader.text_pairs("metadata"),
+        gpu_uuids=reader.texts("gpu_uuids"),
+        pool=reader.text("pool"),
+        launcher=reader.text("launcher"),
+        handle=reader.optional_text("handle"),
+        schedule_id=reader.optional_text("schedule_id"),
+        max_turns=reader.optional_integer("max_turns"),
+        turns=reader.optional_integer("turns"),
+        model=reader.optional_text("model"),
+    )
+
+
+def _decode_run(run: _Reader) -> Run:
+    return Run(
+        argv=run.texts("argv"),
+        cwd=run.text("cwd"),
+        stdin=run.optional_text("stdin"),
+        log=run.text("log"),
+        log_max_bytes=run.integer("log_max_bytes"),
+        kill_grace_s=run.number("kill_grace_sec"),
+        idle_output_s=run.optional_number("idle_output_sec"),
+        results=run.text("results"),
+        cancel=run.text("cancel"),
+        kick=run.text("kick"),
+        tick_lock=run.text("tick_lock"),
+        daemon_lock=run.text("daemon_lock"),
+        kick_argv=run.texts("kick_argv"),
+    )
+
+
+def decode_result(document: object) -> AttemptResult:
+    """Read what a wrapper recorded; DocumentError names the field that is missing or wrong."""
+    reader = _Reader(document, "result")
+    reader.check_version(RESULT_VERSION)
+    reason = reader.optional_text("failure_reason")
+    return AttemptResult(
+        lease_id=reader.text("lease_id"),
+        task_id=reader.text("task_id"),
+        source=reader.text("source"),
+        agent=reader.text("agent"),
+        attempt=reader.integer("attempt"),
+        outcome=reader.choice("outcome", Outcome),
+        failure_reason=None if reason is None else reader.choice("failure_reason", FailureReason),
+        exit_code=reader.optional_integer("exit_code"),
+        signal=reader.optional_integer("signal"),
+        message=reader.text("message"),
+        started_at=reader.time("started_at"),
+        ended_at=reader.time("ended_at"),
+        duration_s=reader.number("duration_sec"),
+        turns=reader.optional_integer("turns"),
+        peak_rss_mb=reader.optional_number("peak_rss_mb"),
+        log=reader.text("log"),
+    )
+
+
+class _Reader:
+    """Takes fields out of a parsed JSON object, and says which one is wrong."""
+
+    def __init__(self, document: object, where: str) -> None:
+        if not isinstance(document, dict):
+            message = f"{where} is not a JSON object"
+            raise DocumentError(message)
+        self._fields: dict[str, Any] = document
+        self._where = where
+
+    def check_version(self, known: int) -> None:
+        version = self.integer("version")
+        if version > known:
+            message = f"version {version}"
+            raise NewerVersionError(message)
+        if version < 1:
+            raise self._wrong("version", "a version")
+
+    def text(self, name: str) -> str:
+        return self._take(name, str, "a text")
+
+    def optional_text(self, name: str) -> str | None:
+        return None if self._fields.get(name) is None else self.text(name)
+
+    def integer(self, name: str) -> int:
+        value = self._take(name, int, "an integer")
+        if isinstance(value, bool):
+            raise self._wrong(name, "an integer")
+        return value
+
+    def optional_integer(self, name: str) -> int | None:
+        return None if self._fields.get(name) is None else self.integer(name)
+
+    def number(self, name: str) -> float:
+        value = self._fields.get(name)
+        # An infinite or missing number would make every age comparison lie.
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise self._wrong(name, "a number")
+        if not abs(value) < 1e18:  # noqa: PLR2004 - also refuses NaN
+            raise self._wrong(name, "a finite number")
+        return float(value)
+
+    def optional_number(self, name: str) -> float | None:
+        return None if self._fields.get(name) is None else self.number(name)
+
+    def time(self, name: str) -> datetime:
+        try:
+            return parse_time(self.text(name))
+        except ValueError as error:
+            raise self._wrong(name, "a time") from error
+
+    def choice(self, name: str, kind: type[Choice]) -> Choice:
+        try:
+            return kind(self.text(name))
+        except ValueError as error:
+            raise self._wrong(name, f"a {kind.__name__}") from error
+
+    def texts(self, name: str) -> tuple[str, ...]:
+        values = self._take(name, list, "a list")
+        if not all(isinstance(value, str) for value in values):
+            raise self._wrong(name, "a list of texts")
+        return tuple(values)
+
+    def text_pairs(self, name: str) -> tuple[tuple[str, str], ...]:
+        values = self._take(name, dict, "an object")
+        if not all(isinstance(value, str) for value in values.values()):
+            raise self._wrong(name, "an object of texts")
+        return tuple(values.items())
+
+    def child(self, name: str) -> _Reader:
+        return _Reader(self._take(name, dict, "an object"), f"{self._where}.{name}")
+
+    def optional_child(self, name: str) -> _Reader | None:
+        return None if self._fields.get(name) is None else self.child(name)
+
+    def _take(self, name: str, kind: type[Kind], words: str) -> Kind:
+        value = self._fields.get(name)
+        if not isinstance(value, kind):
+            raise self._wrong(name, words)
+        return value
+
+    def _wrong(self, name: str, words: str) -> DocumentError:
+        found = repr(self._fields.get(name, "nothing"))[:80]
+        return DocumentError(f"{self._where}.{name} should be {words}, not {found}")

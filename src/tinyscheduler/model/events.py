@@ -1,0 +1,41 @@
+"""What happened, as one flat record per happening."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+
+class EventName(StrEnum):
+    """The names that users' scripts match on."""
+
+    TASK_ADDED = "task.added"
+    TASK_CLAIMED = "task.claimed"
+    TASK_STARTED = "task.started"
+    TASK_FINISHED = "task.finished"
+    TASK_FAILED = "task.failed"
+    TASK_REQUEUED = "task.requeued"
+    TASK_PARKED = "task.parked"
+    TASK_CANCELLED = "task.cancelled"
+    LEASE_RECLAIMED = "lease.reclaimed"
+    LEASE_CORRUPT = "lease.corrupt"
+    SLOT_LEAK_REPAIRED = "slot.leak_repaired"
+    SOURCE_DOWN = "source.down"
+    SOURCE_UP = "source.up"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """One happening.  ``details`` are event-specific keys, each a plain JSON value."""
+
+    at: datetime
+    name: EventName
+    task_id: str | None = None
+    attempt: int | None = None
+    agent: str | None = None
+    reason: str | None = None
+    details: tuple[tuple[str, str | int | float | bool | None], ...] = ()

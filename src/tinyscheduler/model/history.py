@@ -1,0 +1,34 @@
+"""What is kept of an attempt after it ended?"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from tinyscheduler.model.leases import ReclaimReason
+    from tinyscheduler.model.tasks import FailureReason, Outcome
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AttemptRecord:
+    """One row of the ledger: an attempt that ended, told once per ``lease_id``."""
+
+    lease_id: str
+    task_id: str
+    source: str
+    agent: str
+    attempt: int
+    started_at: datetime | None
+    ended_at: datetime
+    outcome: Outcome
+    failure_reason: FailureReason | None
+    reclaim_reason: ReclaimReason | None = None
+    exit_code: int | None = None
+    signal: int | None = None
+    message: str = ""
+    turns: int | None = None
+    peak_rss_mb: float | None = None
+    log: str | None = None

@@ -1,0 +1,36 @@
+"""What a policy may look at."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from tinyscheduler.model.tasks import WaitingTask
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AgentView:
+    """One agent's slots at this point of the tick."""
+
+    name: str
+    queue: str
+    limit: int
+    active: int
+
+    @property
+    def free(self) -> int:
+        """Slots of this agent that nothing occupies."""
+        return max(0, self.limit - self.active)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PolicyContext:
+    """The read-only world of a policy.  ``waiting`` holds only tasks that could start."""
+
+    now: datetime
+    waiting: tuple[WaitingTask, ...]
+    agents: tuple[AgentView, ...]
+    host_slots_free: int

@@ -1,0 +1,111 @@
+"""Everything one tick read, the time included; frozen, and all that `decide` knows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from tinyscheduler.model.clock import Instant
+    from tinyscheduler.model.config import AgentProfile
+    from tinyscheduler.model.leases import LeaseEntry, ProcessEvidence
+    from tinyscheduler.model.tasks import AttemptResult, Claim, WaitingTask
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UnreadableResult:
+    """A result file that holds no result; the attempt ended, but how is unknown."""
+
+    lease_id: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeaseScan:
+    """All leases, task locks and results, as read in this order."""
+
+    entries: tuple[LeaseEntry, ...]
+    results: tuple[AttemptResult, ...]
+    unreadable_results: tuple[UnreadableResult, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourceView:
+    """What one source said, or why it could not.
+
+    ``waiting`` is a window in the source's own order, ``waiting_total`` counts all that
+    wait.  ``claims`` are all tasks that the source says are ours.
+    """
+
+    name: str
+    waiting: tuple[WaitingTask, ...] = ()
+    waiting_total: int = 0
+    claims: tuple[Claim, ...] = ()
+    error: str | None = None
+
+    @property
+    def is_up(self) -> bool:
+        """Whether the source answered."""
+        return self.error is None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HostState:
+    """This machine as it is now.  Bytes; ``load`` is the one-minute load average."""
+
+    hostname: str
+    boot_id: str
+    pid_ns: int
+    memory_total_bytes: int
+    memory_available_bytes: int
+    load: float
+    cores: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StaleSighting:
+    """A heartbeat that was found stale: this value, first seen then (monotonic, that boot)."""
+
+    lease_id: str
+    beat_ns: int
+    seen_ns: int
+    boot_id: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SchedulingMemory:
+    """What one tick remembers for the next.  Losing it costs time, never a task."""
+
+    stale: tuple[StaleSighting, ...] = ()
+    last_start_ns: int | None = None
+    last_start_boot_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rules:
+    """The settings that judging and admitting depend on.  Seconds."""
+
+    host_slots: int
+    kill_grace_s: float
+    max_attempts: int
+    max_launches: int
+    retry_base_s: float
+    retry_max_s: float
+    retry_later_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Snapshot:
+    """What one tick knows.  ``evidence`` is keyed by lease id."""
+
+    now: Instant
+    host: HostState
+    scan: LeaseScan
+    evidence: Mapping[str, ProcessEvidence] = field(default_factory=dict)
+    sources: tuple[SourceView, ...] = ()
+    agents: tuple[AgentProfile, ...] = ()
+    memory: SchedulingMemory = SchedulingMemory()
+    rules: Rules
+    is_enabled: bool = True

@@ -1,0 +1,1 @@
+"""Who goes first: policies propose, the core admits."""

@@ -1,0 +1,55 @@
+"""The built-in policy: who blocks most goes first, then who came first."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tinyscheduler.model.plan import Proposal
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from tinyscheduler.model.policy import AgentView, PolicyContext
+    from tinyscheduler.model.tasks import WaitingTask
+
+
+class PlatformPolicy:
+    """Order by number of blocked tasks, then priority where enabled, then arrival.
+
+    A task of a queue goes to the agent of that queue with most free slots, ties by name.
+    """
+
+    name = "platform"
+
+    def __init__(self, *, is_priority_enabled: bool) -> None:
+        """Take arrival order, or priority before arrival where that is enabled."""
+        self._is_priority_enabled = is_priority_enabled
+
+    def propose(self, context: PolicyContext) -> Sequence[Proposal]:
+        """Return as many proposals as the free slots can take."""
+        free = {agent.name: agent.free for agent in context.agents}
+        host_free = context.host_slots_free
+        proposals: list[Proposal] = []
+        for task in sorted(context.waiting, key=self._rank):
+            if host_free <= 0:
+                break
+            agent = _freest(task, context.agents, free)
+            if agent is not None:
+                proposals.append(Proposal(task=task, agent=agent))
+                free[agent] -= 1
+                host_free -= 1
+        return proposals
+
+    def _rank(self, task: WaitingTask) -> tuple[int, int, int, str]:
+        priority = task.priority if self._is_priority_enabled else 0
+        return (-task.blocks, -priority, task.created_order, task.task_id)
+
+
+def _freest(task: WaitingTask, agents: Sequence[AgentView], free: dict[str, int]) -> str | None:
+    serving = (
+        agent.name
+        for agent in agents
+        if (agent.name == task.agent if task.agent is not None else agent.queue == task.queue)
+    )
+    best = min(serving, key=lambda name: (-free[name], name), default=None)
+    return best if best is not None and free[best] > 0 else None

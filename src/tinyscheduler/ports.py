@@ -1,0 +1,193 @@
+"""What the tick needs from the outside, as small protocols.
+
+Every port has at least two implementations that pass one contract suite: a real one
+in ``adapters/`` and a simulated one in ``simulator/``.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from tinyscheduler.model.clock import Instant
+    from tinyscheduler.model.events import Event
+    from tinyscheduler.model.history import AttemptRecord
+    from tinyscheduler.model.leases import Lease, ProcessEvidence, Trace
+    from tinyscheduler.model.plan import Proposal, TickReport
+    from tinyscheduler.model.policy import PolicyContext
+    from tinyscheduler.model.snapshot import HostState, LeaseScan, SchedulingMemory, SourceView
+    from tinyscheduler.model.tasks import Ending, TaskSpec
+
+
+class Clock(Protocol):
+    """Reads the time and lets it pass."""
+
+    def now(self) -> Instant:
+        """Return both clocks and the boot id, read together."""
+
+    def sleep(self, seconds: float) -> None:
+        """Return after that time; earlier only if the process was asked to stop."""
+
+
+class TaskSource(Protocol):
+    """Where tasks come from.  Raises SourceError if, and only if, it could not answer."""
+
+    @property
+    def name(self) -> str:
+        """The word that leases and reports call this source by."""
+
+    def look(self, *, window: int) -> SourceView:
+        """Return what waits and what is ours, read at one moment.
+
+        At most ``window`` tasks that could start now per agent or queue, in the source's
+        order, and a bounded number of those that could not, so that reasons can be told.
+        """
+
+    def describe(self, task_id: str) -> TaskSpec:
+        """Return what the task asks for; StoreError if it is gone."""
+
+    def claim(self, task_id: str, *, lease_id: str, agent: str, attempt: int) -> bool:
+        """Make the task ours under this lease if it still waits as this attempt.
+
+        One atomic compare-and-set; False means that somebody else was first or the task
+        changed, and that nothing was changed here.
+        """
+
+    def settle(self, task_id: str, *, lease_id: str, ending: Ending) -> bool:
+        """Tell how the claim ended, if the task is still ours under exactly this lease.
+
+        One atomic compare-and-set on (working, lease_id); False means it was not and
+        nothing was changed.  A task whose cancellation was asked for becomes cancelled
+        where the ending would make it wait again.
+        """
+
+
+class TaskLock(Protocol):
+    """The right to write one task's lease, held until closed or handed to a wrapper.
+
+    ``lease_id`` is fresh for each lock taken: the name of a lease created under it.
+    """
+
+    @property
+    def task_id(self) -> str:
+        """The task whose lease may be written."""
+
+    @property
+    def lease_id(self) -> str:
+        """A name never used before, for a lease created under this lock."""
+
+    def close(self) -> None:
+        """Give up this holder's share.  Other holders of the same lock keep it held."""
+
+
+class LeaseStore(Protocol):
+    """Leases, task locks and results.  Raises StoreError where the disk refuses."""
+
+    def scan(self) -> LeaseScan:
+        """Read all leases and locks, and after them all results.  Changes nothing."""
+
+    def acquire(self, task_id: str) -> TaskLock | None:
+        """Take the task lock without waiting; None if anything holds it."""
+
+    def create(self, lock: TaskLock, lease: Lease) -> None:
+        """Write the lease durably, and mark its first heartbeat before it exists."""
+
+    def clear(self, lock: TaskLock | None, lease_id: str | None) -> None:
+        """Remove lease, cancel request, result and lock, in this order, and close the lock.
+
+        The lease goes only if it is this one, the lock only if no lease is left; what
+        cannot be read is moved to quarantine instead of removed.  Without a lock only
+        what bears the lease's name goes, without a lease id only what bears the task's.
+        """
+
+
+class Launcher(Protocol):
+    """Starts attempts and ends them, on this machine or elsewhere."""
+
+    def prepare(self, lease: Lease, spec: TaskSpec) -> Lease:
+        """Return the lease with all its wrapper needs; LaunchError if it can't be started."""
+
+    def launch(self, lease: Lease, lock: TaskLock) -> None:
+        """Start the attempt's wrapper, hand it the lock, and return without waiting.
+
+        Raises LaunchError if, and only if, nothing was left running.
+        """
+
+    def inspect(self, traces: Sequence[Trace]) -> Mapping[str, ProcessEvidence]:
+        """Return what lives of each attempt, keyed by lease id."""
+
+    def end(self, traces: Sequence[Trace], *, grace_s: float) -> frozenset[str]:
+        """End all processes of these attempts; return the lease ids with none left.
+
+        SIGTERM to the wrappers that live, ``grace_s`` later SIGKILL to everything: one
+        wait for all.  Never signals a process not proven to belong to the attempt.
+        """
+
+
+class Probe(Protocol):
+    """Measures this machine."""
+
+    def read(self) -> HostState:
+        """Return the machine's identity, memory and load; ProbeError if unreadable."""
+
+
+class Policy(Protocol):
+    """Proposes which waiting tasks start, and with which agent."""
+
+    @property
+    def name(self) -> str:
+        """The word that reports call this policy by."""
+
+    def propose(self, context: PolicyContext) -> Sequence[Proposal]:
+        """Return proposals in order of importance; empty means nothing more should start."""
+
+
+class Ledger(Protocol):
+    """Remembers how attempts ended."""
+
+    def record(self, attempt: AttemptRecord) -> None:
+        """Write one row durably; a second row for the same lease id changes nothing."""
+
+    def attempts(self, task_id: str) -> Sequence[AttemptRecord]:
+        """Return the rows of one task, oldest attempt first."""
+
+
+class MemoryStore(Protocol):
+    """Keeps what one tick remembers for the next."""
+
+    def load(self) -> SchedulingMemory:
+        """Return what was saved; an empty memory if nothing readable was."""
+
+    def save(self, memory: SchedulingMemory) -> None:
+        """Replace what was saved, atomically; does nothing if it is unchanged."""
+
+
+class TickLock(Protocol):
+    """Keeps ticks apart, and makes sure that no wake-up is lost."""
+
+    def acquire(self) -> str | None:
+        """Take the lock without waiting: None if taken, else who holds it, in words.
+
+        A refused caller's wish to tick is kept: the holder will tick again.
+        """
+
+    def release(self) -> None:
+        """Give the lock up."""
+
+    def forget_kick(self) -> None:
+        """Withdraw all wishes so far.  Call after acquiring and before reading anything."""
+
+    def is_kicked(self) -> bool:
+        """Whether somebody wished for a tick since.  Call after releasing."""
+
+
+class Observer(Protocol):
+    """Is told what happened.  Must not raise: a full log disk stops no task."""
+
+    def notice(self, event: Event) -> None:
+        """Take note of one happening, at once."""
+
+    def report(self, report: TickReport) -> None:
+        """Take note of a whole tick, at its end."""

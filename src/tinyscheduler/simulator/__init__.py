@@ -1,0 +1,1 @@
+"""The real tick over a simulated world: clock, disk, processes and source, with faults."""

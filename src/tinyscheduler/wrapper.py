@@ -1,0 +1,598 @@
+"""One process per attempt: run the command under the lease, and record durably how it ended.
+
+Standard library only, single-threaded, and nothing of ours: it runs for hours beside
+upgrades of the package, from compiled code, as ``python -I -S wrapper.pyc LEASE``.
+
+Descriptor 3 is the task lock, taken by the tick and handed over.  While it is held,
+this process (and nobody else) may write the lease.  The steps, in this order:
+
+1. fork the command, but keep it waiting; write the lease as ``running``; let it go;
+2. heartbeat, watch for its end, for a request to cancel, for the maximum runtime;
+3. end what it left behind; write the result; let go of the lock; create ``kick``;
+4. become a tick, unless one is at work already.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import fcntl
+import json
+import os
+import select
+import signal
+import sys
+import time
+
+TASK_LOCK_FD = 3
+COOKIE = "TINYSCHEDULER_LEASE_ID"
+CRASH_VARIABLE = "TINYSCHEDULER_CRASH_AT"
+EXIT_CODE_RETRY_LATER = 75
+
+# How often to look for a cancel request and at the log's size.  Ends are noticed at once.
+_GLANCE_S = 0.5
+_RESULT_RETRY_S = 1.0
+_LOG_HEAD_BYTES = 1 << 16
+_BLOCK_BYTES = 4096
+_LEASE_MAX_BYTES = 16 << 20
+
+_PR_SET_PDEATHSIG = 1
+_PR_SET_CHILD_SUBREAPER = 36
+_FALLOC_KEEP_SIZE_PUNCH_HOLE = 0x01 | 0x02
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_crash_at = os.environ.pop(CRASH_VARIABLE, None)
+
+
+class RefusedError(Exception):
+    """This process was not started by a tick that holds the task lock."""
+
+
+def main(arguments: list[str]) -> int:
+    """Run the attempt whose lease file is named; exits 2 without one."""
+    try:
+        if len(arguments) != 1:
+            message = "usage: run_agent.py LEASE_FILE, with the task lock as descriptor 3"
+            raise RefusedError(message)  # noqa: TRY301 - one place tells every refusal
+        lease = take_over(arguments[0])
+    except (RefusedError, OSError, ValueError) as error:
+        sys.stderr.write(
+            f"error: {error}\nhint: ticks start attempts; `tinyscheduler run --once` does one\n"
+        )
+        return 2
+    try:
+        attempt = Attempt(arguments[0], lease)
+        if not attempt.start():
+            return 1
+        attempt.watch()
+        attempt.end_leftovers()
+        attempt.record()
+        attempt.let_go()
+    except Exception as error:  # noqa: BLE001 - the outermost place; a tick reclaims the lease
+        sys.stderr.write(f"{_now()} task {lease.get('task_id')}: {type(error).__name__}: {error}\n")
+        return 1
+    return 0
+
+
+def take_over(path: str) -> dict[str, object]:
+    """Return the lease, having made sure that it is ours to run."""
+    os.umask(0o077)
+    lock_path = path.removesuffix(".json") + ".lock"
+    try:
+        held, named = os.fstat(TASK_LOCK_FD), os.stat(lock_path)
+    except OSError as error:
+        message = f"no task lock was handed over for {path}: {error.strerror}"
+        raise RefusedError(message) from error
+    if (held.st_dev, held.st_ino) != (named.st_dev, named.st_ino):
+        message = f"descriptor {TASK_LOCK_FD} is not {lock_path}"
+        raise RefusedError(message)
+    # Harmless where the description already holds it; a refusal where another does.
+    fcntl.flock(TASK_LOCK_FD, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    os.set_inheritable(TASK_LOCK_FD, True)  # noqa: FBT003 - the signature of os
+    # What cron, a shell or a service left open must not live on in the command.
+    os.closerange(TASK_LOCK_FD + 1, os.sysconf("SC_OPEN_MAX"))
+    with open(path, "rb") as file:  # noqa: PTH123 - pathlib costs a megabyte here
+        lease = json.loads(file.read(_LEASE_MAX_BYTES))
+    if not isinstance(lease, dict) or lease.get("state") != "starting":
+        message = f"{path} is not a lease in state starting"
+        raise RefusedError(message)
+    return lease
+
+
+class Attempt:
+    """One attempt from the first fork to the result."""
+
+    def __init__(self, path: str, lease: dict[str, object]) -> None:
+        """Keep the lease, and prepare to be told of signals and children."""
+        self.path = path
+        self.lease = lease
+        self.run: dict[str, object] = _mapping(lease["run"])
+        self.task_id, self.lease_id = str(lease["task_id"]), str(lease["lease_id"])
+        self.heartbeat_s = _number(lease["heartbeat_sec"])
+        self.grace_s = _number(self.run["kill_grace_sec"])
+        self.command_pid = 0
+        self.status: int | None = None
+        self.peak_rss_mb: float | None = None
+        self.exec_error = b""
+        self.why: tuple[str, str] | None = None  # why we end it: failure reason, words
+        self.kill_at_s: float | None = None
+        self.term_sent = False
+        self.started_s, self.started_wall = time.monotonic(), _now()
+        self.ended_s, self.ended_wall = self.started_s, self.started_wall
+        self.next_beat_s = 0.0
+        self.log_size, self.log_grew_s = 0, self.started_s
+        self.terminated = False
+        wakeup_read, wakeup_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self.wakeup_fd = wakeup_read
+        signal.set_wakeup_fd(wakeup_write, warn_on_full_buffer=False)
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, self._on_terminate)
+        signal.signal(signal.SIGCHLD, lambda _number, _frame: None)
+        # Orphans of the command become our children, so none escapes unseen.
+        _prctl(_PR_SET_CHILD_SUBREAPER, 1)
+
+    def _on_terminate(self, _number: int, _frame: object) -> None:
+        self.terminated = True
+
+    # -- start --------------------------------------------------------------------
+
+    def start(self) -> bool:
+        """Start the command once the lease says ``running``; False if that can't be written."""
+        log_fd = os.open(
+            str(self.run["log"]), os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600
+        )
+        self.log_fd = log_fd
+        go_read, go_write = os.pipe2(os.O_CLOEXEC)
+        self.error_fd, error_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        parent = os.getpid()
+        pid = os.fork()
+        if pid == 0:
+            self._become_command(
+                parent=parent, go_fd=go_read, go_write=go_write, error_fd=error_write
+            )
+        os.close(go_read)
+        os.close(error_write)
+        self.command_pid = pid
+        self.lease["state"] = "running"
+        self.lease["pid"] = parent
+        self.lease["process"] = {
+            "boot_id": _boot_id(),
+            "pid": parent,
+            "start_ticks": _start_ticks(parent),
+            "pgid": pid,
+            "pid_ns": os.stat("/proc/self/ns/pid").st_ino,
+        }
+        self._beat()
+        try:
+            _crash_point("wrapper.running:before")
+            self._write_lease(durably=True)
+            _crash_point("wrapper.running:after")
+        except OSError:
+            # Without a durable `running` a crash could run the task twice: do not start it.
+            os.close(go_write)
+            os.waitpid(pid, 0)
+            return False
+        self.pidfd = os.pidfd_open(pid)
+        if self._is_cancelled():
+            self.why = ("cancelled", "cancelled before the command started")
+            os.close(go_write)
+        else:
+            _crash_point("wrapper.command:before")
+            os.write(go_write, b"!")
+            os.close(go_write)
+            _crash_point("wrapper.command:after")
+        return True
+
+    def _become_command(self, *, parent: int, go_fd: int, go_write: int, error_fd: int) -> None:
+        """Wait for the go in the forked child, then execute the command; never returns."""
+        try:
+            os.setpgid(0, 0)
+            _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+            # The parent may have died before the line above took effect.
+            if os.getppid() != parent:
+                os._exit(1)
+            signal.set_wakeup_fd(-1)
+            for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
+                signal.signal(number, signal.SIG_DFL)
+            signal.pthread_sigmask(signal.SIG_SETMASK, ())
+            os.close(go_write)
+            if os.read(go_fd, 1) != b"!":
+                os._exit(0)
+            argv = [str(item) for item in _sequence(self.run["argv"])]
+            environment = dict(os.environ)
+            environment[COOKIE] = self.lease_id
+            stdin = os.open(str(self.run["stdin"] or "/dev/null"), os.O_RDONLY)
+            os.dup2(stdin, 0)
+            os.dup2(self.log_fd, 1)
+            os.dup2(self.log_fd, 2)
+            if stdin > TASK_LOCK_FD:
+                os.close(stdin)
+            os.umask(0o022)
+            os.chdir(str(self.run["cwd"]))
+            os.execvpe(argv[0], argv, environment)  # noqa: S606 - no shell is the point
+        except OSError as error:
+            where = f" ({error.filename})" if error.filename else ""
+            os.write(error_fd, f"{error.strerror}{where}".encode(errors="replace")[:2000])
+        except BaseException as error:  # noqa: BLE001 - a forked child must not unwind
+            os.write(error_fd, str(error).encode(errors="replace")[:2000])
+        finally:
+            os._exit(127)
+
+    # -- watch --------------------------------------------------------------------
+
+    def watch(self) -> None:
+        """Return when the command has ended; until then beat, and end it where needed."""
+        poll = select.poll()
+        poll.register(self.pidfd, select.POLLIN)
+        poll.register(self.wakeup_fd, select.POLLIN)
+        while self.status is None:
+            poll.poll(self._glance_ms())
+            self._drain_wakeups()
+            self._reap()
+            self._beat_if_due()
+            self._cap_log()
+            if self.status is None:
+                self._end_if_needed()
+        self.ended_s, self.ended_wall = time.monotonic(), _now()
+
+    def _glance_ms(self) -> float:
+        now = time.monotonic()
+        due = [now + _GLANCE_S, self.next_beat_s]
+        if self.kill_at_s is not None:
+            due.append(self.kill_at_s)
+        else:
+            due.append(self.started_s + _number(self.lease["max_runtime_sec"]))
+        return max(0.0, min(due) - now) * 1000 + 1
+
+    def _drain_wakeups(self) -> None:
+        try:
+            os.read(self.wakeup_fd, 4096)
+        except BlockingIOError:
+            pass
+
+    def _reap(self) -> bool:
+        """Collect ended children, the command and orphans alike; True if none is left."""
+        while True:
+            try:
+                pid, status, usage = os.wait4(-1, os.WNOHANG)
+            except ChildProcessError:
+                return True
+            if pid == 0:
+                return False
+            if pid == self.command_pid:
+                self.status = status
+                self.peak_rss_mb = round(usage.ru_maxrss / 1024, 1)
+                try:
+                    self.exec_error = os.read(self.error_fd, 4096)
+                except BlockingIOError:
+                    self.exec_error = b""
+
+    def _end_if_needed(self) -> None:
+        """Ask the whole tree to end when something says so, and insist after the grace."""
+        if self.why is None:
+            self.why = self._reason_to_end()
+        if self.why is None:
+            return
+        now = time.monotonic()
+        if not self.term_sent:
+            self.term_sent = True
+            self.kill_at_s = now + self.grace_s
+            _signal_all(_descendants(), signal.SIGTERM)
+        elif self.kill_at_s is not None and now >= self.kill_at_s:
+            _signal_all(_descendants(), signal.SIGKILL)
+            self.kill_at_s = now + 0.1
+
+    def _reason_to_end(self) -> tuple[str, str] | None:
+        if self._is_cancelled():
+            return ("cancelled", "cancelled by its owner")
+        if self.terminated:
+            return ("aborted", "its wrapper was asked to end (SIGTERM)")
+        now = time.monotonic()
+        most_s = _number(self.lease["max_runtime_sec"])
+        if now - self.started_s > most_s:
+            return ("timeout", f"ran longer than its maximum of {most_s:g} s")
+        idle_s = self.run["idle_output_sec"]
+        if idle_s is not None and now - self.log_grew_s > _number(idle_s):
+            return ("idle_output", f"printed nothing for {_number(idle_s):g} s")
+        return None
+
+    def _is_cancelled(self) -> bool:
+        return os.path.exists(os.path.join(str(self.run["cancel"]), self.lease_id))  # noqa: PTH110, PTH118
+
+    def _cap_log(self) -> None:
+        """Keep the log's first block and its newest half; give the middle back to the disk.
+
+        Offsets never go back, so readers and counters that follow the file stay right.
+        """
+        status = os.fstat(self.log_fd)
+        if status.st_size != self.log_size:
+            self.log_size, self.log_grew_s = status.st_size, time.monotonic()
+        most = int(_number(self.run["log_max_bytes"]))
+        if most <= 0 or status.st_blocks * 512 <= most:
+            return
+        end = (status.st_size - most // 2) // _BLOCK_BYTES * _BLOCK_BYTES
+        if end > _LOG_HEAD_BYTES:
+            _libc.fallocate(
+                self.log_fd,
+                _FALLOC_KEEP_SIZE_PUNCH_HOLE,
+                ctypes.c_int64(_LOG_HEAD_BYTES),
+                ctypes.c_int64(end - _LOG_HEAD_BYTES),
+            )
+
+    # -- heartbeat ----------------------------------------------------------------
+
+    def _beat_if_due(self) -> None:
+        if time.monotonic() >= self.next_beat_s:
+            self._beat()
+            try:
+                self._write_lease(durably=False)
+            except OSError:
+                pass  # the copy in the lease is a courtesy; the lock's time is the heartbeat
+
+    def _beat(self) -> None:
+        """Renew the lease: it cannot fail on a full disk, and cannot bring a lease back."""
+        monotonic_ns = time.monotonic_ns()
+        self.next_beat_s = monotonic_ns / 1e9 + self.heartbeat_s
+        try:
+            os.utime(TASK_LOCK_FD, ns=(time.time_ns(), monotonic_ns))
+        except OSError:
+            pass  # a read-only remount; nothing here could do better
+        self.lease["heartbeat"] = _now()
+        clocks = _mapping(self.lease["monotonic"])
+        clocks["heartbeat"] = monotonic_ns / 1e9
+
+    def _write_lease(self, *, durably: bool) -> None:
+        _write_json(self.path, self.lease, durably=durably)
+
+    # -- end ----------------------------------------------------------------------
+
+    def end_leftovers(self) -> None:
+        """End every process the command left behind; an attempt's work ends with it."""
+        asked = False
+        kill_at_s = time.monotonic() + self.grace_s
+        # Orphans become our children, so without children there are no descendants.
+        while not self._reap():
+            left = _descendants()
+            if not asked:
+                asked = True
+                _signal_all(left, signal.SIGTERM)
+            elif time.monotonic() >= kill_at_s:
+                _signal_all(left, signal.SIGKILL)
+            self._beat_if_due()
+            self._drain_wakeups()
+            select.select([self.wakeup_fd], [], [], 0.02)
+
+    def record(self) -> None:
+        """Write the result durably; on a full disk keep trying, and keep beating."""
+        result = self._result()
+        path = os.path.join(str(self.run["results"]), f"{self.lease_id}.json")  # noqa: PTH118
+        while True:
+            try:
+                _crash_point("wrapper.result:before")
+                os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)  # noqa: PTH103, PTH120
+                _write_json(path, result, durably=True)
+                _crash_point("wrapper.result:after")
+            except OSError:
+                self._beat_if_due()
+                select.select([], [], [], _RESULT_RETRY_S)
+            else:
+                break
+        self.lease["state"] = "finished"
+        try:
+            self._write_lease(durably=False)
+        except OSError:
+            pass  # the result says it; the lease only repeats it for readers
+
+    def _result(self) -> dict[str, object]:
+        outcome, reason, message = self._outcome()
+        status = self.status
+        exited = status is not None and os.WIFEXITED(status) and not self.exec_error
+        signalled = status is not None and os.WIFSIGNALED(status)
+        return {
+            "version": 1,
+            "lease_id": self.lease_id,
+            "task_id": self.task_id,
+            "source": self.lease["source"],
+            "agent": self.lease["agent"],
+            "attempt": self.lease["attempt"],
+            "outcome": outcome,
+            "failure_reason": reason,
+            "exit_code": os.WEXITSTATUS(status) if status is not None and exited else None,
+            "signal": os.WTERMSIG(status) if status is not None and signalled else None,
+            "message": message,
+            "started_at": self.started_wall,
+            "ended_at": self.ended_wall,
+            "duration_sec": round(self.ended_s - self.started_s, 3),
+            "turns": self.lease.get("turns"),
+            "peak_rss_mb": self.peak_rss_mb,
+            "log": self.run["log"],
+        }
+
+    def _outcome(self) -> tuple[str, str | None, str]:
+        """Say how it ended: by us, not at all, by a signal, or by its exit code."""
+        if self.why is not None:
+            reason, words = self.why
+            return ("cancelled" if reason == "cancelled" else "failed", reason, words)
+        if self.exec_error:
+            argv = _sequence(self.run["argv"])
+            words = f"cannot execute {argv[0]!r}: {self.exec_error.decode(errors='replace')}"
+            os.write(self.log_fd, f"tinyscheduler: {words}\n".encode(errors="replace"))
+            return ("failed", "spawn_failed", words)
+        status = self.status or 0
+        if os.WIFSIGNALED(status):
+            name = _signal_name(os.WTERMSIG(status))
+            return ("failed", "command_failed", f"ended by signal {name}")
+        code = os.WEXITSTATUS(status)
+        if code == 0:
+            return ("succeeded", None, "")
+        if code == EXIT_CODE_RETRY_LATER:
+            return ("retry_later", None, "exit code 75: asked to be tried again later")
+        return ("failed", "command_failed", f"exit code {code}")
+
+    def let_go(self) -> None:
+        """Let go of the lock, wish for a tick, and become one unless one is at work.
+
+        The lock goes before the wish: a tick that sees the wish must find the lock free,
+        or it would leave the slot to a wrapper that no longer asks.
+        """
+        _crash_point("wrapper.lock:before")
+        os.close(TASK_LOCK_FD)
+        _crash_point("wrapper.lock:after")
+        argv = [str(item) for item in _sequence(self.run["kick_argv"])]
+        if not argv:
+            return
+        try:
+            _crash_point("wrapper.kick:before")
+            os.close(os.open(str(self.run["kick"]), os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
+            _crash_point("wrapper.kick:after")
+        except OSError:
+            pass  # without the wish we tick ourselves all the more
+        if _is_locked(str(self.run["tick_lock"])) or _is_locked(str(self.run["daemon_lock"])):
+            return
+        _prctl(_PR_SET_CHILD_SUBREAPER, 0)  # it would survive the exec
+        signal.set_wakeup_fd(-1)
+        os.closerange(3, os.sysconf("SC_OPEN_MAX"))
+        keep = ("PATH", "HOME", "LANG", "LC_ALL", "TERM", "USER", "TZ")
+        environment = {name: os.environ[name] for name in keep if name in os.environ}
+        if _crash_at is not None:
+            environment[CRASH_VARIABLE] = _crash_at
+        os.chdir("/")
+        os.execve(argv[0], argv, environment)  # noqa: S606 - no shell is the point
+
+
+# -- processes ----------------------------------------------------------------------
+
+
+def _descendants() -> list[tuple[int, int]]:
+    """Return (pid, start ticks) of all processes below this one that are not zombies."""
+    children: dict[int, list[tuple[int, int, str]]] = {}
+    for name in os.listdir("/proc"):  # noqa: PTH208 - pathlib costs a megabyte here
+        if not name.isdigit():
+            continue
+        fields = _stat_fields(int(name))
+        if fields is not None:
+            children.setdefault(int(fields[1]), []).append((int(name), int(fields[19]), fields[0]))
+    found: list[tuple[int, int]] = []
+    queue = [os.getpid()]
+    while queue:
+        for pid, start_ticks, state in children.get(queue.pop(), ()):
+            queue.append(pid)
+            if state not in "ZX":
+                found.append((pid, start_ticks))
+    return found
+
+
+def _signal_all(processes: list[tuple[int, int]], number: int) -> None:
+    """Signal each process, but never another that has come to bear its number."""
+    for pid, start_ticks in processes:
+        try:
+            pidfd = os.pidfd_open(pid)
+        except OSError:
+            continue
+        try:
+            if _start_ticks(pid) == start_ticks:
+                signal.pidfd_send_signal(pidfd, number)
+        except OSError:
+            continue
+        finally:
+            os.close(pidfd)
+
+
+def _stat_fields(pid: int) -> list[str] | None:
+    """Return the fields of /proc/PID/stat after the name: state, ppid, ..., start ticks at 19."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:  # noqa: PTH123
+            text = file.read(4096).decode(errors="replace")
+    except OSError:
+        return None
+    return text[text.rindex(")") + 2 :].split()
+
+
+def _start_ticks(pid: int) -> int:
+    fields = _stat_fields(pid)
+    return int(fields[19]) if fields is not None else -1
+
+
+def _boot_id() -> str:
+    with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:  # noqa: PTH123
+        return file.read().strip()
+
+
+def _is_locked(path: str) -> bool:
+    """Whether any process holds a lock on this file, asked without touching the lock."""
+    try:
+        status = os.stat(path)
+        with open("/proc/locks", encoding="ascii") as file:  # noqa: PTH123
+            locks = file.read()
+    except OSError:
+        return False
+    device = f"{os.major(status.st_dev):02x}:{os.minor(status.st_dev):02x}:{status.st_ino} "
+    return any(device in line and "->" not in line for line in locks.splitlines())
+
+
+def _prctl(option: int, value: int) -> None:
+    _libc.prctl(option, ctypes.c_ulong(value), 0, 0, 0)
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return str(number)
+
+
+# -- files ----------------------------------------------------------------------------
+
+
+def _write_json(path: str, document: dict[str, object], *, durably: bool) -> None:
+    """Replace the file so that a reader sees the old or the new text, never a part."""
+    temporary = f"{path}.tmp"
+    folder, name = os.path.split(temporary)  # noqa: PTH206
+    temporary = os.path.join(folder, f".{name}")  # noqa: PTH118
+    data = json.dumps(document, ensure_ascii=True).encode("ascii")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    try:
+        written = 0
+        while written < len(data):
+            written += os.write(descriptor, data[written:])
+        if durably:
+            os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+    os.replace(temporary, path)  # noqa: PTH105
+    if durably:
+        folder_fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(folder_fd)
+        finally:
+            os.close(folder_fd)
+
+
+def _now() -> str:
+    wall_ns = time.time_ns()
+    seconds = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(wall_ns // 10**9))
+    return f"{seconds}.{wall_ns % 10**9 // 10**6:03d}Z"
+
+
+def _mapping(value: object) -> dict[str, object]:
+    assert isinstance(value, dict)  # noqa: S101 - a lease of our own tick
+    return value
+
+
+def _sequence(value: object) -> list[object]:
+    assert isinstance(value, list)  # noqa: S101 - a lease of our own tick
+    return value
+
+
+def _number(value: object) -> float:
+    assert isinstance(value, int | float)  # noqa: S101 - a lease of our own tick
+    return float(value)
+
+
+def _crash_point(point: str) -> None:
+    """Die here, as by SIGKILL, if a test asked for exactly this point."""
+    if _crash_at is not None and point == _crash_at:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))
