@@ -19,13 +19,14 @@ from tinyscheduler.adapters.sqlite.ledger import SqliteLedger
 from tinyscheduler.adapters.sqlite.queue import LocalQueue
 from tinyscheduler.adapters.tick_lock_file import FileTickLock, touch
 from tinyscheduler.config.saved import load_settings, save_settings
+from tinyscheduler.daemon import DaemonLock, Waker, repeat
 from tinyscheduler.errors import ConfigError, UsageError
 from tinyscheduler.model.snapshot import Rules
 from tinyscheduler.policy.platform import PlatformPolicy
 from tinyscheduler.tick import Mode, TickSettings, World, run_ticks, tick
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from tinyscheduler.model.config import Config
     from tinyscheduler.model.plan import TickReport
@@ -79,18 +80,7 @@ def run_once(config: Config, *, is_kicked: bool = False) -> TickReport:
     SIGTERM and SIGINT finish the step at hand; attempts run on.  Raises ConfigError if
     the state belongs to somebody else, UsageError inside an attempt.
     """
-    refuse_inside_attempt(config, os.environ)
-    refuse_foreign_state(config)
-    refuse_network_filesystem(config)
-    os.umask(0o077)
-    _make_state_folder(config)
-    warnings: list[str] = list(config.warnings)
-    if not is_kicked:
-        try:
-            save_settings(config)
-        except OSError as error:
-            # A full disk: ticks go on, kicked ones with the settings before these.
-            warnings.append(f"{config.paths.settings}: {error.strerror}")
+    warnings = _prepare_to_tick(config, is_kicked=is_kicked)
     clock = SystemClock()
     stopped: list[int] = []
 
@@ -107,6 +97,39 @@ def run_once(config: Config, *, is_kicked: bool = False) -> TickReport:
     return report
 
 
+def run_daemon(
+    load: Callable[[], Config], *, notice: Callable[[TickReport], None] = lambda _: None
+) -> None:
+    """Repeat the tick until SIGTERM or SIGINT; the configuration is looked at before each.
+
+    ``load`` returns the configuration that applies now; one that has become invalid is
+    told through a report's errors, and the last valid one stays in force.  Raises
+    BusyError if another daemon serves this base path.
+    """
+    config = load()
+    refuse_inside_attempt(config, os.environ)
+    _prepare_to_tick(config, is_kicked=False)
+    lock = DaemonLock(config.paths.daemon_lock)
+    clock = SystemClock()
+    waker = Waker(config.paths.kick, on_stop=clock.stop)
+
+    def do_tick() -> None:
+        nonlocal config
+        try:
+            config = load()
+        except ConfigError as error:
+            sys.stderr.write(f"warning: {error.what}; going on with the settings before\n")
+        warnings = _prepare_to_tick(config, is_kicked=False)
+        world = build_world(config, clock=clock, mode=Mode.ACT, warnings=warnings)
+        report, _ = run_ticks(world, settings_of(config), should_stop=waker.is_stopped)
+        notice(report)
+
+    try:
+        repeat(do_tick, waker, interval_s=lambda: config.timing.loop_interval_s)
+    finally:
+        lock.close()
+
+
 def preview(config: Config) -> TickReport:
     """Say what a tick would do, changing nothing and taking no lock."""
     clock = SystemClock()
@@ -121,9 +144,7 @@ def run_kicked(base_path: str) -> int:
     return 0
 
 
-def build_world(
-    config: Config, *, clock: SystemClock, mode: Mode, warnings: list[str]
-) -> World:
+def build_world(config: Config, *, clock: SystemClock, mode: Mode, warnings: list[str]) -> World:
     """Wire every port.  A dry run gets readers: no lock is tried, no file is written."""
     acts = mode is Mode.ACT
     database = Database(config.paths.database, Access.WRITE if acts else Access.READ)
@@ -195,7 +216,9 @@ def refuse_inside_attempt(config: Config, environ: Mapping[str, str]) -> None:
     """
     if is_inside_attempt(config, environ):
         message = f"this is inside attempt {environ['TINYSCHEDULER_LEASE_ID']}; nothing was started"
-        raise UsageError(message, hint="`add` is enough: the end of this attempt makes a tick happen")
+        raise UsageError(
+            message, hint="`add` is enough: the end of this attempt makes a tick happen"
+        )
 
 
 def is_inside_attempt(config: Config, environ: Mapping[str, str]) -> bool:
@@ -228,7 +251,7 @@ def refuse_network_filesystem(config: Config) -> None:
         return
     device = f"{os.major(status.st_dev)}:{os.minor(status.st_dev)}"
     for line in lines:
-        # "36 35 98:0 /mnt1 /mnt2 rw,noatime master:1 - ext3 /dev/root rw" (proc(5))
+        # The third field is the device; the filesystem's type follows a lone dash (proc(5)).
         before, _, after = line.partition(" - ")
         fields = before.split()
         if len(fields) > 2 and fields[2] == device and after.split()[0] in _NETWORK_FILESYSTEMS:  # noqa: PLR2004
@@ -236,6 +259,23 @@ def refuse_network_filesystem(config: Config) -> None:
             raise ConfigError(
                 message, hint="put the base path on a local disk: file locks must be reliable"
             )
+
+
+def _prepare_to_tick(config: Config, *, is_kicked: bool) -> list[str]:
+    """Refuse what must not tick here, and keep the settings for kicked ticks."""
+    refuse_inside_attempt(config, os.environ)
+    refuse_foreign_state(config)
+    refuse_network_filesystem(config)
+    os.umask(0o077)
+    _make_state_folder(config)
+    warnings = list(config.warnings)
+    if not is_kicked:
+        try:
+            save_settings(config)
+        except OSError as error:
+            # A full disk: ticks go on, kicked ones with the settings before these.
+            warnings.append(f"{config.paths.settings}: {error.strerror}")
+    return warnings
 
 
 def _make_state_folder(config: Config) -> None:

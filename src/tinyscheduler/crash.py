@@ -1,9 +1,9 @@
 """Where can a process die?  Names each durable step, so that tests can kill it there.
 
-Inert unless TINYSCHEDULER_CRASH_AT names a point: then the process sends itself
-SIGKILL at that point, as a power cut or the kernel's OOM killer would.  A durable
-step has two points, ``NAME:before`` and ``NAME:after``; the test matrix reads the
-names from the source, so a step cannot be forgotten.
+Inert unless TINYSCHEDULER_CRASH_AT says ``POINT FILE``: then the first process to reach
+that point creates the file and sends itself SIGKILL, as the kernel's OOM killer would.
+A durable step has two points, ``NAME:before`` and ``NAME:after``; the test matrix reads
+the names from the source, so a step cannot be forgotten.
 """
 
 from __future__ import annotations
@@ -17,12 +17,16 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 VARIABLE = "TINYSCHEDULER_CRASH_AT"
-_CRASH_AT = os.environ.get(VARIABLE)
+_POINT, _, _MARK = os.environ.get(VARIABLE, "").partition(" ")
 
 
 def crash_point(point: str) -> None:
-    """Die here, as by SIGKILL, if a test asked for exactly this point."""
-    if _CRASH_AT is not None and point == _CRASH_AT:
+    """Die here, as by SIGKILL, if a test asked for exactly this point and nobody died yet."""
+    if point == _POINT:
+        try:
+            os.close(os.open(_MARK, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+        except FileExistsError:
+            return
         os.kill(os.getpid(), signal.SIGKILL)
 
 

@@ -210,7 +210,7 @@ class _Tick:
     policy_name: str = ""
     # Why trees were ended in this tick: the next look finds them merely dead.
     ended: dict[str, ReclaimReason] = field(default_factory=dict)
-    memory: SchedulingMemory = SchedulingMemory()
+    memory: SchedulingMemory = field(default_factory=SchedulingMemory)
 
     # -- observe ------------------------------------------------------------------
 
@@ -356,7 +356,7 @@ class _Tick:
                 assert_never(verdict)
 
     def _settle(self, result: AttemptResult, snapshot: Snapshot) -> bool:
-        """Deliver a recorded result: tell the source, write the ledger, clear the lease."""
+        """Deliver a recorded result."""
         claim = _claim(snapshot, result.task_id, result.lease_id)
         reason = self.ended.get(result.lease_id)
         if reason is not None and result.failure_reason is FailureReason.ABORTED:
@@ -384,7 +384,7 @@ class _Tick:
             peak_rss_mb=result.peak_rss_mb,
             log=result.log,
         )
-        self._conclude(record, ending)
+        self._conclude(record, ending, record)
         self.settled += 1
         return True
 
@@ -408,7 +408,7 @@ class _Tick:
         ending = Finish(
             state=TaskState.PARKED, reason=FailureReason.ABORTED, failures=claim.failures + 1
         )
-        self._conclude(record, ending)
+        self._conclude(record, ending, record)
         self.settled += 1
         return True
 
@@ -457,7 +457,7 @@ class _Tick:
             rebooted = reason is ReclaimReason.REBOOTED
             outcome = Outcome.INTERRUPTED if rebooted else Outcome.FAILED
             record = self._record(claim, snapshot, outcome=outcome, reason=reason, lease=lease)
-        self._conclude(record, ending, claim=claim)
+        self._conclude(claim, ending, record)
         self._note_reclaim(claim.task_id, claim.agent, claim.attempt, reason)
 
     def _record(
@@ -486,27 +486,21 @@ class _Tick:
         )
 
     def _conclude(
-        self,
-        record: AttemptRecord | None,
-        ending: Ending | None,
-        *,
-        claim: Claim | None = None,
+        self, told: AttemptRecord | Claim, ending: Ending | None, record: AttemptRecord | None
     ) -> None:
-        """Tell the source, write the ledger, then remove lease, result and lock: in this order.
+        """Write the ledger, tell the source, then remove lease, result and lock: in this order.
 
-        Whatever is done twice after a crash is refused the second time: the source by
-        compare-and-set, the ledger by the lease id.
+        Whatever is done twice after a crash is refused the second time: the ledger by the
+        lease id, the source by compare-and-set.  The ledger comes first, because nothing
+        on disk would remind us of it once the source has moved on.
         """
-        told = record if record is not None else claim
-        assert told is not None  # noqa: S101 - either an attempt or a claim is concluded
         lock = self._lock(told.task_id)
         try:
-            accepted = ending is not None and self._source(told.source).settle(
-                told.task_id, lease_id=told.lease_id, ending=ending
-            )
             if record is not None:
                 self.world.ledger.record(record)
-            if accepted and ending is not None:
+            if ending is not None and self._source(told.source).settle(
+                told.task_id, lease_id=told.lease_id, ending=ending
+            ):
                 self._notice_ending(told, ending, record)
             self.world.store.clear(lock, told.lease_id)
         finally:

@@ -22,6 +22,7 @@ import select
 import signal
 import sys
 import time
+from contextlib import suppress
 
 TASK_LOCK_FD = 3
 COOKIE = "TINYSCHEDULER_LEASE_ID"
@@ -40,7 +41,7 @@ _PR_SET_CHILD_SUBREAPER = 36
 _FALLOC_KEEP_SIZE_PUNCH_HOLE = 0x01 | 0x02
 
 _libc = ctypes.CDLL(None, use_errno=True)
-_crash_at = os.environ.pop(CRASH_VARIABLE, None)
+_crash_at = os.environ.pop(CRASH_VARIABLE, "")
 
 
 class RefusedError(Exception):
@@ -87,10 +88,10 @@ def take_over(path: str) -> dict[str, object]:
         raise RefusedError(message)
     # Harmless where the description already holds it; a refusal where another does.
     fcntl.flock(TASK_LOCK_FD, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    os.set_inheritable(TASK_LOCK_FD, True)  # noqa: FBT003 - the signature of os
+    os.set_inheritable(TASK_LOCK_FD, True)
     # What cron, a shell or a service left open must not live on in the command.
     os.closerange(TASK_LOCK_FD + 1, os.sysconf("SC_OPEN_MAX"))
-    with open(path, "rb") as file:  # noqa: PTH123 - pathlib costs a megabyte here
+    with open(path, "rb") as file:
         lease = json.loads(file.read(_LEASE_MAX_BYTES))
     if not isinstance(lease, dict) or lease.get("state") != "starting":
         message = f"{path} is not a lease in state starting"
@@ -244,10 +245,8 @@ class Attempt:
         return max(0.0, min(due) - now) * 1000 + 1
 
     def _drain_wakeups(self) -> None:
-        try:
+        with suppress(BlockingIOError):
             os.read(self.wakeup_fd, 4096)
-        except BlockingIOError:
-            pass
 
     def _reap(self) -> bool:
         """Collect ended children, the command and orphans alike; True if none is left."""
@@ -296,7 +295,7 @@ class Attempt:
         return None
 
     def _is_cancelled(self) -> bool:
-        return os.path.exists(os.path.join(str(self.run["cancel"]), self.lease_id))  # noqa: PTH110, PTH118
+        return os.path.exists(os.path.join(str(self.run["cancel"]), self.lease_id))
 
     def _cap_log(self) -> None:
         """Keep the log's first block and its newest half; give the middle back to the disk.
@@ -323,19 +322,17 @@ class Attempt:
     def _beat_if_due(self) -> None:
         if time.monotonic() >= self.next_beat_s:
             self._beat()
-            try:
+            # The copy in the lease is a courtesy; the lock's time is the heartbeat.
+            with suppress(OSError):
                 self._write_lease(durably=False)
-            except OSError:
-                pass  # the copy in the lease is a courtesy; the lock's time is the heartbeat
 
     def _beat(self) -> None:
         """Renew the lease: it cannot fail on a full disk, and cannot bring a lease back."""
         monotonic_ns = time.monotonic_ns()
         self.next_beat_s = monotonic_ns / 1e9 + self.heartbeat_s
-        try:
+        # It fails on a read-only remount alone, where nothing could do better.
+        with suppress(OSError):
             os.utime(TASK_LOCK_FD, ns=(time.time_ns(), monotonic_ns))
-        except OSError:
-            pass  # a read-only remount; nothing here could do better
         self.lease["heartbeat"] = _now()
         clocks = _mapping(self.lease["monotonic"])
         clocks["heartbeat"] = monotonic_ns / 1e9
@@ -364,11 +361,11 @@ class Attempt:
     def record(self) -> None:
         """Write the result durably; on a full disk keep trying, and keep beating."""
         result = self._result()
-        path = os.path.join(str(self.run["results"]), f"{self.lease_id}.json")  # noqa: PTH118
+        path = os.path.join(str(self.run["results"]), f"{self.lease_id}.json")
         while True:
             try:
                 _crash_point("wrapper.result:before")
-                os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)  # noqa: PTH103, PTH120
+                os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
                 _write_json(path, result, durably=True)
                 _crash_point("wrapper.result:after")
             except OSError:
@@ -377,10 +374,9 @@ class Attempt:
             else:
                 break
         self.lease["state"] = "finished"
-        try:
+        # The result says it; the lease only repeats it for readers.
+        with suppress(OSError):
             self._write_lease(durably=False)
-        except OSError:
-            pass  # the result says it; the lease only repeats it for readers
 
     def _result(self) -> dict[str, object]:
         outcome, reason, message = self._outcome()
@@ -453,9 +449,10 @@ class Attempt:
         os.closerange(3, os.sysconf("SC_OPEN_MAX"))
         keep = ("PATH", "HOME", "LANG", "LC_ALL", "TERM", "USER", "TZ")
         environment = {name: os.environ[name] for name in keep if name in os.environ}
-        if _crash_at is not None:
+        if _crash_at:
             environment[CRASH_VARIABLE] = _crash_at
         os.chdir("/")
+        _crash_point("wrapper.kicked:before")
         os.execve(argv[0], argv, environment)  # noqa: S606 - no shell is the point
 
 
@@ -465,7 +462,7 @@ class Attempt:
 def _descendants() -> list[tuple[int, int]]:
     """Return (pid, start ticks) of all processes below this one that are not zombies."""
     children: dict[int, list[tuple[int, int, str]]] = {}
-    for name in os.listdir("/proc"):  # noqa: PTH208 - pathlib costs a megabyte here
+    for name in os.listdir("/proc"):
         if not name.isdigit():
             continue
         fields = _stat_fields(int(name))
@@ -500,7 +497,7 @@ def _signal_all(processes: list[tuple[int, int]], number: int) -> None:
 def _stat_fields(pid: int) -> list[str] | None:
     """Return the fields of /proc/PID/stat after the name: state, ppid, ..., start ticks at 19."""
     try:
-        with open(f"/proc/{pid}/stat", "rb") as file:  # noqa: PTH123
+        with open(f"/proc/{pid}/stat", "rb") as file:
             text = file.read(4096).decode(errors="replace")
     except OSError:
         return None
@@ -513,7 +510,7 @@ def _start_ticks(pid: int) -> int:
 
 
 def _boot_id() -> str:
-    with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:  # noqa: PTH123
+    with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
         return file.read().strip()
 
 
@@ -521,7 +518,7 @@ def _is_locked(path: str) -> bool:
     """Whether any process holds a lock on this file, asked without touching the lock."""
     try:
         status = os.stat(path)
-        with open("/proc/locks", encoding="ascii") as file:  # noqa: PTH123
+        with open("/proc/locks", encoding="ascii") as file:
             locks = file.read()
     except OSError:
         return False
@@ -546,8 +543,8 @@ def _signal_name(number: int) -> str:
 def _write_json(path: str, document: dict[str, object], *, durably: bool) -> None:
     """Replace the file so that a reader sees the old or the new text, never a part."""
     temporary = f"{path}.tmp"
-    folder, name = os.path.split(temporary)  # noqa: PTH206
-    temporary = os.path.join(folder, f".{name}")  # noqa: PTH118
+    folder, name = os.path.split(temporary)
+    temporary = os.path.join(folder, f".{name}")
     data = json.dumps(document, ensure_ascii=True).encode("ascii")
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     try:
@@ -558,7 +555,7 @@ def _write_json(path: str, document: dict[str, object], *, durably: bool) -> Non
             os.fsync(descriptor)
     finally:
         os.close(descriptor)
-    os.replace(temporary, path)  # noqa: PTH105
+    os.replace(temporary, path)
     if durably:
         folder_fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
@@ -589,8 +586,13 @@ def _number(value: object) -> float:
 
 
 def _crash_point(point: str) -> None:
-    """Die here, as by SIGKILL, if a test asked for exactly this point."""
-    if _crash_at is not None and point == _crash_at:
+    """Die here, as by SIGKILL, if a test asked for exactly this point and nobody died yet."""
+    wanted, _, mark = _crash_at.partition(" ")
+    if point == wanted:
+        try:
+            os.close(os.open(mark, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+        except FileExistsError:
+            return
         os.kill(os.getpid(), signal.SIGKILL)
 
 

@@ -74,7 +74,7 @@ def explore(scenario: Scenario, rules: Rules = INTACT, most_states: int = 10_000
                 )
                 if wrong:
                     return Found(len(came_from), quiet, wrong, _trace(came_from, world))
-            moves.extend(steps_of_adversary(world, rules))
+            moves.extend(steps_of_adversary(world, rules, scenario))
             for words, after in moves:
                 if after in came_from:
                     continue
@@ -184,7 +184,7 @@ def _leftovers(world: World) -> str:
             left.append(f"{task.name} is {task.row.state} though cancelled")
         if task.row.state == "done" and len(task.ledger) != task.row.attempt:
             left.append(f"{task.name} has {len(task.ledger)} ledger rows, {task.row.attempt} attempts")
-        for what in ("lock", "lease", "results", "cancels", "held"):
+        for what in ("lock", "lease", "results", "held"):
             if getattr(task, what):
                 left.append(f"{what} of {task.name}")
     left += [process.name for process in world.processes if process.name != world.daemon]

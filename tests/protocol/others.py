@@ -96,12 +96,16 @@ _PEOPLE = {"add": _add, "kick": _kick, "come": _come, "cancel": _cancel, "reques
 # The adversary
 
 
-def steps_of_adversary(world: World, rules: Rules) -> Iterator[tuple[str, World]]:
+def steps_of_adversary(
+    world: World, rules: Rules, scenario: Scenario
+) -> Iterator[tuple[str, World]]:
     """Yield everything the budget still allows to happen."""
     budget = world.budget
     if budget.crons:
+        # Its first step with its birth: a tick that did nothing yet is as good as none.
         tick = Tick(f"tick {budget.crons}")
-        yield "cron: starts a tick", with_process(_spend(world, "crons"), tick)
+        for words, after in steps_of_tick(_spend(world, "crons"), tick, rules, scenario):
+            yield f"{tick.name}: {words}", after
     for process in world.processes:
         if budget.kills and isinstance(process, Tick | Wrapper):
             yield from _kill(_spend(world, "kills"), process)

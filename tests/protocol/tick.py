@@ -222,7 +222,8 @@ def _judge_attempt(index, current, lock, lease, evidence, results, task, rules: 
         if lease is None:
             return Job("repair", index, current), False
         return Job("reclaim", index, current, because=lease.state), True
-    if not evidence.wrapper_lives:
+    # The pid of a wrapper that is only starting is not known yet, so nothing says it is dead.
+    if not evidence.wrapper_lives and (lease is None or lease.state == "running"):
         if lease is None and current not in results:
             return None, True
         return Job("end", index, current, because="leftover"), True
@@ -333,11 +334,24 @@ def _read_again(world: World, tick: Tick, rules: Rules, _scenario: Scenario) -> 
     }[job.verb]
     if rules.reads_again and not holds:
         return [("reads again: it changed", _go(world, tick, "close lock"))]
-    at = {"sweep": "remove lock", "start": "create lease"}.get(job.verb, "tell source")
+    at = _FIRST_STEP[job.verb]
+    if at == "write ledger" and _ending(task, job) == "never started":
+        at = "tell source"
     return [("reads lease and result again", _go(world, tick, at))]
 
 
 # Settle and reclaim: DESIGN.md section 4, step 7 and the table
+
+
+# A result is told and then noted; a loss is noted first, for a lost lease leaves no trace that
+# the note is still missing.
+_FIRST_STEP = {
+    "settle": "tell source",
+    "reclaim": "write ledger",
+    "repair": "write ledger",
+    "sweep": "remove lock",
+    "start": "create lease",
+}
 
 
 def _tell_source(world: World, tick: Tick, rules: Rules, scenario: Scenario) -> Steps:
@@ -347,9 +361,8 @@ def _tell_source(world: World, tick: Tick, rules: Rules, scenario: Scenario) -> 
     ending = _ending(task, job)
     words = f"tells the source that lease {job.lease} {ending}"
     world = tell(world, job.task, job.lease, ending, rules, scenario)
-    if ending == "never started":
-        return [(words, _go(world, tick, "remove lease"))]
-    return [(words, _go(world, tick, "write ledger"))]
+    at = "write ledger" if job.verb == "settle" else "remove lease"
+    return [(words, _go(world, tick, at))]
 
 
 def _ending(task: Task, job: Job) -> str:
@@ -385,14 +398,18 @@ def tell(
         state = "parked"
     else:
         state, attempt = "waiting", row.attempt + 1
-    return with_task(world, index, task._replace(row=Row(state, attempt)))
+    # Whoever gives it back looks again before it leaves.
+    waits = state == "waiting"
+    task = task._replace(row=Row(state, attempt), is_promised=waits)
+    return with_task(world, index, task)
 
 
 def _write_ledger(world: World, tick: Tick, _rules: Rules, _scenario: Scenario) -> Steps:
     """Insert one row; a second one for the same lease changes nothing."""
     job = tick.agenda[0]
     world = write_ledger(world, job.task, job.lease, _ending(world.tasks[job.task], job))
-    return [("writes the ledger", _go(world, tick, "remove lease"))]
+    at = "remove lease" if job.verb == "settle" else "tell source"
+    return [("writes the ledger", _go(world, tick, at))]
 
 
 def write_ledger(world: World, index: int, lease: int, ending: str) -> World:
@@ -553,6 +570,9 @@ def _kill(world: World, tick: Tick, rules: Rules, _scenario: Scenario) -> Steps:
     command = command_of(world, job.task, job.lease)
     if command is not None:
         world = without_process(world, command.name)
+        wrapper = wrapper_of(world, job.task, job.lease)
+        if wrapper is not None and wrapper.at == "watch":
+            world = with_process(world, wrapper._replace(at="write result", outcome="failed"))
     tick = tick._replace(is_changed=True)
     return [("sends SIGKILL to the whole tree", _next_job(world, tick, rules))]
 

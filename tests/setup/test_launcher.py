@@ -35,7 +35,8 @@ MAIN = """
 import json, sys
 import tiny_package, tinyscheduler
 print(json.dumps({
-    "arguments": sys.argv[1:], "tiny": tiny_package.VERSION, "isolated": sys.flags.isolated,
+    "arguments": sys.argv[1:], "input": sys.stdin.read(),
+    "tiny": tiny_package.VERSION, "isolated": sys.flags.isolated,
     "prefix": sys.prefix, "package": tinyscheduler.__file__, "cached": tinyscheduler.__cached__,
 }))
 raise SystemExit(7)
@@ -44,6 +45,7 @@ raise SystemExit(7)
 # Does what the builder asks of uv, notes each call, and can be told to wait or to fail.
 UV = """#!/bin/sh
 echo "$*" >>"$UV_CALLS"
+cat >/dev/null
 case $1 in
 venv)
     [ -z "${UV_WAITS_FOR-}" ] || read line <"$UV_WAITS_FOR"
@@ -122,12 +124,17 @@ class Checkout:
         self, *arguments: str, launcher: Path | None = None, **more: Any
     ) -> subprocess.Popen[str]:
         """Start it from the root folder with the checkout's environment, unless told otherwise."""
+        settings: dict[str, Any] = {
+            "env": self.environment,
+            "cwd": "/",
+            "stdin": subprocess.DEVNULL,
+        }
         return subprocess.Popen(
             [*HELD_TO_PERMISSIONS, launcher or self.launcher, *arguments],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-            **{"env": self.environment, "cwd": "/"} | more,
+            **settings | more,
         )
 
     def start(self, *arguments: str, **more: Any) -> subprocess.CompletedProcess[str]:
@@ -203,6 +210,17 @@ def test_it_starts_from_any_folder_and_through_links(uv_checkout: Checkout, tmp_
     assert said(by_link)["prefix"] == str(uv_checkout.venv)
     assert said(by_relative_name)["tiny"] == "1.0"
     assert uv_checkout.builds() == 1
+
+
+def test_what_is_piped_into_the_first_start_reaches_the_command(
+    uv_checkout: Checkout, tmp_path: Path
+):
+    (tmp_path / "tasks").write_text("one\ntwo\n")
+
+    with (tmp_path / "tasks").open() as tasks:
+        process = uv_checkout.start("add", "--from", "-", stdin=tasks)
+
+    assert said(process)["input"] == "one\ntwo\n"
 
 
 def test_a_checkout_that_was_moved_still_starts(uv_checkout: Checkout, tmp_path: Path):
@@ -405,6 +423,31 @@ def test_a_built_checkout_starts_where_nothing_may_be_written(uv_checkout: Check
 
     assert said(process)["tiny"] == "1.0"
     assert process.stderr == ""
+
+
+def test_a_python_that_brings_pip_only_into_new_environments_is_enough(checkout: Checkout):
+    checkout.provide(
+        "python3",
+        f"""#!/bin/sh
+case "$*" in
+*_base_executable*) echo "$0" ;;
+*"-m pip"*) exit 1 ;;
+*) exec {PYTHON} "$@" ;;
+esac
+""",
+    )
+
+    process = checkout.start()
+
+    assert said(process)["tiny"] == "1.0"
+
+
+def test_a_system_without_flock_builds_all_the_same(uv_checkout: Checkout):
+    (uv_checkout.tools / "flock").unlink()
+
+    process = uv_checkout.start()
+
+    assert said(process)["tiny"] == "1.0"
 
 
 def test_without_a_new_enough_python_it_says_what_to_install(checkout: Checkout):

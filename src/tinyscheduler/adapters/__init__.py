@@ -1,1 +1,1 @@
-"""The parts that touch the machine: one file implements one port; siblings never import each other."""
+"""The parts that touch the machine: one file implements one port; siblings are strangers."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import threading
+import os
+import select
 import time
 from datetime import UTC, datetime
 
@@ -21,7 +22,8 @@ class SystemClock:
     def __init__(self) -> None:
         """Read the boot id once: it cannot change under a living process."""
         self._boot_id = read_boot_id()
-        self._stop = threading.Event()
+        # A pipe, because a signal handler may write to one at any moment; locks may not be taken.
+        self._stop_read, self._stop_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
 
     def now(self) -> Instant:
         """Return both clocks and the boot id."""
@@ -31,8 +33,8 @@ class SystemClock:
 
     def sleep(self, seconds: float) -> None:
         """Sleep, but wake up when `stop` is called from a signal handler."""
-        self._stop.wait(max(0.0, seconds))
+        select.select([self._stop_read], [], [], max(0.0, seconds))
 
     def stop(self) -> None:
         """End all sleeping, now and later: the process was asked to end."""
-        self._stop.set()
+        os.write(self._stop_write, b"!")

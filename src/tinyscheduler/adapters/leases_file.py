@@ -28,6 +28,7 @@ from tinyscheduler.model.tasks import AttemptResult, is_task_id
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
     from tinyscheduler.model.config import Paths
     from tinyscheduler.ports import TaskLock
 
@@ -42,7 +43,7 @@ class FileTaskLock:
     def __init__(self, task_id: str, fd: int) -> None:
         """Own the descriptor."""
         self.task_id = task_id
-        self.lease_id = os.urandom(16).hex()
+        self.lease_id = os.urandom(16).hex()  # noqa: TID251 - it must never repeat
         self._fd: int | None = fd
 
     def fileno(self) -> int:
@@ -257,9 +258,6 @@ class FileLeaseStore:
         path = self._lease_path(task_id)
         try:
             lease = decode_lease(read_json(path))
-            if lease.task_id != task_id:
-                message = f"it names task {lease.task_id!r}"
-                raise DocumentError(message)
         except FileNotFoundError:
             return None
         except NewerVersionError as error:
@@ -270,15 +268,15 @@ class FileLeaseStore:
             return UnreadableLease(fault=LeaseFault.CORRUPT, message=message)
         except OSError as error:
             raise _store_error(path, error) from error
+        if lease.task_id != task_id:
+            message = f"lease file {path} is unreadable: it names task {lease.task_id!r}"
+            return UnreadableLease(fault=LeaseFault.CORRUPT, message=message)
         return lease
 
     def _read_result(self, lease_id: str) -> AttemptResult | UnreadableResult | None:
         path = self._result_path(lease_id)
         try:
             result = decode_result(read_json(path))
-            if result.lease_id != lease_id:
-                message = f"it names lease {result.lease_id!r}"
-                raise DocumentError(message)
         except FileNotFoundError:
             return None
         except (DocumentError, ValueError) as error:
@@ -286,6 +284,9 @@ class FileLeaseStore:
             return UnreadableResult(lease_id=lease_id, message=message)
         except OSError as error:
             raise _store_error(path, error) from error
+        if result.lease_id != lease_id:
+            message = f"result file {path} is unreadable: it names lease {result.lease_id!r}"
+            return UnreadableResult(lease_id=lease_id, message=message)
         return result
 
     # -- removing -----------------------------------------------------------------

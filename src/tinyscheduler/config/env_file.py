@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -12,6 +13,8 @@ from dotenv.variables import Variable, parse_variables
 from tinyscheduler.config.inputs import MAX_FILE_BYTES, PREFIX, InputFile
 from tinyscheduler.config.problems import Problem, Severity
 from tinyscheduler.errors import ConfigError
+
+_NEWLINE = re.compile(r"\r\n|\n|\r")
 
 # Interpolation can double a value on every line: what comes out needs a bound of its own.
 MAX_CHARACTERS = 4 * MAX_FILE_BYTES
@@ -55,9 +58,11 @@ def parse_env_file(source: InputFile | None, environ: Mapping[str, str]) -> EnvF
     offset = len(source.content) - len(source.content.removeprefix(b"\xef\xbb\xbf"))
     for binding in parse_stream(io.StringIO(_decode(source)[1 if offset else 0 :])):
         original = binding.original.string
-        # A statement starts with the blank lines before it.
-        line = binding.original.line + _newlines(original[: -len(original.lstrip()) or None])
-        if binding.error:
+        # A statement, to the parser, starts with the blank lines before it.
+        blank = original[: len(original) - len(original.lstrip())]
+        line = binding.original.line + len(_NEWLINE.findall(blank))
+        name_alone = binding.key is not None and binding.value is None
+        if binding.error or (name_alone and str(binding.key).startswith(PREFIX)):
             result.problems.append(_not_a_setting(source.path, line))
         elif binding.key is not None and binding.value is not None:
             if binding.key in result.entries and binding.key.startswith(PREFIX):
@@ -110,10 +115,6 @@ def _span(value: str, original: str, offset: int) -> tuple[int, int] | None:
     encoded = value.encode("utf-8", "surrogateescape")
     start = original.encode().find(encoded)
     return (offset + start, offset + start + len(encoded)) if start >= 0 else None
-
-
-def _newlines(text: str) -> int:
-    return len(text.splitlines())
 
 
 def _not_a_setting(path: str, line: int) -> Problem:

@@ -10,7 +10,7 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any
 from urllib.parse import urlsplit
 
 from pydantic import BeforeValidator, Field, ValidationError
@@ -190,7 +190,12 @@ def _parse_endpoint(value: object) -> str:
         raise UnusableError(expected)
     try:
         parts = urlsplit(text)
-        usable = parts.scheme in ENDPOINT_SCHEMES and bool(parts.hostname) and parts.port != 0
+        usable = (
+            parts.scheme in ENDPOINT_SCHEMES
+            and bool(parts.hostname)
+            and parts.port != 0
+            and not (parts.query or parts.fragment)
+        )
     except ValueError as error:  # a port or a bracketed address that is none
         raise UnusableError(expected) from error
     if not usable:
@@ -222,12 +227,13 @@ Share = Annotated[float, BeforeValidator(_parse_share), Severity.TUNING]
 Slots = Annotated[int | None, BeforeValidator(_parse_slots), Severity.TUNING]
 Switch = Annotated[bool, BeforeValidator(_parse_switch), Severity.STRUCTURE]
 PathText = Annotated[str, BeforeValidator(_parse_path), Severity.STRUCTURE]
+OptionalPathText = Annotated[str | None, BeforeValidator(_parse_path), Severity.STRUCTURE]
 LogLevel = Annotated[str, _one_of(LOG_LEVELS), Severity.STRUCTURE]
 PolicyMode = Annotated[str, _one_of(POLICY_MODES), Severity.STRUCTURE]
 Sources = Annotated[tuple[str, ...], BeforeValidator(_parse_sources), Severity.STRUCTURE]
 Endpoint = Annotated[str, BeforeValidator(_parse_endpoint), Severity.STRUCTURE]
 GpuProbe = Annotated[str, BeforeValidator(_parse_gpu_probe), Severity.STRUCTURE]
-Token = Annotated[str, BeforeValidator(_parse_token), Severity.STRUCTURE]
+Token = Annotated[str | None, BeforeValidator(_parse_token), Severity.STRUCTURE]
 AgentLimits = Annotated[
     tuple[tuple[str, int], ...], BeforeValidator(parse_agent_limits), Severity.STRUCTURE
 ]
@@ -240,8 +246,10 @@ class Settings(BaseSettings):
         env_prefix=PREFIX, frozen=True, extra="forbid", validate_default=False
     )
 
-    base_path: PathText | None = Field(
-        None, description="Folder that every other path is relative to, and home of state/."
+    base_path: OptionalPathText = Field(
+        None,
+        description="Home of state/; other paths are relative to it."
+        " Unset: this checkout, else ~/.local/state/tinyscheduler.",
     )
     running_dir: PathText = Field("state/running", description="Folder of the leases.")
     log_dir: PathText = Field("state/logs", description="Folder of all logs.")
@@ -270,7 +278,7 @@ class Settings(BaseSettings):
     max_concurrent_slots: Slots = Field(
         None, description="Attempts at once on this host; auto is the sum of agent limits."
     )
-    memory_per_slot_mb: Positive = Field(4096, description="Memory that one attempt needs.")
+    memory_per_slot_mb: Positive = Field(4096, description="Megabytes that one attempt needs.")
     memory_warning: Share = Field(0.8, description="Share of memory in use that warns.")
     memory_critical: Share = Field(
         0.9, description="Share of memory in use above which nothing starts."
@@ -313,18 +321,18 @@ class Settings(BaseSettings):
     policy_mode: PolicyMode = Field(
         "platform", description="platform; home and lab allow a policy of your own."
     )
-    policy_file: PathText | None = Field(
+    policy_file: OptionalPathText = Field(
         None, description="Policy of your own, Lua or YAML; needs POLICY_MODE home or lab."
     )
     policy_timeout_ms: Positive = Field(50, description="CPU milliseconds of one schedule() call.")
     policy_wall_ms: Positive = Field(
         200, description="Milliseconds after which a policy is killed."
     )
-    policy_memory_mb: Positive = Field(64, description="Memory of a policy.")
+    policy_memory_mb: Positive = Field(64, description="Megabytes a policy may use.")
     log_level: LogLevel = Field(
         "INFO", description="Least level that is logged: DEBUG, INFO, WARNING, ERROR, CRITICAL."
     )
-    log_max_mb: Positive = Field(50, description="Size at which a log is rotated.")
+    log_max_mb: Positive = Field(50, description="Megabytes at which a log is rotated.")
     log_retention_days: Positive = Field(14, description="Days that logs are kept.")
     history_retention_days: Positive = Field(30, description="Days that finished tasks are kept.")
     disable_blocking: Switch = Field(
@@ -336,7 +344,7 @@ class Settings(BaseSettings):
     kick: Switch = Field(
         default=True, description="true: the end of an attempt makes a tick happen at once."
     )
-    ui_token: Token | None = Field(
+    ui_token: Token = Field(
         None, description="Token of the web UI; generated into a 0600 file when unset."
     )
 
@@ -352,22 +360,6 @@ class Settings(BaseSettings):
         """Read nothing on its own: the layers are asked one by one, by `read_settings`."""
         del settings_cls, env_settings, dotenv_settings, file_secret_settings
         return (init_settings,)
-
-    # Options of the command line, by the field they override.
-    OPTIONS: ClassVar[Mapping[str, str]] = {
-        "base_path": "--base-path",
-        "loop_interval_sec": "--loop-interval",
-        "heartbeat_sec": "--heartbeat-interval",
-        "max_runtime_sec": "--max-runtime",
-        "running_dir": "--running-dir",
-        "log_dir": "--log-dir",
-        "recipes_dir": "--recipes-dir",
-        "goose_bin": "--goose-bin",
-        "mcp_endpoint": "--mcp-endpoint",
-        "disable_blocking": "--disable-blocking",
-        "dry_run": "--dry-run",
-        "log_level": "--log-level",
-    }
 
 
 class _VariablesSource(EnvSettingsSource):
@@ -490,26 +482,26 @@ def _known(variables: Mapping[str, str]) -> list[tuple[str, str, object]]:
 
 
 def _command_line_layer(overrides: Overrides) -> dict[str, Given]:
-    options = {
-        "base_path": overrides.base_path,
-        "loop_interval_sec": overrides.loop_interval,
-        "heartbeat_sec": overrides.heartbeat_interval,
-        "max_runtime_sec": overrides.max_runtime,
-        "running_dir": overrides.running_dir,
-        "log_dir": overrides.log_dir,
-        "recipes_dir": overrides.recipes_dir,
-        "goose_bin": overrides.goose_bin,
-        "mcp_endpoint": overrides.mcp_endpoint,
-        "disable_blocking": overrides.disable_blocking,
-        "dry_run": overrides.dry_run,
-        "log_level": overrides.log_level,
+    options: dict[str, tuple[str, object]] = {
+        "base_path": ("--base-path", overrides.base_path),
+        "loop_interval_sec": ("--loop-interval", overrides.loop_interval),
+        "heartbeat_sec": ("--heartbeat-interval", overrides.heartbeat_interval),
+        "max_runtime_sec": ("--max-runtime", overrides.max_runtime),
+        "running_dir": ("--running-dir", overrides.running_dir),
+        "log_dir": ("--log-dir", overrides.log_dir),
+        "recipes_dir": ("--recipes-dir", overrides.recipes_dir),
+        "goose_bin": ("--goose-bin", overrides.goose_bin),
+        "mcp_endpoint": ("--mcp-endpoint", overrides.mcp_endpoint),
+        "disable_blocking": ("--disable-blocking", overrides.disable_blocking),
+        "dry_run": ("--dry-run", overrides.dry_run),
+        "log_level": ("--log-level", overrides.log_level),
     }
-    chosen = {name: value for name, value in options.items() if value is not None}
+    chosen = {name: value for name, (_, value) in options.items() if value is not None}
     source = InitSettingsSource(Settings, init_kwargs=chosen)
     return {
         name: Given(
             value=value,
-            name=Settings.OPTIONS[name],
+            name=options[name][0],
             origin=Origin.COMMAND_LINE,
             place="the command line",
         )
@@ -531,7 +523,7 @@ def _problem(field_name: str, found: Given, fault: UnusableError) -> Problem:
         setting=found.name,
         value=value,
         message=f"{value} from {found.place} {fault.because}{fate}",
-        fix=f"set {found.name} to {fault.expected}, or remove it to use the default {default}",
+        fix=f"set {found.name} to {fault.expected}, or leave it out (default {default})",
     )
 
 
@@ -563,8 +555,9 @@ def redacted(field_name: str, value: object) -> object:
     """Return a setting's value with its secrets replaced."""
     if is_secret(field_name) and value is not None:
         return "(secret)"
-    if isinstance(value, str):
-        return _USERINFO.sub(r"\1(secret)@", value)
+    if field_name == "mcp_endpoint":
+        # Also in a text that is no URL: this is what an error message quotes.
+        return _QUERY.sub("?(secret)", _USERINFO.sub(r"\1(secret)@", str(value)))
     return value
 
 
@@ -574,7 +567,8 @@ def is_secret(name: str) -> bool:
 
 
 _SECRET = re.compile(r"TOKEN|KEY|SECRET|PASSWORD")
-_USERINFO = re.compile(r"(//)[^/\s]*@")
+_USERINFO = re.compile(r"^(\w+://)?.*@")
+_QUERY = re.compile(r"\?.*")
 
 
 def _unknown_variables(environ: Mapping[str, str], env_file: EnvFile) -> list[Problem]:

@@ -61,7 +61,8 @@ def read_tree(source: InputFile) -> Node:
         return _Composer(source.path, text).document()
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        line = mark.line + 1 if mark else 1
+        # The end of the file counts as a line of its own to the parser, but not to an editor.
+        line = min(mark.line + 1, len(text.splitlines())) if mark else 1
         raise ConfigError(
             f"{source.path}:{line}: not YAML: {error.problem or error.context}",
             hint="indent with spaces and quote texts that hold ':' or '#'",

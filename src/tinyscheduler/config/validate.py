@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from tinyscheduler.config.agents_file import AgentsFile, HostBudget
-from tinyscheduler.config.inputs import ENV_FILE, PREFIX, Inputs, gather_inputs
+from tinyscheduler.config.inputs import ENV_FILE, PREFIX, gather_inputs
 from tinyscheduler.config.overrides import Overrides
 from tinyscheduler.config.placeholders import placeholders_in
 from tinyscheduler.config.problems import (
@@ -118,9 +118,6 @@ def _faults(understood: Understood, environ: Mapping[str, str]) -> Iterator[Prob
     yield from _faults_of_vram(understood.agents_file, understood.agents)
 
 
-# --- what is on disk
-
-
 def _needed_folders(understood: Understood) -> list[tuple[str, str]]:
     """List setting and path of every folder a run works in, outer ones first."""
     paths = understood.paths
@@ -184,19 +181,19 @@ def _faults_of_folder(setting: str, path: str, *, private: bool) -> Iterator[Pro
 def _shared_folders(paths: Paths) -> Iterator[Problem]:
     """Report one folder with two purposes: each sweeps files it does not know."""
     seen: dict[str, str] = {}
-    for name, path in (
-        ("running_dir", paths.running),
-        ("log_dir", paths.logs),
-        ("task_cache_dir", paths.tasks),
+    for purpose, path in (
         ("results", paths.results),
-        ("cancel", paths.cancel),
+        ("cancel requests", paths.cancel),
         ("quarantine", paths.quarantine),
+        (variable_of("running_dir"), paths.running),
+        (variable_of("task_cache_dir"), paths.tasks),
+        (variable_of("log_dir"), paths.logs),
     ):
         if path in seen:
             yield _error(
-                variable_of(name), path, f"is {seen[path]} too", "give each a folder of its own"
+                purpose, path, f"is the folder of {seen[path]}", "give each a folder of its own"
             )
-        seen[path] = name if name.islower() and "_" not in name else variable_of(name)
+        seen.setdefault(path, purpose)
 
 
 def _faults_of_env_file(understood: Understood) -> Iterator[Problem]:
@@ -213,9 +210,6 @@ def _faults_of_env_file(understood: Understood) -> Iterator[Problem]:
             message=f"holds {secrets[0]} and is open to other users (mode {mode:04o})",
             fix=f"chmod 600 {env_file.path}",
         )
-
-
-# --- what would be run
 
 
 def _faults_of_programs(
@@ -257,9 +251,6 @@ def _faults_of_recipes(folder: str) -> Iterator[Problem]:
                     )
     except OSError:
         return  # there is no such folder: reported where one is needed
-
-
-# --- what does not fit
 
 
 def _faults_of_slots(understood: Understood) -> Iterator[Problem]:
@@ -314,9 +305,6 @@ def _faults_of_host(host: HostBudget, total: int, agents_file: AgentsFile) -> It
             f" {format_size(total)} ({terms})",
             fix="lower max_slots or vram of a model, or move one to another host",
         )
-
-
-# --- making what is missing
 
 
 def _make_folder(path: str, setting: str, done: list[str], failures: list[Problem]) -> None:
@@ -388,7 +376,7 @@ agents:
   # coder:
   #   queue: dev                     # the line of tasks it serves; its own name unless set
   #   limit: 2                       # attempts at once
-  #   command: ["goose", "run", "--recipe", "{recipe}", "--params", "task_id={task_id}", "--no-session"]
+  #   command: ["goose", "run", "--recipe", "{recipe}", "--params", "task_id={task_id}"]
   #   profile: goose                 # how its endings are read: shell, goose, claude, codex, gemini
   #   env: [OPENAI_API_KEY]          # variables it may see, besides PATH HOME LANG TERM USER
   #   memory: 2G

@@ -139,7 +139,11 @@ def trace_of(entry: LeaseEntry, lease: Lease) -> Trace:
 def trace_of_claim(claim: Claim, *, is_lock_held: bool) -> Trace:
     """Return what the processes of a claim without a readable lease can be recognised by."""
     return Trace(
-        task_id=claim.task_id, lease_id=claim.lease_id, process=None, is_lock_held=is_lock_held
+        task_id=claim.task_id,
+        lease_id=claim.lease_id,
+        process=None,
+        is_lock_held=is_lock_held,
+        is_leased=False,
     )
 
 
@@ -199,35 +203,27 @@ def _judge_without_lease(
     result: AttemptResult | UnreadableResult | None,
     snapshot: Snapshot,
 ) -> Verdict:
-    """Judge a task lock whose lease is missing or cannot be read."""
+    """Judge a task lock whose lease is missing or cannot be read.
+
+    A living wrapper writes its lease again with its next heartbeat, so while one may
+    live nothing is touched.
+    """
+    reason, words = ReclaimReason.LOST, "its lock is held, but it has no lease"
     if isinstance(entry.lease, UnreadableLease):
-        fault = entry.lease
-        if fault.fault is LeaseFault.NEWER:
-            return Keep(entry=entry, report=fault.message)
-        if entry.is_lock_held:
-            return Keep(entry=entry, report=f"{fault.message}; its lock is held, so it lives")
-        survivors = _evidence(snapshot, claim.lease_id).survivors if claim else 0
-        if claim is not None and survivors:
-            return EndTree(
-                trace=trace_of_claim(claim, is_lock_held=False),
-                reason=ReclaimReason.CORRUPT,
-                agent=claim.agent,
-                attempt=claim.attempt,
-            )
-        if result is None:
-            return Reclaim(entry=entry, reason=ReclaimReason.CORRUPT)
+        if entry.lease.fault is LeaseFault.NEWER:
+            return Keep(entry=entry, report=entry.lease.message)
+        reason, words = ReclaimReason.CORRUPT, entry.lease.message
+    seen = _evidence(snapshot, claim.lease_id) if claim is not None else None
     if entry.is_lock_held:
-        if claim is not None and result is not None:
-            # Its wrapper settled nothing and is gone: only a left-over process can hold on.
-            return EndTree(
-                trace=trace_of_claim(claim, is_lock_held=True),
-                reason=ReclaimReason.LOST,
-                agent=claim.agent,
-                attempt=claim.attempt,
-            )
-        return Keep(entry=entry, report="its lock is held, but it has no lease")
+        if claim is None or seen is None or seen.wrapper is not WrapperLife.DEAD:
+            return Keep(entry=entry, report=f"{words}; what holds its lock keeps its slot")
+        return _end_claimed(claim, reason, is_lock_held=True)
+    if claim is not None and seen is not None and seen.survivors:
+        return _end_claimed(claim, reason, is_lock_held=False)
     if result is not None:
         return _settle(entry, result)
+    if entry.lease is not None:
+        return Reclaim(entry=entry, reason=reason)
     return Sweep(entry=entry)
 
 
@@ -308,13 +304,17 @@ def _judge_left_results(
 def _judge_lost(claim: Claim, *, snapshot: Snapshot) -> Verdict:
     """Repair a claim without lease and result, once none of its processes lives."""
     if _evidence(snapshot, claim.lease_id).survivors:
-        return EndTree(
-            trace=trace_of_claim(claim, is_lock_held=False),
-            reason=ReclaimReason.LOST,
-            agent=claim.agent,
-            attempt=claim.attempt,
-        )
+        return _end_claimed(claim, ReclaimReason.LOST, is_lock_held=False)
     return RepairLost(claim=claim)
+
+
+def _end_claimed(claim: Claim, reason: ReclaimReason, *, is_lock_held: bool) -> EndTree:
+    return EndTree(
+        trace=trace_of_claim(claim, is_lock_held=is_lock_held),
+        reason=reason,
+        agent=claim.agent,
+        attempt=claim.attempt,
+    )
 
 
 def _settle(entry: LeaseEntry | None, result: AttemptResult | UnreadableResult) -> Verdict:

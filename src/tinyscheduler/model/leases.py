@@ -176,13 +176,15 @@ class Trace:
     """What an attempt's processes can be recognised by.
 
     ``is_lock_held`` spares a search: while the lock is held and the recorded wrapper
-    lives, nobody needs to know what else lives.
+    lives, nobody needs to know what else lives.  ``is_leased`` is False where no lease
+    can be read; then the search also tells whether a wrapper is among the processes.
     """
 
     task_id: str
     lease_id: str
     process: ProcessIdentity | None
     is_lock_held: bool
+    is_leased: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

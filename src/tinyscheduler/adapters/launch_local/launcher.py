@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from tinyscheduler.adapters.launch_local.processes import (
-    count_survivors,
+    find_survivors,
     judge_wrapper,
     kill_trees,
     read_process,
@@ -125,14 +125,21 @@ class LocalLauncher:
     def inspect(self, traces: Sequence[Trace]) -> Mapping[str, ProcessEvidence]:
         """Look at the recorded wrappers, and for the rest where the wrapper does not live."""
         lives = {trace.lease_id: self._judge(trace) for trace in traces}
-        deep = [
+        dead = WrapperLife.DEAD
+        searched = [
             trace
             for trace in traces
-            if not trace.is_lock_held or lives[trace.lease_id] is WrapperLife.DEAD
+            if not (trace.is_lock_held and trace.is_leased) or lives[trace.lease_id] is dead
         ]
-        survivors = count_survivors(deep, self._lock_inodes(deep)) if deep else {}
+        trees = find_survivors(searched, self._lock_inodes(searched)) if searched else {}
+        for trace in searched:
+            if not (trace.is_leased or trees[trace.lease_id].has_wrapper):
+                lives[trace.lease_id] = dead
         return {
-            lease_id: ProcessEvidence(wrapper=life, survivors=survivors.get(lease_id, 0))
+            lease_id: ProcessEvidence(
+                wrapper=life,
+                survivors=len(trees[lease_id].processes) if lease_id in trees else 0,
+            )
             for lease_id, life in lives.items()
         }
 

@@ -38,6 +38,18 @@ class Process:
     is_kernel_thread: bool
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tree:
+    """The living processes of one attempt.
+
+    ``has_wrapper`` says that one of them holds the task lock without carrying the
+    cookie, as only the wrapper does, or a command that cleared its environment.
+    """
+
+    processes: tuple[Process, ...]
+    has_wrapper: bool
+
+
 def read_process(pid: int) -> Process | None:
     """Read one process; None if it is gone or a zombie, which is as good as gone."""
     try:
@@ -75,9 +87,7 @@ def judge_wrapper(identity: ProcessIdentity | None, *, boot_id: str, pid_ns: int
     return WrapperLife.ALIVE
 
 
-def find_trees(
-    traces: Sequence[Trace], locks: Mapping[str, tuple[int, int]]
-) -> dict[str, list[Process]]:
+def find_trees(traces: Sequence[Trace], locks: Mapping[str, tuple[int, int]]) -> dict[str, Tree]:
     """Return the living processes of each attempt, wrappers included, in one pass over /proc.
 
     ``locks`` maps task ids to the (device, inode) of their lock files.  This process and
@@ -98,7 +108,7 @@ def find_trees(
     children: dict[int, list[int]] = {}
     for process in table.values():
         children.setdefault(process.parent, []).append(process.pid)
-    trees: dict[str, list[Process]] = {}
+    trees: dict[str, Tree] = {}
     for trace in traces:
         roots = {pid for pid, cookie in cookies.items() if cookie == trace.lease_id}
         roots |= {
@@ -108,7 +118,10 @@ def find_trees(
         }
         roots |= _by_session(trace, table, cookies)
         members = _with_descendants(roots, children, cookies, trace.lease_id)
-        trees[trace.lease_id] = [table[pid] for pid in sorted(members)]
+        trees[trace.lease_id] = Tree(
+            processes=tuple(table[pid] for pid in sorted(members)),
+            has_wrapper=any(cookies[pid] is None for pid in holders.get(trace.task_id, ())),
+        )
     return trees
 
 
@@ -137,9 +150,9 @@ def kill_trees(traces: Sequence[Trace], locks: Mapping[str, tuple[int, int]]) ->
     deadline_s = time.monotonic() + _MOST_ENDING_S
     quiet = dict.fromkeys((trace.lease_id for trace in traces), 0)
     while time.monotonic() < deadline_s:
-        for lease_id, processes in find_trees(traces, locks).items():
-            quiet[lease_id] = 0 if processes else quiet[lease_id] + 1
-            for process in processes:
+        for lease_id, tree in find_trees(traces, locks).items():
+            quiet[lease_id] = 0 if tree.processes else quiet[lease_id] + 1
+            for process in tree.processes:
                 signal_process(process, signal.SIGKILL)
         if all(count >= 2 for count in quiet.values()):  # noqa: PLR2004 - "twice"
             break
@@ -147,16 +160,18 @@ def kill_trees(traces: Sequence[Trace], locks: Mapping[str, tuple[int, int]]) ->
     return frozenset(lease_id for lease_id, count in quiet.items() if count >= 2)  # noqa: PLR2004
 
 
-def count_survivors(
+def find_survivors(
     traces: Sequence[Trace], locks: Mapping[str, tuple[int, int]]
-) -> dict[str, int]:
-    """Count the living processes of each attempt; zero only if two looks found none."""
-    counts = {lease_id: len(tree) for lease_id, tree in find_trees(traces, locks).items()}
-    if any(count == 0 for count in counts.values()):
-        time.sleep(_PAUSE_S)
-        for lease_id, tree in find_trees(traces, locks).items():
-            counts[lease_id] = max(counts[lease_id], len(tree))
-    return counts
+) -> dict[str, Tree]:
+    """Return the living processes of each attempt; none only if two looks found none."""
+    trees = find_trees(traces, locks)
+    if all(tree.processes for tree in trees.values()):
+        return trees
+    time.sleep(_PAUSE_S)
+    again = find_trees(traces, locks)
+    return {
+        lease_id: tree if tree.processes else again[lease_id] for lease_id, tree in trees.items()
+    }
 
 
 def _read_table() -> dict[int, Process]:

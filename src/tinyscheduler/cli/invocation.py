@@ -1,0 +1,69 @@
+"""What did the global options ask for, and which configuration follows from them?"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from tinyscheduler.cli.render import Color, Ink, Page, escape, page_of, tell
+from tinyscheduler.config.load import load_config
+from tinyscheduler.config.overrides import Overrides
+
+if TYPE_CHECKING:
+    from tinyscheduler.model.config import Config
+
+QUIET, NORMAL, VERBOSE = -1, 0, 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Invocation:
+    """The global options of one command."""
+
+    env_file: str | None = None
+    base_path: str | None = None
+    log_level: str | None = None
+    color: Color = Color.AUTO
+    verbosity: int = NORMAL
+
+    @property
+    def page(self) -> Page:
+        """What stdout can show."""
+        return page_of(sys.stdout, self.color)
+
+    @property
+    def overrides(self) -> Overrides:
+        """The global options as the strongest layer of the configuration."""
+        return Overrides(
+            env_file=self.env_file, base_path=self.base_path, log_level=self.log_level
+        )
+
+    def configure_reading(self, overrides: Overrides | None = None) -> Config:
+        """Return the configuration for a command that leaves every file as it is."""
+        return self._load(overrides, write_cache=False)
+
+    def configure_writing(self, overrides: Overrides | None = None) -> Config:
+        """Return the configuration for a command that may write to the state folder."""
+        return self._load(overrides, write_cache=True)
+
+    def _load(self, overrides: Overrides | None, *, write_cache: bool) -> Config:
+        config = load_config(overrides or self.overrides, write_cache=write_cache)
+        for warning in config.warnings:
+            self.warn(warning)
+        return config
+
+    def note(self, words: str) -> None:
+        """Tell people something beside the data, unless they asked for silence."""
+        if self.verbosity > QUIET:
+            tell(escape(words))
+
+    def warn(self, words: str) -> None:
+        """Tell people what they should look at, unless they asked for silence."""
+        if self.verbosity > QUIET:
+            label = page_of(sys.stderr, self.color).paint("warning:", Ink.YELLOW)
+            tell(f"{label} {escape(words)}")
+
+    def fail(self, words: str) -> None:
+        """Tell people about a failure that did not end the command."""
+        label = page_of(sys.stderr, self.color).paint("error:", Ink.RED)
+        tell(f"{label} {escape(words)}")

@@ -1,0 +1,197 @@
+"""The command line: which command, with which global options, and how do failures look?"""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from importlib import import_module
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from tinyscheduler import __version__
+from tinyscheduler.cli.invocation import NORMAL, QUIET, Invocation
+from tinyscheduler.cli.render import Color, Ink, emit, escape, page_of, tell
+from tinyscheduler.config.problems import did_you_mean
+from tinyscheduler.errors import (
+    EXIT_BUG,
+    EXIT_INTERRUPTED,
+    EXIT_USAGE,
+    TinySchedulerError,
+    UsageError,
+)
+
+EXIT_PIPE = 141  # what a shell reports of a program that SIGPIPE ended
+
+# Each command's module is loaded when it is wanted: one command should not pay for all.
+COMMANDS = {
+    "run": "tinyscheduler.cli.run:run",
+    "add": "tinyscheduler.cli.add:add",
+    "status": "tinyscheduler.cli.status:status",
+    "list": "tinyscheduler.cli.tasks:list_tasks",
+    "show": "tinyscheduler.cli.tasks:show",
+    "ps": "tinyscheduler.cli.status:ps",
+    "logs": "tinyscheduler.cli.logs:logs",
+    "wait": "tinyscheduler.cli.wait:wait",
+    "cancel": "tinyscheduler.cli.change:cancel",
+    "retry": "tinyscheduler.cli.change:retry",
+    "hold": "tinyscheduler.cli.change:hold",
+    "release": "tinyscheduler.cli.change:release",
+    "config": "tinyscheduler.cli.settings:show_settings",
+    "validate-config": "tinyscheduler.cli.settings:validate",
+    "demo": "tinyscheduler.cli.demo:demo",
+}
+_GLOBAL_OPTIONS = (
+    "--env-file",
+    "--base-path",
+    "--log-level",
+    "--color",
+    "--verbose",
+    "--quiet",
+    "--debug",
+)
+_HELP_OPTIONS = {"help_option_names": ["-h", "--help"]}
+
+
+class Commands(TyperGroup):
+    """The commands of the table, each built when it is asked for."""
+
+    def list_commands(self, ctx: typer.Context) -> list[str]:  # type: ignore[override]  # typer's own subclass of what it declares
+        """Return the names in the order of the table, which is that of the help."""
+        del ctx
+        return list(COMMANDS)
+
+    def get_command(self, ctx: typer.Context, cmd_name: str) -> Any:  # type: ignore[override]  # as above
+        """Build one command; UsageError for a name that is none."""
+        if cmd_name not in COMMANDS:
+            if ctx.resilient_parsing:
+                return None
+            raise UsageError(
+                f"there is no command {cmd_name!r}",
+                hint=_fix_for_command(cmd_name),
+            )
+        module, _, name = COMMANDS[cmd_name].partition(":")
+        function = getattr(import_module(module), name)
+        single = typer.Typer(add_completion=False, rich_markup_mode=None)
+        settings = {**_HELP_OPTIONS, **getattr(function, "context_settings", {})}
+        single.command(cmd_name, context_settings=settings)(function)
+        return typer.main.get_command(single)
+
+
+app = typer.Typer(
+    cls=Commands,
+    add_completion=False,
+    rich_markup_mode=None,
+    invoke_without_command=True,
+    context_settings=_HELP_OPTIONS,
+)
+
+
+@app.callback()
+def tinyscheduler(
+    context: typer.Context,
+    *,
+    env_file: Annotated[
+        str | None, typer.Option(metavar="FILE", help="Read settings from this file.")
+    ] = None,
+    base_path: Annotated[
+        str | None, typer.Option(metavar="FOLDER", help="Work on the state below this folder.")
+    ] = None,
+    log_level: Annotated[
+        str | None, typer.Option(metavar="LEVEL", help="DEBUG, INFO, WARNING or ERROR.")
+    ] = None,
+    color: Annotated[Color, typer.Option(help="When to colour.")] = Color.AUTO,
+    verbose: Annotated[int, typer.Option("--verbose", "-v", count=True, help="Say more.")] = 0,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but errors.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show where an error arose.")] = False,
+    version: Annotated[bool, typer.Option("--version", "-V", help="Show the version.")] = False,
+) -> int:
+    """Cron for AI agents and GPU jobs: queue tasks, and ticks run them, none twice at once."""
+    del debug  # looked at in `main`, which also sees errors from before this point
+    context.obj = Invocation(
+        env_file=env_file,
+        base_path=base_path,
+        log_level=log_level,
+        color=color,
+        verbosity=QUIET if quiet else NORMAL + verbose,
+    )
+    if version:
+        emit(f"tinyscheduler {__version__}")
+        raise typer.Exit
+    if context.invoked_subcommand is None:
+        from tinyscheduler.cli.status import show_overview
+
+        return show_overview(context.obj)
+    return 0
+
+
+def main(arguments: list[str]) -> int:
+    """Run one command line and return its exit code; no failure leaves a traceback."""
+    for stream in (sys.stdout, sys.stderr):
+        # What a locale cannot show is written out instead of failing.
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+    own = arguments[: arguments.index("--")] if "--" in arguments else arguments
+    is_debugging = "--debug" in own
+    try:
+        return int(app(arguments, prog_name="tinyscheduler", standalone_mode=False) or 0)
+    except TinySchedulerError as error:
+        _explain(error.what, error.hint, is_debugging=is_debugging)
+        return error.exit_code
+    except typer.TyperException as error:
+        _explain(*_words_of(error), is_debugging=is_debugging)
+        return EXIT_USAGE
+    except (KeyboardInterrupt, typer.Abort):
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:
+        _leave_pipe()
+        return EXIT_PIPE
+    except Exception as error:  # noqa: BLE001 - the outermost place: a bug, told in one line
+        what = f"internal error: {type(error).__name__}: {error}"
+        _explain(
+            what,
+            "this is a bug; the same command with `tinyscheduler --debug …` shows where",
+            is_debugging=is_debugging,
+        )
+        return EXIT_BUG
+
+
+def _explain(what: str, hint: str | None, *, is_debugging: bool) -> None:
+    if is_debugging:
+        tell(traceback.format_exc())
+    page = page_of(sys.stderr, Color.AUTO)
+    tell(f"{page.paint('error:', Ink.RED)} {escape(what)}")
+    if hint:
+        tell(f"{page.paint('hint:', Ink.DIM)} {escape(hint)}")
+
+
+def _words_of(error: typer.TyperException) -> tuple[str, str]:
+    """Say a fault of the command line as all others are said: what, and the fix."""
+    what = error.message.rstrip(".")
+    what = what[:1].lower() + what[1:]
+    context = getattr(error, "ctx", None)
+    command = context.command_path if context is not None else "tinyscheduler"
+    wrong_option = getattr(error, "option_name", None)
+    nearest = getattr(error, "possibilities", None)
+    if nearest:
+        return what, f"did you mean {' or '.join(sorted(nearest))}?"
+    if wrong_option in _GLOBAL_OPTIONS and context is not None and context.parent is not None:
+        name = context.command.name
+        return what, f"it goes before the command: `tinyscheduler {wrong_option} … {name} …`"
+    return what, f"`{command} --help` shows what there is"
+
+
+def _fix_for_command(name: str) -> str:
+    known = did_you_mean(name, COMMANDS)
+    if known.startswith("did"):
+        return known
+    return "`tinyscheduler --help` lists the commands; to queue a command of yours: add -- COMMAND"
+
+
+def _leave_pipe() -> None:
+    """Point stdout elsewhere, or the interpreter complains about the pipe at its end."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, sys.stdout.fileno())
+    os.close(null)

@@ -1,0 +1,222 @@
+"""How do results look: aligned columns, modest colours, safe characters, or one JSON document?"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import unicodedata
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import IO, Any
+
+from tinyscheduler.errors import TinySchedulerError
+from tinyscheduler.model.tasks import TaskState
+
+SCHEMA_VERSION = 1
+_GAP = "  "
+_NARROWEST = 8
+_MINUTE_S, _HOUR_S, _DAY_S = 60, 3600, 86_400
+
+
+class Color(StrEnum):
+    """When to colour."""
+
+    AUTO = "auto"
+    ALWAYS = "always"
+    NEVER = "never"
+
+
+class Ink(StrEnum):
+    """A terminal's colour, as its escape sequence; no more of them than mean something."""
+
+    PLAIN = ""
+    DIM = "\x1b[2m"
+    RED = "\x1b[31m"
+    GREEN = "\x1b[32m"
+    YELLOW = "\x1b[33m"
+    BLUE = "\x1b[34m"
+    BOLD = "\x1b[1m"
+
+
+_RESET = "\x1b[0m"
+INK_OF_STATE = {
+    TaskState.WAITING: Ink.PLAIN,
+    TaskState.HELD: Ink.DIM,
+    TaskState.WORKING: Ink.BLUE,
+    TaskState.STARTING: Ink.BLUE,
+    TaskState.RUNNING: Ink.BLUE,
+    TaskState.SETTLING: Ink.BLUE,
+    TaskState.DONE: Ink.GREEN,
+    TaskState.FAILED: Ink.RED,
+    TaskState.PARKED: Ink.YELLOW,
+    TaskState.CANCELLED: Ink.DIM,
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Page:
+    """Where text goes: whether it may be coloured, and how many columns fit (None: any)."""
+
+    is_colored: bool
+    width: int | None
+
+    def paint(self, text: str, ink: Ink) -> str:
+        """Return the text in a colour, where there are any."""
+        return f"{ink}{text}{_RESET}" if self.is_colored and ink and text else text
+
+
+def page_of(stream: IO[str], color: Color) -> Page:
+    """Return what a stream can show.  NO_COLOR is honoured (no-color.org) unless overruled."""
+    is_terminal = stream.isatty()
+    wanted = is_terminal and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+    width = None
+    if is_terminal:
+        try:
+            width = os.get_terminal_size(stream.fileno()).columns or 80
+        except OSError:
+            width = 80
+    return Page(is_colored=color is Color.ALWAYS or (color is Color.AUTO and wanted), width=width)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cell:
+    """One field of a table."""
+
+    text: str
+    ink: Ink = Ink.PLAIN
+
+
+def format_table(
+    head: Sequence[str], rows: Iterable[Sequence[str | Cell]], page: Page
+) -> list[str]:
+    """Return aligned lines; the last column gives way where the terminal is too narrow."""
+    cells = [[_cell(field) for field in row] for row in rows]
+    if head:
+        cells.insert(0, [Cell(text=title, ink=Ink.BOLD) for title in head])
+    widths = [max(measure(row[column].text) for row in cells) for column in range(len(cells[0]))]
+    if page.width is not None:
+        rest = page.width - sum(widths[:-1]) - len(_GAP) * (len(widths) - 1)
+        widths[-1] = min(widths[-1], max(rest, _NARROWEST))
+    lines = []
+    for row in cells:
+        fields = [
+            page.paint(cut(cell.text, width), cell.ink)
+            + " " * max(0, width - measure(cell.text)) * (number < len(row))
+            for number, (cell, width) in enumerate(zip(row, widths, strict=True), start=1)
+        ]
+        lines.append(_GAP.join(fields).rstrip())
+    return lines
+
+
+def _cell(field: str | Cell) -> Cell:
+    cell = field if isinstance(field, Cell) else Cell(text=field)
+    return Cell(text=escape(cell.text), ink=cell.ink)
+
+
+def measure(text: str) -> int:
+    """Return how many columns a text takes: wide characters two, combining ones none."""
+    if text.isascii():
+        return len(text)
+    return sum(
+        0 if unicodedata.combining(one) else 2 if unicodedata.east_asian_width(one) in "WF" else 1
+        for one in text
+    )
+
+
+def cut(text: str, width: int) -> str:
+    """Return as much of a text as fits, its end marked by an ellipsis if it is cut."""
+    if measure(text) <= width:
+        return text
+    kept = ""
+    for one in text:
+        if measure(kept + one) >= width:
+            break
+        kept += one
+    return kept + "…"
+
+
+def escape(text: str) -> str:
+    """Return a text that no terminal takes for anything but text.
+
+    Control characters, and those that hide or reorder others, are written as Python
+    would write them.
+
+    >>> escape("a\\x1b[2J\\n")
+    'a\\\\x1b[2J\\\\n'
+    """
+    if text.isprintable():
+        return text
+    return "".join(one if one.isprintable() else _written_out(one) for one in text)
+
+
+def _written_out(one: str) -> str:
+    # A no-break space and its like are "not printable", but harmless.
+    if unicodedata.category(one) == "Zs":
+        return " "
+    return one.encode("unicode_escape").decode("ascii")
+
+
+def format_span(seconds: float) -> str:
+    """Return a span of time in its two largest units.
+
+    >>> [format_span(s) for s in (0.4, 59, 61, 3700, 90_000)]
+    ['0s', '59s', '1m 1s', '1h 1m', '1d 1h']
+    """
+    whole = max(0, int(seconds))
+    if whole < _MINUTE_S:
+        return f"{whole}s"
+    for unit, name, below, below_name in (
+        (_DAY_S, "d", _HOUR_S, "h"),
+        (_HOUR_S, "h", _MINUTE_S, "m"),
+        (_MINUTE_S, "m", 1, "s"),
+    ):
+        if whole >= unit:
+            rest = whole % unit // below
+            return f"{whole // unit}{name}" + (f" {rest}{below_name}" if rest else "")
+    raise AssertionError(seconds)
+
+
+def format_when(moment: datetime | None, *, now: datetime) -> str:
+    """Return a moment as people say it: ``3s ago`` or ``in 2m``; ``-`` for none."""
+    if moment is None:
+        return "-"
+    seconds = (now - moment).total_seconds()
+    return f"{format_span(seconds)} ago" if seconds >= 0 else f"in {format_span(-seconds + 1)}"
+
+
+def count(number: int, noun: str) -> str:
+    """Return a number of things.
+
+    >>> count(1, "task"), count(2, "task")
+    ('1 task', '2 tasks')
+    """
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def emit(text: str) -> None:
+    """Write data to stdout, at once; a reader that went away ends the command quietly."""
+    try:
+        sys.stdout.write(text + "\n")
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise TinySchedulerError(f"cannot write the output: {error.strerror}") from error
+
+
+def emit_json(**fields: Any) -> None:
+    """Write one JSON document to stdout: on one line for programs, spread out for people."""
+    document = {"schema_version": SCHEMA_VERSION, **fields}
+    emit(json.dumps(document, indent=2 if sys.stdout.isatty() else None))
+
+
+def tell(text: str) -> None:
+    """Write a line for people to stderr; nothing that can be done if that fails."""
+    try:
+        sys.stderr.write(text + "\n")
+        sys.stderr.flush()
+    except OSError:
+        return

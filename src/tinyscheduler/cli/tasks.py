@@ -1,0 +1,303 @@
+"""``list`` and ``show``: which tasks are there, and all about one."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Annotated
+
+import typer
+
+from tinyscheduler.cli.invocation import Invocation
+from tinyscheduler.cli.render import (
+    INK_OF_STATE,
+    Cell,
+    Page,
+    count,
+    emit,
+    emit_json,
+    escape,
+    format_span,
+    format_table,
+    format_when,
+)
+from tinyscheduler.cli.standing import (
+    Standing,
+    brief_json,
+    check_task_ids,
+    find_standing,
+    find_standings,
+    full_json,
+    hide_secrets,
+    with_state,
+)
+from tinyscheduler.model.clock import format_time
+from tinyscheduler.model.history import AttemptRecord
+from tinyscheduler.model.tasks import TaskSpec, TaskState
+
+DEFAULT_LIMIT = 100
+_MOST_LISTED = 1_000_000
+_LINES_OF_PROMPT = 10
+
+
+def list_tasks(
+    context: typer.Context,
+    *,
+    state: Annotated[TaskState | None, typer.Option(help="Only tasks in this state.")] = None,
+    agent: Annotated[str | None, typer.Option(help="Only tasks of this agent.")] = None,
+    limit: Annotated[
+        int, typer.Option(min=1, max=_MOST_LISTED, help="At most so many, the newest.")
+    ] = DEFAULT_LIMIT,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+) -> int:
+    """List tasks, the newest last."""
+    invocation: Invocation = context.obj
+    from tinyscheduler.adapters.sqlite.database import Access
+    from tinyscheduler.app import open_queue
+
+    queue = open_queue(invocation.configure_reading(), Access.READ)
+    # One more than wanted tells whether there are more.
+    records = queue.tasks.tasks(state=state, agent=agent, limit=limit + 1)
+    standings = with_state(find_standings(queue, records), state)
+    shown = standings[-limit:]
+    if json:
+        emit_json(tasks=[brief_json(one) for one in shown])
+        return 0
+    if shown:
+        emit("\n".join(format_tasks(shown, page=invocation.page, now=queue.clock.now().wall)))
+    else:
+        kind = " ".join(filter(None, [state, agent and f"for agent {agent}"]))
+        invocation.note(f"no tasks {kind}".rstrip())
+    if len(standings) > limit:
+        invocation.note(f"only the newest {limit} are listed; --limit N lists more")
+    return 0
+
+
+def format_tasks(standings: list[Standing], *, page: Page, now: datetime) -> list[str]:
+    """Return a table with one line per task."""
+    rows = [
+        [
+            one.record.task_id,
+            Cell(text=one.state, ink=INK_OF_STATE[one.state]),
+            one.agent or "-",
+            str(one.record.attempt),
+            format_when(moment_of(one), now=now),
+            one.record.summary,
+        ]
+        for one in standings
+    ]
+    return format_table(["ID", "STATE", "AGENT", "ATTEMPT", "SINCE", "TASK"], rows, page)
+
+
+def moment_of(standing: Standing) -> datetime:
+    """Return since when the task has been as it is."""
+    if standing.lease is not None:
+        return standing.lease.started_at
+    return standing.record.ended_at or standing.record.created_at
+
+
+def show(
+    context: typer.Context,
+    task_id: Annotated[str, typer.Argument(metavar="ID", help="The task.")],
+    *,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+) -> int:
+    """Show all about one task: what was asked for, where it stands, and its attempts."""
+    invocation: Invocation = context.obj
+    from tinyscheduler.adapters.sqlite.database import Access
+    from tinyscheduler.app import open_queue
+
+    (task_id,) = check_task_ids([task_id])
+    queue = open_queue(invocation.configure_reading(), Access.READ)
+    standing = find_standing(queue, task_id)
+    spec = queue.tasks.describe(task_id)
+    attempts = queue.ledger.attempts(task_id)
+    if json:
+        emit_json(**full_json(standing, spec, attempts))
+        return 0
+    report = _TaskReport(
+        standing=standing,
+        spec=spec,
+        attempts=tuple(attempts),
+        page=invocation.page,
+        now=queue.clock.now().wall,
+    )
+    emit("\n".join(report.lines()))
+    return 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _TaskReport:
+    standing: Standing
+    spec: TaskSpec
+    attempts: tuple[AttemptRecord, ...]
+    page: Page
+    now: datetime
+
+    def lines(self) -> list[str]:
+        """Return one line per fact that there is, then the attempts, then the prompt."""
+        facts = [*self._standing_facts(), *self._asked_facts()]
+        known = [(name, text) for name, text in facts if text]
+        width = max(len(name) for name, _ in known) + 2
+        lines = [
+            f"{name + ':':<{width}}{self._value(name, text)}".rstrip() for name, text in known
+        ]
+        rows = self._attempt_rows()
+        if rows:
+            head = ["ATTEMPT", "AGENT", "STARTED", "TOOK", "OUTCOME"]
+            lines += ["", *format_table(head, rows, self.page)]
+        return [*lines, *self._prompt_lines()]
+
+    def _value(self, name: str, text: str) -> str:
+        if name == "state":
+            return self.page.paint(text, INK_OF_STATE[self.standing.state])
+        return escape(text)
+
+    def _standing_facts(self) -> list[tuple[str, str]]:
+        record = self.standing.record
+        state: str = self.standing.state
+        if record.failure_reason is not None and record.failure_reason != state:
+            state += f" ({record.failure_reason})"
+        if record.cancel_requested:
+            state += ", cancellation requested"
+        return [
+            ("task", record.task_id),
+            ("title", self.spec.title or ""),
+            ("state", state),
+            ("blocked by", " ".join(record.blocked_by)),
+            ("blocks", count(record.blocks, "task") if record.blocks else ""),
+            ("backing off", self._when(record.backing_off_until)),
+            ("agent", self.standing.agent or ""),
+            ("queue", record.queue or ""),
+            ("command", shlex.join(self.spec.command)),
+            ("added", self._when(record.created_at)),
+            ("ended", self._when(record.ended_at)),
+            ("attempt", self._attempt_words()),
+        ]
+
+    def _attempt_words(self) -> str:
+        record = self.standing.record
+        if self.standing.state.is_final:
+            return ""
+        words = str(record.attempt)
+        if record.failures:
+            words += f", {count(record.failures, 'failure')} before"
+        return words
+
+    def _asked_facts(self) -> list[tuple[str, str]]:
+        spec = self.spec
+        numbers = {
+            "priority": spec.priority or None,
+            "gpus": spec.gpus or None,
+            "seed": spec.seed,
+            "max turns": spec.max_turns,
+            "max attempts": spec.max_attempts,
+        }
+        pairs = {
+            "label": dict(spec.labels),
+            "env": hide_secrets(spec),
+        }
+        return [
+            ("recipe", spec.recipe or ""),
+            ("class", "" if spec.priority_class == "batch" else spec.priority_class),
+            *((name, "" if number is None else str(number)) for name, number in numbers.items()),
+            ("vram", _size(spec.vram_bytes)),
+            ("memory", _size(spec.memory_bytes)),
+            ("model", spec.model or ""),
+            ("tenant", spec.tenant or ""),
+            ("project", spec.project or ""),
+            ("max runtime", "" if spec.max_runtime_s is None else format_span(spec.max_runtime_s)),
+            ("after", " ".join(spec.after)),
+            ("not before", self._when(spec.not_before)),
+            *(
+                (name, f"{key}={value}")
+                for name, values in pairs.items()
+                for key, value in values.items()
+            ),
+            ("cwd", spec.cwd or ""),
+        ]
+
+    def _when(self, moment: datetime | None) -> str:
+        if moment is None:
+            return ""
+        return f"{format_when(moment, now=self.now)} ({format_time(moment)})"
+
+    def _attempt_rows(self) -> list[list[str]]:
+        rows = [
+            [
+                str(one.attempt),
+                one.agent,
+                format_when(one.started_at, now=self.now),
+                _took(one.started_at, one.ended_at),
+                describe_outcome(one),
+            ]
+            for one in self.attempts
+        ]
+        record, lease = self.standing.record, self.standing.lease
+        if record.lease_id is not None and record.lease_id not in {
+            one.lease_id for one in self.attempts
+        }:
+            started_at = lease.started_at if lease else None
+            rows.append(
+                [
+                    str(record.attempt),
+                    self.standing.agent or "",
+                    format_when(started_at, now=self.now),
+                    _took(started_at, self.now),
+                    self.standing.state,
+                ]
+            )
+        return rows
+
+    def _prompt_lines(self) -> list[str]:
+        if self.spec.prompt is None:
+            return []
+        lines = self.spec.prompt.splitlines() or [""]
+        shown = [f"  {escape(line)}" for line in lines[:_LINES_OF_PROMPT]]
+        if len(lines) > _LINES_OF_PROMPT:
+            shown.append(f"  … {len(lines) - _LINES_OF_PROMPT} more lines; --json has them all")
+        return ["", "prompt:", *shown]
+
+
+def describe_outcome(attempt: AttemptRecord) -> str:
+    """Say in words how an attempt ended.
+
+    >>> from datetime import UTC
+    >>> from tinyscheduler.model.tasks import FailureReason, Outcome
+    >>> describe_outcome(
+    ...     AttemptRecord(
+    ...         lease_id="",
+    ...         task_id="7",
+    ...         source="local",
+    ...         agent="shell",
+    ...         attempt=1,
+    ...         started_at=None,
+    ...         ended_at=datetime(2026, 1, 1, tzinfo=UTC),
+    ...         outcome=Outcome.FAILED,
+    ...         failure_reason=FailureReason.COMMAND_FAILED,
+    ...         exit_code=3,
+    ...     )
+    ... )
+    'failed (command_failed, exit code 3)'
+    """
+    details: list[str] = []
+    if attempt.failure_reason is not None and attempt.failure_reason != attempt.outcome:
+        details.append(attempt.failure_reason)
+    if attempt.reclaim_reason is not None and attempt.reclaim_reason not in details:
+        details.append(attempt.reclaim_reason)
+    if attempt.exit_code:
+        details.append(f"exit code {attempt.exit_code}")
+    if attempt.signal:
+        details.append(f"signal {attempt.signal}")
+    return f"{attempt.outcome} ({', '.join(details)})" if details else attempt.outcome
+
+
+def _took(started_at: datetime | None, ended_at: datetime) -> str:
+    return "-" if started_at is None else format_span((ended_at - started_at).total_seconds())
+
+
+def _size(size_bytes: int | None) -> str:
+    from tinyscheduler.config.units import format_size
+
+    return "" if size_bytes is None else format_size(size_bytes)

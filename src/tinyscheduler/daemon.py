@@ -1,0 +1,134 @@
+"""Repeats the tick: woken by the clock, by the ``kick`` file and by the end of wrappers.
+
+It is the same tick that cron runs, and holds the tick lock no longer than that one; a
+cron line beside it is harmless.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import fcntl
+import os
+import select
+import signal
+from typing import TYPE_CHECKING
+
+from tinyscheduler.errors import BusyError, StoreError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_IN_CREATE, _IN_MOVED_TO = 0x100, 0x80
+_MOST_EVENT_BYTES = 1 << 16
+
+
+class DaemonLock:
+    """Held for the daemon's life: wrappers that see it leave the ticking to the daemon."""
+
+    def __init__(self, path: str) -> None:
+        """Take the lock; BusyError if another daemon serves this base path."""
+        try:
+            self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise StoreError(
+                f"cannot open {path}: {error.strerror}", hint="make the state folder writable"
+            ) from error
+        try:
+            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            holder = os.pread(self._fd, 100, 0).decode("ascii", "replace").strip()
+            os.close(self._fd)
+            raise BusyError(
+                f"another daemon serves this base path ({holder})", hint="stop that one first"
+            ) from error
+        text = f"pid {os.getpid()}\n".encode()
+        os.pwrite(self._fd, text, 0)
+        os.ftruncate(self._fd, len(text))
+
+    def close(self) -> None:
+        """Let go; wrappers that end from now on tick for themselves."""
+        os.close(self._fd)
+
+
+class Waker:
+    """Sleeps until there is a reason to tick."""
+
+    def __init__(self, kick_path: str, *, on_stop: Callable[[], None]) -> None:
+        """Watch for the kick file and for signals; children that end count as a reason.
+
+        ``on_stop`` is called in the signal handler, to end a sleep of the tick at hand.
+        """
+        self._kick_path = kick_path
+        self._on_stop = on_stop
+        self.stopped: int | None = None
+        read_fd, write_fd = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._wakeup_fd = read_fd
+        signal.set_wakeup_fd(write_fd, warn_on_full_buffer=False)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._stop)
+        signal.signal(signal.SIGCHLD, lambda _number, _frame: None)
+        self._inotify_fd = _watch_folder(os.path.dirname(kick_path))
+
+    def wait(self, seconds: float) -> None:
+        """Return after that time, on a kick, when a wrapper ends, or when asked to stop."""
+        reap()
+        if self.stopped is None and not os.path.lexists(self._kick_path):
+            watched = [fd for fd in (self._wakeup_fd, self._inotify_fd) if fd is not None]
+            select.select(watched, [], [], seconds)
+        for fd in (self._wakeup_fd, self._inotify_fd):
+            if fd is not None:
+                _drain(fd)
+        reap()
+
+    def is_stopped(self) -> bool:
+        """Whether SIGTERM or SIGINT has arrived."""
+        return self.stopped is not None
+
+    def _stop(self, number: int, _frame: object) -> None:
+        self.stopped = number
+        self._on_stop()
+
+
+def repeat(
+    do_tick: Callable[[], None],
+    waker: Waker,
+    *,
+    interval_s: Callable[[], float],
+) -> None:
+    """Tick until asked to stop.  The tick under way is finished; attempts run on."""
+    while not waker.is_stopped():
+        do_tick()
+        if not waker.is_stopped():
+            waker.wait(interval_s())
+
+
+def reap() -> None:
+    """Collect wrappers that have ended; each is a child of whichever process ticked."""
+    try:
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass
+    except ChildProcessError:
+        return
+
+
+def _watch_folder(path: str) -> int | None:
+    """Return an inotify(7) descriptor for new names in the folder; None if there is none left.
+
+    Without it the daemon still ticks by the clock, by signals and by the end of wrappers.
+    """
+    libc = ctypes.CDLL(None, use_errno=True)
+    fd = libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC)
+    if fd < 0:
+        return None
+    if libc.inotify_add_watch(fd, os.fsencode(path), _IN_CREATE | _IN_MOVED_TO) < 0:
+        os.close(fd)
+        return None
+    return int(fd)
+
+
+def _drain(fd: int) -> None:
+    try:
+        while os.read(fd, _MOST_EVENT_BYTES):
+            pass
+    except BlockingIOError:
+        return

@@ -1,0 +1,610 @@
+"""How the file is made, opened, read without a trace, and refused."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sqlite3
+import stat
+from contextlib import closing
+from typing import TYPE_CHECKING
+
+import pytest
+from tests.contract.builders import START
+from tests.queue.builders import (
+    A_SPEC,
+    AGAIN,
+    LIMIT_S,
+    Opened,
+    OpenToAll,
+    assert_sound,
+    contents,
+    open_queue,
+    run_program,
+    start_program,
+)
+
+from tinyscheduler.adapters.sqlite.database import Access, Database
+from tinyscheduler.adapters.sqlite.schema import MIGRATIONS
+from tinyscheduler.errors import (
+    BusyError,
+    NotFoundError,
+    SourceError,
+    StoreError,
+    TinySchedulerError,
+)
+from tinyscheduler.model.history import AttemptRecord
+from tinyscheduler.model.snapshot import SourceView
+from tinyscheduler.model.tasks import Outcome, TaskSpec
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+OTHER_MIGRATIONS = (*MIGRATIONS, ("ALTER TABLE tasks ADD COLUMN colour TEXT",))
+
+USES: dict[str, Callable[[Opened], object]] = {
+    "look": lambda opened: opened.queue.look(window=5),
+    "describe": lambda opened: opened.queue.describe("1"),
+    "task": lambda opened: opened.queue.task("1"),
+    "tasks": lambda opened: opened.queue.tasks(),
+    "counts": lambda opened: opened.queue.counts(),
+    "states": lambda opened: opened.queue.states(["1"]),
+    "attempts": lambda opened: opened.ledger.attempts("1"),
+}
+CHANGES: dict[str, Callable[[Opened], object]] = {
+    "claim": lambda opened: opened.queue.claim("1", lease_id="l", agent="a", attempt=1),
+    "settle": lambda opened: opened.queue.settle("1", lease_id="l", ending=AGAIN),
+    "add": lambda opened: opened.add(A_SPEC),
+    "request_cancel": lambda opened: opened.queue.request_cancel("1"),
+    "retry": lambda opened: opened.queue.retry("1"),
+    "hold": lambda opened: opened.queue.hold("1"),
+    "record": lambda opened: opened.ledger.record(an_attempt()),
+}
+PORT = {"look", "describe", "claim", "settle"}
+
+
+def an_attempt() -> AttemptRecord:
+    return AttemptRecord(
+        lease_id="l",
+        task_id="1",
+        source="local",
+        agent="a",
+        attempt=1,
+        started_at=None,
+        ended_at=START,
+        outcome=Outcome.SUCCEEDED,
+        failure_reason=None,
+    )
+
+
+def fill(path: Path, *specs: TaskSpec) -> None:
+    opened = open_queue(path)
+    opened.add(*(specs or (A_SPEC,)))
+    opened.database.close()
+
+
+def assert_refused(opened: Opened, use: str, *, kind: type[TinySchedulerError]) -> str:
+    """Use the queue; it must say what is wrong with which file, as the right error."""
+    expected = SourceError if use in PORT else kind
+    with pytest.raises(TinySchedulerError) as refused:
+        (USES | CHANGES)[use](opened)
+    assert type(refused.value) is expected
+    assert opened.database.path in refused.value.what
+    assert isinstance(refused.value.__cause__, sqlite3.Error | TinySchedulerError | None)
+    opened.database.close()
+    return refused.value.what
+
+
+# Making it
+
+
+@pytest.mark.parametrize("umask", [0o000, 0o022, 0o777])
+def test_only_its_owner_may_read_the_queue_whatever_the_umask(path, umask):
+    path.parent.mkdir()
+    before = os.umask(umask)
+    try:
+        opened = open_queue(path)
+        opened.add(A_SPEC)
+        modes = {
+            name.name: stat.S_IMODE(name.stat().st_mode) for name in sorted(path.parent.iterdir())
+        }
+        opened.database.close()
+    finally:
+        os.umask(before)
+
+    assert modes == {path.name + suffix: 0o600 for suffix in ("", "-shm", "-wal")}
+
+
+def test_a_missing_state_folder_is_made_for_its_owner_alone(path):
+    fill(path)
+
+    assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
+    assert [name.name for name in path.parent.iterdir()] == [path.name]
+
+
+def test_a_folder_and_a_name_full_of_uri_characters_work(tmp_path):
+    path = tmp_path / "a?mode=ro&b#c%41 ü" / "x%3f.db"
+
+    fill(path)
+
+    assert [name.name for name in path.parent.iterdir()] == [path.name]
+    assert open_queue(path, Access.READ).queue.look(window=1).waiting_total == 1
+
+
+def test_many_processes_that_create_it_at_once_all_find_one_queue(path):
+    program = """
+import sys
+from tests.queue.builders import A_SPEC, open_queue
+opened = open_queue(sys.argv[1])
+print("ready", flush=True)
+sys.stdin.readline()
+print(opened.add(A_SPEC)[0])
+"""
+    for round_number in range(5):
+        one = path.parent / str(round_number) / path.name
+        processes = [start_program(program, one) for _ in range(6)]
+        for process in processes:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "ready\n"
+        outputs = [process.communicate("go\n", timeout=LIMIT_S) for process in processes]
+
+        assert sorted(out.strip() for out, _ in outputs) == list("123456"), outputs
+        assert [name.name for name in one.parent.iterdir()] == [one.name]
+        assert_sound(one)
+
+
+@pytest.mark.parametrize("moment", ["before", "after"])
+def test_a_process_killed_while_creating_leaves_nothing_that_matters(path, moment):
+    program = "import sys; from tests.queue.test_database import fill; fill(sys.argv[1])"
+
+    killed = run_program(program, path, TINYSCHEDULER_CRASH_AT=f"database.create:{moment}")
+
+    assert killed.returncode == -9
+    assert path.exists() == (moment == "after")
+    fill(path)
+    assert [name.name for name in path.parent.iterdir()] == [path.name]
+    assert path.stat().st_nlink == 1
+    assert_sound(path)
+
+
+def test_a_queue_replaced_under_a_running_process_is_opened_anew(path, opened):
+    opened.add(A_SPEC, A_SPEC)
+    other = path.parent.parent / "other" / path.name
+    fill(other)
+    for suffix in ("-wal", "-shm"):
+        path.with_name(path.name + suffix).unlink()
+
+    os.replace(other, path)
+
+    assert opened.queue.look(window=5).waiting_total == 1
+    assert opened.add(A_SPEC) == ["2"]
+
+
+def test_a_queue_removed_under_a_running_process_is_made_anew(path, opened):
+    opened.add(A_SPEC, A_SPEC)
+
+    shutil.rmtree(path.parent)
+
+    assert opened.add(A_SPEC) == ["1"]
+    assert open_queue(path, Access.READ).queue.look(window=5).waiting_total == 1
+
+
+# Looking without a trace
+
+
+@pytest.mark.parametrize("use", sorted(USES))
+def test_a_missing_queue_reads_as_an_empty_one_and_stays_missing(path, use):
+    opened = open_queue(path, Access.READ)
+
+    try:
+        answer = USES[use](opened)
+    except (NotFoundError, StoreError):
+        assert use in {"task", "describe"}
+    else:
+        empty = {"look": SourceView(name="local"), "tasks": [], "states": {}, "attempts": []}
+        assert answer == empty.get(use, dict.fromkeys(opened.queue.counts(), 0))
+    assert not path.parent.exists()
+
+
+@pytest.mark.parametrize("use", sorted(USES))
+def test_looking_leaves_no_trace_beside_a_queue_at_rest(path, use):
+    fill(path)
+    before = contents(path.parent)
+
+    USES[use](open_queue(path, Access.READ))
+
+    assert contents(path.parent) == before
+    assert [name.name for name in path.parent.iterdir()] == [path.name]
+
+
+@pytest.mark.parametrize("use", sorted(USES))
+def test_looking_sees_what_a_killed_process_committed_and_changes_no_byte_of_it(path, use):
+    program = "import sys; from tests.queue.test_database import fill; fill(sys.argv[1])"
+    fill(path)
+    run_program(program, path, TINYSCHEDULER_CRASH_AT="queue.add:after")
+    before = contents(path.parent)
+    assert f"{path.name}-wal" in before
+    opened = open_queue(path, Access.READ)
+
+    USES[use](opened)
+
+    assert opened.queue.look(window=5).waiting_total == 2
+    assert contents(path.parent) == before
+
+
+@pytest.mark.parametrize("use", sorted(USES))
+def test_looking_beside_a_working_process_sees_its_last_commit_and_changes_nothing(
+    path, opened, use
+):
+    opened.add(A_SPEC)
+    before = contents(path.parent)
+    reader = open_queue(path, Access.READ)
+
+    USES[use](reader)
+
+    assert contents(path.parent) == before
+    assert reader.queue.look(window=5) == opened.queue.look(window=5)
+
+
+def test_a_log_without_its_shared_memory_is_read_all_the_same(path, opened):
+    opened.add(A_SPEC)
+    copy = path.parent.parent / "copy" / path.name
+    copy.parent.mkdir()
+    for suffix in ("", "-wal"):
+        shutil.copy(f"{path}{suffix}", f"{copy}{suffix}")
+    before = contents(copy.parent)
+
+    assert open_queue(copy, Access.READ).queue.look(window=5).waiting_total == 1
+
+    assert contents(copy.parent) == before
+
+
+def test_what_changes_while_it_is_read_as_unchanging_is_read_again(path):
+    fill(path)
+    reader = Database(str(path), Access.READ)
+    seen = []
+
+    def question(connection: sqlite3.Connection) -> int:
+        (number,) = connection.execute("SELECT count(*) FROM tasks").fetchone()
+        if not seen:
+            fill(path)
+        seen.append(number)
+        return int(number)
+
+    assert reader.read(question) == 2
+    assert seen == [1, 2]
+
+
+def test_an_error_met_while_the_file_changes_is_not_believed(path):
+    fill(path)
+    reader = Database(str(path), Access.READ)
+    seen = []
+
+    def question(connection: sqlite3.Connection) -> int:
+        if not seen:
+            seen.append("fault")
+            fill(path)
+            raise sqlite3.DatabaseError("malformed")
+        (number,) = connection.execute("SELECT count(*) FROM tasks").fetchone()
+        return int(number)
+
+    assert reader.read(question) == 2
+
+
+def test_a_database_that_never_rests_is_read_as_a_changing_one(path):
+    fill(path)
+    reader = Database(str(path), Access.READ)
+    seen = []
+
+    def question(connection: sqlite3.Connection) -> int:
+        (number,) = connection.execute("SELECT count(*) FROM tasks").fetchone()
+        seen.append(number)
+        fill(path)
+        return int(number)
+
+    assert reader.read(question) == len(seen)
+    assert len(seen) < 10
+
+
+@pytest.mark.parametrize("change", sorted(CHANGES))
+def test_a_queue_opened_for_looking_is_never_changed(path, change):
+    fill(path)
+
+    with pytest.raises(AssertionError):
+        CHANGES[change](open_queue(path, Access.READ))
+
+
+def test_looking_needs_no_right_to_write(path):
+    program = """
+import os, sys
+from tests.queue.builders import Access, open_queue
+reader = open_queue(sys.argv[1], Access.READ)
+reader.queue.look(window=1)
+if os.geteuid() == 0:
+    os.chown(sys.argv[1], 65534, 65534)
+    os.setgid(65534)
+    os.setuid(65534)
+print(reader.queue.look(window=1).waiting_total)
+"""
+    fill(path)
+    with OpenToAll(path.parent, mode=0o555):
+        done = run_program(program, path)
+
+    assert (done.stdout, done.stderr) == ("1\n", "")
+
+
+# Refusing
+
+
+@pytest.mark.parametrize("access", list(Access))
+@pytest.mark.parametrize("use", sorted(USES))
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"not a database, but long enough to be taken for one" * 50, b"SQLite format 3\0"],
+)
+def test_a_file_that_is_no_database_is_refused_and_left_alone(path, access, use, content):
+    path.parent.mkdir()
+    path.write_bytes(content)
+    before = contents(path.parent)
+
+    assert_refused(open_queue(path, access), use, kind=StoreError)
+
+    assert contents(path.parent) == before
+
+
+@pytest.mark.parametrize("use", sorted(USES | CHANGES))
+def test_a_truncated_queue_is_refused_and_left_alone(path, use):
+    fill(path, *[A_SPEC] * 300)
+    os.truncate(path, path.stat().st_size // 3)
+    before = contents(path.parent)
+
+    words = assert_refused(open_queue(path), use, kind=StoreError)
+
+    assert "damaged" in words
+    assert contents(path.parent) == before
+
+
+@pytest.mark.parametrize("access", list(Access))
+def test_damage_in_the_middle_is_refused_and_left_alone(path, access):
+    fill(path, *[A_SPEC] * 300)
+    with path.open("r+b") as file:
+        file.seek(4096)
+        file.write(b"\xff" * (path.stat().st_size - 4096))
+    before = contents(path.parent)
+
+    words = assert_refused(open_queue(path, access), "look", kind=StoreError)
+
+    assert "damaged" in words
+    assert contents(path.parent) == before
+
+
+@pytest.mark.parametrize("access", list(Access))
+@pytest.mark.parametrize("use", sorted(USES))
+def test_the_database_of_another_program_is_refused_and_left_alone(path, access, use):
+    path.parent.mkdir()
+    with closing(sqlite3.connect(path)) as other:
+        other.execute("CREATE TABLE tasks (id INTEGER, state TEXT)")
+    before = contents(path.parent)
+
+    words = assert_refused(open_queue(path, access), use, kind=StoreError)
+
+    assert "not a database of TinyScheduler" in words
+    assert contents(path.parent) == before
+
+
+@pytest.mark.parametrize("access", list(Access))
+@pytest.mark.parametrize("use", sorted(USES))
+def test_a_newer_version_is_refused_and_left_alone(path, access, use):
+    fill(path)
+    with closing(sqlite3.connect(path)) as newer:
+        newer.execute("PRAGMA user_version = 99")
+    before = contents(path.parent)
+
+    words = assert_refused(open_queue(path, access), use, kind=StoreError)
+
+    assert "newer TinyScheduler" in words
+    assert contents(path.parent) == before
+
+
+@pytest.mark.parametrize("use", sorted(CHANGES))
+def test_a_locked_queue_is_busy_and_nothing_waits_for_ever(path, opened, use):
+    opened.add(A_SPEC)
+    late = open_queue(path, busy_timeout_s=0.05)
+    late.queue.look(window=1)
+
+    with opened.database.writing():
+        kind = StoreError if use == "record" else BusyError
+        words = assert_refused(late, use, kind=kind)
+
+    assert "is busy" in words
+
+
+@pytest.mark.parametrize("access", list(Access))
+@pytest.mark.parametrize("use", sorted(USES))
+def test_a_queue_locked_for_readers_too_is_busy(path, opened, access, use):
+    opened.add(A_SPEC)
+    opened.database.close()
+    late = open_queue(path, access, busy_timeout_s=0.05)
+
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("PRAGMA locking_mode = EXCLUSIVE")
+        other.execute("BEGIN EXCLUSIVE")
+        words = assert_refused(late, use, kind=BusyError)
+
+    assert "is busy" in words
+
+
+@pytest.mark.parametrize("use", sorted(USES))
+def test_looking_goes_on_while_somebody_writes(path, opened, use):
+    opened.add(A_SPEC)
+    late = open_queue(path, busy_timeout_s=0)
+
+    with opened.database.writing() as connection:
+        connection.execute("UPDATE tasks SET priority = 7")
+        USES[use](late)
+        assert late.queue.task("1").priority == 0
+    late.database.close()
+
+
+@pytest.mark.parametrize("use", ["add", "claim", "record", "look"])
+def test_a_folder_that_may_not_be_written_is_named(path, use):
+    program = """
+import os, sys
+from tests.queue.test_database import CHANGES, USES, open_queue
+from tinyscheduler.errors import TinySchedulerError
+opened = open_queue(sys.argv[1])
+opened.queue.look(window=1)
+opened.database.close()
+os.chmod(os.path.dirname(sys.argv[1]), 0o555)
+if os.geteuid() == 0:
+    os.chown(sys.argv[1], 65534, 65534)
+    os.setgid(65534)
+    os.setuid(65534)
+try:
+    (USES | CHANGES)[sys.argv[2]](opened)
+except TinySchedulerError as error:
+    print(type(error).__name__, error.what, error.hint, sep="\\n")
+"""
+    fill(path)
+    with OpenToAll(path.parent, mode=0o755):
+        done = run_program(program, path, use)
+
+    kind, what, hint = done.stdout.splitlines()
+    assert done.stderr == ""
+    assert kind == ("SourceError" if use in PORT else "StoreError")
+    assert str(path) in what
+    assert f"check that user {os.geteuid() or 65534} may write" in hint
+
+
+@pytest.mark.parametrize("use", ["add", "look", "attempts"])
+def test_a_folder_in_which_nothing_can_be_made_is_named(path, use):
+    path.parent.write_text("a file where the state folder should be")
+
+    assert_refused(open_queue(path), use, kind=StoreError)
+
+
+@pytest.mark.parametrize("use", ["add", "claim", "settle", "record"])
+def test_on_a_full_disk_nothing_changes_and_the_file_stays_whole(path, use):
+    program = """
+import resource, signal, sys
+from tests.queue.builders import PARKED, open_queue
+from tests.queue.test_database import CHANGES
+from tinyscheduler.errors import TinySchedulerError
+from tinyscheduler.model.tasks import TaskSpec
+opened = open_queue(sys.argv[1])
+opened.queue.look(window=1)
+if sys.argv[2] == "settle":
+    assert opened.queue.claim("1", lease_id="l", agent="a", attempt=1)
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[3]), -1))
+try:
+    CHANGES[sys.argv[2]](opened)
+except TinySchedulerError as error:
+    print(type(error).__name__, error.what, sep="\\n")
+resource.setrlimit(resource.RLIMIT_FSIZE, (-1, -1))
+print(CHANGES[sys.argv[2]](opened))
+"""
+    fill(path)
+
+    done = run_program(program, path, use, 100)
+
+    kind, what, then = done.stdout.splitlines()
+    assert done.stderr == ""
+    assert kind == ("SourceError" if use in PORT else "StoreError")
+    assert str(path) in what
+    assert then == {"add": "['2']", "record": "None"}.get(use, "True")
+    assert_sound(path)
+
+
+@pytest.mark.parametrize("use", ["look", "add"])
+def test_a_queue_that_does_not_fit_on_the_disk_is_not_made(path, use):
+    program = """
+import resource, signal, sys
+from tests.queue.builders import open_queue
+from tests.queue.test_database import CHANGES, USES
+from tinyscheduler.errors import TinySchedulerError
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (20000, 20000))
+try:
+    (USES | CHANGES)[sys.argv[2]](open_queue(sys.argv[1]))
+except TinySchedulerError as error:
+    print(type(error).__name__, error.what, sep="\\n")
+"""
+
+    done = run_program(program, path, use)
+
+    kind, what = done.stdout.splitlines()
+    assert kind == ("SourceError" if use in PORT else "StoreError")
+    assert str(path) in what
+    assert list(path.parent.iterdir()) == []
+
+
+# Versions
+
+
+def test_an_older_version_is_converted_and_a_copy_of_it_kept(path):
+    fill(path)
+    old = path.read_bytes()
+    database = Database(str(path), migrations=OTHER_MIGRATIONS)
+
+    def question(connection: sqlite3.Connection) -> list[str]:
+        return [row["colour"] for row in connection.execute("SELECT colour FROM tasks")]
+
+    assert database.read(question) == [None]
+    database.close()
+
+    copy = path.with_name(path.name + ".v1")
+    assert stat.S_IMODE(copy.stat().st_mode) == 0o600
+    assert sorted(name.name for name in path.parent.iterdir()) == [path.name, copy.name]
+    assert Database(str(copy), Access.READ).read(lambda c: list(c.execute(TASK_IDS))) != []
+    assert old != path.read_bytes()
+    assert_sound(path)
+
+
+def test_looking_does_not_convert_an_older_version(path):
+    fill(path)
+    before = contents(path.parent)
+    database = Database(str(path), Access.READ, migrations=OTHER_MIGRATIONS)
+
+    with pytest.raises(StoreError, match="older TinyScheduler"):
+        database.read(lambda connection: connection.execute("SELECT 1").fetchone())
+
+    assert contents(path.parent) == before
+
+
+def test_a_conversion_that_fails_changes_nothing_and_can_be_tried_again(path):
+    fill(path)
+    broken = (*MIGRATIONS, ("ALTER TABLE tasks ADD COLUMN colour TEXT", "ALTER TABLE nothing"))
+    before = Database(str(path), Access.READ).read(lambda c: list(map(tuple, c.execute(SCHEMA))))
+
+    with pytest.raises(StoreError):
+        Database(str(path), migrations=broken).read(lambda connection: connection.execute(TASK_IDS))
+
+    after = Database(str(path), Access.READ).read(lambda c: list(map(tuple, c.execute(SCHEMA))))
+    assert after == before
+    database = Database(str(path), migrations=OTHER_MIGRATIONS)
+    assert database.read(lambda connection: len(list(connection.execute(TASK_IDS)))) == 1
+    database.close()
+
+
+@pytest.mark.parametrize("moment", ["before", "after"])
+def test_a_process_killed_while_converting_leaves_one_version_or_the_other(path, moment):
+    program = """
+import sys
+from tests.queue.test_database import OTHER_MIGRATIONS, TASK_IDS, Database
+Database(sys.argv[1], migrations=OTHER_MIGRATIONS).read(lambda c: c.execute(TASK_IDS).fetchall())
+"""
+    fill(path)
+
+    killed = run_program(program, path, TINYSCHEDULER_CRASH_AT=f"database.migrate:{moment}")
+
+    assert killed.returncode == -9
+    with closing(sqlite3.connect(path)) as connection:
+        assert connection.execute("PRAGMA user_version").fetchone() == (1 + (moment == "after"),)
+    assert run_program(program, path).returncode == 0
+    assert_sound(path)
+
+
+SCHEMA = "SELECT sql FROM sqlite_master ORDER BY name"
+TASK_IDS = "SELECT id FROM tasks"
