@@ -65,9 +65,7 @@ def run_python(program: str, *arguments: str, unprivileged: bool = False) -> str
     out of reach afterwards.
     """
     if unprivileged and os.geteuid() == 0:
-        program = (
-            f"{IMPORT_ALL}os.setgroups([]); os.setgid({NOBODY}); os.setuid({NOBODY})\n{program}"
-        )
+        program = BECOME_NOBODY + program
     ended = subprocess.run(
         [sys.executable, "-c", program, *arguments],
         env={"PATH": os.defpath, "PYTHONPATH": str(SOURCE), "PYTHONDONTWRITEBYTECODE": "1"},
@@ -88,4 +86,11 @@ def a_public_folder() -> Iterator[Path]:
         yield Path(folder)
 
 
-IMPORT_ALL = "import os, tinyscheduler.config.resolve, tinyscheduler.config.validate\n"
+BECOME_NOBODY = f"""if True:
+    import os
+    import tinyscheduler.config.resolve
+    import tinyscheduler.config.validate
+    os.setgroups([])
+    os.setgid({NOBODY})
+    os.setuid({NOBODY})
+"""

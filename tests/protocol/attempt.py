@@ -9,10 +9,10 @@ from tests.protocol.world import (
     NO_INODE,
     NOBODY,
     Command,
-    Tick,
     Wrapper,
     command_of,
     fresh_inode,
+    fresh_tick,
     hold,
     is_held,
     let_go,
@@ -161,12 +161,11 @@ def _kick(world: World, wrapper: Wrapper, rules: Rules, _scenario: Scenario) -> 
 
 def _look_at_ticks(world: World, wrapper: Wrapper, _rules: Rules, _scenario: Scenario) -> Steps:
     """Look in /proc/locks: a tick or daemon at work will see `kick`; else become a tick."""
-    name = wrapper.name
+    gone = without_process(world, wrapper.name)
     if world.ticking != NOBODY or world.daemon != NOBODY:
-        return [("sees a tick at work and leaves", without_process(world, name))]
-    world = without_process(world, name)
-    kicked = Tick(name.replace("wrapper", "kicked tick"))
-    return [("becomes a kicked tick", with_process(world, kicked))]
+        return [("sees a tick at work and leaves", gone)]
+    kicked = fresh_tick(world)
+    return [(f"becomes {kicked.name}", with_process(gone, kicked))]
 
 
 # Only without R2: the wrapper settles

@@ -9,6 +9,8 @@ from tests.protocol.rules import INTACT
 from tests.protocol.world import (
     Budget,
     Command,
+    Held,
+    Lease,
     Person,
     Row,
     Task,
@@ -17,6 +19,7 @@ from tests.protocol.world import (
     Wrapper,
     is_lock_held,
     with_process,
+    with_task,
 )
 
 if TYPE_CHECKING:
@@ -49,7 +52,25 @@ def beginning(scenario: Scenario) -> World:
         world = with_process(world, Person(f"canceller of {tasks[index].name}", "cancel", index))
     if scenario.has_daemon:
         world = with_process(world, Tick("daemon"))._replace(daemon="daemon")
+    if scenario.begins == "running":
+        world = _start_first(world)
     return world
+
+
+def _start_first(world: World) -> World:
+    """Return the world after an undisturbed tick started the first task."""
+    name = world.tasks[0].name
+    wrapper, command = f"wrapper {name}1", f"command {name}1"
+    task = world.tasks[0]._replace(
+        row=Row("working", 1, 1),
+        lock=1,
+        held=(Held(1, frozenset({wrapper, command})),),
+        lease=Lease(1, 1, "running"),
+        leases=1,
+        ran=frozenset({1}),
+    )
+    world = with_process(with_task(world, 0, task), Wrapper(wrapper, "watch", 0, 1, 1))
+    return with_process(world, Command(command, "working", 0, 1))
 
 
 def explore(scenario: Scenario, rules: Rules = INTACT, most_states: int = 10_000_000) -> Found:

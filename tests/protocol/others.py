@@ -13,6 +13,7 @@ from tests.protocol.world import (
     Tick,
     Wrapper,
     command_of,
+    fresh_tick,
     let_go,
     with_process,
     with_task,
@@ -103,9 +104,9 @@ def steps_of_adversary(
     budget = world.budget
     if budget.crons:
         # Its first step with its birth: a tick that did nothing yet is as good as none.
-        tick = Tick(f"tick {budget.crons}")
+        tick = fresh_tick(world)
         for words, after in steps_of_tick(_spend(world, "crons"), tick, rules, scenario):
-            yield f"{tick.name}: {words}", after
+            yield f"cron starts {tick.name}: {words}", after
     for process in world.processes:
         if budget.kills and isinstance(process, Tick | Wrapper):
             yield from _kill(_spend(world, "kills"), process)

@@ -68,3 +68,4 @@ class Scenario(NamedTuple):
     cancels: str = ""  # indices of tasks that somebody cancels
     commands_close_lock: bool = False  # some do: Python's Popen closes what it inherits
     has_daemon: bool = False
+    begins: str = "waiting"  # or with the first task "running"

@@ -318,26 +318,29 @@ def _verify_lock(world: World, tick: Tick, _rules: Rules, _scenario: Scenario) -
 
 
 def _read_again(world: World, tick: Tick, rules: Rules, _scenario: Scenario) -> Steps:
-    """Read lease and result under the lock: is it still what was judged?"""
+    """Read lease, result and claim under the lock: is it still what was judged?"""
     job = tick.agenda[0]
     task = world.tasks[job.task]
     results = {lease for lease, _ in task.results}
     lease = task.lease
+    is_ours = (task.row.state, task.row.lease) == ("working", job.lease)
     holds = {
         "settle": job.lease in results,
         "reclaim": lease is not None
         and (lease.lease, lease.state) == (job.lease, job.because)
         and job.lease not in results,
-        "repair": lease is None and job.lease not in results,
+        "repair": lease is None and job.lease not in results and is_ours,
         "sweep": lease is None and not results,
         "start": lease is None,
     }[job.verb]
     if rules.reads_again and not holds:
         return [("reads again: it changed", _go(world, tick, "close lock"))]
     at = _FIRST_STEP[job.verb]
-    if at == "write ledger" and _ending(task, job) == "never started":
+    if job.verb == "reclaim" and rules.reads_again and not is_ours:
+        at = "remove lease"  # the claim was refused or is told already: there is only to tidy up
+    elif at == "write ledger" and _ending(task, job) == "never started":
         at = "tell source"
-    return [("reads lease and result again", _go(world, tick, at))]
+    return [("reads again", _go(world, tick, at))]
 
 
 # Settle and reclaim: DESIGN.md section 4, step 7 and the table

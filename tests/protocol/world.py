@@ -228,6 +228,12 @@ def fresh_inode(world: World, index: int) -> int:
     return next(number for number in range(1, 99) if number not in used)
 
 
+def fresh_tick(world: World) -> Tick:
+    """Return a new tick.  Names of ended ones are used again: who ticked before does not matter."""
+    names = {process.name for process in world.processes}
+    return Tick(next(name for number in range(1, 99) if (name := f"tick {number}") not in names))
+
+
 def wrapper_of(world: World, index: int, lease: int) -> Wrapper | None:
     """Return the wrapper of a lease if one lives that has not let go of the task."""
     for process in world.processes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sqlite3
 import stat
 import subprocess
@@ -140,6 +141,14 @@ def run_program(
         finally:
             process.kill()
     return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+
+
+def run_killed(point: str, text: str, path: Path, *arguments: object) -> None:
+    """Run such a program, with the path of a queue, until it dies at that crash point."""
+    mark = path.parent.parent / "died"
+    killed = run_program(text, path, *arguments, TINYSCHEDULER_CRASH_AT=f"{point} {mark}")
+    assert (killed.returncode, killed.stderr) == (-signal.SIGKILL, "")
+    mark.unlink()
 
 
 class OpenToAll:

@@ -76,7 +76,8 @@ class Commands(TyperGroup):
         function = getattr(import_module(module), name)
         single = typer.Typer(add_completion=False, rich_markup_mode=None)
         settings = {**_HELP_OPTIONS, **getattr(function, "context_settings", {})}
-        single.command(cmd_name, context_settings=settings)(function)
+        kind = getattr(function, "command_class", None)
+        single.command(cmd_name, cls=kind, context_settings=settings)(function)
         return typer.main.get_command(single)
 
 

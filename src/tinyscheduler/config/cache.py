@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any, NamedTuple
 
-from tinyscheduler.config.inputs import MAX_FILE_BYTES, digest_of_file, digest_of_variables
+from tinyscheduler.config.inputs import digest, digest_of_file, digest_of_variables
 from tinyscheduler.model.config import (
     AgentProfile,
     Config,
@@ -32,6 +32,8 @@ CACHE_NAME = "config-cache.json"
 
 # A shell and cron rarely see the same environment; both find their entry here.
 MAX_ENTRIES = 4
+
+MAX_CACHE_BYTES = 8 * 2**20
 
 
 class Resolution(NamedTuple):
@@ -53,13 +55,17 @@ class Resolution(NamedTuple):
 def recall(folder: str, key: str, environ: Mapping[str, str]) -> Resolution | None:
     """Return the resolution remembered under this key, if it still holds."""
     for entry in _entries(os.path.join(folder, CACHE_NAME)):
-        if not isinstance(entry, dict) or entry.get("key") != key:
+        if entry.get("key") != key:
             continue
         try:
-            found = decode(entry["resolution"])
+            text = entry["resolution"]
+            # A damaged disk must not pass for a setting.
+            if digest(text.encode()) != entry["digest"]:
+                return None
+            found = decode(json.loads(text))
+            return found if _still_holds(found, environ) else None
         except (AttributeError, KeyError, TypeError, ValueError):
             return None
-        return found if _still_holds(found, environ) else None
     return None
 
 
@@ -73,8 +79,9 @@ def remember(folder: str, key: str, resolution: Resolution) -> None:
     try:
         if os.stat(folder).st_uid != os.geteuid():
             return
-        others = [entry for entry in _entries(path) if _is_other(entry, key)]
-        entry = {"key": key, "resolution": encode(resolution)}
+        found = json.dumps(encode(resolution))
+        entry = {"key": key, "digest": digest(found.encode()), "resolution": found}
+        others = [other for other in _entries(path) if other.get("key") != key]
         text = json.dumps({"version": CACHE_VERSION, "entries": [entry, *others][:MAX_ENTRIES]})
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         with open(os.open(temporary, flags, 0o600), "w", encoding="ascii") as stream:
@@ -147,12 +154,12 @@ def _still_holds(found: Resolution, environ: Mapping[str, str]) -> bool:
     return all(digest_of_file(path) == known for path, known in found.watched)
 
 
-def _entries(path: str) -> list[Any]:
+def _entries(path: str) -> list[dict[str, Any]]:
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError:
         return []
-    with open(descriptor, "rb") as stream:
+    try:
         found = os.fstat(descriptor)
         # Whoever can write this file decides what we run: it must be ours alone.
         writable_by_others = found.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
@@ -160,18 +167,17 @@ def _entries(path: str) -> list[Any]:
             not stat.S_ISREG(found.st_mode)
             or found.st_uid != os.geteuid()
             or writable_by_others
-            or found.st_size > MAX_FILE_BYTES * MAX_ENTRIES
+            or found.st_size > MAX_CACHE_BYTES
         ):
             return []
-        try:
-            content = json.loads(stream.read())
-        except (OSError, ValueError, RecursionError):
-            return []
+        content = json.loads(os.read(descriptor, found.st_size))
+    except (OSError, ValueError, RecursionError):
+        return []
+    finally:
+        os.close(descriptor)
     if not isinstance(content, dict) or content.get("version") != CACHE_VERSION:
         return []
     entries = content.get("entries")
-    return entries if isinstance(entries, list) else []
-
-
-def _is_other(entry: object, key: str) -> bool:
-    return isinstance(entry, dict) and entry.get("key") != key
+    if not isinstance(entries, list):
+        return []
+    return [entry for entry in entries if isinstance(entry, dict)]

@@ -48,7 +48,7 @@ def read_tree(source: InputFile) -> Node:
     within the limits above.
     """
     try:
-        text = source.content.decode("utf-8-sig")
+        text = source.content.decode("utf-8").removeprefix("\ufeff")
     except UnicodeDecodeError as error:
         line = source.content.count(b"\n", 0, error.start) + 1
         raise ConfigError(

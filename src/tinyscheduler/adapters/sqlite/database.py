@@ -162,7 +162,7 @@ class Database:
             # Somebody else may have been first; the lock is ours only now.
             version = _version(connection)
             if version < len(self._migrations):
-                self._keep_copy(connection, version)
+                self._keep_copy(version)
                 _apply(connection, self._migrations, since=version)
                 with durable_step("database.migrate"):
                     connection.commit()
@@ -170,11 +170,16 @@ class Database:
             if connection.in_transaction:
                 self._undo(connection)
 
-    def _keep_copy(self, connection: sqlite3.Connection, version: int) -> None:
+    def _keep_copy(self, version: int) -> None:
         unfinished = _claim_name(self.path)
         try:
-            with closing(sqlite3.connect(unfinished, isolation_level=None)) as copy:
-                connection.backup(copy)
+            with (
+                # Not the connection that holds the write lock: SQLite would call it busy
+                # with itself, for ever.  Nobody else can write meanwhile.
+                closing(self._connect("mode=ro")) as original,
+                closing(sqlite3.connect(unfinished, isolation_level=None)) as copy,
+            ):
+                original.backup(copy)
                 # One file that needs no other beside it.
                 copy.execute("PRAGMA journal_mode = DELETE")
             os.replace(unfinished, f"{self.path}.v{version}")

@@ -1,0 +1,266 @@
+"""``add``: put tasks into the queue."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from typer.core import TyperCommand
+
+from tinyscheduler.cli.invocation import Invocation
+from tinyscheduler.cli.render import emit, emit_json
+from tinyscheduler.cli.wish import Granter, Wish
+from tinyscheduler.config.problems import quote
+from tinyscheduler.errors import EXIT_FAILED, UsageError
+from tinyscheduler.model.tasks import PriorityClass, TaskState
+
+if TYPE_CHECKING:
+    from tinyscheduler.app import Queue
+    from tinyscheduler.model.config import Config
+
+MOST_PROMPT_BYTES = 16 << 20
+
+
+class AddCommand(TyperCommand):
+    """``add``, whose ``--after`` takes several ids and whose own options end at the command."""
+
+    def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:  # type: ignore[override]  # typer's own subclass of what it declares
+        """Repeat ``--after`` before each further id behind it."""
+        result: list[str] = super().parse_args(ctx, spread_after(args))
+        return result
+
+
+def spread_after(arguments: list[str]) -> list[str]:
+    """Write ``--after 1 2`` as ``--after 1 --after 2``: numbers, up to anything else.
+
+    >>> spread_after(["--after", "1", "2", "--", "sleep", "3"])
+    ['--after', '1', '--after', '2', '--', 'sleep', '3']
+    """
+    spread: list[str] = []
+    rest = iter(arguments)
+    takes_more = False
+    for argument in rest:
+        if argument == "--":
+            return [*spread, argument, *rest]
+        if takes_more and argument.isdigit():
+            spread += ["--after", argument]
+            continue
+        spread.append(argument)
+        takes_more = argument == "--after"
+        if takes_more:
+            spread += [value for value in (next(rest, None),) if value is not None]
+    return spread
+
+
+def add(
+    context: typer.Context,
+    command: Annotated[
+        list[str] | None, typer.Argument(metavar="[--] COMMAND...", help="The command to run.")
+    ] = None,
+    *,
+    agent: Annotated[str | None, typer.Option(help="The agent that runs it.")] = None,
+    queue: Annotated[str | None, typer.Option(help="The queue whose agents may run it.")] = None,
+    title: Annotated[str | None, typer.Option(help="A name for people.")] = None,
+    prompt: Annotated[str | None, typer.Option(help="What the agent is to do.")] = None,
+    prompt_file: Annotated[
+        str | None, typer.Option(metavar="FILE", help="Read the prompt from a file; - is stdin.")
+    ] = None,
+    recipe: Annotated[str | None, typer.Option(help="A file in the recipes folder.")] = None,
+    priority: Annotated[int, typer.Option(metavar="N", help="Higher goes first.")] = 0,
+    priority_class: Annotated[
+        PriorityClass, typer.Option("--class", help="Whether somebody waits for it.")
+    ] = PriorityClass.BATCH,
+    gpus: Annotated[int, typer.Option(metavar="N", help="GPUs it needs.")] = 0,
+    vram: Annotated[str | None, typer.Option(metavar="SIZE", help="VRAM it needs.")] = None,
+    memory: Annotated[str | None, typer.Option(metavar="SIZE", help="Memory it needs.")] = None,
+    model: Annotated[str | None, typer.Option(help="The model it needs.")] = None,
+    seed: Annotated[int | None, typer.Option(metavar="N", help="Its random seed.")] = None,
+    tenant: Annotated[str | None, typer.Option(help="Whose quota it counts against.")] = None,
+    project: Annotated[str | None, typer.Option(help="What it belongs to.")] = None,
+    max_runtime: Annotated[
+        str | None, typer.Option(metavar="DURATION", help="End an attempt after this time.")
+    ] = None,
+    max_turns: Annotated[int | None, typer.Option(metavar="N", help="Turns per attempt.")] = None,
+    max_attempts: Annotated[
+        int | None, typer.Option(metavar="N", help="Attempts before it is parked.")
+    ] = None,
+    after: Annotated[
+        list[str] | None, typer.Option(metavar="ID...", help="Start once these are done.")
+    ] = None,
+    not_before: Annotated[
+        str | None, typer.Option(metavar="TIME", help="ISO 8601, or a duration from now.")
+    ] = None,
+    label: Annotated[list[str] | None, typer.Option(metavar="K=V", help="A label.")] = None,
+    cwd: Annotated[
+        str | None, typer.Option(metavar="FOLDER", help="Where to run; this folder by default.")
+    ] = None,
+    env: Annotated[
+        list[str] | None, typer.Option(metavar="K=V", help="A variable for the command.")
+    ] = None,
+    hold: Annotated[bool, typer.Option("--hold", help="Do not start before `release`.")] = False,
+    batch: Annotated[
+        str | None,
+        typer.Option("--from", metavar="FILE", help="Add one task per JSON line; - is stdin."),
+    ] = None,
+    start: Annotated[bool, typer.Option("--start", help="Run one tick right after.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+) -> int:
+    """Add a task to the queue and print its id."""
+    invocation: Invocation = context.obj
+    if batch is not None:
+        _refuse_beside_batch(context)
+        return add_batch(invocation, batch, start=start, as_json=json)
+    wish = Wish(
+        agent=agent,
+        queue=queue,
+        title=title,
+        command=tuple(command or ()),
+        prompt=_find_prompt(prompt, prompt_file),
+        recipe=recipe,
+        priority=priority,
+        priority_class=priority_class,
+        gpus=gpus,
+        vram=vram,
+        memory=memory,
+        model=model,
+        seed=seed,
+        tenant=tenant,
+        project=project,
+        max_runtime=max_runtime,
+        max_turns=max_turns,
+        max_attempts=max_attempts,
+        after=tuple(one for text in after or () for one in text.replace(",", " ").split()),
+        not_before=not_before,
+        labels=_pairs("--label", label),
+        cwd=cwd,
+        env=_pairs("--env", env),
+        hold=hold,
+    )
+    return add_one(invocation, wish, start=start, as_json=json)
+
+
+# What follows the command's name is the command's: `add ls -l` needs no `--`.
+add.context_settings = {"allow_interspersed_args": False}  # type: ignore[attr-defined]  # read where the command is built
+add.command_class = AddCommand  # type: ignore[attr-defined]  # likewise
+
+
+def add_one(invocation: Invocation, wish: Wish, *, start: bool, as_json: bool) -> int:
+    """Add one task, print its id, and kick or start."""
+    config = invocation.configure_writing()
+    queue = _open(config)
+    granter = _granter(config, queue, spell=lambda name: "--" + name.replace("_", "-"))
+    spec = granter.grant(wish)
+    (task_id,) = queue.tasks.add([(None, spec)])
+    if as_json:
+        state = TaskState.HELD if spec.is_held else TaskState.WAITING
+        emit_json(task_id=task_id, state=state.value)
+    else:
+        emit(task_id)
+    return _follow_up(invocation, config, start=start)
+
+
+def add_batch(invocation: Invocation, name: str, *, start: bool, as_json: bool) -> int:
+    """Add all tasks of a file in one transaction, print their ids, and kick or start."""
+    from tinyscheduler.cli.batch import read_batch
+
+    config = invocation.configure_writing()
+    queue = _open(config)
+    batch = read_batch(name, _granter(config, queue, spell=lambda name: name))
+    task_ids = queue.tasks.add(batch.specs, places=batch.places)
+    if as_json:
+        emit_json(task_ids=task_ids)
+    else:
+        emit("\n".join(task_ids))
+    return _follow_up(invocation, config, start=start)
+
+
+def _open(config: Config) -> Queue:
+    from tinyscheduler.adapters.sqlite.database import Access
+    from tinyscheduler.app import open_queue
+
+    return open_queue(config, Access.WRITE)
+
+
+def _granter(config: Config, queue: Queue, *, spell: Any) -> Granter:
+    return Granter(
+        config=config, folder=_current_folder(), now=queue.clock.now().wall, spell=spell
+    )
+
+
+def _current_folder() -> str:
+    try:
+        return os.getcwd()
+    except FileNotFoundError as error:
+        raise UsageError(
+            "the current folder does not exist any more", hint="change to another, or give --cwd"
+        ) from error
+
+
+def _follow_up(invocation: Invocation, config: Config, *, start: bool) -> int:
+    """Wish for a tick, or run one where somebody asked for it and it may be run."""
+    from tinyscheduler import app
+
+    app.kick(config)
+    if not start:
+        return 0
+    if app.is_inside_attempt(config, os.environ):
+        invocation.note("inside an attempt nothing is started; a tick follows when it ends")
+        return 0
+    report = app.run_once(config)
+    if report.locked:
+        invocation.note(f"another tick is running ({report.holder}); it goes on with this task")
+    for error in report.errors:
+        invocation.fail(f"{error.where}: {error.message}")
+    return EXIT_FAILED if report.errors else 0
+
+
+def _refuse_beside_batch(context: typer.Context) -> None:
+    allowed = {"batch", "start", "json"}
+    defaults = {parameter.name: parameter for parameter in context.command.params}
+    for name, value in context.params.items():
+        if name in allowed or value in (None, [], (), False, 0, PriorityClass.BATCH):
+            continue
+        parameter = defaults.get(name)
+        spelt = parameter.opts[0] if parameter is not None else name
+        raise UsageError(
+            f"--from cannot be combined with {'a command' if name == 'command' else spelt}",
+            hint="write it into the lines of the file",
+        )
+
+
+def _find_prompt(prompt: str | None, path: str | None) -> str | None:
+    if path is None:
+        return prompt
+    if prompt is not None:
+        raise UsageError("--prompt and --prompt-file cannot be given together")
+    try:
+        if path == "-":
+            content = sys.stdin.buffer.read(MOST_PROMPT_BYTES + 1)
+        else:
+            with open(path, "rb") as file:
+                content = file.read(MOST_PROMPT_BYTES + 1)
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise UsageError(f"--prompt-file: cannot read {quote(path)}: {reason}") from error
+    if len(content) > MOST_PROMPT_BYTES:
+        raise UsageError(f"--prompt-file: {quote(path)} is larger than {MOST_PROMPT_BYTES >> 20} MiB")
+    try:
+        return content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise UsageError(
+            f"--prompt-file: {quote(path)} is not UTF-8 at byte {error.start + 1}",
+            hint="save it as UTF-8",
+        ) from error
+
+
+def _pairs(option: str, texts: list[str] | None) -> tuple[tuple[str, str], ...]:
+    """Split ``K=V`` texts; of several values for one name the last counts."""
+    pairs: dict[str, str] = {}
+    for text in texts or ():
+        name, equals, value = text.partition("=")
+        if not equals or not name:
+            raise UsageError(f"{option} {quote(text)} is not NAME=VALUE")
+        pairs[name] = value
+    return tuple(pairs.items())

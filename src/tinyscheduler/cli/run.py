@@ -1,0 +1,209 @@
+"""``run``: one tick, or ticks for ever."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from tinyscheduler.cli.invocation import NORMAL, QUIET, Invocation
+from tinyscheduler.cli.render import emit, emit_json
+from tinyscheduler.cli.report import preview_lines, report_json, tick_lines
+from tinyscheduler.config.overrides import Overrides
+from tinyscheduler.config.problems import quote
+from tinyscheduler.errors import EXIT_BUSY, EXIT_DONE, EXIT_FAILED, EXIT_UNAVAILABLE, UsageError
+from tinyscheduler.model.plan import Dispatch
+
+if TYPE_CHECKING:
+    from tinyscheduler.model.config import Config
+    from tinyscheduler.model.plan import TickReport
+
+_MOST_SUMMARIES = 100
+
+
+def run(
+    context: typer.Context,
+    *,
+    once: Annotated[bool, typer.Option("--once", help="Do one tick; the default.")] = False,
+    daemon: Annotated[bool, typer.Option("--daemon", help="Tick again and again.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what a tick would do, and change nothing.")
+    ] = False,
+    fail_if_locked: Annotated[
+        bool, typer.Option("--fail-if-locked", help="End with 75 if another tick is running.")
+    ] = False,
+    agent_limit: Annotated[
+        list[str] | None, typer.Option(metavar="AGENT=N", help="Attempts of an agent at once.")
+    ] = None,
+    loop_interval: Annotated[
+        str | None, typer.Option(metavar="DURATION", help="Between ticks of --daemon.")
+    ] = None,
+    heartbeat_interval: Annotated[
+        str | None, typer.Option(metavar="DURATION", help="Between heartbeats.")
+    ] = None,
+    max_runtime: Annotated[
+        str | None, typer.Option(metavar="DURATION", help="End attempts after this time.")
+    ] = None,
+    running_dir: Annotated[
+        str | None, typer.Option(metavar="FOLDER", help="Where leases are.")
+    ] = None,
+    log_dir: Annotated[str | None, typer.Option(metavar="FOLDER", help="Where logs are.")] = None,
+    recipes_dir: Annotated[
+        str | None, typer.Option(metavar="FOLDER", help="Where recipes are.")
+    ] = None,
+    goose_bin: Annotated[str | None, typer.Option(metavar="FILE", help="The goose.")] = None,
+    mcp_endpoint: Annotated[
+        str | None, typer.Option(metavar="URL", help="Where tinytask answers.")
+    ] = None,
+    disable_blocking: Annotated[
+        bool, typer.Option("--disable-blocking", help="Start blocked tasks too.")
+    ] = False,
+    kicked: Annotated[bool, typer.Option("--kicked", hidden=True)] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print the tick's report.")] = False,
+) -> int:
+    """Settle what ended, reclaim what was lost, and start what fits: one tick."""
+    invocation: Invocation = context.obj
+    if once and daemon:
+        raise UsageError("--once and --daemon cannot be given together")
+    if daemon and dry_run:
+        raise UsageError("--daemon and --dry-run cannot be given together")
+    overrides = Overrides(
+        env_file=invocation.env_file,
+        base_path=invocation.base_path,
+        log_level=invocation.log_level,
+        agent_limits=parse_limits(agent_limit or []),
+        loop_interval=loop_interval,
+        heartbeat_interval=heartbeat_interval,
+        max_runtime=max_runtime,
+        running_dir=running_dir,
+        log_dir=log_dir,
+        recipes_dir=recipes_dir,
+        goose_bin=goose_bin,
+        mcp_endpoint=mcp_endpoint,
+        disable_blocking=disable_blocking or None,
+        dry_run=dry_run or None,
+    )
+    if kicked:
+        return _run_kicked(invocation)
+    if daemon:
+        return run_daemon(invocation, overrides, as_json=json)
+    # Read first as one that changes nothing: it may turn out to be a dry run.
+    config = invocation.configure_reading(overrides)
+    if config.dry_run:
+        return run_dry(invocation, config, as_json=json)
+    return run_tick(invocation, overrides, as_json=json, fail_if_locked=fail_if_locked)
+
+
+def parse_limits(texts: list[str]) -> tuple[tuple[str, int], ...]:
+    """Read ``AGENT=N`` texts; of several for one agent the last counts."""
+    limits: dict[str, int] = {}
+    for text in texts:
+        name, equals, number = text.partition("=")
+        if not (name and equals and number.isascii() and number.isdigit() and len(number) < 10):  # noqa: PLR2004 - far above any limit, far below what int() refuses
+            raise UsageError(
+                f"--agent-limit {quote(text)} is not AGENT=N", hint="write it as coder=2"
+            )
+        limits[name] = int(number)
+    return tuple(limits.items())
+
+
+def run_dry(invocation: Invocation, config: Config, *, as_json: bool) -> int:
+    """Say what a tick would do."""
+    from tinyscheduler.app import preview
+
+    report = preview(config)
+    _tell_troubles(invocation, config, report)
+    if as_json:
+        emit_json(**report_json(report))
+    else:
+        lines = preview_lines(
+            report,
+            summaries=_summaries(config, report),
+            is_verbose=invocation.verbosity > NORMAL,
+        )
+        emit("\n".join(lines))
+    return exit_code(report, fail_if_locked=False)
+
+
+def run_tick(
+    invocation: Invocation, overrides: Overrides, *, as_json: bool, fail_if_locked: bool
+) -> int:
+    """Do one tick, and those that were wished for meanwhile."""
+    from tinyscheduler.app import run_once
+
+    config = load_for_tick(overrides)
+    report = run_once(config)
+    _tell_troubles(invocation, config, report)
+    if report.locked:
+        invocation.note(f"another tick is running ({report.holder}); it will look again")
+    if as_json:
+        emit_json(**report_json(report))
+    elif not report.locked and invocation.verbosity > QUIET:
+        emit("\n".join(tick_lines(report)))
+    return exit_code(report, fail_if_locked=fail_if_locked)
+
+
+def load_for_tick(overrides: Overrides) -> Config:
+    """Return the configuration again, this time kept for later commands."""
+    from tinyscheduler.config.load import load_config
+
+    return load_config(overrides)
+
+
+def run_daemon(invocation: Invocation, overrides: Overrides, *, as_json: bool) -> int:
+    """Tick until SIGTERM or SIGINT; print each tick that did something."""
+    from tinyscheduler import app
+
+    def notice(report: TickReport) -> None:
+        for error in report.errors:
+            invocation.fail(f"{error.where}: {error.message}")
+        if as_json:
+            emit_json(**report_json(report))
+        elif invocation.verbosity > QUIET and not _is_quiet(report):
+            emit("\n".join(tick_lines(report)))
+
+    invocation.configure_reading(overrides)
+    app.run_daemon(lambda: load_for_tick(overrides), notice=notice)
+    return EXIT_DONE
+
+
+def exit_code(report: TickReport, *, fail_if_locked: bool) -> int:
+    """Return what a tick's report means to a script."""
+    if report.locked:
+        return EXIT_BUSY if fail_if_locked else EXIT_DONE
+    if report.all_sources_down:
+        return EXIT_UNAVAILABLE
+    return EXIT_FAILED if report.errors else EXIT_DONE
+
+
+def _run_kicked(invocation: Invocation) -> int:
+    from tinyscheduler.app import run_kicked
+
+    if invocation.base_path is None:
+        raise UsageError("--kicked needs --base-path", hint="it is for wrappers; use `run --once`")
+    return run_kicked(invocation.base_path)
+
+
+def _is_quiet(report: TickReport) -> bool:
+    stats = report.stats
+    return not (stats.tasks_spawned or stats.leases_settled or stats.leases_reclaimed)
+
+
+def _tell_troubles(invocation: Invocation, config: Config, report: TickReport) -> None:
+    for warning in report.warnings:
+        # Those of the configuration were told when it was read.
+        if warning not in config.warnings:
+            invocation.warn(warning)
+    for error in report.errors:
+        invocation.fail(f"{error.where}: {error.message}")
+
+
+def _summaries(config: Config, report: TickReport) -> dict[str, str]:
+    """Look up what the tasks to be started are, for people."""
+    from tinyscheduler.adapters.sqlite.database import Access
+    from tinyscheduler.app import open_queue
+
+    starts = [one.task for one in report.decisions if isinstance(one, Dispatch)]
+    local = [task.task_id for task in starts if task.source == "local"][:_MOST_SUMMARIES]
+    queue = open_queue(config, Access.READ)
+    return {task_id: queue.tasks.task(task_id).summary for task_id in local}

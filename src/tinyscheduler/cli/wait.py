@@ -1,0 +1,114 @@
+"""``wait``: until tasks have ended, and how they ended."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from tinyscheduler.cli.invocation import QUIET, Invocation
+from tinyscheduler.cli.render import INK_OF_STATE, count, emit, emit_json
+from tinyscheduler.cli.standing import brief_json, check_task_ids, find_standing
+from tinyscheduler.config.problems import quote
+from tinyscheduler.errors import EXIT_DONE, EXIT_FAILED, EXIT_TIMEOUT, NotFoundError, UsageError
+from tinyscheduler.model.tasks import TaskState
+
+if TYPE_CHECKING:
+    from tinyscheduler.app import Queue
+
+_MOST_EXPLAINED = 10
+
+
+def wait(
+    context: typer.Context,
+    task_ids: Annotated[list[str], typer.Argument(metavar="ID...", help="The tasks.")],
+    *,
+    timeout: Annotated[
+        str | None, typer.Option(metavar="DURATION", help="Give up after this time, with 124.")
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+) -> int:
+    """Wait until all tasks have ended: 0 if all are done, 1 if one failed, 124 in time out."""
+    invocation: Invocation = context.obj
+    from tinyscheduler.adapters.sqlite.database import Access
+    from tinyscheduler.app import open_queue
+
+    ids = check_task_ids(task_ids)
+    limit_s = None if timeout is None else _seconds(timeout)
+    queue = open_queue(invocation.configure_reading(), Access.READ)
+    unfinished = wait_for(queue, ids, limit_s=limit_s, invocation=invocation)
+    standings = [find_standing(queue, task_id) for task_id in ids]
+    if json:
+        emit_json(tasks=[brief_json(one) for one in standings], timed_out=bool(unfinished))
+    elif invocation.verbosity > QUIET:
+        page = invocation.page
+        for one in standings:
+            reason = one.record.failure_reason
+            words = page.paint(one.state, INK_OF_STATE[one.state])
+            if one.state.is_final and reason is not None and reason != one.state:
+                words += f" ({reason})" if one.state is not TaskState.DONE else ""
+            emit(f"task {one.record.task_id} {words}")
+    if unfinished:
+        invocation.note(f"gave up after {timeout}: {count(len(unfinished), 'task')} not ended")
+        return EXIT_TIMEOUT
+    is_done = all(one.state is TaskState.DONE for one in standings)
+    return EXIT_DONE if is_done else EXIT_FAILED
+
+
+def wait_for(
+    queue: Queue, task_ids: tuple[str, ...], *, limit_s: float | None, invocation: Invocation
+) -> tuple[str, ...]:
+    """Wait until all have ended or the time is up; return those that have not ended.
+
+    Raises NotFoundError for a task that does not exist.
+    """
+    from tinyscheduler.cli.following import Follower
+
+    follower = Follower(queue)
+    deadline_ns = None
+    if limit_s is not None:
+        deadline_ns = queue.clock.now().monotonic_ns + int(limit_s * 1e9)
+    left = task_ids
+    warned = False
+    while True:
+        if follower.is_due():
+            states = queue.tasks.states(left)
+            for task_id in left:
+                if task_id not in states:
+                    raise NotFoundError(
+                        f"there is no task {task_id!r}",
+                        hint="`tinyscheduler list` shows the tasks there are",
+                    )
+            left = tuple(task_id for task_id in left if not states[task_id].is_final)
+            if left and not warned:
+                warned = True
+                _warn_of_endless(queue, left, invocation)
+        if not left or (
+            deadline_ns is not None and queue.clock.now().monotonic_ns >= deadline_ns
+        ):
+            return left
+        follower.pause(until_ns=deadline_ns)
+
+
+def _warn_of_endless(queue: Queue, task_ids: tuple[str, ...], invocation: Invocation) -> None:
+    """Say of tasks that will not end by themselves what they wait for."""
+    for task_id in task_ids[:_MOST_EXPLAINED]:
+        record = queue.tasks.task(task_id)
+        if record.state is TaskState.HELD:
+            invocation.note(f"task {task_id} is held; `tinyscheduler release {task_id}` lets it go")
+        states = queue.tasks.states(record.blocked_by)
+        for blocker, state in states.items():
+            if state.is_final and state is not TaskState.DONE:
+                invocation.note(
+                    f"task {task_id} waits for task {blocker}, which is {state};"
+                    f" `tinyscheduler retry {blocker}` tries that again"
+                )
+
+
+def _seconds(text: str) -> float:
+    from tinyscheduler.config.units import parse_duration_s
+
+    try:
+        return parse_duration_s(text)
+    except ValueError as error:
+        raise UsageError(f"--timeout {quote(text)}: {error}") from error

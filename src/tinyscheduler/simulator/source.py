@@ -1,0 +1,288 @@
+"""A task source in memory: its rows outlive every process and every reboot."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import TYPE_CHECKING, assert_never
+
+from tinyscheduler.errors import SourceError, StoreError
+from tinyscheduler.model.records import AlreadyEnded, Cancelled, CancelRequested
+from tinyscheduler.model.snapshot import SourceView
+from tinyscheduler.model.tasks import (
+    Claim,
+    FailureReason,
+    Finish,
+    Requeue,
+    TaskState,
+    WaitingTask,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+    from datetime import datetime
+
+    from tinyscheduler.model.records import CancelAnswer
+    from tinyscheduler.model.tasks import Ending, TaskSpec
+    from tinyscheduler.simulator.machine import Process
+
+_MOST_UNSTARTABLE = 50
+_MOST_BLOCKERS_TOLD = 10
+
+
+class Trouble(Enum):
+    """What is wrong with a source."""
+
+    NONE = "none"
+    DOWN = "down"  # it answers nothing and does nothing
+    FORGETFUL = "forgetful"  # it does what it is asked, and the answer gets lost
+    READ_ONLY = "read-only"  # it can be asked, but changes nothing, as on a full disk
+
+
+@dataclass(eq=False, slots=True, kw_only=True)
+class Row:
+    """One task as the source keeps it."""
+
+    task_id: str
+    order: int
+    spec: TaskSpec
+    state: TaskState
+    attempt: int = 1
+    failures: int = 0
+    launches: int = 0
+    lease_id: str | None = None
+    claimed_by: str | None = None
+    is_cancel_requested: bool = False
+    last_failure: FailureReason | None = None
+    backing_off_until: datetime | None = None
+
+
+@dataclass(eq=False, slots=True, kw_only=True)
+class SimulatedQueue:
+    """The rows themselves, and what people do to them."""
+
+    now: Callable[[], datetime]
+    name: str = "local"
+    prefix: str = ""
+    is_priority_enabled: bool = False
+    is_blocking_disabled: bool = False
+    trouble: Trouble = Trouble.NONE
+    rows: dict[str, Row] = field(default_factory=dict)
+
+    def add(self, spec: TaskSpec) -> str:
+        """Add a task and return its id; what it comes after must exist."""
+        order = len(self.rows) + 1
+        task_id = f"{self.prefix}{order}"
+        assert all(blocker in self.rows for blocker in spec.after)  # noqa: S101 - a test's fault
+        state = TaskState.HELD if spec.is_held else TaskState.WAITING
+        self.rows[task_id] = Row(task_id=task_id, order=order, spec=spec, state=state)
+        return task_id
+
+    def state(self, task_id: str) -> TaskState:
+        """Return where the task stands."""
+        return self.rows[task_id].state
+
+    def release(self, task_id: str) -> None:
+        """Let a held task wait."""
+        row = self.rows[task_id]
+        if row.state is TaskState.HELD:
+            row.state = TaskState.WAITING
+
+    def request_cancel(self, task_id: str) -> CancelAnswer:
+        """Cancel the task now if it runs nowhere, else note the wish in its row."""
+        row = self.rows[task_id]
+        if row.state is TaskState.WORKING:
+            row.is_cancel_requested = True
+            return CancelRequested(lease_id=row.lease_id or "")
+        if row.state.is_final and row.state is not TaskState.PARKED:
+            return AlreadyEnded(state=row.state)
+        row.state, row.last_failure = TaskState.CANCELLED, FailureReason.CANCELLED
+        return Cancelled()
+
+    def blockers(self, row: Row) -> tuple[str, ...]:
+        """Return the unfinished tasks that this one waits for, oldest first."""
+        if self.is_blocking_disabled:
+            return ()
+        unfinished = (self.rows[one] for one in row.spec.after)
+        left = [one for one in unfinished if one.state is not TaskState.DONE]
+        return tuple(one.task_id for one in sorted(left, key=_order))
+
+    def blocks(self, row: Row) -> int:
+        """Count the unfinished tasks that wait for this one."""
+        return sum(
+            row.task_id in other.spec.after and not other.state.is_final
+            for other in self.rows.values()
+        )
+
+    def is_due(self, row: Row) -> bool:
+        """Whether neither a wish nor a backoff keeps the task waiting."""
+        return all(
+            moment is None or moment <= self.now()
+            for moment in (row.spec.not_before, row.backing_off_until)
+        )
+
+
+class SimulatedSource:
+    """One process's connection to a queue: the port."""
+
+    def __init__(self, process: Process, queue: SimulatedQueue) -> None:
+        """Ask as this process."""
+        self._process = process
+        self._queue = queue
+
+    @property
+    def name(self) -> str:
+        """The word that leases and reports call this source by."""
+        return self._queue.name
+
+    def look(self, *, window: int) -> SourceView:
+        """Return what waits and what is ours."""
+        self._process.reach("source.look")
+        if self._queue.trouble is Trouble.DOWN:
+            raise self._down()
+        rows = list(self._queue.rows.values())
+        told = [*self._startable(rows, window), *self._unstartable(rows)]
+        return SourceView(
+            name=self.name,
+            waiting=tuple(self._waiting_task(row) for row in sorted(told, key=self._rank)),
+            waiting_total=sum(row.state is TaskState.WAITING for row in rows),
+            claims=tuple(self._claim_of(row) for row in rows if row.state is TaskState.WORKING),
+        )
+
+    def describe(self, task_id: str) -> TaskSpec:
+        """Return what the task asks for; StoreError if it is gone."""
+        self._process.reach("source.describe")
+        if self._queue.trouble is Trouble.DOWN:
+            raise self._down()
+        if task_id not in self._queue.rows:
+            message = f"task {task_id} is not in the queue"
+            raise StoreError(message)
+        return self._queue.rows[task_id].spec
+
+    def claim(self, task_id: str, *, lease_id: str, agent: str, attempt: int) -> bool:
+        """Make the task ours under this lease if it still waits as this attempt."""
+        with self._answering("source.claim"):
+            row = self._queue.rows.get(task_id)
+            if row is None or not self._is_free(row, attempt):
+                return False
+            row.state, row.lease_id, row.claimed_by = TaskState.WORKING, lease_id, agent
+        return True
+
+    def settle(self, task_id: str, *, lease_id: str, ending: Ending) -> bool:
+        """Tell how the claim ended, if the task is still ours under exactly this lease."""
+        with self._answering("source.settle"):
+            row = self._queue.rows.get(task_id)
+            if row is None or row.state is not TaskState.WORKING or row.lease_id != lease_id:
+                return False
+            _end(row, ending)
+        return True
+
+    def _is_free(self, row: Row, attempt: int) -> bool:
+        return (
+            row.state is TaskState.WAITING
+            and row.attempt == attempt
+            and not self._queue.blockers(row)
+            and self._queue.is_due(row)
+        )
+
+    @contextmanager
+    def _answering(self, name: str) -> Iterator[None]:
+        """Do one change, or fail before it or after it as the trouble says."""
+        trouble = self._queue.trouble
+        if trouble in (Trouble.DOWN, Trouble.READ_ONLY):
+            self._process.reach(name)
+            raise self._down()
+        with self._process.doing(name):
+            yield
+        if trouble is Trouble.FORGETFUL:
+            raise self._down()
+
+    def _down(self) -> SourceError:
+        return SourceError(f"source {self.name} does not answer")
+
+    def _startable(self, rows: Iterable[Row], window: int) -> Iterator[Row]:
+        lines: dict[tuple[str | None, str | None], list[Row]] = {}
+        for row in rows:
+            if row.state is TaskState.WAITING and self._is_ready(row):
+                lines.setdefault((row.spec.agent, row.spec.queue), []).append(row)
+        for line in lines.values():
+            yield from sorted(line, key=self._rank)[:window]
+
+    def _is_ready(self, row: Row) -> bool:
+        return self._queue.is_due(row) and not self._queue.blockers(row)
+
+    def _unstartable(self, rows: Iterable[Row]) -> list[Row]:
+        held = [row for row in rows if row.state is TaskState.HELD]
+        waiting = [row for row in rows if row.state is TaskState.WAITING]
+        blocked = [row for row in waiting if self._queue.blockers(row)]
+        deferred = [
+            row for row in waiting if not self._queue.is_due(row) and not self._queue.blockers(row)
+        ]
+        # Where both kinds abound, each is told half.
+        half = _MOST_UNSTARTABLE // 2
+        return [
+            *deferred[: max(half, _MOST_UNSTARTABLE - len(blocked))],
+            *blocked[: max(half, _MOST_UNSTARTABLE - len(deferred))],
+            *held[:_MOST_UNSTARTABLE],
+        ]
+
+    def _rank(self, row: Row) -> tuple[int, int, int]:
+        priority = row.spec.priority if self._queue.is_priority_enabled else 0
+        return (-self._queue.blocks(row), -priority, row.order)
+
+    def _waiting_task(self, row: Row) -> WaitingTask:
+        return WaitingTask(
+            task_id=row.task_id,
+            source=self.name,
+            created_order=row.order,
+            attempt=row.attempt,
+            failures=row.failures,
+            launches=row.launches,
+            agent=row.spec.agent,
+            queue=row.spec.queue,
+            priority=row.spec.priority,
+            blocks=self._queue.blocks(row),
+            blocked_by=self._queue.blockers(row)[:_MOST_BLOCKERS_TOLD],
+            not_before=row.spec.not_before,
+            backing_off_until=row.backing_off_until,
+            is_held=row.state is TaskState.HELD,
+            memory_bytes=row.spec.memory_bytes,
+        )
+
+    def _claim_of(self, row: Row) -> Claim:
+        return Claim(
+            task_id=row.task_id,
+            source=self.name,
+            lease_id=row.lease_id or "",
+            agent=row.claimed_by or "",
+            attempt=row.attempt,
+            failures=row.failures,
+            launches=row.launches,
+            max_attempts=row.spec.max_attempts,
+            cancel_requested=row.is_cancel_requested,
+            last_failure=row.last_failure,
+        )
+
+
+def _end(row: Row, ending: Ending) -> None:
+    match ending:
+        case Requeue():
+            row.attempt, row.failures = ending.attempt, ending.failures
+            row.launches, row.backing_off_until = ending.launches, ending.backing_off_until
+            row.last_failure = ending.reason or row.last_failure
+            row.state = TaskState.WAITING
+            if row.is_cancel_requested:
+                row.state, row.last_failure = TaskState.CANCELLED, FailureReason.CANCELLED
+        case Finish():
+            row.attempt += 1
+            row.state, row.last_failure = ending.state, ending.reason
+            row.failures = ending.failures
+        case _:
+            assert_never(ending)
+    row.lease_id = row.claimed_by = None
+    row.is_cancel_requested = False
+
+
+def _order(row: Row) -> int:
+    return row.order

@@ -1,0 +1,96 @@
+"""A full disk ends no healthy attempt, starts nothing it cannot remember, and loses no result.
+
+The state folder is a small tmpfs; filling it is what a runaway log does to a real one.
+"""
+
+from __future__ import annotations
+
+import subprocess
+from typing import TYPE_CHECKING
+
+import pytest
+from station import Station, is_alive, until
+
+from tinyscheduler.model.tasks import TaskState
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """Return a folder with room for four megabytes."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(folder)]
+    done = subprocess.run(mount, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        pytest.skip(f"cannot mount a small disk as this user: {done.stderr.strip()}")
+    yield folder
+    subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+def fill(folder: Path) -> Path:
+    """Leave no byte free and return the file to remove."""
+    ballast = folder / "ballast"
+    with ballast.open("wb", buffering=0) as file:
+        for size in (1 << 16, 4096, 1):
+            try:
+                while True:
+                    file.write(b"x" * size)
+            except OSError:
+                continue
+    return ballast
+
+
+def test_on_a_full_disk_no_task_starts_and_each_starts_once_there_is_room(
+    make_station: Callable[..., Station], small_disk: Path
+):
+    station = make_station(str(small_disk / "base"), kicks=False)
+    task_id = station.add()
+    ballast = fill(small_disk)
+
+    for _ in range(3):
+        station.tick()
+
+    assert station.starts(task_id) == []
+    assert station.task(task_id).state is TaskState.WAITING
+    ballast.unlink()
+    station.until_final(task_id)
+    assert station.starts(task_id) == [1]
+    assert station.task(task_id).state is TaskState.DONE
+
+
+def test_on_a_full_disk_healthy_attempts_go_on_and_their_results_arrive_once_there_is_room(
+    make_station: Callable[..., Station], small_disk: Path, tmp_path: Path
+):
+    station = make_station(str(small_disk / "base"), kicks=False)
+    release, ended = tmp_path / "release", tmp_path / "ended"
+    task_id = station.add_command(
+        "sh", "-c", f'while [ ! -e "{release}" ]; do sleep 0.05; done; echo >> "{ended}"'
+    )
+    station.tick()
+    lease = until(
+        lambda: (found := station.lease(task_id)) and found["state"] == "running" and found,
+        "the task to run",
+    )
+    lock = station.state / "running" / f"task_{task_id}.lock"
+    ballast = fill(small_disk)
+
+    for _ in range(4):
+        # Well past three intervals: only the heartbeat on the lock keeps the attempt alive.
+        before = lock.stat().st_mtime_ns
+        until(lambda b=before: lock.stat().st_mtime_ns >= b + 400_000_000, "two heartbeats")
+        station.tick()
+    assert is_alive(lease["pid"])
+
+    release.touch()
+    until(ended.exists, "the command to end")
+    station.tick()
+    assert is_alive(lease["pid"]), "the wrapper holds on to the result it cannot write yet"
+    ballast.unlink()
+    station.until_final(task_id)
+
+    assert station.task(task_id).state is TaskState.DONE
+    assert ended.read_text() == "\n", "it ran once"
