@@ -55,7 +55,11 @@ def read_json(path: str) -> object:
     if left <= 0:
         message = f"longer than {MOST_BYTES} bytes"
         raise ValueError(message)
-    return json.loads(b"".join(chunks))
+    try:
+        return json.loads(b"".join(chunks))
+    except RecursionError as error:
+        message = "nested too deeply"
+        raise ValueError(message) from error
 
 
 def remove(path: str) -> None:

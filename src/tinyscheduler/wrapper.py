@@ -142,6 +142,7 @@ class Attempt:
             str(self.run["log"]), os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600
         )
         self.log_fd = log_fd
+        self._make_cgroup()
         go_read, go_write = os.pipe2(os.O_CLOEXEC)
         self.error_fd, error_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         parent = os.getpid()
@@ -198,6 +199,7 @@ class Attempt:
             os.close(go_write)
             if os.read(go_fd, 1) != b"!":
                 os._exit(0)
+            self._join_cgroup()
             argv = [str(item) for item in _sequence(self.run["argv"])]
             environment = dict(os.environ)
             environment[COOKIE] = self.lease_id
@@ -217,6 +219,25 @@ class Attempt:
             os.write(error_fd, str(error).encode(errors="replace")[:2000])
         finally:
             os._exit(127)
+
+    def _make_cgroup(self) -> None:
+        """Make the command's control group; without one its processes are found otherwise."""
+        if self.run.get("cgroup"):
+            with suppress(OSError):
+                os.mkdir(str(self.run["cgroup"]), 0o755)
+
+    def _join_cgroup(self) -> None:
+        """Move this forked child, and so all it will start, into the control group."""
+        if self.run.get("cgroup"):
+            with suppress(OSError):
+                fd = os.open(f"{self.run['cgroup']}/cgroup.procs", os.O_WRONLY | os.O_CLOEXEC)
+                os.write(fd, b"0")
+                os.close(fd)
+
+    def _remove_cgroup(self) -> None:
+        if self.run.get("cgroup"):
+            with suppress(OSError):
+                os.rmdir(str(self.run["cgroup"]))
 
     # -- watch --------------------------------------------------------------------
 
@@ -357,6 +378,7 @@ class Attempt:
             self._beat_if_due()
             self._drain_wakeups()
             select.select([self.wakeup_fd], [], [], 0.02)
+        self._remove_cgroup()
 
     def record(self) -> None:
         """Write the result durably; on a full disk keep trying, and keep beating."""

@@ -34,7 +34,7 @@ def a_base(path: Path, *, env: str | None = None, agents: str | None = None) -> 
 
 def an_environment(base: Path | None = None, /, **variables: str) -> dict[str, str]:
     """Return an environment of TINYSCHEDULER_ variables, named without the prefix."""
-    found = {"HOME": "/home/somebody", "PATH": os.defpath}
+    found = {"HOME": "/users/somebody", "PATH": os.defpath}
     if base is not None:
         found["TINYSCHEDULER_BASE_PATH"] = str(base)
     return found | {f"TINYSCHEDULER_{name}": value for name, value in variables.items()}

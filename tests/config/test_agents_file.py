@@ -130,6 +130,13 @@ def test_a_limit_for_an_agent_that_the_file_does_not_define_warns(tmp_path: Path
     assert "agent codr is not in" in warning
 
 
+def test_the_shell_of_the_json_array_is_the_built_in_one(tmp_path: Path):
+    config = configured(tmp_path, '[{"agentName": "shell", "agentType": "ops"}]')
+
+    (shell,) = config.agents
+    assert (shell.queue, shell.command, shell.limit) == ("ops", (), 2)
+
+
 @pytest.mark.parametrize("text", ["", "\n", "# nothing\n", "---\n", "agents:\n", "agents: {}\n"])
 def test_an_empty_file_defines_nothing_but_the_shell(tmp_path: Path, text: str):
     config = configured(tmp_path, text)
@@ -211,19 +218,20 @@ def test_other_keys_of_the_array_warn_as_they_always_have(tmp_path: Path):
         ("agents:\n\tcoder: {}", "agents.yaml:2: not YAML"),
         ("agents: {a: {}}\n---\nagents: {}", "agents.yaml:2: holds a second document"),
         (b"\xff\xfe", "agents.yaml:1: not UTF-8"),
-        (b"agents: {}\n# caf\xe9", "agents.yaml:2: not UTF-8"),
+        (b"agents: {}\n# b\xe9", "agents.yaml:2: not UTF-8"),
         ("agents: \x01", "agents.yaml: not YAML"),
         ("#" * (2**20 + 1), "agents.yaml is larger than 1 MiB"),
         ("just words", "agents.yaml:1: holds no mapping"),
         ("7", "agents.yaml:1: holds no mapping"),
+        ("yes: [", "not YAML"),
         ("agents: [coder]", "agents.yaml:1: section agents is a list"),
         ("agents: coder", "agents.yaml:1: section agents is 'coder'"),
         ("agnets:\n  coder: {}", "agents.yaml:1: unknown section 'agnets' | did you mean agents?"),
         ("version: 2", "agents.yaml:1: a version this program does not know"),
         ("agents:\n  coder: 5", "agents.yaml:2: agent coder is 5; expected a mapping"),
         (
-            "agents:\n  coder:\n    comand: [a]",
-            "agents.yaml:3: unknown key 'comand' of agent coder | did you mean command?",
+            "agents:\n  coder:\n    commandd: [a]",
+            "agents.yaml:3: unknown key 'commandd' of agent coder | did you mean command?",
         ),
         (
             "agents:\n  coder: {}\n  coder: {}",
@@ -286,6 +294,7 @@ def test_a_file_that_cannot_be_used_is_refused_with_file_line_and_fix(
         ("on_expire", "retry", "'retry' is not one of requeue, fail"),
         ("priority_class", "urgent", "'urgent' is not one of interactive, batch"),
         ("queue", "a b", "'a b' is not a name"),
+        ("queue", "{a: b}", "a mapping is not a name"),
         ("cwd", '""', "'' is not a text"),
         ("model", "[a]", "a list is not a text"),
     ],
@@ -322,7 +331,7 @@ def test_words_that_old_yaml_took_for_something_else_stay_words(tmp_path: Path):
 
 
 def test_braces_that_are_no_placeholders_are_left_alone(tmp_path: Path):
-    command = ["sh", "-c", 'echo ${HOME} "{{cwd}}" {"a": 1}', "awk {print $1}", "{task_id}"]
+    command = ["sh", "-c", "echo ${home} {{ x }} {print $1}", '{"a": 1}', "{{word}}", "{ word }"]
 
     config = configured(tmp_path, f"agents: {{a: {{command: {json.dumps(command)}}}}}")
 
@@ -356,7 +365,7 @@ budgets: {overall: {window: 1d, runs: 20}, agent:coder: {window: 1d, money: 10}}
 
 
 def test_validate_config_lists_every_fault_of_the_file_at_once(tmp_path: Path):
-    text = "agents:\n  a: {limit: -1}\n  b: {comand: [x]}\n  ../c: {}\nagnets: {}\n"
+    text = "agents:\n  a: {limit: -1}\n  b: {commandd: [x]}\n  ../c: {}\nagnets: {}\n"
     base = a_base(tmp_path, agents=text)
 
     report = validate_config(Overrides(), an_environment(base))

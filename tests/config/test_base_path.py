@@ -52,10 +52,13 @@ def test_a_folder_that_is_no_checkout_is_not_taken_for_one(tmp_path: Path, missi
 @pytest.mark.parametrize(
     ("environ", "expected"),
     [
-        ({"XDG_STATE_HOME": "/xdg", "HOME": "/home/me"}, "/xdg/tinyscheduler"),
-        ({"HOME": "/home/me"}, "/home/me/.local/state/tinyscheduler"),
-        ({"XDG_STATE_HOME": "", "HOME": "/home/me"}, "/home/me/.local/state/tinyscheduler"),
-        ({"XDG_STATE_HOME": "relative", "HOME": "/home/me"}, "/home/me/.local/state/tinyscheduler"),
+        ({"XDG_STATE_HOME": "/xdg", "HOME": "/users/me"}, "/xdg/tinyscheduler"),
+        ({"HOME": "/users/me"}, "/users/me/.local/state/tinyscheduler"),
+        ({"XDG_STATE_HOME": "", "HOME": "/users/me"}, "/users/me/.local/state/tinyscheduler"),
+        (
+            {"XDG_STATE_HOME": "relative", "HOME": "/users/me"},
+            "/users/me/.local/state/tinyscheduler",
+        ),
     ],
 )
 def test_else_it_is_the_users_own_state_folder(environ: dict[str, str], expected: str):
@@ -87,8 +90,8 @@ def test_every_path_lies_under_the_base_path_whoever_named_it(tmp_path: Path):
     assert config.paths.scripts == f"{base}/scripts"
     assert config.paths.agents_file == f"{base}/agents.yaml"
     assert config.paths.recipes == f"{tmp_path}/r"
-    assert config.paths.logs == "/home/somebody/logs"
-    assert config.paths.events == "/home/somebody/logs/events.jsonl"
+    assert config.paths.logs == "/users/somebody/logs"
+    assert config.paths.events == "/users/somebody/logs/events.jsonl"
 
 
 def test_absolute_paths_are_kept(tmp_path: Path):
@@ -108,6 +111,17 @@ def test_a_relative_base_path_starts_at_the_current_folder(
     assert from_option.paths.base == f"{tmp_path}/here"
     assert from_variable.paths.base == f"{tmp_path}/there"
     assert origin(from_variable, "BASE_PATH") is Origin.ENVIRONMENT
+
+
+def test_a_current_folder_that_is_gone_does_not_matter(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+
+    assert loaded(tmp_path / "base").paths.base == f"{tmp_path}/base"
 
 
 def test_an_env_file_may_name_a_base_path_beside_it(tmp_path: Path):
@@ -144,4 +158,4 @@ def test_goose_is_looked_up_on_path_unless_a_path_is_given(tmp_path: Path):
 
     assert loaded(base).goose_command == "goose"
     assert loaded(base, goose_bin="tools/goose").goose_command == f"{base}/tools/goose"
-    assert loaded(base, goose_bin="~/goose").goose_command == "/home/somebody/goose"
+    assert loaded(base, goose_bin="~/goose").goose_command == "/users/somebody/goose"

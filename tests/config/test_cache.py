@@ -23,6 +23,7 @@ from tinyscheduler.config.cache import CACHE_NAME, Resolution, decode, encode
 from tinyscheduler.config.inputs import digest, gather_inputs
 from tinyscheduler.config.overrides import Overrides
 from tinyscheduler.config.resolve import resolve
+from tinyscheduler.errors import ConfigError
 from tinyscheduler.model.config import (
     AgentProfile,
     Config,
@@ -134,7 +135,7 @@ def test_a_password_in_the_endpoint_or_a_token_is_never_written(tmp_path: Path):
         ("API_KEY='quoted # value'", "quoted # value"),
         ('API_KEY="esc\\naped"', "esc\naped"),
         ("API_KEY=${OTHER}/x", "other/x"),
-        ("API_KEY=${HOME}/x", "/home/somebody/x"),
+        ("API_KEY=${HOME}/x", "/users/somebody/x"),
         ("API_KEY=käse", "käse"),
         ("API_KEY=", ""),
         ("# API_KEY=commented", None),
@@ -234,7 +235,7 @@ def test_a_file_that_appears_is_noticed_at_once(tmp_path: Path):
         an_environment(MAX_ATTEMPTS="9"),
         an_environment(SURPRISE="1"),
         {"SCHEDULE_MAX_CONCURRENT": "9"},
-        an_environment() | {"HOME": "/home/other"},
+        an_environment() | {"HOME": "/users/other"},
     ],
 )
 def test_every_variable_that_decides_something_is_noticed(tmp_path: Path, environ: dict[str, str]):
@@ -266,8 +267,19 @@ def test_a_policy_file_that_vanishes_is_noticed(tmp_path: Path):
 
     (base / "policy.lua").unlink()
 
-    with pytest.raises(Exception, match="there is no file"):
+    with pytest.raises(ConfigError, match="there is no file"):
         remembered(base, **environ)
+
+
+def test_an_agents_file_that_can_no_longer_be_read_is_noticed(tmp_path: Path):
+    base = a_base(tmp_path, agents=AGENTS)
+    remembered(base)
+
+    (base / "agents.yaml").unlink()
+    (base / "agents.yaml").mkdir()
+
+    with pytest.raises(ConfigError, match="is not a file"):
+        remembered(base)
 
 
 def test_overrides_have_entries_of_their_own(tmp_path: Path):

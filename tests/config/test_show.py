@@ -59,6 +59,15 @@ def test_paths_are_shown_as_they_take_effect(tmp_path: Path):
     assert row(found, "POLICY_FILE").value is None
 
 
+def test_a_policy_file_is_shown_where_it_lies(tmp_path: Path):
+    base = a_base(tmp_path)
+    (base / "policy.lua").touch()
+
+    found = shown(base, POLICY_MODE="home", POLICY_FILE="policy.lua")
+
+    assert row(found, "POLICY_FILE").value == f"{base}/policy.lua"
+
+
 def test_slots_are_counted_and_said_to_be_automatic(tmp_path: Path):
     base = a_base(tmp_path, agents="agents: {a: {limit: 5}}")
 

@@ -17,7 +17,8 @@ from tinyscheduler.config.validate import (
 )
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    import shutil
+from pathlib import Path
 
     from tinyscheduler.config.problems import Problem
 
@@ -55,23 +56,45 @@ def test_a_fixed_base_path_is_sound(tmp_path: Path):
     assert (report.errors, report.warnings) == ((), ())
 
 
-def test_every_missing_folder_is_an_error_that_names_its_setting(tmp_path: Path):
-    report = validated(tmp_path / "none")
+@pytest.mark.parametrize(
+    ("path", "setting"),
+    [
+        ("state/running", "TINYSCHEDULER_RUNNING_DIR"),
+        ("state/logs", "TINYSCHEDULER_LOG_DIR"),
+        ("state", "TINYSCHEDULER_BASE_PATH"),
+        ("", "TINYSCHEDULER_BASE_PATH"),
+    ],
+)
+def test_a_missing_folder_is_one_error_that_names_its_setting(
+    tmp_path: Path, path: str, setting: str
+):
+    base = a_sound_base(tmp_path / "base")
+    shutil.rmtree(base / path)
 
-    missing = {error.value: error.setting for error in report.errors}
-    base = tmp_path / "none"
-    assert missing == {
-        str(base): "TINYSCHEDULER_BASE_PATH",
-        f"{base}/state": "TINYSCHEDULER_BASE_PATH",
-        f"{base}/state/running": "TINYSCHEDULER_RUNNING_DIR",
-        f"{base}/state/results": "TINYSCHEDULER_BASE_PATH",
-        f"{base}/state/cancel": "TINYSCHEDULER_BASE_PATH",
-        f"{base}/state/quarantine": "TINYSCHEDULER_BASE_PATH",
-        f"{base}/state/tasks": "TINYSCHEDULER_TASK_CACHE_DIR",
-        f"{base}/state/logs": "TINYSCHEDULER_LOG_DIR",
-    }
-    assert all("--fix" in error.fix for error in report.errors)
-    assert not base.exists()
+    (error,) = validated(base).errors
+
+    assert (error.setting, error.value) == (setting, str(base / path))
+    assert "--fix" in error.fix
+    assert not (base / path).exists()
+
+
+def test_folders_that_runs_make_when_they_need_them_may_be_missing(tmp_path: Path):
+    base = a_sound_base(tmp_path)
+    for name in ("tasks", "results", "cancel", "quarantine"):
+        (base / "state" / name).rmdir()
+
+    assert validated(base).errors == ()
+
+
+def test_a_folder_that_leads_nowhere_is_an_error(tmp_path: Path):
+    base = a_sound_base(tmp_path)
+    (base / "state" / "logs").rmdir()
+    (base / "state" / "logs").symlink_to("nowhere")
+
+    report = fixed(base)
+
+    assert report.done == ()
+    assert "state/logs cannot be looked at: No such file" in sentences(report.report.errors)
 
 
 def test_faults_of_every_kind_are_listed_together(tmp_path: Path):
@@ -266,7 +289,7 @@ def test_names_of_hosts_and_models_that_lead_nowhere_are_reported(tmp_path: Path
     text = (
         "hosts: {local: {total_vram: 24G}}\n"
         "models: {llama: {vram: 1G, host: locl}}\n"
-        'agents: {a: {model: lama, command: ["true"]}}\n'
+        'agents: {a: {model: llamaa, command: ["true"]}}\n'
     )
 
     report = validated(a_sound_base(tmp_path, agents=text))
@@ -274,7 +297,7 @@ def test_names_of_hosts_and_models_that_lead_nowhere_are_reported(tmp_path: Path
     assert "model llama: locl is no host of this file | did you mean local?" in sentences(
         report.errors
     )
-    assert "model 'lama' is not in section models | did you mean llama?" in sentences(
+    assert "model 'llamaa' is not in section models | did you mean llama?" in sentences(
         report.warnings
     )
 
@@ -350,6 +373,15 @@ def test_the_fix_makes_the_recipes_folder_only_where_recipes_are_used(tmp_path: 
     fixed(base, AGENT_LIMITS="coder:1")
 
     assert (base / "recipes").is_dir()
+
+
+def test_the_fix_leaves_a_link_to_a_missing_agents_file_alone(tmp_path: Path):
+    base = a_sound_base(tmp_path)
+    (base / "agents.yaml").unlink()
+    (base / "agents.yaml").symlink_to("elsewhere.yaml")
+
+    assert fixed(base).done == ()
+    assert not (base / "elsewhere.yaml").exists()
 
 
 def test_the_fix_makes_an_agents_file_that_was_named(tmp_path: Path):

@@ -203,3 +203,55 @@ def _age_s(lock: Path) -> float:
 def _is_locked(station: Station) -> bool:
     inode = (station.state / "tinyscheduler.pid").stat().st_ino
     return f":{inode} " in Path("/proc/locks").read_text()
+
+
+HOPPER = """
+import os, subprocess, sys, time
+open(sys.argv[1], "w").write("up")
+deadline = time.monotonic() + 120
+while time.monotonic() < deadline:
+    # A new session, a new parent, no environment, nothing inherited: every 2 ms.
+    if os.fork():
+        os._exit(0)
+    os.setsid()
+    time.sleep(0.002)
+"""
+
+
+def test_a_control_group_ends_even_what_hides_from_every_other_search(
+    make_station: Callable[..., Station], tmp_path: Path
+):
+    station = make_station(kicks=False)
+    up = tmp_path / "up"
+    script = tmp_path / "hopper.py"
+    script.write_text(HOPPER)
+    hop = (
+        f"import os, subprocess; subprocess.Popen([{sys.executable!r}, '-I', '-S', {str(script)!r}, "
+        f"{str(up)!r}], env={{}}, start_new_session=True)"
+    )
+    body = f'[ "$TINYSCHEDULER_ATTEMPT" -gt 1 ] || {{ {sys.executable} -c "{hop}"; sleep 300; }}'
+    task_id = station.add(body)
+    station.tick()
+    lease = station.until_running(task_id)
+    if lease["run"]["cgroup"] is None:
+        pytest.skip("no control group may be made here")
+    until(up.exists, "the hopper to hop")
+
+    os.kill(lease["pid"], signal.SIGKILL)
+    station.until_final(task_id)
+
+    assert _running(str(script)) == []
+    assert not Path(lease["run"]["cgroup"]).exists()
+    assert station.starts(task_id) == [1, 2]
+
+
+def _running(words: str) -> list[int]:
+    found = []
+    for name in os.listdir("/proc"):
+        if name.isdigit() and is_alive(int(name)):
+            try:
+                if words.encode() in Path(f"/proc/{name}/cmdline").read_bytes():
+                    found.append(int(name))
+            except OSError:
+                continue
+    return found

@@ -182,13 +182,12 @@ class LogReader:
             if start > self._offset:
                 self._note(f"… {start - self._offset} bytes were cut out of this log here …")
                 self._offset = start
-            end = os.lseek(self._fd, start, os.SEEK_HOLE)
-            while self._offset < end:
-                block = os.pread(self._fd, min(_BLOCK_BYTES, end - self._offset), self._offset)
-                if not block:
-                    return
-                write(block)
-                self._offset += len(block)
+            block = os.pread(self._fd, _BLOCK_BYTES, start)
+            # Looked for after reading: the log may be cut while we read it, and then holds zeros.
+            hole = os.lseek(self._fd, start, os.SEEK_HOLE)
+            block = block[: hole - start]
+            write(block)
+            self._offset += len(block)
 
 
 def _next_data(fd: int, offset: int) -> int | None:

@@ -13,15 +13,11 @@ from enum import StrEnum
 from typing import Any
 
 from tinyscheduler.config.inputs import PREFIX, InputFile, fault_in_path
-from tinyscheduler.config.placeholders import (
-    AGENT_PLACEHOLDERS,
-    MODEL_PLACEHOLDERS,
-    placeholders_in,
-)
 from tinyscheduler.config.problems import Problem, Severity, UnusableError, did_you_mean, quote
 from tinyscheduler.config.settings import MAX_LIMIT, MAX_NUMBER
 from tinyscheduler.config.tree import Entry, Node, read_tree
 from tinyscheduler.config.units import DURATION, SIZE, parse_duration_s, parse_size_bytes
+from tinyscheduler.core.command_line import PLACEHOLDERS
 from tinyscheduler.model.config import AgentProfile, OnExpire, StdinSource
 from tinyscheduler.model.tasks import TASK_ID_RULE, is_task_id
 
@@ -35,6 +31,11 @@ PRIORITY_CLASSES = ("interactive", "batch")
 _SECTIONS = ("agents", "hosts", "models", "pools", "queues", "tenants", "budgets")
 _MAX_ITEM_CHARACTERS = 128 * 1024
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+
+# What looks like a placeholder and must be a known one.  ${NAME} belongs to a shell; JSON,
+# awk and the like have more in their braces than one word.
+_PLACEHOLDER = re.compile(r"(?<![${])\{([a-z_]+)\}(?!\})")
+_MODEL_PLACEHOLDERS = ("model_file", "port", "host")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -371,7 +372,7 @@ def _variables(node: Node) -> tuple[str, ...]:
     return tuple(dict.fromkeys(str(name) for name in names))
 
 
-def _command(known: frozenset[str]) -> Parser:
+def _command(known: tuple[str, ...]) -> Parser:
     expected = 'a list of texts such as ["goose", "run"], the program first'
 
     def parse(node: Node) -> tuple[str, ...]:
@@ -384,13 +385,13 @@ def _command(known: frozenset[str]) -> Parser:
                 raise UnusableError(
                     expected, because="holds a NUL byte, or a text longer than 128 KiB"
                 )
-            unknown = [name for name in placeholders_in(item) if name not in known]
+            unknown = [name for name in _PLACEHOLDER.findall(item) if name not in known]
             if unknown:
                 raise UnusableError(
                     expected,
                     because=f"holds the unknown placeholder {{{unknown[0]}}}",
                     fix=f"{did_you_mean(unknown[0], known)}"
-                    f" (write {{{{{unknown[0]}}}}} for the text itself)",
+                    " (braces with a space inside are left alone)",
                 )
         return argv
 
@@ -400,7 +401,7 @@ def _command(known: frozenset[str]) -> Parser:
 _AGENT_FIELDS: dict[str, tuple[str, Parser]] = {
     "queue": ("queue", _name),
     "limit": ("limit", _whole(0, MAX_LIMIT)),
-    "command": ("command", _command(AGENT_PLACEHOLDERS)),
+    "command": ("command", _command(PLACEHOLDERS)),
     "profile": ("profile", _word(PROFILES)),
     "env": ("environment", _variables),
     "memory": ("memory_bytes", _size),
@@ -424,7 +425,7 @@ _MODEL_FIELDS: dict[str, tuple[str, Parser]] = {
     "vram": ("vram", _size),
     "max_slots": ("max_slots", _whole(0, MAX_LIMIT)),
     "host": ("host", _text),
-    "start": ("start", _command(MODEL_PLACEHOLDERS)),
+    "start": ("start", _command(_MODEL_PLACEHOLDERS)),
     "ready": ("ready", _text),
     "start_timeout": ("start_timeout", _duration),
     "model_file": ("model_file", _text),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from difflib import get_close_matches
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
@@ -79,6 +78,9 @@ def problem_from_error(error: ConfigError) -> Problem:
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Return the fix for a misspelt name: the nearest known one, or all of them."""
+    # Commands that meet no mistake do not pay for this.
+    from difflib import get_close_matches
+
     candidates = sorted(known)
     nearest = get_close_matches(name, candidates, n=1, cutoff=0.6)
     if nearest:

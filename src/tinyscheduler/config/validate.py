@@ -16,7 +16,6 @@ from dataclasses import dataclass, replace
 from tinyscheduler.config.agents_file import AgentsFile, HostBudget
 from tinyscheduler.config.inputs import ENV_FILE, PREFIX, gather_inputs
 from tinyscheduler.config.overrides import Overrides
-from tinyscheduler.config.placeholders import placeholders_in
 from tinyscheduler.config.problems import (
     Problem,
     Severity,
@@ -75,8 +74,8 @@ def fix_config(overrides: Overrides, environ: Mapping[str, str]) -> FixReport:
         return FixReport(done=(), report=validate_config(overrides, environ))
     done: list[str] = []
     failures: list[Problem] = []
-    for setting, path in _needed_folders(understood):
-        _make_folder(path, setting, done, failures)
+    for folder in _folders(understood):
+        _make_folder(folder.path, folder.setting, done, failures)
     if not understood.agents_file.found:
         _make_agents_file(understood.paths.agents_file, done, failures)
     report = validate_config(overrides, environ)
@@ -118,47 +117,59 @@ def _faults(understood: Understood, environ: Mapping[str, str]) -> Iterator[Prob
     yield from _faults_of_vram(understood.agents_file, understood.agents)
 
 
-def _needed_folders(understood: Understood) -> list[tuple[str, str]]:
-    """List setting and path of every folder a run works in, outer ones first."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Folder:
+    """A folder that runs work in; one that is not ``required`` is made when it is needed."""
+
+    setting: str
+    path: str
+    required: bool
+
+
+def _folders(understood: Understood) -> list[_Folder]:
+    """List every folder a run works in, outer ones first."""
     paths = understood.paths
+    uses_recipes = any("{recipe}" in item for agent in understood.agents for item in agent.command)
     folders = [
-        (variable_of("base_path"), paths.base),
-        (variable_of("base_path"), paths.state),
-        (variable_of("running_dir"), paths.running),
-        (variable_of("base_path"), paths.results),
-        (variable_of("base_path"), paths.cancel),
-        (variable_of("base_path"), paths.quarantine),
-        (variable_of("task_cache_dir"), paths.tasks),
-        (variable_of("log_dir"), paths.logs),
-        (variable_of("lock_file"), os.path.dirname(paths.tick_lock)),
+        ("base_path", paths.base, True),
+        ("base_path", paths.state, True),
+        ("running_dir", paths.running, True),
+        ("base_path", paths.results, False),
+        ("base_path", paths.cancel, False),
+        ("base_path", paths.quarantine, False),
+        ("task_cache_dir", paths.tasks, False),
+        ("log_dir", paths.logs, True),
+        ("lock_file", os.path.dirname(paths.tick_lock), True),
+        *([("recipes_dir", paths.recipes, True)] if uses_recipes else []),
     ]
-    if any("{recipe}" in item for agent in understood.agents for item in agent.command):
-        folders.append((variable_of("recipes_dir"), paths.recipes))
-    known: dict[str, str] = {}
-    for setting, path in folders:
-        known.setdefault(path, setting)
-    return [(setting, path) for path, setting in known.items()]
+    known: dict[str, _Folder] = {}
+    for name, path, required in folders:
+        folder = _Folder(setting=variable_of(name), path=path, required=required)
+        known.setdefault(path, folder)
+    return list(known.values())
 
 
 def _faults_of_folders(understood: Understood) -> Iterator[Problem]:
     paths = understood.paths
-    for setting, path in _needed_folders(understood):
-        yield from _faults_of_folder(setting, path, private=path.startswith(paths.state + os.sep))
+    missing: list[str] = []
+    for folder in _folders(understood):
+        # One missing folder is one fault, whatever else would have been inside it.
+        if os.path.lexists(folder.path):
+            private = folder.path.startswith(paths.state + os.sep)
+            yield from _faults_of_folder(folder.setting, folder.path, private=private)
+        elif folder.required and not any(folder.path.startswith(f"{outer}/") for outer in missing):
+            missing.append(folder.path)
+            fix = "make it, or run `tinyscheduler validate-config --fix`"
+            yield _error(folder.setting, folder.path, "does not exist", fix)
     if "bin_dir" in understood.read.given and not os.path.isdir(paths.scripts):
-        yield _error(
-            variable_of("bin_dir"), paths.scripts, "is not a folder", "name an existing one"
-        )
+        fault, fix = "is not a folder", "name an existing one"
+        yield _error(variable_of("bin_dir"), paths.scripts, fault, fix)
     yield from _shared_folders(paths)
 
 
 def _faults_of_folder(setting: str, path: str, *, private: bool) -> Iterator[Problem]:
     try:
         found = os.stat(path)
-    except FileNotFoundError:
-        yield _error(
-            setting, path, "does not exist", "make it, or run `tinyscheduler validate-config --fix`"
-        )
-        return
     except OSError as error:
         yield _error(setting, path, f"cannot be looked at: {error.strerror}", "choose another path")
         return
@@ -216,7 +227,7 @@ def _faults_of_programs(
     agents: tuple[AgentProfile, ...], environ: Mapping[str, str]
 ) -> Iterator[Problem]:
     for agent in agents:
-        if not agent.command or agent.limit == 0 or placeholders_in(agent.command[0]):
+        if not agent.command or agent.limit == 0 or "{" in agent.command[0]:
             continue
         program = agent.command[0]
         if "/" in program:

@@ -88,7 +88,10 @@ def uses(agent: AgentProfile, placeholder: str) -> bool:
 
 def _check(argv: tuple[str, ...]) -> tuple[str, ...] | Unfilled:
     for item in argv:
-        size = len(item.encode(errors="surrogateescape"))
+        try:
+            size = len(item.encode(errors="surrogateescape"))
+        except UnicodeEncodeError:
+            return Unfilled(words=f"an argument is not valid Unicode: {item[:40]!r}")
         if size > MOST_ARGUMENT_BYTES:
             return Unfilled(
                 words=f"an argument of {size} bytes is longer than the {MOST_ARGUMENT_BYTES} "

@@ -99,12 +99,15 @@ def _admit(
 
 
 def _explain(task: WaitingTask, capacity: Capacity) -> Wait:
-    """Name the cap that binds; with several candidate agents, the one closest to free."""
+    """Name the cap that binds: the machine's where any agent that could run it has room."""
     refusals = [capacity.refuse(agent) for agent in candidates(task, capacity.agents)]
     refused = [refusal for refusal in refusals if refusal is not None]
     if len(refused) < len(refusals):
         return Wait(task=task, reason=Reason.POLICY_WAIT, words="the policy did not choose it")
-    return Wait(task=task, reason=refused[0].reason, words=refused[0].words)
+    binding = next(
+        (refusal for refusal in refused if refusal.reason is Reason.HOST_SLOTS), refused[0]
+    )
+    return Wait(task=task, reason=binding.reason, words=binding.words)
 
 
 def _waiting(snapshot: Snapshot) -> Iterable[WaitingTask]:

@@ -30,7 +30,7 @@ from tinyscheduler.model.snapshot import StaleSighting
 from tinyscheduler.model.tasks import AttemptResult, TaskState
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Collection, Iterable, Mapping
 
     from tinyscheduler.model.clock import Instant
     from tinyscheduler.model.leases import LeaseEntry
@@ -89,7 +89,11 @@ def judge_all(snapshot: Snapshot) -> tuple[Verdict, ...]:
     Nothing of a source that is down is given back: there is nobody to give it to.
     """
     scan = snapshot.scan
-    claims = {claim.task_id: claim for source in snapshot.sources for claim in source.claims}
+    claimed = sorted(
+        (claim for source in snapshot.sources for claim in source.claims),
+        key=lambda claim: (claim.task_id, claim.source),
+    )
+    claims = {claim.task_id: claim for claim in claimed}
     up = frozenset(source.name for source in snapshot.sources if source.is_up)
     results: dict[str, AttemptResult | UnreadableResult] = {}
     results.update((result.lease_id, result) for result in scan.results)
@@ -102,11 +106,15 @@ def judge_all(snapshot: Snapshot) -> tuple[Verdict, ...]:
         verdict = _judge(entry, claim=claim, result=result, snapshot=snapshot)
         verdicts.append(_without_source(verdict, entry=entry, up=up))
     held = {entry.task_id for entry in scan.entries if entry.is_lock_held}
-    verdicts.extend(_judge_left_results(results, up=up))
+    # What cannot be read tells no source: it may be of any that does not answer.
+    known = {claim.lease_id for claim in claimed}
+    if len(up) == len(snapshot.sources):
+        known.update(results)
+    verdicts.extend(_judge_left_results(results, up=up, known=known))
     leased = {entry.task_id for entry in scan.entries if entry.lease is not None}
     verdicts.extend(
         _judge_lost(claim, snapshot=snapshot)
-        for claim in sorted(claims.values(), key=lambda claim: claim.task_id)
+        for claim in claimed
         if claim.task_id not in leased | held and claim.lease_id not in recorded
     )
     return tuple(verdicts)
@@ -133,6 +141,7 @@ def trace_of(entry: LeaseEntry, lease: Lease) -> Trace:
         lease_id=lease.lease_id,
         process=lease.process,
         is_lock_held=entry.is_lock_held,
+        cgroup=lease.run.cgroup,
     )
 
 
@@ -158,9 +167,9 @@ def _without_source(verdict: Verdict, *, entry: LeaseEntry, up: frozenset[str]) 
     match verdict:
         case Settle(result=result) if result.source not in up:
             return AwaitSource(entry=entry, source=result.source)
-        case Reclaim() | SettleUnreadable() if (
-            isinstance(entry.lease, Lease) and entry.lease.source not in up
-        ):
+        case SettleUnreadable() if isinstance(entry.lease, Lease) and entry.lease.source not in up:
+            return AwaitSource(entry=entry, source=entry.lease.source)
+        case Reclaim() if isinstance(entry.lease, Lease) and entry.lease.source not in up:
             source = entry.lease.source
             return Keep(entry=entry, report=f"it ended, but its source {source} does not answer")
         case _:
@@ -292,13 +301,17 @@ def _judge_left_results(
     results: Mapping[str, AttemptResult | UnreadableResult],
     *,
     up: frozenset[str],
+    known: Collection[str],
 ) -> Iterable[Verdict]:
-    """Settle results whose lease is gone: a crash came between removing the two."""
+    """Settle results whose lease is gone: a crash came between removing the two.
+
+    Unreadable ones only if ``known``: taken away while their source is down, they would
+    leave it with a claim that looks lost, and the task would run again.
+    """
     for lease_id in sorted(results):
         result = results[lease_id]
-        if isinstance(result, AttemptResult) and result.source not in up:
-            continue
-        yield _settle(None, result)
+        if result.source in up if isinstance(result, AttemptResult) else lease_id in known:
+            yield _settle(None, result)
 
 
 def _judge_lost(claim: Claim, *, snapshot: Snapshot) -> Verdict:

@@ -76,7 +76,8 @@ def conclude_reclaim(
         case ReclaimReason.LEASE_EXPIRED if (
             on_expire is OnExpire.FAIL or claim.last_failure is FailureReason.LEASE_EXPIRED
         ):
-            return _finish(
+            return _give_up(
+                claim,
                 TaskEvent.FAIL,
                 reason=FailureReason.LEASE_EXPIRED,
                 failures=claim.failures + 1,
@@ -90,9 +91,7 @@ def conclude_failure(claim: Claim, reason: FailureReason, *, rules: Rules, now: 
     failures = claim.failures + 1
     allowed = claim.max_attempts if claim.max_attempts is not None else rules.max_attempts
     if failures >= allowed:
-        # Whoever asked for the cancellation wants it ended, not set aside for a retry.
-        event = TaskEvent.CANCEL if claim.cancel_requested else TaskEvent.PARK
-        return _finish(event, reason=reason, failures=failures)
+        return _give_up(claim, TaskEvent.PARK, reason=reason, failures=failures)
     delay_s = backoff_s(
         claim.task_id, failures, base_s=rules.retry_base_s, most_s=rules.retry_max_s
     )
@@ -109,7 +108,12 @@ def conclude_launch_failure(claim: Claim, *, rules: Rules) -> Ending:
     """Return the same attempt again, or parking once it failed to start too often."""
     launches = claim.launches + 1
     if launches >= rules.max_launches:
-        return _finish(TaskEvent.PARK, reason=FailureReason.SPAWN_FAILED, failures=claim.failures)
+        return _give_up(
+            claim,
+            TaskEvent.PARK,
+            reason=FailureReason.SPAWN_FAILED,
+            failures=claim.failures,
+        )
     return Requeue(
         attempt=claim.attempt,
         failures=claim.failures,
@@ -145,6 +149,12 @@ def _requeue_uncounted(
         backing_off_until=until,
         reason=reason,
     )
+
+
+def _give_up(claim: Claim, event: TaskEvent, *, reason: FailureReason, failures: int) -> Finish:
+    # Whoever asked for the cancellation wants it ended, not set aside for a retry.
+    event = TaskEvent.CANCEL if claim.cancel_requested else event
+    return _finish(event, reason=reason, failures=failures)
 
 
 def _finish(event: TaskEvent, *, reason: FailureReason | None, failures: int) -> Finish:

@@ -95,6 +95,7 @@ def encode_lease(lease: Lease) -> dict[str, Any]:
             "tick_lock": run.tick_lock,
             "daemon_lock": run.daemon_lock,
             "kick_argv": list(run.kick_argv),
+            "cgroup": run.cgroup,
         },
     }
 
@@ -165,6 +166,7 @@ def _decode_run(run: _Reader) -> Run:
         tick_lock=run.text("tick_lock"),
         daemon_lock=run.text("daemon_lock"),
         kick_argv=run.texts("kick_argv"),
+        cgroup=run.optional_text("cgroup"),
     )
 
 

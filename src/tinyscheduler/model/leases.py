@@ -62,7 +62,8 @@ class Run:
     """All a wrapper needs in order to run the command and to report how it ended.
 
     Absolute paths.  ``kick_argv`` is the command that the wrapper becomes at its end;
-    empty means that it just exits.  The command's environment is not here: it may
+    empty means that it just exits.  ``cgroup`` is a control group that the wrapper makes
+    for the command alone, where one may be made.  The command's environment is not here: it may
     hold secrets and reaches the wrapper as the wrapper's own environment.
     """
 
@@ -79,6 +80,7 @@ class Run:
     tick_lock: str
     daemon_lock: str
     kick_argv: tuple[str, ...]
+    cgroup: str | None = None
 
 
 # The run of a lease whose attempt could not be prepared; it is given back, never launched.
@@ -185,6 +187,7 @@ class Trace:
     process: ProcessIdentity | None
     is_lock_held: bool
     is_leased: bool = True
+    cgroup: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from tinyscheduler.model.clock import format_time
@@ -27,11 +28,9 @@ if TYPE_CHECKING:
     from tinyscheduler.simulator.machine import Description, Machine, Process
 
 EXIT_RETRY_LATER = 75
-EXIT_CANNOT_EXECUTE = 127
 _START_S = 0.03  # until the interpreter of a wrapper runs
 _GLANCE_S = 0.5  # how long a request to cancel goes unnoticed at most
 _RESULT_RETRY_S = 1.0
-_TERM_S = 0.01  # how long a command takes to end when asked
 _MOMENT_S = 0.002
 
 
@@ -172,11 +171,11 @@ class Wrapper:
     def _let_command_go(self, command: Process) -> None:
         self.attempt.is_started = True
         script = self.script(self.lease.task_id, self.lease.attempt)
-        self._act(command, runs_s=script.runs_s, ignores_term=script.ignores_term)
+        self._listen(command, ignores_term=script.ignores_term)
         command.stuck_until_ns = self.machine.running_ns + round(script.stuck_s * 1e9)
-        self.machine.schedule(script.runs_s, lambda: self._exit(script.exit_code), command)
+        self.machine.schedule(script.runs_s, partial(self._exit, script.exit_code), command)
         for child in script.children:
-            self.machine.schedule(child.starts_after_s, lambda one=child: self._fork(one), command)
+            self.machine.schedule(child.starts_after_s, partial(self._fork, child), command)
         self.on_command_start(self.attempt)
 
     def _exit(self, code: int) -> None:
@@ -190,7 +189,8 @@ class Wrapper:
         process = self._spawn("left-over", holds_lock=child.holds_lock)
         process.stuck_until_ns = self.machine.running_ns + round(child.stuck_s * 1e9)
         process.on_death.append(lambda: self.machine.wake(self.process))
-        self._act(process, runs_s=child.runs_s, ignores_term=child.ignores_term)
+        self._listen(process, ignores_term=child.ignores_term)
+        self.machine.schedule(child.runs_s, partial(self.machine.kill, process), process)
 
     def _spawn(self, program: str, *, holds_lock: bool = True) -> Process:
         process = self.machine.spawn(program)
@@ -204,12 +204,10 @@ class Wrapper:
         if not self.attempt.living():
             self.attempt.tree_ended_ns = self.machine.running_ns
 
-    def _act(self, process: Process, *, runs_s: float, ignores_term: bool) -> None:
-        """Let a process of the command run its time, or end when asked, if it listens."""
-        machine = self.machine
+    def _listen(self, process: Process, *, ignores_term: bool) -> None:
+        """Let a process of the command end when it is asked to, unless it is deaf."""
         if not ignores_term:
-            process.on_terminate = lambda: machine.kill(process)
-        machine.schedule(runs_s, lambda: machine.kill(process), process)
+            process.on_terminate = partial(self.machine.kill, process)
 
     # -- watch --------------------------------------------------------------------
 
@@ -353,17 +351,13 @@ class Wrapper:
             reason, words = self.why
             cancelled = reason is FailureReason.CANCELLED
             return (Outcome.CANCELLED if cancelled else Outcome.FAILED, reason, words)
-        match self.attempt.exit_code:
-            case None:
-                return (Outcome.FAILED, FailureReason.COMMAND_FAILED, "ended by signal SIGKILL")
-            case 0:
-                return (Outcome.SUCCEEDED, None, "")
-            case 75:
-                return (Outcome.RETRY_LATER, None, "asked to be tried again later")
-            case 127:
-                return (Outcome.FAILED, FailureReason.SPAWN_FAILED, "cannot execute")
-            case code:
-                return (Outcome.FAILED, FailureReason.COMMAND_FAILED, f"exit code {code}")
+        code = self.attempt.exit_code
+        if code == 0:
+            return (Outcome.SUCCEEDED, None, "")
+        if code == EXIT_RETRY_LATER:
+            return (Outcome.RETRY_LATER, None, "asked to be tried again later")
+        words = "ended by a signal" if code is None else f"exit code {code}"
+        return (Outcome.FAILED, FailureReason.COMMAND_FAILED, words)
 
     def _let_go(self) -> Iterator[Pause]:
         """Let go of the lock, wish for a tick, and become one unless one is at work."""

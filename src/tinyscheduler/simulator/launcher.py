@@ -44,7 +44,9 @@ class Workshop:
     script: Callable[[str, int], Script] = _succeed
     become_tick: Callable[[Process], None] = _stay
     on_command_start: Callable[[Attempt], None] = _ignore
-    on_end: Callable[[Attempt], None] = _ignore  # a tick is about to end this attempt
+    # A tick is about to end this attempt: with SIGTERM, and then its wrapper with SIGKILL.
+    on_term: Callable[[Attempt], None] = _ignore
+    on_kill: Callable[[Attempt], None] = _ignore
     kill_grace_s: float = 5.0
     is_kick_enabled: bool = True
     # Why a task cannot be prepared or spawned now, if so.
@@ -120,13 +122,11 @@ class SimulatedLauncher:
     def end(self, traces: Sequence[Trace], *, grace_s: float) -> frozenset[str]:
         """SIGTERM to living wrappers, then SIGKILL to everything, until nothing is left."""
         self._process.reach("launch.end")
-        for trace in traces:
-            attempt = self._workshop.attempts.get(trace.lease_id)
-            if attempt is not None:
-                self._workshop.on_end(attempt)
         asked = [trace for trace in traces if self._judge(trace) is WrapperLife.ALIVE]
         for trace in asked:
-            self._machine.terminate(self._workshop.attempts[trace.lease_id].wrapper)
+            attempt = self._workshop.attempts[trace.lease_id]
+            self._workshop.on_term(attempt)
+            self._machine.terminate(attempt.wrapper)
             self._process.reach("launch.end.term")
         waited_s = 0.0
         while asked and waited_s < grace_s + 1:
@@ -136,12 +136,20 @@ class SimulatedLauncher:
         waited_s = 0.0
         while any(self._tree(trace) for trace in traces) and waited_s < _MOST_ENDING_S:
             for trace in traces:
-                for process in self._tree(trace):
-                    self._machine.kill(process)
+                if self._tree(trace):
+                    self._kill(trace)
             self._wait()
             waited_s += _LOOK_S
         self._process.reach("launch.ended")
         return frozenset(trace.lease_id for trace in traces if not self._tree(trace))
+
+    def _kill(self, trace: Trace) -> None:
+        attempt = self._workshop.attempts[trace.lease_id]
+        tree = self._tree(trace)
+        if attempt.wrapper in tree:
+            self._workshop.on_kill(attempt)
+        for process in tree:
+            self._machine.kill(process)
 
     def _wait(self) -> None:
         self._machine.advance(_LOOK_S)

@@ -24,7 +24,7 @@ BEGINNING = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 _UPTIME_NS = 1_000_000_000_000
 
 
-class Killed(BaseException):  # noqa: N818 - an event, and no error at all
+class Killed(BaseException):
     """This simulated process died here.  Not an Exception: no code may survive it."""
 
 

@@ -10,6 +10,7 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from tinyscheduler.adapters.launch_local.cgroups import ControlGroups
 from tinyscheduler.adapters.launch_local.processes import (
     find_survivors,
     judge_wrapper,
@@ -50,6 +51,7 @@ class LocalLauncher:
         self._boot_id = ""
         self._environments: dict[str, dict[str, str]] = {}
         self._pid_ns = os.stat("/proc/self/ns/pid").st_ino
+        self._cgroups = ControlGroups()
 
     def prepare(self, lease: Lease, spec: TaskSpec) -> Lease:
         """Write the prompt file, build argv and environment, and put the run into the lease."""
@@ -90,6 +92,7 @@ class LocalLauncher:
                 tick_lock=paths.tick_lock,
                 daemon_lock=paths.daemon_lock,
                 kick_argv=self._kick_argv if self._config.kick_enabled else (),
+                cgroup=self._cgroups.name_for(lease.lease_id),
             ),
         )
 

@@ -1,8 +1,8 @@
 """Which processes belong to an attempt, and how are they ended without hitting a stranger?
 
-An attempt's processes are found by four kinds of evidence, because each alone can be
-shaken off: descent, the cookie in the environment, the session of the wrapper, and an
-open descriptor of the task lock.
+An attempt's processes are found by five kinds of evidence, because each alone can be
+missing or shaken off: the command's control group, descent, the cookie in the
+environment, the session of the wrapper, and an open descriptor of the task lock.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from tinyscheduler.adapters.launch_local.cgroups import kill_members, read_members
 from tinyscheduler.model.leases import ProcessIdentity, WrapperLife
 
 if TYPE_CHECKING:
@@ -117,6 +118,9 @@ def find_trees(traces: Sequence[Trace], locks: Mapping[str, tuple[int, int]]) ->
             if cookies[pid] in (None, trace.lease_id)
         }
         roots |= _by_session(trace, table, cookies)
+        if trace.cgroup is not None:
+            # Nothing leaves a control group by forking, so this needs no other proof.
+            roots |= read_members(trace.cgroup) & cookies.keys()
         members = _with_descendants(roots, children, cookies, trace.lease_id)
         trees[trace.lease_id] = Tree(
             processes=tuple(table[pid] for pid in sorted(members)),
@@ -154,6 +158,9 @@ def kill_trees(traces: Sequence[Trace], locks: Mapping[str, tuple[int, int]]) ->
             quiet[lease_id] = 0 if tree.processes else quiet[lease_id] + 1
             for process in tree.processes:
                 signal_process(process, signal.SIGKILL)
+        for trace in traces:
+            if trace.cgroup is not None:
+                kill_members(trace.cgroup)
         if all(count >= 2 for count in quiet.values()):  # noqa: PLR2004 - "twice"
             break
         time.sleep(_PAUSE_S)

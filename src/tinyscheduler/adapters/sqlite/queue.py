@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 _MAX_UNSTARTABLE = 50
 _MAX_BLOCKERS_TOLD = 10
 # Rows of one line that are put in order by sorting, where no index has that order.
-_MAX_SORTED = 1000
+_MAX_SORTED = 200
 
 _LINES = "SELECT agent, queue, tasks FROM counts WHERE state = 'waiting'"
 
@@ -56,7 +56,7 @@ ORDER BY blocks DESC, priority DESC, id LIMIT :window
 _DUE = """
 SELECT * FROM (
     SELECT * FROM tasks INDEXED BY deferred
-    WHERE state = 'waiting' AND blockers_left = 0 AND start_after > 0 AND start_after <= :now
+    WHERE state = 'waiting' AND blockers_left = 0 AND start_after <> 0 AND start_after <= :now
         AND agent = :agent AND queue = :queue
     ORDER BY start_after LIMIT :sorted
 ) ORDER BY blocks DESC, :by_priority * priority DESC, id LIMIT :window
@@ -70,7 +70,7 @@ SELECT * FROM (
 """
 _DEFERRED = """
 SELECT * FROM tasks INDEXED BY deferred_anywhere
-WHERE state = 'waiting' AND blockers_left = 0 AND start_after > 0 AND start_after > :now
+WHERE state = 'waiting' AND blockers_left = 0 AND start_after <> 0 AND start_after > :now
 ORDER BY start_after LIMIT :limit
 """
 _BLOCKED = """

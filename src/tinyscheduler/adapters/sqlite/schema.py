@@ -106,11 +106,11 @@ _INDEXES = (
     """,
     """
     CREATE INDEX deferred ON tasks (agent, queue, start_after)
-    WHERE state = 'waiting' AND blockers_left = 0 AND start_after > 0
+    WHERE state = 'waiting' AND blockers_left = 0 AND start_after <> 0
     """,
     """
     CREATE INDEX deferred_anywhere ON tasks (start_after)
-    WHERE state = 'waiting' AND blockers_left = 0 AND start_after > 0
+    WHERE state = 'waiting' AND blockers_left = 0 AND start_after <> 0
     """,
     """
     CREATE INDEX blocked ON tasks (agent, queue, id)

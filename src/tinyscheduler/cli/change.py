@@ -1,0 +1,131 @@
+"""``cancel``, ``retry``, ``hold`` and ``release``: change what becomes of tasks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any, assert_never
+
+import typer
+
+from tinyscheduler.cli.invocation import QUIET, Invocation
+from tinyscheduler.cli.render import emit, emit_json, escape
+from tinyscheduler.cli.standing import check_task_ids
+from tinyscheduler.errors import (
+    EXIT_DONE,
+    EXIT_INACTIVE,
+    EXIT_NOT_FOUND,
+    TinySchedulerError,
+)
+from tinyscheduler.model.records import AlreadyEnded, Cancelled, CancelRequested
+from tinyscheduler.model.tasks import TaskState
+
+if TYPE_CHECKING:
+    from tinyscheduler.app import Queue
+
+_Ids = Annotated[list[str], typer.Argument(metavar="ID...", help="The tasks.")]
+_Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Change:
+    """What became of one task: its state now, in words, and whether that is what was asked."""
+
+    state: str
+    words: str
+    code: int = EXIT_DONE
+
+
+def cancel(context: typer.Context, task_ids: _Ids, *, json: _Json = False) -> int:
+    """Cancel tasks: those that wait at once, those that run by TERM, grace and KILL."""
+    return change_all(context.obj, task_ids, cancel_one, as_json=json)
+
+
+def retry(context: typer.Context, task_ids: _Ids, *, json: _Json = False) -> int:
+    """Let tasks that failed wait again, with all their attempts."""
+    return change_all(context.obj, task_ids, retry_one, as_json=json)
+
+
+def hold(context: typer.Context, task_ids: _Ids, *, json: _Json = False) -> int:
+    """Set waiting tasks aside until they are released."""
+    return change_all(context.obj, task_ids, hold_one, as_json=json)
+
+
+def release(context: typer.Context, task_ids: _Ids, *, json: _Json = False) -> int:
+    """Let held tasks wait again."""
+    return change_all(context.obj, task_ids, release_one, as_json=json)
+
+
+def change_all(
+    invocation: Invocation,
+    task_ids: list[str],
+    change: Callable[[Queue, str], Change],
+    *,
+    as_json: bool,
+) -> int:
+    """Change each task, whatever happens to the others, and tell what became of each."""
+    from tinyscheduler.adapters.sqlite.database import Access
+    from tinyscheduler.app import kick, open_queue
+
+    ids = check_task_ids(task_ids)
+    config = invocation.configure_writing()
+    queue = open_queue(config, Access.WRITE)
+    told: list[dict[str, Any]] = []
+    codes: list[int] = []
+    for task_id in ids:
+        try:
+            done = change(queue, task_id)
+        except TinySchedulerError as error:
+            # One task alone fails like any other command.
+            if len(ids) == 1:
+                raise
+            done = Change(state="", words=error.what, code=error.exit_code)
+            invocation.fail(error.what)
+        codes.append(done.code)
+        told.append({"task_id": task_id, "state": done.state or None, "message": done.words})
+        if done.state and not as_json and invocation.verbosity > QUIET:
+            emit(escape(f"task {task_id} {done.words}"))
+    kick(config)
+    if as_json:
+        emit_json(tasks=told)
+    # What does not exist weighs more than what had ended.
+    return EXIT_NOT_FOUND if EXIT_NOT_FOUND in codes else max(codes)
+
+
+def cancel_one(queue: Queue, task_id: str) -> Change:
+    """Cancel a task, or ask the wrapper of its attempt to end it."""
+    answer = queue.tasks.request_cancel(task_id)
+    match answer:
+        case Cancelled():
+            return Change(state=TaskState.CANCELLED, words="is cancelled")
+        case CancelRequested(lease_id=lease_id):
+            queue.leases.request_cancel(lease_id)
+            return Change(
+                state=TaskState.WORKING, words="is running; its attempt is being ended"
+            )
+        case AlreadyEnded(state=TaskState.CANCELLED):
+            return Change(state=TaskState.CANCELLED, words="was cancelled before")
+        case AlreadyEnded(state=state):
+            return Change(
+                state=state, words=f"is {state}; there is nothing to cancel", code=EXIT_INACTIVE
+            )
+        case _:
+            assert_never(answer)
+
+
+def retry_one(queue: Queue, task_id: str) -> Change:
+    """Let a task that ended wait again."""
+    queue.tasks.retry(task_id)
+    return Change(state=TaskState.WAITING, words="waits again")
+
+
+def hold_one(queue: Queue, task_id: str) -> Change:
+    """Set a task aside."""
+    queue.tasks.hold(task_id)
+    return Change(state=TaskState.HELD, words="is held")
+
+
+def release_one(queue: Queue, task_id: str) -> Change:
+    """Let a held task go."""
+    queue.tasks.release(task_id)
+    return Change(state=TaskState.WAITING, words="waits again")

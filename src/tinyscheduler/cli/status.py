@@ -1,0 +1,333 @@
+"""``status`` and ``ps``: what runs, what waits and why, and what is free."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from tinyscheduler.cli.invocation import NORMAL, Invocation
+from tinyscheduler.cli.render import (
+    INK_OF_STATE,
+    Cell,
+    Ink,
+    count,
+    emit,
+    emit_json,
+    escape,
+    format_span,
+    format_table,
+    format_when,
+)
+from tinyscheduler.cli.report import decision_json, wait_lines
+from tinyscheduler.cli.standing import Standing, brief_json, join
+from tinyscheduler.model.clock import format_time
+from tinyscheduler.model.leases import Lease, LeaseEntry
+from tinyscheduler.model.plan import TickReport, Wait
+from tinyscheduler.model.snapshot import LeaseScan
+from tinyscheduler.model.tasks import TaskState
+
+if TYPE_CHECKING:
+    from tinyscheduler.app import Queue
+    from tinyscheduler.model.config import Config
+
+_MOST_WORKING = 10_000
+_MOST_PARKED = 20
+_MOST_SHOWN = 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Overview:
+    """All that ``status`` tells, read in one go."""
+
+    config: Config
+    now: datetime
+    counts: Mapping[TaskState, int]
+    running: tuple[Standing, ...]
+    parked: tuple[Standing, ...]
+    report: TickReport
+    active: Mapping[str, int]
+    host_active: int
+
+    @property
+    def load_state(self) -> str:
+        """Say in a word how busy this machine is: quiet, working or saturated."""
+        if self.host_active == 0:
+            return "quiet"
+        is_full = self.host_active >= self.config.limits.host_slots
+        return "saturated" if is_full else "working"
+
+
+def look(config: Config) -> Overview:
+    """Read the queue, the leases, and what a tick would do now; change nothing."""
+    from tinyscheduler import app
+    from tinyscheduler.adapters.sqlite.database import Access
+
+    queue = app.open_queue(config, Access.READ)
+    report = app.preview(config)
+    counts = queue.tasks.counts()
+    working = queue.tasks.tasks(state=TaskState.WORKING, limit=_MOST_WORKING)
+    scan = queue.leases.scan()
+    occupied = [entry for entry in scan.entries if occupies_slot(entry, scan)]
+    return Overview(
+        config=config,
+        now=queue.clock.now().wall,
+        counts=counts,
+        running=tuple(join(record, scan) for record in working),
+        parked=_parked(queue),
+        report=report,
+        active=Counter(
+            entry.lease.agent for entry in occupied if isinstance(entry.lease, Lease)
+        ),
+        host_active=len(occupied),
+    )
+
+
+def occupies_slot(entry: LeaseEntry, scan: LeaseScan) -> bool:
+    """Whether what lies on disk under a task's name takes up a slot, as a tick counts."""
+    if entry.lease is None:
+        return entry.is_lock_held
+    if not isinstance(entry.lease, Lease):
+        return True
+    recorded = {result.lease_id for result in scan.results}
+    return entry.is_lock_held or entry.lease.lease_id not in recorded
+
+
+def _parked(queue: Queue) -> tuple[Standing, ...]:
+    records = queue.tasks.tasks(state=TaskState.PARKED, limit=_MOST_PARKED)
+    return tuple(Standing(record=record, state=record.state) for record in records)
+
+
+def show_overview(invocation: Invocation) -> int:
+    """Tell in a few lines how things stand, and what to type next."""
+    overview = look(invocation.configure_reading())
+    emit("\n".join([_summary(overview), "`tinyscheduler status` says more, --help everything"]))
+    return 0
+
+
+def status(
+    context: typer.Context,
+    *,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+) -> int:
+    """Show what runs, what waits and why, what is parked, and what is free."""
+    invocation: Invocation = context.obj
+    overview = look(invocation.configure_reading())
+    for warning in overview.report.warnings:
+        if warning not in overview.config.warnings:
+            invocation.warn(warning)
+    for error in overview.report.errors:
+        invocation.fail(f"{error.where}: {error.message}")
+    if json:
+        emit_json(**status_json(overview))
+        return 0
+    emit("\n".join(status_lines(overview, invocation)))
+    return 0
+
+
+def status_lines(overview: Overview, invocation: Invocation) -> list[str]:
+    """Return the sections that have something to say."""
+    page = invocation.page
+    lines = [_summary(overview)]
+    if overview.running:
+        rows = [
+            [
+                one.record.task_id,
+                Cell(text=one.state, ink=INK_OF_STATE[one.state]),
+                one.agent or "-",
+                str(one.record.attempt),
+                _age(one, overview.now),
+                one.record.summary,
+            ]
+            for one in overview.running[:_MOST_SHOWN]
+        ]
+        lines += [
+            "",
+            *format_table(["ID", "STATE", "AGENT", "ATTEMPT", "FOR", "TASK"], rows, page),
+            *_more(len(overview.running) - _MOST_SHOWN, "list --state working"),
+        ]
+    waits = wait_lines(overview.report, is_verbose=invocation.verbosity > NORMAL)
+    starts = overview.report.stats.tasks_spawned
+    if starts:
+        waits.insert(0, f"next tick starts {count(starts, 'task')}")
+    if waits:
+        lines += ["", *map(escape, waits)]
+    if overview.parked:
+        rows = [
+            [
+                one.record.task_id,
+                Cell(text="parked", ink=Ink.YELLOW),
+                one.record.failure_reason or "-",
+                format_when(one.record.ended_at, now=overview.now),
+                one.record.summary,
+            ]
+            for one in overview.parked
+        ]
+        lines += [
+            "",
+            *format_table(["ID", "STATE", "REASON", "SINCE", "TASK"], rows, page),
+            *_more(overview.counts[TaskState.PARKED] - len(rows), "list --state parked"),
+        ]
+    agents = [
+        [name, str(one["active"]), str(one["limit"]), str(one["free"])]
+        for name, one in agents_json(overview).items()
+    ]
+    return [*lines, "", *format_table(["AGENT", "ACTIVE", "LIMIT", "FREE"], agents, page)]
+
+
+def _summary(overview: Overview) -> str:
+    counts = overview.counts
+    words = [
+        f"{counts[TaskState.WORKING]} running",
+        f"{counts[TaskState.WAITING]} waiting",
+        *(
+            f"{counts[state]} {state}"
+            for state in (
+                TaskState.HELD,
+                TaskState.PARKED,
+                TaskState.FAILED,
+                TaskState.DONE,
+                TaskState.CANCELLED,
+            )
+            if counts[state]
+        ),
+    ]
+    slots = f"{overview.host_active} of {overview.config.limits.host_slots} slots in use"
+    return f"{overview.load_state}: {', '.join(words)}; {slots}"
+
+
+def _age(standing: Standing, now: datetime) -> str:
+    if standing.lease is None:
+        return "-"
+    return format_span((now - standing.lease.started_at).total_seconds())
+
+
+def _more(hidden: int, command: str) -> list[str]:
+    return [f"… and {hidden} more: tinyscheduler {command}"] if hidden > 0 else []
+
+
+def agents_json(overview: Overview) -> dict[str, dict[str, Any]]:
+    """Return each agent's slots: its limit, those in use, and those it could still take."""
+    host_free = max(0, overview.config.limits.host_slots - overview.host_active)
+    return {
+        agent.name: {
+            "limit": agent.limit,
+            "active": overview.active.get(agent.name, 0),
+            "free": min(max(0, agent.limit - overview.active.get(agent.name, 0)), host_free),
+            "cooling_until": None,
+        }
+        for agent in sorted(overview.config.agents, key=lambda agent: agent.name)
+    }
+
+
+def status_json(overview: Overview) -> dict[str, Any]:
+    """Return the documented keys; those of features to come are empty."""
+    report = overview.report
+    last_claim = max(
+        (one.lease.started_at for one in overview.running if one.lease is not None), default=None
+    )
+    return {
+        "load_state": overview.load_state,
+        "counts": {state.value: number for state, number in overview.counts.items()},
+        "running": [brief_json(one) for one in overview.running],
+        "waiting": [decision_json(one) for one in report.decisions if isinstance(one, Wait)],
+        "starting_next": [
+            decision_json(one) for one in report.decisions if not isinstance(one, Wait)
+        ],
+        "parked": [brief_json(one) for one in overview.parked],
+        "agents": agents_json(overview),
+        "gpus": [],
+        "pools": [],
+        "schedules": {"running": [], "queued": []},
+        "health": {
+            "activeSlots": overview.host_active,
+            "maxSlots": overview.config.limits.host_slots,
+            "availableSlots": max(0, overview.config.limits.host_slots - overview.host_active),
+        },
+        "paused": [] if overview.config.enabled else ["all"],
+        "queueDepth": overview.counts[TaskState.WAITING],
+        "isRunning": overview.host_active > 0,
+        "lastClaimTime": None if last_claim is None else format_time(last_claim),
+        "resourceHealth": None,
+        "errors": [{"where": one.where, "message": one.message} for one in report.errors],
+    }
+
+
+def ps(
+    context: typer.Context,
+    *,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+) -> int:
+    """Show the leases: each attempt under way, its process and its last heartbeat."""
+    invocation: Invocation = context.obj
+    from tinyscheduler.adapters.sqlite.database import Access
+    from tinyscheduler.app import open_queue
+
+    queue = open_queue(invocation.configure_reading(), Access.READ)
+    scan = queue.leases.scan()
+    now = queue.clock.now()
+    entries = [entry for entry in scan.entries if entry.lease is not None or entry.is_lock_held]
+    if json:
+        emit_json(leases=[lease_json(entry, now.monotonic_ns) for entry in entries])
+        return 0
+    if not entries:
+        invocation.note("nothing is running")
+        return 0
+    rows = [_lease_row(entry, now.wall, now.monotonic_ns) for entry in entries]
+    head = ["ID", "STATE", "AGENT", "ATTEMPT", "PID", "FOR", "HEARTBEAT", "COMMAND"]
+    emit("\n".join(format_table(head, rows, invocation.page)))
+    return 0
+
+
+def _lease_row(entry: LeaseEntry, now: datetime, now_ns: int) -> list[str | Cell]:
+    lease = entry.lease
+    if not isinstance(lease, Lease):
+        words = lease.message if lease is not None else "its lock is held, but it has no lease"
+        return [entry.task_id, Cell(text="unreadable", ink=Ink.RED), *["-"] * 5, words]
+    age_s = beat_age_s(entry, now_ns)
+    return [
+        entry.task_id,
+        lease.state,
+        lease.agent,
+        str(lease.attempt),
+        str(lease.process.pid) if lease.process else "-",
+        format_span((now - lease.started_at).total_seconds()),
+        "-" if age_s is None else f"{format_span(age_s)} ago",
+        " ".join(lease.run.argv),
+    ]
+
+
+def beat_age_s(entry: LeaseEntry, now_ns: int) -> float | None:
+    """Return how long ago the wrapper last beat, by the lock's own time."""
+    return None if entry.beat_ns is None else max(0.0, (now_ns - entry.beat_ns) / 1e9)
+
+
+def lease_json(entry: LeaseEntry, now_ns: int) -> dict[str, Any]:
+    """Return one lease, without what its command was given."""
+    lease = entry.lease
+    held: dict[str, Any] = {"task_id": entry.task_id, "is_lock_held": entry.is_lock_held}
+    if not isinstance(lease, Lease):
+        message = lease.message if lease is not None else "its lock is held, but it has no lease"
+        return {**held, "state": None, "fault": message}
+    age_s = beat_age_s(entry, now_ns)
+    return {
+        **held,
+        "state": lease.state.value,
+        "fault": None,
+        "lease_id": lease.lease_id,
+        "source": lease.source,
+        "agent": lease.agent,
+        "attempt": lease.attempt,
+        "pid": lease.process.pid if lease.process else None,
+        "host": lease.host,
+        "started_at": format_time(lease.started_at),
+        "heartbeat_age_sec": None if age_s is None else round(age_s, 3),
+        "max_runtime_sec": lease.max_runtime_s,
+        "argv": list(lease.run.argv),
+        "cwd": lease.run.cwd,
+        "log": lease.run.log,
+    }

@@ -1,0 +1,218 @@
+"""Hypothesis strategies for whole snapshots: odd, contradictory and half-broken ones."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+from hypothesis import strategies as st
+from tests.builders import (
+    BOOT,
+    NOW,
+    a_claim,
+    a_lease,
+    a_result,
+    a_snapshot,
+    a_task,
+    an_agent,
+    an_entry,
+)
+
+from tinyscheduler.model.leases import (
+    Lease,
+    LeaseFault,
+    LeaseState,
+    ProcessEvidence,
+    UnreadableLease,
+    WrapperLife,
+)
+from tinyscheduler.model.plan import Proposal
+from tinyscheduler.model.snapshot import StaleSighting, UnreadableResult
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from hypothesis.strategies import DrawFn, SearchStrategy
+    from tests.builders import Thing
+
+    from tinyscheduler.model.leases import LeaseEntry
+    from tinyscheduler.model.policy import PolicyContext
+    from tinyscheduler.model.snapshot import LeaseScan, Snapshot
+
+AGENTS = ("coder", "tester", "writer")
+QUEUES = ("dev", "ops")
+SOURCES = ("local", "tinytask")
+LIVES = tuple(WrapperLife)
+
+some_times = st.sampled_from((None, -60.0, 0.0, 0.4, 60.0))
+some_agents = st.lists(
+    st.builds(
+        an_agent,
+        st.sampled_from(AGENTS),
+        limit=st.integers(0, 3),
+        queue=st.sampled_from(QUEUES),
+    ),
+    unique_by=lambda agent: agent.name,
+)
+
+
+@st.composite
+def some_task(draw: DrawFn, task_id: str, source: str) -> Thing:
+    before, backing_off = (
+        None if age_s is None else NOW.wall + timedelta(seconds=age_s)
+        for age_s in (draw(some_times), draw(some_times))
+    )
+    return a_task(
+        task_id,
+        source=source,
+        created_order=draw(st.integers(0, 5)),
+        agent=draw(st.sampled_from((None, *AGENTS))),
+        queue=draw(st.sampled_from((None, *QUEUES))),
+        priority=draw(st.integers(-1, 1)),
+        blocks=draw(st.integers(0, 1)),
+        blocked_by=draw(st.sampled_from(((), (), ("7", "8")))),
+        is_held=draw(st.sampled_from((False, False, True))),
+        not_before=before,
+        backing_off_until=backing_off,
+    )
+
+
+@st.composite
+def some_lease(draw: DrawFn, task_id: str, source: str) -> Lease | UnreadableLease | None:
+    match draw(st.sampled_from(("readable", "readable", "missing", "corrupt", "newer"))):
+        case "missing":
+            return None
+        case "corrupt":
+            return UnreadableLease(fault=LeaseFault.CORRUPT, message="garbage")
+        case "newer":
+            return UnreadableLease(fault=LeaseFault.NEWER, message="version 9")
+    return a_lease(
+        task_id,
+        lease_id=draw(st.sampled_from((f"lease-{task_id}", f"other-{task_id}"))),
+        source=source,
+        agent=draw(st.sampled_from((*AGENTS, "gone"))),
+        state=draw(st.sampled_from(LeaseState)),
+        boot_id=draw(st.sampled_from((BOOT, BOOT, "earlier-boot"))),
+        monotonic_started_ns=NOW.monotonic_ns
+        - int(draw(st.sampled_from((-5, 0, 3600, 3626, 9999))) * 1e9),
+    )
+
+
+@st.composite
+def some_things_of_a_task(draw: DrawFn, task_id: str, source: str) -> list[Thing]:
+    """Return what lies about under one task's name: any part of it may be missing."""
+    things: list[Thing] = []
+    match draw(st.sampled_from(("waiting", "waiting", "claimed", "neither"))):
+        case "waiting":
+            things.append(draw(some_task(task_id, source)))
+        case "claimed":
+            things.append(a_claim(task_id, source=source, agent=draw(st.sampled_from(AGENTS))))
+    if draw(st.booleans()):
+        things.append(
+            an_entry(
+                draw(some_lease(task_id, source)),
+                task_id=task_id,
+                is_lock_held=draw(st.booleans()),
+                beat_age_s=draw(st.sampled_from((-9, 0, 45, 46, 9999))),
+            )
+        )
+    match draw(st.sampled_from(("none", "none", "readable", "unreadable"))):
+        case "readable":
+            things.append(a_result(task_id, source=source))
+        case "unreadable":
+            things.append(UnreadableResult(lease_id=f"lease-{task_id}", message="garbage"))
+    return things
+
+
+@st.composite
+def some_snapshot(draw: DrawFn) -> Snapshot:
+    things: list[Thing] = []
+    evidence: dict[str, ProcessEvidence] = {}
+    stale: list[StaleSighting] = []
+    for number in range(draw(st.integers(0, 6))):
+        source = draw(st.sampled_from(SOURCES))
+        task_id = f"{number}" if source == "local" else f"tinytask-{number}"
+        mine = draw(some_things_of_a_task(task_id, source))
+        things += mine
+        for lease_id in (f"lease-{task_id}", f"other-{task_id}"):
+            if draw(st.booleans()):
+                evidence[lease_id] = ProcessEvidence(
+                    wrapper=draw(st.sampled_from(LIVES)), survivors=draw(st.integers(0, 1))
+                )
+        stale += [
+            StaleSighting(
+                lease_id=entry.lease.lease_id,
+                beat_ns=entry.beat_ns,
+                seen_ns=NOW.monotonic_ns - int(draw(st.sampled_from((0, 14.9, 15))) * 1e9),
+                boot_id=draw(st.sampled_from((BOOT, BOOT, "earlier-boot"))),
+            )
+            for entry in entries_of(mine)
+            if isinstance(entry.lease, Lease) and entry.beat_ns is not None
+            if draw(st.booleans())
+        ]
+    return a_snapshot(
+        *things,
+        agents=draw(some_agents),
+        slots=draw(st.integers(0, 4)),
+        down=draw(st.sets(st.sampled_from(SOURCES))),
+        evidence=evidence,
+        stale=stale,
+        is_enabled=draw(st.sampled_from((True, True, True, False))),
+    )
+
+
+def entries_of(things: Sequence[Thing]) -> list[LeaseEntry]:
+    return [thing for thing in a_snapshot(*things).scan.entries]
+
+
+@st.composite
+def shuffled(draw: DrawFn, snapshot: Snapshot) -> Snapshot:
+    """Return the same world, told in another order."""
+    scan, memory = snapshot.scan, snapshot.memory
+    mixed_scan: LeaseScan = replace(
+        scan,
+        entries=tuple(draw(st.permutations(scan.entries))),
+        results=tuple(draw(st.permutations(scan.results))),
+        unreadable_results=tuple(draw(st.permutations(scan.unreadable_results))),
+    )
+    return replace(
+        snapshot,
+        scan=mixed_scan,
+        evidence=dict(draw(st.permutations(list(snapshot.evidence.items())))),
+        sources=tuple(
+            replace(
+                source,
+                waiting=tuple(draw(st.permutations(source.waiting))),
+                claims=tuple(draw(st.permutations(source.claims))),
+            )
+            for source in draw(st.permutations(snapshot.sources))
+        ),
+        agents=tuple(draw(st.permutations(snapshot.agents))),
+        memory=replace(memory, stale=tuple(draw(st.permutations(memory.stale)))),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class WildPolicy:
+    """Proposes what it was told to, whatever is free: the n-th batch at the n-th question."""
+
+    picks: tuple[tuple[tuple[int, str], ...], ...]
+    name = "wild"
+
+    def propose(self, context: PolicyContext) -> Sequence[Proposal]:
+        asked = len(self.picks) - 1 - min(len(context.waiting), len(self.picks) - 1)
+        return [
+            Proposal(task=context.waiting[index % len(context.waiting)], agent=agent)
+            for index, agent in self.picks[asked]
+        ]
+
+
+some_wild_policy: SearchStrategy[WildPolicy] = st.builds(
+    WildPolicy,
+    picks=st.lists(
+        st.lists(st.tuples(st.integers(0, 9), st.sampled_from(AGENTS))).map(tuple),
+        min_size=1,
+        max_size=4,
+    ).map(tuple),
+)
