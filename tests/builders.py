@@ -64,7 +64,9 @@ HOST = HostState(
 Thing = WaitingTask | Claim | LeaseEntry | AttemptResult | UnreadableResult
 
 
-def an_agent(name: str = "coder", *, limit: int = 1, queue: str = "dev", **more: Any) -> AgentProfile:
+def an_agent(
+    name: str = "coder", *, limit: int = 1, queue: str = "dev", **more: Any
+) -> AgentProfile:
     return AgentProfile(name=name, queue=queue, limit=limit, **more)
 
 
@@ -131,7 +133,9 @@ def a_claim(task_id: str = "1", **more: Any) -> Claim:
     return replace(claim, **more)
 
 
-def a_result(task_id: str = "1", outcome: Outcome = Outcome.SUCCEEDED, **more: Any) -> AttemptResult:
+def a_result(
+    task_id: str = "1", outcome: Outcome = Outcome.SUCCEEDED, **more: Any
+) -> AttemptResult:
     result = AttemptResult(
         lease_id=f"lease-{task_id}",
         task_id=task_id,
@@ -204,9 +208,7 @@ def _sources(things: Iterable[Thing], down: frozenset[str]) -> Iterable[SourceVi
         if name in down:
             yield SourceView(name=name, error="no answer")
             continue
-        waiting = tuple(
-            one for one in told if isinstance(one, WaitingTask) and one.source == name
-        )
+        waiting = tuple(one for one in told if isinstance(one, WaitingTask) and one.source == name)
         yield SourceView(
             name=name,
             waiting=waiting,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -20,16 +21,17 @@ from tinyscheduler.adapters.sqlite.queue import LocalQueue
 from tinyscheduler.adapters.tick_lock_file import FileTickLock, touch
 from tinyscheduler.config.saved import load_settings, save_settings
 from tinyscheduler.daemon import DaemonLock, Waker, repeat
-from tinyscheduler.errors import ConfigError, UsageError
+from tinyscheduler.errors import ConfigError, StoreError, TinySchedulerError, UsageError
 from tinyscheduler.model.snapshot import Rules
 from tinyscheduler.policy.platform import PlatformPolicy
 from tinyscheduler.tick import Mode, TickSettings, World, run_ticks, tick
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from tinyscheduler.model.config import Config
     from tinyscheduler.model.plan import TickReport
+    from tinyscheduler.ports import TaskSource
 
 # A dry run tells people why tasks wait, so it looks at more of them than a tick needs.
 _DRY_RUN_WINDOW = 1000
@@ -90,8 +92,8 @@ def run_once(config: Config, *, is_kicked: bool = False) -> TickReport:
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, stop)
-    world = build_world(config, clock=clock, mode=Mode.ACT, warnings=warnings)
-    report, is_wished = run_ticks(world, settings_of(config), should_stop=lambda: bool(stopped))
+    with wired(config, clock=clock, mode=Mode.ACT, warnings=warnings) as world:
+        report, is_wished = run_ticks(world, settings_of(config), should_stop=lambda: bool(stopped))
     if is_wished and not stopped:
         start_detached_tick(config)
     return report
@@ -119,10 +121,15 @@ def run_daemon(
             config = load()
         except ConfigError as error:
             sys.stderr.write(f"warning: {error.what}; going on with the settings before\n")
-        warnings = _prepare_to_tick(config, is_kicked=False)
-        world = build_world(config, clock=clock, mode=Mode.ACT, warnings=warnings)
-        report, _ = run_ticks(world, settings_of(config), should_stop=waker.is_stopped)
-        notice(report)
+        try:
+            warnings = _prepare_to_tick(config, is_kicked=False)
+            with wired(config, clock=clock, mode=Mode.ACT, warnings=warnings) as world:
+                report, _ = run_ticks(world, settings_of(config), should_stop=waker.is_stopped)
+        except TinySchedulerError as error:
+            # What ails this tick may be gone by the next; a daemon that ends helps nobody.
+            sys.stderr.write(f"error: {error.what}\n")
+        else:
+            notice(report)
 
     try:
         repeat(do_tick, waker, interval_s=lambda: config.timing.loop_interval_s)
@@ -133,8 +140,8 @@ def run_daemon(
 def preview(config: Config) -> TickReport:
     """Say what a tick would do, changing nothing and taking no lock."""
     clock = SystemClock()
-    world = build_world(config, clock=clock, mode=Mode.DRY_RUN, warnings=[])
-    return tick(world, settings_of(config, window=_DRY_RUN_WINDOW), Mode.DRY_RUN)
+    with wired(config, clock=clock, mode=Mode.DRY_RUN, warnings=[]) as world:
+        return tick(world, settings_of(config, window=_DRY_RUN_WINDOW), Mode.DRY_RUN)
 
 
 def run_kicked(base_path: str) -> int:
@@ -144,31 +151,41 @@ def run_kicked(base_path: str) -> int:
     return 0
 
 
-def build_world(config: Config, *, clock: SystemClock, mode: Mode, warnings: list[str]) -> World:
+@contextmanager
+def wired(
+    config: Config, *, clock: SystemClock, mode: Mode, warnings: list[str]
+) -> Iterator[World]:
     """Wire every port.  A dry run gets readers: no lock is tried, no file is written."""
     acts = mode is Mode.ACT
     database = Database(config.paths.database, Access.WRITE if acts else Access.READ)
-    local = _local_queue(config, database, clock)
-    sources = {"local": local}
     platform = PlatformPolicy(is_priority_enabled=config.priority_enabled)
-    return World(
-        clock=clock,
-        lock=FileTickLock(config.paths),
-        sources=tuple(sources[name] for name in config.sources if name in sources),
-        store=FileLeaseStore(config.paths, locks=LockTrial() if acts else LockTable()),
-        launcher=LocalLauncher(config, wrapper=_wrapper_path(), kick_argv=kick_argv(config)),
-        probe=ProcProbe(),
-        policy=platform,
-        fallback=platform,
-        ledger=SqliteLedger(database),
-        memory=FileMemoryStore(config.paths, warn=warnings.append, may_write=acts),
-        observers=(
-            (EventsFile(config.paths), DailyLog(config.paths, level=config.log_level))
-            if acts
-            else ()
-        ),
-        warnings=warnings,
-    )
+    observers = (EventsFile(config.paths), DailyLog(config.paths, level=config.log_level))
+    try:
+        yield World(
+            clock=clock,
+            lock=FileTickLock(config.paths),
+            sources=tuple(
+                _source(name, config, database=database, clock=clock) for name in config.sources
+            ),
+            store=FileLeaseStore(config.paths, locks=LockTrial() if acts else LockTable()),
+            launcher=LocalLauncher(config, wrapper=_wrapper_path(), kick_argv=kick_argv(config)),
+            probe=ProcProbe(),
+            policy=platform,
+            fallback=platform,
+            ledger=SqliteLedger(database),
+            memory=FileMemoryStore(config.paths, warn=warnings.append, may_write=acts),
+            observers=observers if acts else (),
+            warnings=warnings,
+        )
+    finally:
+        database.close()
+
+
+def _source(name: str, config: Config, *, database: Database, clock: SystemClock) -> TaskSource:
+    if name == "local":
+        return _local_queue(config, database, clock)
+    message = f"TINYSCHEDULER_SOURCES names {name!r}, which this version cannot reach"
+    raise ConfigError(message, hint="set it to local")
 
 
 def settings_of(config: Config, *, window: int | None = None) -> TickSettings:
@@ -275,6 +292,11 @@ def _prepare_to_tick(config: Config, *, is_kicked: bool) -> list[str]:
         except OSError as error:
             # A full disk: ticks go on, kicked ones with the settings before these.
             warnings.append(f"{config.paths.settings}: {error.strerror}")
+        try:
+            store = FileLeaseStore(config.paths, locks=LockTable())
+            store.sweep_temporary(now_s=SystemClock().now().wall.timestamp())
+        except StoreError as error:
+            warnings.append(error.what)
     return warnings
 
 

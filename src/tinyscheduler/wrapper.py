@@ -54,14 +54,15 @@ def main(arguments: list[str]) -> int:
         if len(arguments) != 1:
             message = "usage: run_agent.py LEASE_FILE, with the task lock as descriptor 3"
             raise RefusedError(message)  # noqa: TRY301 - one place tells every refusal
-        lease = take_over(arguments[0])
-    except (RefusedError, OSError, ValueError) as error:
+        path = os.path.abspath(arguments[0])
+        lease = take_over(path)
+    except (RefusedError, OSError) as error:
         sys.stderr.write(
             f"error: {error}\nhint: ticks start attempts; `tinyscheduler run --once` does one\n"
         )
         return 2
     try:
-        attempt = Attempt(arguments[0], lease)
+        attempt = Attempt(path, lease)
         if not attempt.start():
             return 1
         attempt.watch()
@@ -77,6 +78,8 @@ def main(arguments: list[str]) -> int:
 def take_over(path: str) -> dict[str, object]:
     """Return the lease, having made sure that it is ours to run."""
     os.umask(0o077)
+    # Whatever folder the tick was started in must stay removable and unmountable.
+    os.chdir("/")
     lock_path = path.removesuffix(".json") + ".lock"
     try:
         held, named = os.fstat(TASK_LOCK_FD), os.stat(lock_path)
@@ -86,13 +89,22 @@ def take_over(path: str) -> dict[str, object]:
     if (held.st_dev, held.st_ino) != (named.st_dev, named.st_ino):
         message = f"descriptor {TASK_LOCK_FD} is not {lock_path}"
         raise RefusedError(message)
-    # Harmless where the description already holds it; a refusal where another does.
-    fcntl.flock(TASK_LOCK_FD, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    try:
+        # Harmless where the description already holds it; a refusal where another does.
+        fcntl.flock(TASK_LOCK_FD, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        message = f"{lock_path} is held by another process"
+        raise RefusedError(message) from error
     os.set_inheritable(TASK_LOCK_FD, True)
     # What cron, a shell or a service left open must not live on in the command.
     os.closerange(TASK_LOCK_FD + 1, os.sysconf("SC_OPEN_MAX"))
     with open(path, "rb") as file:
-        lease = json.loads(file.read(_LEASE_MAX_BYTES))
+        text = file.read(_LEASE_MAX_BYTES)
+    try:
+        lease = json.loads(text)
+    except ValueError as error:
+        message = f"{path} is not a lease: {error}"
+        raise RefusedError(message) from error
     if not isinstance(lease, dict) or lease.get("state") != "starting":
         message = f"{path} is not a lease in state starting"
         raise RefusedError(message)
@@ -392,7 +404,7 @@ class Attempt:
                 _crash_point("wrapper.result:after")
             except OSError:
                 self._beat_if_due()
-                select.select([], [], [], _RESULT_RETRY_S)
+                select.select([], [], [], min(_RESULT_RETRY_S, self.heartbeat_s))
             else:
                 break
         self.lease["state"] = "finished"
@@ -433,7 +445,9 @@ class Attempt:
         if self.exec_error:
             argv = _sequence(self.run["argv"])
             words = f"cannot execute {argv[0]!r}: {self.exec_error.decode(errors='replace')}"
-            os.write(self.log_fd, f"tinyscheduler: {words}\n".encode(errors="replace"))
+            # The result says it too: a full disk must not cost that.
+            with suppress(OSError):
+                os.write(self.log_fd, f"tinyscheduler: {words}\n".encode(errors="replace"))
             return ("failed", "spawn_failed", words)
         status = self.status or 0
         if os.WIFSIGNALED(status):
@@ -473,7 +487,6 @@ class Attempt:
         environment = {name: os.environ[name] for name in keep if name in os.environ}
         if _crash_at:
             environment[CRASH_VARIABLE] = _crash_at
-        os.chdir("/")
         _crash_point("wrapper.kicked:before")
         os.execve(argv[0], argv, environment)  # noqa: S606 - no shell is the point
 

@@ -79,7 +79,7 @@ agents:
         profile="goose",
         environment=("OPENAI_API_KEY",),
         stdin=StdinSource.PROMPT,
-        cwd="work",
+        cwd=f"{tmp_path}/work",
         memory_bytes=2 * 2**30,
         vram_bytes=14 * 2**30,
         model="llama-7b",

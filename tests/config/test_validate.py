@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from typing import TYPE_CHECKING
 
 import pytest
@@ -17,8 +18,7 @@ from tinyscheduler.config.validate import (
 )
 
 if TYPE_CHECKING:
-    import shutil
-from pathlib import Path
+    from pathlib import Path
 
     from tinyscheduler.config.problems import Problem
 
@@ -222,7 +222,8 @@ def test_a_goose_that_is_there_and_executable_is_fine(tmp_path: Path):
 def test_a_program_that_cannot_be_run_is_an_error(tmp_path: Path):
     text = (
         f'agents: {{a: {{command: ["{tmp_path}/plain"]}}, b: {{command: ["/nonexistent/b"]}},'
-        ' c: {command: ["no-such-program"]}, d: {command: ["{command}"]}}'
+        ' c: {command: ["no-such-program"]}, d: {command: ["{command}"]},'
+        ' e: {command: ["./in-the-folder-of-the-task"]}, f: {command: ["true"], cwd: nowhere}}'
     )
     base = a_sound_base(tmp_path / "base", agents=text)
     a_program(tmp_path / "plain", mode=0o644)
@@ -232,7 +233,9 @@ def test_a_program_that_cannot_be_run_is_an_error(tmp_path: Path):
     assert f"agent a: {tmp_path}/plain is not executable | chmod +x" in said
     assert "agent b: /nonexistent/b does not exist" in said
     assert "agent c: no-such-program is not on PATH" in said
+    assert f"agent f: {tmp_path}/base/nowhere is not a folder" in said
     assert "agent d" not in said
+    assert "agent e" not in said
 
 
 def test_a_recipe_that_leads_out_of_its_folder_is_an_error(tmp_path: Path):

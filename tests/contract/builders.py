@@ -15,6 +15,10 @@ from tinyscheduler.adapters.sqlite.database import Database
 from tinyscheduler.adapters.sqlite.ledger import SqliteLedger
 from tinyscheduler.adapters.sqlite.queue import LocalQueue
 from tinyscheduler.model.clock import Instant
+from tinyscheduler.simulator.disk import Disk
+from tinyscheduler.simulator.ledger import SimulatedLedger
+from tinyscheduler.simulator.machine import Machine
+from tinyscheduler.simulator.source import SimulatedQueue, SimulatedSource
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -98,14 +102,36 @@ def build_local_queue(folder: Path, rules: SourceRules, stack: ExitStack) -> Sou
     )
 
 
+def build_simulated_queue(_folder: Path, rules: SourceRules, _stack: ExitStack) -> SourceWorld:
+    machine = Machine()
+    queue = SimulatedQueue(
+        now=lambda: machine.wall,
+        is_priority_enabled=rules.priority_enabled,
+        is_blocking_disabled=rules.blocking_disabled,
+    )
+    return SourceWorld(
+        source=SimulatedSource(machine.spawn("tick"), queue),
+        clock=machine,
+        add=queue.add,
+        request_cancel=queue.request_cancel,
+        state=queue.state,
+    )
+
+
 def build_sqlite_ledger(folder: Path, stack: ExitStack) -> Ledger:
     return SqliteLedger(open_database(folder, stack))
 
 
+def build_simulated_ledger(_folder: Path, _stack: ExitStack) -> Ledger:
+    return SimulatedLedger(Machine().spawn("tick"), Disk())
+
+
 SOURCES: dict[str, SourceFactory] = {
     "local": build_local_queue,
+    "simulated": build_simulated_queue,
 }
 
 LEDGERS: dict[str, LedgerFactory] = {
     "sqlite": build_sqlite_ledger,
+    "simulated": build_simulated_ledger,
 }

@@ -301,6 +301,24 @@ def test_a_task_backing_off_cannot_be_claimed_before_that_is_over(world):
     assert claim(world, task_id, lease_id="two", attempt=2)
 
 
+def test_a_claim_tells_how_the_attempt_before_it_failed(world):
+    task_id = world.add(A_SPEC)
+    reasons = [None, FailureReason.LEASE_EXPIRED, None]
+    told = []
+    for attempt, reason in enumerate(reasons, start=1):
+        assert claim(world, task_id, lease_id=f"number {attempt}", attempt=attempt)
+        told += [one.last_failure for one in look(world).claims]
+        ending = Requeue(
+            attempt=attempt + 1, failures=0, launches=0, backing_off_until=None, reason=reason
+        )
+        assert world.source.settle(task_id, lease_id=f"number {attempt}", ending=ending)
+    assert claim(world, task_id, attempt=4)
+    told += [one.last_failure for one in look(world).claims]
+
+    # A start that failed without a reason of its own does not make that forgotten.
+    assert told == [None, None, FailureReason.LEASE_EXPIRED, FailureReason.LEASE_EXPIRED]
+
+
 def test_a_held_task_is_told_but_neither_counted_nor_claimable(world):
     task_id = world.add(TaskSpec(is_held=True))
 

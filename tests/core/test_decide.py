@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -23,7 +22,13 @@ from tests.core.worlds import WildPolicy, shuffled, some_snapshot, some_wild_pol
 from tinyscheduler.core.decide import decide
 from tinyscheduler.core.leases import judge_all
 from tinyscheduler.errors import PolicyError
-from tinyscheduler.model.leases import Lease, LeaseFault, UnreadableLease
+from tinyscheduler.model.leases import (
+    Lease,
+    LeaseFault,
+    ProcessEvidence,
+    UnreadableLease,
+    WrapperLife,
+)
 from tinyscheduler.model.plan import Dispatch, Plan, Proposal, Reason, Wait
 from tinyscheduler.policy.platform import PlatformPolicy
 
@@ -277,18 +282,11 @@ def test_an_unreadable_lease_counts_against_the_agent_that_its_claim_names():
 
 
 def test_a_lost_attempt_whose_processes_live_keeps_its_slot():
-    lost = a_snapshot(a_claim("1"), a_task("2"))
-    survivor = replace(judge_survivor(), survivors=1)
+    seen = ProcessEvidence(wrapper=WrapperLife.DEAD, survivors=1)
 
-    plan = decide(replace(lost, evidence={"lease-1": survivor}), FIFO)
+    plan = decide(a_snapshot(a_claim("1"), a_task("2"), evidence={"lease-1": seen}), FIFO)
 
     assert reasons(plan) == {"2": Reason.AGENT_LIMIT}
-
-
-def judge_survivor():
-    from tinyscheduler.model.leases import ProcessEvidence, WrapperLife
-
-    return ProcessEvidence(wrapper=WrapperLife.DEAD)
 
 
 @pytest.mark.parametrize("is_lock_held", [True, False])

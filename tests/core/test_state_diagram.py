@@ -24,7 +24,9 @@ def drawn_moves(page: str) -> set[tuple[str, str, str]]:
 
 
 def test_the_diagram_shows_exactly_the_moves_of_the_table():
-    table = {(state.value, event.value, after.value) for (state, event), after in TRANSITIONS.items()}
+    table = {
+        (state.value, event.value, after.value) for (state, event), after in TRANSITIONS.items()
+    }
 
     drawn = drawn_moves(PAGE.read_text())
 

@@ -21,6 +21,7 @@ from tests.builders import (
 
 from tinyscheduler.model.leases import (
     Lease,
+    LeaseEntry,
     LeaseFault,
     LeaseState,
     ProcessEvidence,
@@ -36,7 +37,6 @@ if TYPE_CHECKING:
     from hypothesis.strategies import DrawFn, SearchStrategy
     from tests.builders import Thing
 
-    from tinyscheduler.model.leases import LeaseEntry
     from tinyscheduler.model.policy import PolicyContext
     from tinyscheduler.model.snapshot import LeaseScan, Snapshot
 
@@ -147,9 +147,9 @@ def some_snapshot(draw: DrawFn) -> Snapshot:
                 seen_ns=NOW.monotonic_ns - int(draw(st.sampled_from((0, 14.9, 15))) * 1e9),
                 boot_id=draw(st.sampled_from((BOOT, BOOT, "earlier-boot"))),
             )
-            for entry in entries_of(mine)
-            if isinstance(entry.lease, Lease) and entry.beat_ns is not None
-            if draw(st.booleans())
+            for entry in mine
+            if isinstance(entry, LeaseEntry) and isinstance(entry.lease, Lease)
+            if entry.beat_ns is not None and draw(st.booleans())
         ]
     return a_snapshot(
         *things,
@@ -160,10 +160,6 @@ def some_snapshot(draw: DrawFn) -> Snapshot:
         stale=stale,
         is_enabled=draw(st.sampled_from((True, True, True, False))),
     )
-
-
-def entries_of(things: Sequence[Thing]) -> list[LeaseEntry]:
-    return [thing for thing in a_snapshot(*things).scan.entries]
 
 
 @st.composite
@@ -195,16 +191,16 @@ def shuffled(draw: DrawFn, snapshot: Snapshot) -> Snapshot:
 
 @dataclass(frozen=True, kw_only=True)
 class WildPolicy:
-    """Proposes what it was told to, whatever is free: the n-th batch at the n-th question."""
+    """Proposes what it was told to, whatever is free; something else as the waiting get fewer."""
 
     picks: tuple[tuple[tuple[int, str], ...], ...]
     name = "wild"
 
     def propose(self, context: PolicyContext) -> Sequence[Proposal]:
-        asked = len(self.picks) - 1 - min(len(context.waiting), len(self.picks) - 1)
+        waiting = context.waiting
         return [
-            Proposal(task=context.waiting[index % len(context.waiting)], agent=agent)
-            for index, agent in self.picks[asked]
+            Proposal(task=waiting[index % len(waiting)], agent=agent)
+            for index, agent in self.picks[len(waiting) % len(self.picks)]
         ]
 
 

@@ -110,6 +110,7 @@ _WRONG_COUNTERS = {
 
 def assert_sound(path: Path) -> None:
     """Fail unless the file is whole and every counter is what it counts."""
+    assert path.exists()  # or connecting would create it
     with closing(sqlite3.connect(path)) as connection:
         assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
         assert connection.execute("PRAGMA foreign_key_check").fetchall() == []

@@ -92,6 +92,7 @@ def test_retry_revives_with_all_attempts_and_goes_on_numbering(opened, state):
     assert record.state is TaskState.WAITING
     assert (record.attempt, record.failures, record.launches) == (2, 0, 0)
     assert record.ended_at is None
+    assert record.failure_reason is None
     assert opened.claim(task_id)
 
 

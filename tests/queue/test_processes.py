@@ -154,6 +154,7 @@ import itertools, sys
 from tests.queue.builders import A_SPEC, AGAIN, DONE, open_queue
 from tinyscheduler.model.tasks import TaskSpec
 opened = open_queue(sys.argv[1])
+opened.queue.look(window=1)
 print("ready", flush=True)
 for round_number in itertools.count():
     first, second, *_ = opened.queue.add(

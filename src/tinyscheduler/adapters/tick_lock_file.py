@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
+import select
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from tinyscheduler.crash import durable_step
 from tinyscheduler.errors import ConfigError, StoreError
+from tinyscheduler.model.clock import format_time
 
 if TYPE_CHECKING:
     from tinyscheduler.model.config import Paths
 
 _MOST_HOLDER_BYTES = 200
+_SECOND_LOOK_S = 1.0
+_HOLDER = re.compile(r"pid (\d+), start ticks (\d+), ")
 
 
 class FileTickLock:
@@ -38,10 +44,12 @@ class FileTickLock:
         if not _try_lock(fd):
             touch(self._kick)
             if not _try_lock(fd):
-                holder = os.pread(fd, _MOST_HOLDER_BYTES, 0).decode("ascii", "replace").strip()
+                holder = self._describe_holder(fd)
                 os.close(fd)
-                return holder or "another tick"
-        text = f"pid {os.getpid()}, start ticks {_start_ticks()}\n".encode()
+                return holder
+        since = datetime.now(tz=UTC)  # noqa: TID251 - it only informs people
+        own = f"pid {os.getpid()}, start ticks {_start_ticks(os.getpid())}, "
+        text = f"{own}since {format_time(since)}\n".encode()
         # Written over, never truncated first: a reader always finds some holder's line.
         os.pwrite(fd, text, 0)
         os.ftruncate(fd, len(text))
@@ -68,6 +76,19 @@ class FileTickLock:
     def is_kicked(self) -> bool:
         """Whether ``kick`` exists."""
         return os.path.lexists(self._kick)
+
+    def _describe_holder(self, fd: int) -> str:
+        """Say who holds the lock, as far as the file tells.
+
+        A holder that just took over has not written its line yet, so one that seems dead
+        is looked at again before it is called so.
+        """
+        text = _read_holder(fd)
+        if _is_gone(text):
+            select.select([], [], [], _SECOND_LOOK_S)
+            if _read_holder(fd) == text:
+                return f"{text}, which is gone: another process keeps {self._path} open and locked"
+        return text or "a process that has not said who it is"
 
     def _open(self) -> int:
         try:
@@ -99,7 +120,20 @@ def _try_lock(fd: int) -> bool:
     return True
 
 
-def _start_ticks() -> int:
-    with open("/proc/self/stat", encoding="ascii", errors="replace") as file:
-        text = file.read()
+def _read_holder(fd: int) -> str:
+    return os.pread(fd, _MOST_HOLDER_BYTES, 0).decode("ascii", "replace").strip()
+
+
+def _is_gone(text: str) -> bool:
+    """Whether the line names a process that no longer exists under that start time."""
+    match = _HOLDER.match(text)
+    return match is not None and _start_ticks(int(match[1])) != int(match[2])
+
+
+def _start_ticks(pid: int) -> int | None:
+    try:
+        with open(f"/proc/{pid}/stat", encoding="ascii", errors="replace") as file:
+            text = file.read()
+    except OSError:
+        return None
     return int(text[text.rindex(")") + 2 :].split()[19])

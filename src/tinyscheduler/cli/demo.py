@@ -7,6 +7,7 @@ of it lives; the verdict is taken from these, not from what the scheduler says.
 from __future__ import annotations
 
 import json as json_format
+import math
 import os
 import shutil
 import signal
@@ -60,6 +61,7 @@ TICK_EVERY_S = 1.0
 LOOK_EVERY_S = 0.1
 LONGEST_S = 60.0
 _WIND_UP_S = 15.0
+_WIDEST_STATE = max(map(len, TaskState))  # columns that move are hard to watch
 _LEAST_WIDTH, _LEAST_HEIGHT = 60, 16
 _KILLED_AFTER_S, _CANCELLED_AFTER_S = 0.4, 3.0
 
@@ -415,9 +417,9 @@ class Stage:
             self.pause()
 
 
-def play(stage: Stage, view: View) -> None:
-    """Tick, act and show until all is over, or for a minute at most."""
-    while stage.now_s < LONGEST_S:
+def play(stage: Stage, view: View, *, longest_s: float = LONGEST_S) -> None:
+    """Tick, act and show until all is over, or so many seconds have passed."""
+    while stage.now_s < longest_s:
         stage.tick_if_due()
         standings = stage.standings()
         view.say(*sorted(stage.happenings(), key=lambda one: one.at_s))
@@ -679,7 +681,7 @@ def format_frame(stage: Stage, standings: Sequence[Standing], *, page: Page) -> 
                 one.record.task_id,
                 part.title,
                 part.agent,
-                Cell(text=one.state, ink=INK_OF_STATE[one.state]),
+                Cell(text=f"{one.state:<{_WIDEST_STATE}}", ink=INK_OF_STATE[one.state]),
                 str(history.attempt or "-"),
                 tell_past(one, history, is_killed=is_killed, now=now)
                 or _tell_wait(one, is_busy=active[part.agent] >= AGENT_LIMITS[part.agent]),
@@ -696,7 +698,7 @@ def tell_past(standing: Standing, history: History, *, is_killed: bool, now: dat
     elif is_killed:
         past = "wrapper killed"
     elif history.failures:
-        past = "failed" if history.failures == 1 else f"failed {history.failures} times"
+        past = _FAILED.get(history.failures, f"failed {history.failures} times")
     record = standing.record
     match standing.state:
         case TaskState.DONE:
@@ -706,12 +708,13 @@ def tell_past(standing: Standing, history: History, *, is_killed: bool, now: dat
         case TaskState.WAITING if record.blocked_by:
             return f"waits for {' and '.join(record.blocked_by)}"
         case TaskState.WAITING if record.backing_off_until is not None:
-            seconds = max(0.0, (record.backing_off_until - now).total_seconds())
-            return f"{past}, again in {seconds:.0f} s"
+            seconds = math.ceil((record.backing_off_until - now).total_seconds())
+            return f"{past}, next in {seconds} s" if seconds > 0 else f"{past}, next tick"
         case _:
             return past
 
 
+_FAILED = {1: "failed", 2: "failed twice"}
 _ACTIVE = (TaskState.STARTING, TaskState.RUNNING, TaskState.SETTLING)
 
 
@@ -732,7 +735,7 @@ def _opening(stage: Stage) -> list[Happening]:
         Happening(at_s=0, words=words, is_turn=True)
         for words in (
             f"{count(len(stage.cast), 'task')} queued in {stage.base}",
-            f"agents and their limits: {limits}; a tick every second",
+            f"at once: {limits}; a tick every second",
         )
     ]
 

@@ -106,6 +106,10 @@ def understand(inputs: Inputs) -> Understood:
     overridden_limits = inputs.overrides.agent_limits
     problems = [*read.problems, *_faults_of_base(paths.base), *_faulty_overrides(overridden_limits)]
     agents_file, watched = _read_agents(read, paths, goose, problems)
+    for agent in agents_file.agents.values():
+        if agent.cwd is not None:
+            cwd = absolute(agent.cwd, under=base_path, environ=inputs.environ)
+            agents_file.agents[agent.name] = replace(agent, cwd=cwd)
     agents, limit_origins = _agents(read, overridden_limits, agents_file, goose, problems)
     policy_file = read.settings.policy_file
     if policy_file is not None:

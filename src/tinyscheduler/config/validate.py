@@ -212,7 +212,10 @@ def _faults_of_env_file(understood: Understood) -> Iterator[Problem]:
     secrets = sorted(name for name in env_file.entries if is_secret(name))
     if env_file.path is None or not secrets:
         return
-    mode = stat.S_IMODE(os.stat(env_file.path).st_mode)
+    try:
+        mode = stat.S_IMODE(os.stat(env_file.path).st_mode)
+    except OSError:
+        return  # gone since it was read
     if mode & 0o077:
         yield Problem(
             severity=Severity.ADVICE,
@@ -227,9 +230,13 @@ def _faults_of_programs(
     agents: tuple[AgentProfile, ...], environ: Mapping[str, str]
 ) -> Iterator[Problem]:
     for agent in agents:
+        if agent.cwd is not None and not os.path.isdir(agent.cwd):
+            yield _error(f"agent {agent.name}", agent.cwd, "is not a folder", "make it")
         if not agent.command or agent.limit == 0 or "{" in agent.command[0]:
             continue
         program = agent.command[0]
+        if "/" in program and not os.path.isabs(program):
+            continue  # looked for in the folder of each task
         if "/" in program:
             if not os.path.isfile(program):
                 fault, fix = "does not exist", "install it, or correct the path"

@@ -123,8 +123,6 @@ class Auditor:
             self.blame(12, f"something of task {task_id} is left in the running folder")
         for lease_id in self.disk.results:
             self.blame(12, f"result {lease_id} was not settled")
-        for lease_id in self.disk.cancels:
-            self.blame(12, f"the request to cancel {lease_id} was not cleared")
         for attempt in self.workshop.attempts.values():
             if attempt.is_live:
                 self.blame(12, f"processes of task {attempt.lease.task_id} are left")

@@ -163,6 +163,7 @@ _RETRY = """
 UPDATE tasks SET state = 'waiting', backing_off_until = NULL, ended_at = NULL, updated_at = :now,
     failures = CASE WHEN state = 'waiting' THEN failures ELSE 0 END,
     launches = CASE WHEN state = 'waiting' THEN launches ELSE 0 END,
+    failure_reason = CASE WHEN state = 'waiting' THEN failure_reason END,
     start_after = CASE WHEN not_before > :now THEN not_before ELSE 0 END
 WHERE id = :id
 """

@@ -108,12 +108,12 @@ def claim_of(row: sqlite3.Row, *, source: str) -> Claim:
         launches=row["launches"],
         max_attempts=row["max_attempts"],
         cancel_requested=bool(row["cancel_requested"]),
+        last_failure=_failure_reason(row),
     )
 
 
 def record_of(row: sqlite3.Row, *, source: str, blocked_by: tuple[str, ...]) -> TaskRecord:
     """Return where a task stands, as people see it."""
-    reason = row["failure_reason"]
     return TaskRecord(
         task_id=str(row["id"]),
         source=source,
@@ -128,7 +128,7 @@ def record_of(row: sqlite3.Row, *, source: str, blocked_by: tuple[str, ...]) -> 
         failures=row["failures"],
         launches=row["launches"],
         max_attempts=row["max_attempts"],
-        failure_reason=None if reason is None else FailureReason(reason),
+        failure_reason=_failure_reason(row),
         cancel_requested=bool(row["cancel_requested"]),
         blocks=row["blocks"],
         blockers_left=row["blockers_left"],
@@ -139,6 +139,11 @@ def record_of(row: sqlite3.Row, *, source: str, blocked_by: tuple[str, ...]) -> 
         updated_at=_EPOCH + timedelta(microseconds=row["updated_at"]),
         ended_at=from_micros(row["ended_at"]),
     )
+
+
+def _failure_reason(row: sqlite3.Row) -> FailureReason | None:
+    reason = row["failure_reason"]
+    return None if reason is None else FailureReason(reason)
 
 
 def attempt_row(attempt: AttemptRecord) -> dict[str, Any]:

@@ -94,7 +94,9 @@ CREATE TABLE attempts (
 """
 
 # Each index holds only the rows one question is about, in the order of its answer; so a
-# question reads about as many rows as it returns, however many tasks wait.
+# question reads about as many rows as it returns, however many tasks wait.  It is
+# `start_after <> 0`, not `> 0`, since SQLite takes one lower bound to begin at, and shall
+# take the one in the question.
 _INDEXES = (
     """
     CREATE INDEX ready_by_age ON tasks (agent, queue, blocks DESC, id)

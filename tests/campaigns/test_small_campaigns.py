@@ -1,0 +1,25 @@
+"""A few rounds of each campaign in every run; the long ones are started by hand."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+import campaign_kill
+import campaign_race
+
+
+@pytest.mark.parametrize("seed", range(900, 906))
+def test_random_kills_lose_nothing_and_run_nothing_twice(seed: int):
+    violations, kills = campaign_kill.run_round(seed)
+
+    assert violations == []
+    assert sum(kills.values()) > 0
+
+
+def test_ticks_that_race_never_run_a_task_twice_nor_exceed_a_cap(tmp_path: Path):
+    assert campaign_race.run_round(tmp_path, tasks=40, ticks=12) == []

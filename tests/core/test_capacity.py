@@ -1,0 +1,110 @@
+"""What is free, and which cap binds."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+from tests.builders import a_claim, a_lease, a_snapshot, an_agent, an_entry
+from tests.core.worlds import some_snapshot
+
+from tinyscheduler.core.capacity import Capacity, Refusal, measure
+from tinyscheduler.core.leases import holds_slot, judge_all
+from tinyscheduler.model.plan import Reason
+from tinyscheduler.model.policy import AgentView
+from tinyscheduler.model.snapshot import Snapshot
+
+
+def measured(snapshot: Snapshot) -> Capacity:
+    return measure(snapshot, judge_all(snapshot))
+
+
+def an_agent_view(*, limit: int, active: int) -> AgentView:
+    return AgentView(name="coder", queue="dev", limit=limit, active=active)
+
+
+def test_slots_are_counted_from_leases():
+    snapshot = a_snapshot(
+        an_entry(a_lease("1")),
+        an_entry(a_lease("2")),
+        an_entry(a_lease("3", agent="tester")),
+        agents=[an_agent("tester", limit=1, queue="qa"), an_agent("coder", limit=3)],
+        slots=5,
+    )
+
+    assert measured(snapshot) == Capacity(
+        agents=(
+            AgentView(name="coder", queue="dev", limit=3, active=2),
+            AgentView(name="tester", queue="qa", limit=1, active=1),
+        ),
+        host_limit=5,
+        host_active=3,
+    )
+
+
+def test_a_lease_of_an_agent_that_is_no_longer_configured_counts_against_the_machine():
+    capacity = measured(a_snapshot(an_entry(a_lease(agent="gone"))))
+
+    assert capacity.host_active == 1
+    assert [agent.active for agent in capacity.agents] == [0]
+
+
+def test_more_leases_than_slots_leave_none_free_and_not_less_than_none():
+    entries = [an_entry(a_lease(str(number))) for number in range(3)]
+
+    capacity = measured(a_snapshot(*entries, slots=2))
+
+    assert (capacity.host_active, capacity.host_free) == (3, 0)
+    assert [agent.free for agent in capacity.agents] == [0]
+
+
+def test_an_agent_is_found_by_name():
+    capacity = measured(a_snapshot())
+
+    assert capacity.agent("coder") == an_agent_view(limit=1, active=0)
+    assert capacity.agent("nobody") is None
+
+
+@given(st.integers(0, 3), st.integers(0, 3), st.integers(0, 3), st.integers(0, 3))
+def test_a_start_is_refused_exactly_where_a_limit_is_reached(
+    limit: int, active: int, host_limit: int, host_active: int
+):
+    agent = an_agent_view(limit=limit, active=active)
+    capacity = Capacity(agents=(agent,), host_limit=host_limit, host_active=host_active)
+
+    refusal = capacity.refuse(agent)
+
+    if active >= limit:
+        words = f"agent coder runs {active} of {limit}"
+        assert refusal == Refusal(reason=Reason.AGENT_LIMIT, words=words)
+    elif host_active >= host_limit:
+        words = f"this machine runs {host_active} of {host_limit}"
+        assert refusal == Refusal(reason=Reason.HOST_SLOTS, words=words)
+    else:
+        assert refusal is None
+
+
+@given(some_snapshot(), st.sampled_from(("coder", "tester", "nobody")))
+def test_a_start_takes_one_slot_of_its_agent_and_one_of_the_machine(snapshot: Snapshot, name: str):
+    before = measured(snapshot)
+
+    after = before.take(name)
+
+    assert after.host_active == before.host_active + 1
+    assert after.host_limit == before.host_limit
+    for agent, then in zip(before.agents, after.agents, strict=True):
+        assert then.active - agent.active == (agent.name == name)
+        assert (then.name, then.queue, then.limit) == (agent.name, agent.queue, agent.limit)
+
+
+@given(some_snapshot())
+def test_the_agents_never_hold_more_slots_than_the_machine(snapshot: Snapshot):
+    capacity = measured(snapshot)
+
+    assert sum(agent.active for agent in capacity.agents) <= capacity.host_active
+    assert capacity.host_active == sum(map(holds_slot, judge_all(snapshot)))
+
+
+def test_what_is_repaired_or_swept_occupies_nothing():
+    lock = an_entry(None, task_id="2", is_lock_held=False)
+
+    assert measured(a_snapshot(a_claim("1"), lock)).host_active == 0

@@ -1,0 +1,952 @@
+"""The wrapper alone: the test takes the task lock and writes the lease, as a tick would."""
+
+from __future__ import annotations
+
+import ctypes
+import fcntl
+import json
+import os
+import py_compile
+import resource
+import signal
+import stat
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from station import is_alive, until
+
+from tinyscheduler import wrapper
+from tinyscheduler.model.documents import decode_lease, decode_result, encode_lease
+from tinyscheduler.model.leases import Lease, LeaseState, Needs, Run
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+# As a module, so that coverage knows it by its name; ticks start it by path, with -S.
+MEASURED = (sys.executable, "-I", "-m", "tinyscheduler.wrapper")
+HEARTBEAT_S = 0.3
+GRACE_S = 0.4
+# A child that outlives its parent: it writes its pid to $0 once it is on its own.
+ORPHAN = '(setsid sh -c \'{trap} echo $$ > "$0.new"; mv "$0.new" "$0"; {work}\' {file} &)'
+
+
+@dataclass(slots=True)
+class Handover:
+    """A task lock taken and a lease written; `start` hands both to a wrapper."""
+
+    base: Path
+    lease: Lease
+    lock_fd: int = -1
+    pids: list[int] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        for folder in ("running", "results", "cancel"):
+            (self.base / folder).mkdir(parents=True)
+        low_fd = os.open(self.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        # Clear of the 3 as which it is handed over.
+        self.lock_fd = fcntl.fcntl(low_fd, fcntl.F_DUPFD_CLOEXEC, 20)
+        os.close(low_fd)
+        fcntl.flock(self.lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.utime(self.lock_fd, ns=(time.time_ns(), time.monotonic_ns()))
+        self.write(json.dumps(encode_lease(self.lease)))
+
+    @property
+    def path(self) -> Path:
+        """The lease."""
+        return self.base / "running" / "task_7.json"
+
+    @property
+    def lock(self) -> Path:
+        """The task lock."""
+        return self.base / "running" / "task_7.lock"
+
+    @property
+    def cancel(self) -> Path:
+        """The request to end this attempt."""
+        return self.base / "cancel" / self.lease.lease_id
+
+    @property
+    def started(self) -> Path:
+        """What the command creates when it starts."""
+        return self.base / "started"
+
+    def write(self, text: str) -> None:
+        """Write the lease."""
+        self.path.write_text(text)
+
+    def start(
+        self,
+        *arguments: str,
+        lock_fd: int | None = -1,
+        program: tuple[str, ...] = MEASURED,
+        **environment: str,
+    ) -> int:
+        """Start a wrapper with our lock, or another descriptor, or none; close our own lock."""
+        argv = [*program, *(arguments or [str(self.path)])]
+        own = {name: os.environ[name] for name in os.environ if name.startswith("COVERAGE_")}
+        append = os.O_WRONLY | os.O_CREAT | os.O_APPEND
+        actions: list[Any] = [
+            (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0),
+            (os.POSIX_SPAWN_OPEN, 1, "/dev/null", os.O_WRONLY, 0),
+            (os.POSIX_SPAWN_OPEN, 2, str(self.base / "errors"), append, 0o600),
+        ]
+        if lock_fd is None:
+            actions.append((os.POSIX_SPAWN_CLOSE, 3))
+        else:
+            fd = self.lock_fd if lock_fd == -1 else lock_fd
+            actions.append((os.POSIX_SPAWN_DUP2, fd, 3))
+        pid = os.posix_spawn(
+            argv[0],
+            argv,
+            {"PATH": os.environ["PATH"], **own, **environment},
+            file_actions=actions,
+            setsid=True,
+            setsigmask=(),
+            setsigdef=signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP},
+        )
+        self.pids.append(pid)
+        if lock_fd == -1:
+            os.close(self.lock_fd)
+            self.lock_fd = -1
+        return pid
+
+    def wait(self, *, limit_s: float = 20) -> int:
+        """Return the exit code of the wrapper started last; negative for a signal."""
+        pid = self.pids.pop()
+        _, status = until(
+            lambda: (found := os.waitpid(pid, os.WNOHANG)) != (0, 0) and found,
+            f"the wrapper to end: {self.errors()}",
+            limit_s=limit_s,
+        )
+        return os.waitstatus_to_exitcode(status)
+
+    def run(self, **environment: str) -> dict[str, Any]:
+        """Start the wrapper, wait for its good end, and return the result."""
+        self.start(**environment)
+        assert self.wait() == 0, self.errors()
+        return self.result()
+
+    def until_started(self) -> dict[str, Any]:
+        """Wait until the command runs, and return the lease."""
+        until(self.started.exists, f"the command to start: {self.errors()}")
+        document: dict[str, Any] = json.loads(self.path.read_text())
+        assert document["state"] == "running"
+        return document
+
+    def result(self) -> dict[str, Any]:
+        """Return the result as it lies on disk."""
+        document: dict[str, Any] = json.loads(self.result_path.read_text())
+        decode_result(document)
+        return document
+
+    @property
+    def result_path(self) -> Path:
+        """Where the result is written."""
+        return self.base / "results" / f"{self.lease.lease_id}.json"
+
+    def errors(self) -> str:
+        """Return what the wrapper said."""
+        try:
+            return (self.base / "errors").read_text()
+        except FileNotFoundError:
+            return ""
+
+    def beat_ns(self) -> int:
+        """Return the heartbeat."""
+        return self.lock.stat().st_mtime_ns
+
+    def is_lock_free(self) -> bool:
+        """Whether nobody holds the task lock."""
+        fd = os.open(self.lock, os.O_RDWR | os.O_CLOEXEC)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        finally:
+            os.close(fd)
+        return True
+
+    def clean_up(self) -> None:
+        """End the wrapper and what it started."""
+        if self.lock_fd >= 0:
+            os.close(self.lock_fd)
+        for pid in self.pids:
+            for _, one in _below(pid):
+                with suppress(ProcessLookupError):
+                    os.kill(one, signal.SIGKILL)
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+
+
+@pytest.fixture
+def hand_over(tmp_path: Path) -> Iterator[Callable[..., Handover]]:
+    """Return a maker of handovers: a command for ``sh -c``, and what is not as usual."""
+    handovers: list[Handover] = []
+
+    def make(body: str = "true", *, argv: tuple[str, ...] = (), **unusual: Any) -> Handover:
+        base = tmp_path / str(len(handovers))
+        shell = ("sh", "-c", f'touch "$0"; {body}', str(base / "started"))
+        lease = a_lease(base, argv or shell)
+        names = set(Run.__dataclass_fields__)
+        run = replace(lease.run, **{name: unusual.pop(name) for name in names & set(unusual)})
+        handovers.append(Handover(base, replace(lease, run=run, **unusual)))
+        return handovers[-1]
+
+    yield make
+    for handover in handovers:
+        handover.clean_up()
+
+
+def a_lease(base: Path, argv: tuple[str, ...]) -> Lease:
+    """Return a lease as a tick writes it."""
+    now = datetime.now(UTC)
+    return Lease(
+        task_id="7",
+        lease_id="0123456789abcdef" * 2,
+        source="local",
+        agent="coder",
+        attempt=2,
+        launches=0,
+        state=LeaseState.STARTING,
+        host="here",
+        boot_id="this one",
+        started_at=now,
+        heartbeat=now,
+        monotonic_started_ns=time.monotonic_ns(),
+        monotonic_heartbeat_ns=time.monotonic_ns(),
+        heartbeat_s=HEARTBEAT_S,
+        max_runtime_s=60,
+        needs=Needs(),
+        run=Run(
+            argv=argv,
+            cwd=str(base),
+            stdin=None,
+            log=str(base / "log"),
+            log_max_bytes=0,
+            kill_grace_s=GRACE_S,
+            idle_output_s=None,
+            results=str(base / "results"),
+            cancel=str(base / "cancel"),
+            kick=str(base / "kick"),
+            tick_lock=str(base / "tick.pid"),
+            daemon_lock=str(base / "daemon.lock"),
+            kick_argv=(),
+        ),
+    )
+
+
+# -- refusals -------------------------------------------------------------------------
+
+
+def _lose_lease(handover: Handover) -> None:
+    handover.path.unlink()
+    handover.start()
+
+
+def _hand_over_nothing(handover: Handover) -> None:
+    handover.start(lock_fd=None)
+
+
+def _hand_over_another_file(handover: Handover) -> None:
+    with (handover.base / "other.lock").open("w") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        handover.start(lock_fd=other.fileno())
+
+
+def _hand_over_a_lock_that_somebody_else_holds(handover: Handover) -> None:
+    # Our own description holds it, and this is another one of the same file.
+    with handover.lock.open("r+") as other:
+        handover.start(lock_fd=other.fileno())
+
+
+def _hand_over_a_running_lease(handover: Handover) -> None:
+    handover.write(handover.path.read_text().replace('"starting"', '"running"'))
+    handover.start()
+
+
+def _hand_over_garbage(handover: Handover) -> None:
+    handover.write('{"version": 1, "task_id')
+    handover.start()
+
+
+def _hand_over_a_list(handover: Handover) -> None:
+    handover.write("[]")
+    handover.start()
+
+
+@pytest.mark.parametrize(
+    ("prepare", "words"),
+    [
+        (_lose_lease, "No such file or directory: '"),
+        (_hand_over_nothing, "no task lock was handed over for"),
+        (_hand_over_another_file, "descriptor 3 is not"),
+        (_hand_over_a_lock_that_somebody_else_holds, "is held by another process"),
+        (_hand_over_a_running_lease, "is not a lease in state starting"),
+        (_hand_over_garbage, "task_7.json is not a lease"),
+        (_hand_over_a_list, "is not a lease in state starting"),
+    ],
+    ids=lambda value: value.__name__.strip("_") if callable(value) else "",
+)
+def test_without_a_lease_that_is_ours_nothing_runs(
+    hand_over: Callable[..., Handover], prepare: Callable[[Handover], None], words: str
+):
+    handover = hand_over()
+
+    prepare(handover)
+
+    assert handover.wait() == 2
+    assert words in handover.errors()
+    assert "hint: ticks start attempts" in handover.errors()
+    assert "Traceback" not in handover.errors()
+    assert not handover.started.exists()
+    assert list((handover.base / "results").iterdir()) == []
+
+
+def test_a_lease_that_lacks_what_a_wrapper_needs_is_told_in_one_line(
+    hand_over: Callable[..., Handover],
+):
+    handover = hand_over()
+    handover.write('{"state": "starting", "task_id": "7"}')
+
+    handover.start()
+
+    assert handover.wait() == 1
+    assert handover.errors().count("\n") == 1
+    assert "task 7: KeyError: 'run'" in handover.errors()
+
+
+def test_by_hand_it_refuses_and_says_who_starts_it(tmp_path: Path):
+    script = Path(__file__).parents[2] / "scripts" / "run_agent.py"
+
+    for arguments in ([], [str(tmp_path / "task_7.json")], ["a", "b"]):
+        done = subprocess.run(
+            [sys.executable, script, *arguments],
+            capture_output=True,
+            text=True,
+            timeout=20,
+            check=False,
+        )
+
+        assert done.returncode == 2
+        assert done.stderr.startswith("error: ")
+        assert "hint: ticks start attempts" in done.stderr
+        assert "Traceback" not in done.stderr
+
+
+def test_the_scripts_entry_is_the_wrapper(hand_over: Callable[..., Handover]):
+    handover = hand_over("echo hi")
+    script = Path(__file__).parents[2] / "scripts" / "run_agent.py"
+
+    handover.start(program=(sys.executable, "-I", str(script)))
+
+    assert handover.wait() == 0
+    assert handover.result()["outcome"] == "succeeded"
+    assert (handover.base / "log").read_text() == "hi\n"
+
+
+# -- start ----------------------------------------------------------------------------
+
+
+def test_where_running_cannot_be_written_the_command_does_not_start(
+    hand_over: Callable[..., Handover],
+):
+    handover = hand_over()
+    before = handover.path.read_bytes()
+    # Nothing can be written where a folder lies; also not by root.
+    (handover.base / "running" / ".task_7.json.tmp").mkdir()
+
+    handover.start()
+
+    assert handover.wait() == 1
+    assert not handover.started.exists()
+    assert handover.path.read_bytes() == before, "the lease still says starting"
+    assert handover.is_lock_free(), "which proves to a tick that nothing runs"
+    assert not handover.result_path.exists()
+
+
+def test_where_no_file_can_grow_the_command_does_not_start(hand_over: Callable[..., Handover]):
+    handover = hand_over()
+    before = handover.path.read_bytes()
+    full = ("/bin/sh", "-c", 'ulimit -Sf 0; exec "$0" -I -S "$@"')
+
+    handover.start(program=(*full, sys.executable, wrapper.__file__))
+
+    assert handover.wait() == 1
+    assert not handover.started.exists()
+    assert handover.path.read_bytes() == before
+
+
+def test_without_a_log_the_command_does_not_start(
+    hand_over: Callable[..., Handover], tmp_path: Path
+):
+    handover = hand_over(log=str(tmp_path / "missing" / "log"))
+
+    handover.start()
+
+    assert handover.wait() == 1
+    assert "missing/log" in handover.errors()
+    assert not handover.started.exists()
+
+
+def test_the_lease_says_who_runs_before_the_command_starts(hand_over: Callable[..., Handover]):
+    handover = hand_over('cp "{lease}" "$0.lease"; sleep 300')
+    body = handover.path.read_text().replace("{lease}", str(handover.path))
+    handover.write(body)
+
+    pid = handover.start()
+    handover.until_started()
+
+    copy = handover.base / "started.lease"
+    seen = decode_lease(
+        json.loads(until(lambda: copy.exists() and copy.read_text(), "the command to look"))
+    )
+    assert seen.state is LeaseState.RUNNING
+    assert seen.process is not None
+    assert seen.process.pid == pid
+    assert seen.process.start_ticks == _start_ticks(pid)
+    assert seen.process.pid_ns == Path("/proc/self/ns/pid").stat().st_ino
+    assert seen.process.boot_id == Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    assert os.getpgid(seen.process.pgid) == seen.process.pgid
+    assert _parent(seen.process.pgid) == pid
+    assert replace(seen, state=LeaseState.STARTING, process=None, heartbeat=seen.started_at) == (
+        replace(
+            handover.lease,
+            run=seen.run,
+            started_at=seen.started_at,
+            heartbeat=seen.started_at,
+            monotonic_started_ns=seen.monotonic_started_ns,
+            monotonic_heartbeat_ns=seen.monotonic_heartbeat_ns,
+        )
+    ), "all else is as the tick wrote it"
+
+
+def test_cancelled_before_the_command_started_it_never_starts(hand_over: Callable[..., Handover]):
+    handover = hand_over()
+    handover.cancel.touch()
+
+    result = handover.run()
+
+    assert result["outcome"] == "cancelled"
+    assert result["failure_reason"] == "cancelled"
+    assert result["message"] == "cancelled before the command started"
+    assert not handover.started.exists()
+
+
+def test_the_command_reads_the_file_that_the_lease_names(
+    hand_over: Callable[..., Handover], tmp_path: Path
+):
+    prompt = tmp_path / "prompt"
+    prompt.write_bytes(b"\xff do this\n")
+    handover = hand_over("cat", stdin=str(prompt))
+
+    handover.run()
+
+    assert (handover.base / "log").read_bytes() == b"\xff do this\n"
+
+
+def test_a_crash_point_that_somebody_died_at_already_is_passed(hand_over: Callable[..., Handover]):
+    handover = hand_over()
+    mark = handover.base / "mark"
+    mark.touch()
+
+    result = handover.run(TINYSCHEDULER_CRASH_AT=f"wrapper.running:before {mark}")
+
+    assert result["outcome"] == "succeeded"
+
+
+# -- results --------------------------------------------------------------------------
+
+
+def test_a_result_says_exactly_what_happened(hand_over: Callable[..., Handover]):
+    handover = hand_over("sleep 0.3", turns=4)
+    before = datetime.now(UTC)
+
+    result = handover.run()
+
+    started_at, ended_at = result.pop("started_at"), result.pop("ended_at")
+    assert before.timestamp() - 0.002 <= _seconds(started_at)
+    assert _seconds(started_at) + 0.29 <= _seconds(ended_at) <= time.time()
+    assert 0.3 <= result.pop("duration_sec") < 10
+    assert 0 < result.pop("peak_rss_mb") < 100
+    assert result == {
+        "version": 1,
+        "lease_id": handover.lease.lease_id,
+        "task_id": "7",
+        "source": "local",
+        "agent": "coder",
+        "attempt": 2,
+        "outcome": "succeeded",
+        "failure_reason": None,
+        "exit_code": 0,
+        "signal": None,
+        "message": "",
+        "turns": 4,
+        "log": handover.lease.run.log,
+    }
+    assert stat.S_IMODE(handover.result_path.stat().st_mode) == 0o600
+    assert json.loads(handover.path.read_text())["state"] == "finished"
+    assert handover.is_lock_free()
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        ("exit 3", ("failed", "command_failed", 3, None, "exit code 3")),
+        ("exit 75", ("retry_later", None, 75, None, "exit code 75: asked to be tried again later")),
+        ("kill -SEGV $$", ("failed", "command_failed", None, 11, "ended by signal SIGSEGV")),
+        ("kill -35 $$", ("failed", "command_failed", None, 35, "ended by signal 35")),
+    ],
+)
+def test_the_outcome_follows_from_how_the_command_ended(
+    hand_over: Callable[..., Handover], body: str, expected: tuple[Any, ...]
+):
+    result = hand_over(body).run()
+
+    names = ("outcome", "failure_reason", "exit_code", "signal", "message")
+    assert tuple(result[name] for name in names) == expected
+
+
+@pytest.mark.parametrize(
+    ("unusual", "words"),
+    [
+        ({"argv": ("/nonexistent/program", "x")}, "No such file or directory (/nonexistent/program)"),
+        ({"argv": ("a-name-that-nobody-has",)}, "No such file or directory"),
+        ({"argv": ("echo", "a\0b")}, "embedded null byte"),
+        ({"cwd": "/nonexistent"}, "No such file or directory (/nonexistent)"),
+        ({"stdin": "/nonexistent/prompt"}, "No such file or directory (/nonexistent/prompt)"),
+    ],
+    ids=["no such path", "no such name", "null byte", "no such folder", "no such prompt"],
+)
+def test_a_command_that_cannot_be_executed_says_why_in_result_and_log(
+    hand_over: Callable[..., Handover], unusual: dict[str, Any], words: str
+):
+    handover = hand_over(**unusual)
+
+    result = handover.run()
+
+    assert (result["outcome"], result["failure_reason"]) == ("failed", "spawn_failed")
+    assert (result["exit_code"], result["signal"]) == (None, None)
+    assert result["message"].startswith(f"cannot execute {handover.lease.run.argv[0]!r}: ")
+    assert words in result["message"]
+    assert (handover.base / "log").read_text() == f"tinyscheduler: {result['message']}\n"
+
+
+def test_a_full_log_disk_costs_no_result(hand_over: Callable[..., Handover]):
+    handover = hand_over(argv=("/nonexistent/program",), log="/dev/full")
+
+    result = handover.run()
+
+    assert result["failure_reason"] == "spawn_failed"
+
+
+def test_until_there_is_room_for_the_result_it_keeps_trying_and_beating(
+    hand_over: Callable[..., Handover],
+):
+    handover = hand_over()
+    results = handover.base / "results"
+    results.rmdir()
+    results.touch()  # a file in the folder's place refuses like a full disk, also root
+
+    pid = handover.start()
+    until(lambda: _below(pid) == [] and handover.started.exists(), "the command to end")
+    beats = _beats(handover, count=8)
+
+    assert is_alive(pid)
+    assert not handover.is_lock_free()
+    assert max(b - a for a, b in zip(beats, beats[1:], strict=False)) < 3 * HEARTBEAT_S * 1e9
+
+    results.unlink()
+
+    assert handover.wait() == 0
+    assert handover.result()["outcome"] == "succeeded"
+
+
+def test_a_disk_that_fills_up_during_the_run_stops_no_heartbeat_and_loses_no_result(
+    hand_over: Callable[..., Handover],
+):
+    handover = hand_over('while [ ! -e "$0.go" ]; do sleep 0.05; done')
+    pid = handover.start()
+    handover.until_started()
+
+    # No file of the wrapper may grow from here on, which fails as a full disk does.
+    resource.prlimit(pid, resource.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY))
+    beats = _beats(handover, count=3)
+    (handover.base / "started.go").touch()
+    until(lambda: _below(pid) == [], "the command to end")
+    beats += _beats(handover, count=2)[1:]
+
+    assert is_alive(pid)
+    assert beats == sorted(set(beats))
+    assert not handover.result_path.exists()
+
+    resource.prlimit(pid, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+
+    assert handover.wait() == 0
+    assert handover.result()["outcome"] == "succeeded"
+
+
+# -- heartbeat ------------------------------------------------------------------------
+
+
+def test_it_beats_by_the_locks_time_and_copies_that_into_the_lease(
+    hand_over: Callable[..., Handover],
+):
+    handover = hand_over("sleep 300")
+    handover.start()
+    handover.until_started()
+
+    copies = [json.loads(handover.path.read_text())]
+    for _ in range(3):
+        beat_ns, now_ns = handover.beat_ns(), time.monotonic_ns()
+        assert now_ns - 5e9 < beat_ns <= now_ns, "CLOCK_MONOTONIC, and of now"
+        assert abs(handover.lock.stat().st_atime - time.time()) < 5, "wall clock beside it"
+        document = until(
+            lambda: (found := json.loads(handover.path.read_text())) != copies[-1] and found,
+            "the lease to be renewed",
+        )
+        assert handover.beat_ns() >= int(document["monotonic"]["heartbeat"] * 1e9) - 1000
+        copies.append(document)
+
+    assert [copy["monotonic"]["heartbeat"] for copy in copies] == sorted(
+        {copy["monotonic"]["heartbeat"] for copy in copies}
+    )
+    assert [copy["heartbeat"] for copy in copies] == sorted({copy["heartbeat"] for copy in copies})
+    for copy in copies:
+        assert copy | {"heartbeat": 0, "monotonic": 0} == copies[0] | {"heartbeat": 0, "monotonic": 0}
+
+
+def test_it_beats_where_the_copy_cannot_be_written(hand_over: Callable[..., Handover]):
+    handover = hand_over("sleep 300")
+    handover.start()
+    handover.until_started()
+    (handover.base / "running" / ".task_7.json.tmp").mkdir()
+
+    beats = _beats(handover, count=3)
+
+    assert beats == sorted(set(beats))
+    assert decode_lease(json.loads(handover.path.read_text())).state is LeaseState.RUNNING
+
+
+# -- ending ---------------------------------------------------------------------------
+
+
+def test_sigterm_ends_the_command_and_is_recorded_as_aborted(hand_over: Callable[..., Handover]):
+    handover = hand_over("sleep 300")
+    pid = handover.start()
+    handover.until_started()
+    tree = [one for _, one in _below(pid)]
+
+    os.kill(pid, signal.SIGTERM)
+
+    assert handover.wait() == 0
+    result = handover.result()
+    assert (result["outcome"], result["failure_reason"]) == ("failed", "aborted")
+    assert result["signal"] == signal.SIGTERM
+    assert tree
+    assert not any(is_alive(one) for one in tree)
+
+
+def test_past_its_maximum_runtime_the_whole_tree_is_asked_then_killed(
+    hand_over: Callable[..., Handover], tmp_path: Path
+):
+    child = tmp_path / "child"
+    orphan = ORPHAN.format(trap='trap "echo asked" TERM;', work="while :; do sleep 0.05; done", file=child)
+    handover = hand_over(f'{orphan}; trap "" TERM; while :; do sleep 0.05; done', max_runtime_s=0.8)
+
+    result = handover.run()
+
+    assert (result["outcome"], result["failure_reason"]) == ("failed", "timeout")
+    assert result["message"] == "ran longer than its maximum of 0.8 s"
+    assert result["signal"] == signal.SIGKILL, "it ignores SIGTERM"
+    assert result["duration_sec"] >= 0.8 + GRACE_S
+    assert "asked\n" in (handover.base / "log").read_text()
+    assert not is_alive(int(child.read_text()))
+
+
+def test_a_request_to_cancel_ends_the_command(hand_over: Callable[..., Handover]):
+    handover = hand_over("sleep 300")
+    handover.start()
+    handover.until_started()
+
+    handover.cancel.touch()
+
+    assert handover.wait() == 0
+    result = handover.result()
+    assert (result["outcome"], result["message"]) == ("cancelled", "cancelled by its owner")
+
+
+def test_a_command_that_falls_silent_is_ended_and_one_that_speaks_is_not(
+    hand_over: Callable[..., Handover],
+):
+    handover = hand_over(
+        "for i in 1 2 3 4 5 6 7; do echo $i; sleep 0.2; done; exec sleep 300", idle_output_s=1
+    )
+
+    result = handover.run()
+
+    assert (result["outcome"], result["failure_reason"]) == ("failed", "idle_output")
+    assert result["message"] == "printed nothing for 1 s"
+    assert (handover.base / "log").read_text().split() == list("1234567")
+
+
+def test_what_the_command_leaves_behind_ends_with_it_and_before_the_result(
+    hand_over: Callable[..., Handover], tmp_path: Path
+):
+    polite, stubborn = tmp_path / "polite", tmp_path / "stubborn"
+    forever = "while :; do sleep 0.05; done"
+    first = ORPHAN.format(trap='trap "echo asked; exit" TERM;', work=forever, file=polite)
+    second = ORPHAN.format(trap='trap "" TERM;', work=forever, file=stubborn)
+    wait = f"while [ ! -e {polite} ] || [ ! -e {stubborn} ]; do sleep 0.02; done"
+    handover = hand_over(f"{first}; {second}; {wait}")
+
+    pid = handover.start()
+    until(stubborn.exists, "the orphans to start")
+    assert _parent(int(stubborn.read_text())) == pid, "orphans become the wrapper's children"
+    until(handover.result_path.exists, "the result")
+
+    assert not is_alive(int(polite.read_text()))
+    assert not is_alive(int(stubborn.read_text()))
+    assert handover.wait() == 0
+    assert handover.result()["outcome"] == "succeeded"
+    assert "asked\n" in (handover.base / "log").read_text()
+
+
+def test_a_killed_wrapper_takes_its_command_along(hand_over: Callable[..., Handover]):
+    handover = hand_over("exec sleep 300")
+    pid = handover.start()
+    command = handover.until_started()["process"]["pgid"]
+
+    os.kill(pid, signal.SIGKILL)
+
+    until(lambda: not is_alive(command), "the command to die", limit_s=2)
+    assert handover.wait() == -signal.SIGKILL
+    assert not handover.result_path.exists()
+    assert handover.is_lock_free()
+
+
+# -- log ------------------------------------------------------------------------------
+
+
+def test_a_log_above_its_cap_loses_its_middle_and_nothing_else(hand_over: Callable[..., Handover]):
+    handover = hand_over(
+        'seq -f %015.0f 65536; while [ ! -e "$0.go" ]; do sleep 0.05; done; echo end',
+        log_max_bytes=256 * 1024,
+    )
+    handover.start()
+    log = handover.base / "log"
+    whole = b"".join(b"%015d\n" % number for number in range(1, 65537))
+    until(lambda: handover.started.exists() and log.stat().st_size == len(whole), "the lines")
+    until(lambda: log.stat().st_blocks * 512 <= 256 * 1024, "the log to be capped")
+    (handover.base / "started.go").touch()
+    handover.wait()
+
+    kept = log.read_bytes()
+    assert len(kept) == len(whole) + 4, "offsets never go back"
+    assert kept[: 64 * 1024] == whole[: 64 * 1024]
+    assert kept[-128 * 1024 :] == whole[-128 * 1024 + 4 :] + b"end\n"
+    assert b"\0" * 4096 in kept
+
+
+def test_a_cap_smaller_than_the_first_block_costs_no_line(hand_over: Callable[..., Handover]):
+    handover = hand_over("seq 4000", log_max_bytes=4096)
+
+    handover.run()
+
+    assert (handover.base / "log").read_text().split()[-1] == "4000"
+    assert b"\0" not in (handover.base / "log").read_bytes()
+
+
+# -- becoming a tick ------------------------------------------------------------------
+
+# What the wrapper becomes: it tells what it found, instead of ticking.
+TELL = """
+import ctypes, fcntl, json, os, sys
+base = sys.argv[1]
+flag = ctypes.c_int(-1)
+ctypes.CDLL(None).prctl(37, ctypes.byref(flag), 0, 0, 0)
+lock = os.open(base + "/running/task_7.lock", os.O_RDWR)
+fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+os.close(lock)
+found = {
+    "pid": os.getpid(), "environment": dict(os.environ), "cwd": os.getcwd(), "subreaper": flag.value,
+    "descriptors": sorted(fd for fd in map(int, os.listdir("/proc/self/fd")) if os.path.exists(f"/proc/self/fd/{fd}")),
+    "kick": os.path.exists(base + "/kick"),
+    "result": os.path.exists(base + "/results/" + "0123456789abcdef" * 2 + ".json"),
+}
+with open(base + "/told", "w") as file:
+    json.dump(found, file)
+"""
+
+
+def _telling(handover_base: Path) -> tuple[str, ...]:
+    return (sys.executable, "-I", "-S", "-c", TELL, str(handover_base))
+
+
+def test_it_becomes_a_tick_with_nothing_of_the_attempt_left(
+    hand_over: Callable[..., Handover], tmp_path: Path
+):
+    handover = hand_over(kick_argv=_telling(tmp_path / "0"))
+
+    pid = handover.start(HOME="/home", SECRET="1", TINYSCHEDULER_TASK_ID="7", PWD="/")  # noqa: S106
+
+    assert handover.wait() == 0
+    told = json.loads((handover.base / "told").read_text())
+    assert told == {
+        "pid": pid,
+        "environment": told["environment"],
+        "cwd": "/",
+        "subreaper": 0,
+        "descriptors": [0, 1, 2],
+        "kick": True,
+        "result": True,
+    }
+    # Python adds LC_CTYPE in the C locale (PEP 538).
+    assert set(told["environment"]) - {"LC_CTYPE"} == {"PATH", "HOME"}
+
+
+@pytest.mark.parametrize("name", ["tick_lock", "daemon_lock"])
+def test_where_a_tick_is_at_work_already_a_wish_is_enough(
+    hand_over: Callable[..., Handover], tmp_path: Path, name: str
+):
+    handover = hand_over(kick_argv=_telling(tmp_path / "0"))
+    with Path(getattr(handover.lease.run, name)).open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+
+        result = handover.run()
+
+    assert result["outcome"] == "succeeded"
+    assert (handover.base / "kick").exists()
+    assert not (handover.base / "told").exists()
+    assert handover.is_lock_free()
+
+
+def test_a_wish_that_cannot_be_written_is_granted_all_the_more(
+    hand_over: Callable[..., Handover], tmp_path: Path
+):
+    handover = hand_over(kick_argv=_telling(tmp_path / "0"), kick="/nonexistent/kick")
+
+    handover.run()
+
+    assert json.loads((handover.base / "told").read_text())["kick"] is False
+
+
+def test_a_crash_point_is_handed_on_to_the_tick(hand_over: Callable[..., Handover], tmp_path: Path):
+    handover = hand_over(kick_argv=_telling(tmp_path / "0"))
+
+    handover.run(TINYSCHEDULER_CRASH_AT="memory.save:before /nonexistent")
+
+    told = json.loads((handover.base / "told").read_text())
+    assert told["environment"]["TINYSCHEDULER_CRASH_AT"] == "memory.save:before /nonexistent"
+
+
+# -- its parts ------------------------------------------------------------------------
+
+
+def test_a_stranger_with_the_number_of_a_process_of_ours_is_not_signalled():
+    with subprocess.Popen(["sleep", "300"]) as stranger, subprocess.Popen(["sleep", "300"]) as ours:
+        gone = subprocess.Popen(["true"])
+        gone.wait()
+
+        wrapper._signal_all(
+            [
+                (gone.pid, 1),
+                (stranger.pid, _start_ticks(stranger.pid) - 1),
+                (ours.pid, _start_ticks(ours.pid)),
+            ],
+            signal.SIGTERM,
+        )
+
+        assert ours.wait(timeout=10) == -signal.SIGTERM
+        assert is_alive(stranger.pid)
+        assert wrapper._start_ticks(gone.pid) == -1
+        stranger.kill()
+
+
+def test_it_needs_little_more_memory_than_a_bare_interpreter(
+    hand_over: Callable[..., Handover], tmp_path: Path
+):
+    handover = hand_over("sleep 300")
+    compiled = py_compile.compile(wrapper.__file__, cfile=str(tmp_path / "wrapper.pyc"), doraise=True)
+    assert compiled is not None
+    bare = ["-I", "-c", "import time; print(flush=True); time.sleep(300)"]
+
+    pid = handover.start(program=(sys.executable, "-I", "-S", compiled))
+    handover.until_started()
+    beat_ns = handover.beat_ns()
+    until(lambda: handover.beat_ns() != beat_ns, "the wrapper to have done all it does")
+    with subprocess.Popen(
+        [sys.executable, *bare], env={"PATH": os.environ["PATH"]}, stdout=subprocess.PIPE
+    ) as interpreter:
+        assert interpreter.stdout is not None
+        interpreter.stdout.readline()
+        ratio = _resident_kib(pid) / _resident_kib(interpreter.pid)
+        interpreter.kill()
+
+    assert ratio <= 1.4, f"{ratio:.2f} times a bare interpreter's resident memory"
+
+
+# -- looking --------------------------------------------------------------------------
+
+
+def _beats(handover: Handover, *, count: int) -> list[int]:
+    """Wait for so many heartbeats and return them."""
+    beats = [handover.beat_ns()]
+    until(
+        lambda: (
+            beats.append(beat_ns) if (beat_ns := handover.beat_ns()) != beats[-1] else None,
+            len(beats) > count,
+        )[1],
+        f"{count} heartbeats",
+    )
+    return beats
+
+
+def _below(pid: int) -> list[tuple[str, int]]:
+    """Return state and number of every living process below this one."""
+    rows = {}
+    for name in os.listdir("/proc"):
+        if name.isdigit():
+            with suppress(OSError):
+                text = Path(f"/proc/{name}/stat").read_text(errors="replace")
+                fields = text[text.rindex(")") + 2 :].split()
+                rows[int(name)] = (fields[0], int(fields[1]))
+    found: list[tuple[str, int]] = []
+    parents = [pid]
+    while parents:
+        parent = parents.pop()
+        for one, (state, above) in rows.items():
+            if above == parent:
+                parents.append(one)
+                found.append((state, one))
+    return [(state, one) for state, one in found if state not in "ZX"]
+
+
+def _fields(pid: int) -> list[str]:
+    text = Path(f"/proc/{pid}/stat").read_text(errors="replace")
+    return text[text.rindex(")") + 2 :].split()
+
+
+def _parent(pid: int) -> int:
+    return int(_fields(pid)[1])
+
+
+def _start_ticks(pid: int) -> int:
+    return int(_fields(pid)[19])
+
+
+def _resident_kib(pid: int) -> int:
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith("VmRSS:"):
+            return int(line.split()[1])
+    raise AssertionError(pid)
+
+
+def _seconds(text: str) -> float:
+    return datetime.fromisoformat(text).timestamp()
