@@ -65,19 +65,19 @@ Thing = WaitingTask | Claim | LeaseEntry | AttemptResult | UnreadableResult
 
 
 def an_agent(
-    name: str = "coder", *, limit: int = 1, queue: str = "dev", **more: Any
+    name: str = "coder", /, *, limit: int = 1, queue: str = "dev", **more: Any
 ) -> AgentProfile:
     return AgentProfile(name=name, queue=queue, limit=limit, **more)
 
 
-def a_task(task_id: str = "1", **more: Any) -> WaitingTask:
+def a_task(task_id: str = "1", /, **more: Any) -> WaitingTask:
     """Return a task for agent ``coder`` unless an agent or a queue is named; order 0."""
     if not {"agent", "queue"} & more.keys():
         more["agent"] = "coder"
     return replace(WaitingTask(task_id=task_id, source="local", created_order=0, attempt=1), **more)
 
 
-def a_lease(task_id: str = "1", **more: Any) -> Lease:
+def a_lease(task_id: str = "1", /, **more: Any) -> Lease:
     """Return the lease of an attempt that began to run at ``NOW``."""
     lease = Lease(
         task_id=task_id,
@@ -118,7 +118,7 @@ def an_entry(
     )
 
 
-def a_claim(task_id: str = "1", **more: Any) -> Claim:
+def a_claim(task_id: str = "1", /, **more: Any) -> Claim:
     claim = Claim(
         task_id=task_id,
         source="local",
@@ -134,7 +134,7 @@ def a_claim(task_id: str = "1", **more: Any) -> Claim:
 
 
 def a_result(
-    task_id: str = "1", outcome: Outcome = Outcome.SUCCEEDED, **more: Any
+    task_id: str = "1", /, outcome: Outcome = Outcome.SUCCEEDED, **more: Any
 ) -> AttemptResult:
     result = AttemptResult(
         lease_id=f"lease-{task_id}",

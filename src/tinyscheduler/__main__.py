@@ -11,13 +11,23 @@ def main() -> int:
     """Run the command named on the command line and return its exit code."""
     arguments = sys.argv[1:]
     # What a wrapper becomes at its end: many a minute, so the command line is not loaded.
-    if len(arguments) == 4 and arguments[0] == "--base-path" and tuple(arguments[2:]) == _KICKED:
-        from tinyscheduler.app import run_kicked
-
-        return run_kicked(arguments[1])
+    if len(arguments) == 4 and arguments[0] == "--base-path" and tuple(arguments[2:]) == _KICKED:  # noqa: PLR2004 - the length of exactly this command line
+        return _tick_as_kicked(arguments[1])
     from tinyscheduler.cli.main import main as cli_main
 
     return cli_main(arguments)
+
+
+def _tick_as_kicked(base_path: str) -> int:
+    from tinyscheduler.app import run_kicked
+    from tinyscheduler.errors import TinySchedulerError
+
+    try:
+        return run_kicked(base_path)
+    except TinySchedulerError as error:
+        # It lands in the wrappers' own log, where nobody but an operator looks.
+        sys.stderr.write(f"error: {error.what}\n" + (f"hint: {error.hint}\n" if error.hint else ""))
+        return error.exit_code
 
 
 if __name__ == "__main__":

@@ -22,14 +22,16 @@ from tinyscheduler.adapters.tick_lock_file import FileTickLock, touch
 from tinyscheduler.config.saved import load_settings, save_settings
 from tinyscheduler.daemon import DaemonLock, Waker, repeat
 from tinyscheduler.errors import ConfigError, StoreError, TinySchedulerError, UsageError
+from tinyscheduler.model.events import Event
 from tinyscheduler.model.snapshot import Rules
 from tinyscheduler.policy.platform import PlatformPolicy
 from tinyscheduler.tick import Mode, TickSettings, World, run_ticks, tick
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from tinyscheduler.model.config import Config
+    from tinyscheduler.model.events import EventName
     from tinyscheduler.model.plan import TickReport
     from tinyscheduler.ports import TaskSource
 
@@ -69,6 +71,15 @@ def open_queue(config: Config, access: Access) -> Queue:
         clock=clock,
         config=config,
     )
+
+
+def announce(queue: Queue, name: EventName, task_ids: Sequence[str]) -> None:
+    """Tell events.jsonl and the log what a person's command did to tasks."""
+    at = queue.clock.now().wall
+    log = DailyLog(queue.config.paths, level=queue.config.log_level)
+    for observer in (EventsFile(queue.config.paths), log):
+        for task_id in task_ids:
+            observer.notice(Event(at=at, name=name, task_id=task_id))
 
 
 def kick(config: Config) -> None:

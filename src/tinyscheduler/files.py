@@ -17,9 +17,8 @@ def write_json(path: str, document: Mapping[str, Any]) -> None:
 
     Mode 0600.  Raises OSError with the old file untouched and no temporary file left.
     """
-    folder, name = os.path.split(path)
-    # Never a name that a scan of leases could take for one; swept when a crash leaves it.
-    temporary = os.path.join(folder, f".{name}.tmp")
+    folder = os.path.dirname(path)
+    temporary = temporary_for(path)
     data = memoryview(json.dumps(document).encode())
     try:
         fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
@@ -38,6 +37,15 @@ def write_json(path: str, document: Mapping[str, Any]) -> None:
         os.fsync(folder_fd)
     finally:
         os.close(folder_fd)
+
+
+def temporary_for(path: str) -> str:
+    """Return the temporary file that `write_json` replaces the file from.
+
+    Never a name that a scan of leases or results could take for one.
+    """
+    folder, name = os.path.split(path)
+    return os.path.join(folder, f".{name}.tmp")
 
 
 def read_json(path: str) -> object:

@@ -35,6 +35,7 @@ _RESULT_RETRY_S = 1.0
 _LOG_HEAD_BYTES = 1 << 16
 _BLOCK_BYTES = 4096
 _LEASE_MAX_BYTES = 16 << 20
+_GONE = ["X", "0", *["-1"] * 18]
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
@@ -191,7 +192,9 @@ class Attempt:
             os.close(go_write)
         else:
             _crash_point("wrapper.command:before")
-            os.write(go_write, b"!")
+            # Somebody may have killed it before it began; watching tells.
+            with suppress(BrokenPipeError):
+                os.write(go_write, b"!")
             os.close(go_write)
             _crash_point("wrapper.command:after")
         return True
@@ -219,8 +222,6 @@ class Attempt:
             os.dup2(stdin, 0)
             os.dup2(self.log_fd, 1)
             os.dup2(self.log_fd, 2)
-            if stdin > TASK_LOCK_FD:
-                os.close(stdin)
             os.umask(0o022)
             os.chdir(str(self.run["cwd"]))
             os.execvpe(argv[0], argv, environment)  # noqa: S606 - no shell is the point
@@ -293,10 +294,8 @@ class Attempt:
             if pid == self.command_pid:
                 self.status = status
                 self.peak_rss_mb = round(usage.ru_maxrss / 1024, 1)
-                try:
+                with suppress(BlockingIOError):
                     self.exec_error = os.read(self.error_fd, 4096)
-                except BlockingIOError:
-                    self.exec_error = b""
 
     def _end_if_needed(self) -> None:
         """Ask the whole tree to end when something says so, and insist after the grace."""
@@ -501,8 +500,7 @@ def _descendants() -> list[tuple[int, int]]:
         if not name.isdigit():
             continue
         fields = _stat_fields(int(name))
-        if fields is not None:
-            children.setdefault(int(fields[1]), []).append((int(name), int(fields[19]), fields[0]))
+        children.setdefault(int(fields[1]), []).append((int(name), int(fields[19]), fields[0]))
     found: list[tuple[int, int]] = []
     queue = [os.getpid()]
     while queue:
@@ -516,32 +514,30 @@ def _descendants() -> list[tuple[int, int]]:
 def _signal_all(processes: list[tuple[int, int]], number: int) -> None:
     """Signal each process, but never another that has come to bear its number."""
     for pid, start_ticks in processes:
-        try:
+        with suppress(OSError):
             pidfd = os.pidfd_open(pid)
-        except OSError:
-            continue
-        try:
-            if _start_ticks(pid) == start_ticks:
-                signal.pidfd_send_signal(pidfd, number)
-        except OSError:
-            continue
-        finally:
-            os.close(pidfd)
+            try:
+                if _start_ticks(pid) == start_ticks:
+                    signal.pidfd_send_signal(pidfd, number)
+            finally:
+                os.close(pidfd)
 
 
-def _stat_fields(pid: int) -> list[str] | None:
-    """Return the fields of /proc/PID/stat after the name: state, ppid, ..., start ticks at 19."""
+def _stat_fields(pid: int) -> list[str]:
+    """Return the fields of /proc/PID/stat after the name: state, ppid, ..., start ticks at 19.
+
+    A process that is gone reads as a dead child of nobody, which never started.
+    """
     try:
         with open(f"/proc/{pid}/stat", "rb") as file:
             text = file.read(4096).decode(errors="replace")
     except OSError:
-        return None
+        return _GONE
     return text[text.rindex(")") + 2 :].split()
 
 
 def _start_ticks(pid: int) -> int:
-    fields = _stat_fields(pid)
-    return int(fields[19]) if fields is not None else -1
+    return int(_stat_fields(pid)[19])
 
 
 def _boot_id() -> str:

@@ -12,18 +12,14 @@ import os
 import random
 import shutil
 import signal
-import sys
 import tempfile
 import time
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parent.parent / "process"))
-sys.path.insert(0, str(Path(__file__).parent))
-
-from station import Station, survivors, wrappers
-from witness import command, hear, parallel_rounds
+from tests.campaigns.witness import command, hear, parallel_rounds
+from tests.process.station import Station, survivors, wrappers
 
 from tinyscheduler.model.tasks import FailureReason, Outcome, TaskSpec, TaskState
 
@@ -97,13 +93,17 @@ def _wreak(station: Station, draw: random.Random, chaos: Chaos) -> None:
 def _kill_one(station: Station, draw: random.Random, chaos: Chaos, ticks: list[int]) -> None:
     base = str(station.base)
     kind = draw.choice(("tick", "wrapper", "wrapper", "command"))
-    pids = {"tick": lambda: ticks, "wrapper": lambda: wrappers(base), "command": lambda: survivors(base)}
+    pids = {
+        "tick": lambda: ticks,
+        "wrapper": lambda: wrappers(base),
+        "command": lambda: survivors(base),
+    }
     candidates = pids[kind]()
     if not candidates:
         return
     pid = draw.choice(candidates)
     # Whatever we may hit counts as ours: the attempts leased right now, and what it says of itself.
-    attempts = _attempts_of(station, pid)
+    attempts = _attempts_of(pid)
     try:
         os.kill(pid, signal.SIGKILL)
     except ProcessLookupError:
@@ -112,7 +112,7 @@ def _kill_one(station: Station, draw: random.Random, chaos: Chaos, ticks: list[i
     chaos.ours |= attempts
 
 
-def _attempts_of(station: Station, pid: int) -> set[tuple[str, int]]:
+def _attempts_of(pid: int) -> set[tuple[str, int]]:
     """Return the attempt that a process belongs to, by its own environment."""
     try:
         items = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
@@ -153,7 +153,7 @@ def _judge(station: Station, ids: list[str], chaos: Chaos) -> list[str]:
         if succeeded != starts[-1:]:
             found.append(f"(3) task {one} succeeded as {succeeded}, last started as {starts[-1:]}")
         found += [
-            f"(13) attempt {row.attempt} of task {one} ended with {row.failure_reason} {row.message}"
+            f"(13) attempt {row.attempt} of task {one} ended: {row.failure_reason} {row.message}"
             for row in rows
             if row.outcome is not Outcome.SUCCEEDED
             and (one, row.attempt) not in chaos.ours

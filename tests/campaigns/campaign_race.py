@@ -4,16 +4,12 @@ from __future__ import annotations
 
 import argparse
 import shutil
-import sys
 import tempfile
 import time
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parent.parent / "process"))
-sys.path.insert(0, str(Path(__file__).parent))
-
-from station import Station
-from witness import command, hear
+from tests.campaigns.witness import command, hear
+from tests.process.station import Station
 
 from tinyscheduler.model.tasks import TaskSpec, TaskState
 
@@ -57,8 +53,10 @@ def _judge(station: Station, ids: list[str]) -> list[str]:
     said = hear(station.base)
     states = station.queue().tasks.states(ids)
     found = [f"task {one} is {state}" for one, state in states.items() if state != TaskState.DONE]
-    found += [f"task {one} started {said.starts.get(one)}" for one in ids if said.starts.get(one) != [1]]
-    found += [f"task {one} ended {said.ends[one, 1]} times" for one in ids if said.ends[one, 1] != 1]
+    for one in ids:
+        starts, ends = said.starts.get(one), said.ends[one, 1]
+        if starts != [1] or ends != 1:
+            found.append(f"task {one} started as {starts} and ended {ends} times")
     if said.most_of_a_task > 1:
         found.append(f"{said.most_of_a_task} attempts of one task at once")
     if said.most > SLOTS:

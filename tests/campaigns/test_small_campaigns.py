@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+from tests.campaigns import campaign_kill, campaign_race
 
-sys.path.insert(0, str(Path(__file__).parent))
-
-import campaign_kill
-import campaign_race
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 @pytest.mark.parametrize("seed", range(900, 906))

@@ -5,7 +5,10 @@ from __future__ import annotations
 import os
 from collections import Counter
 from dataclasses import dataclass, field
-from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 # Each command writes its line before it counts, so of two that start at once at least
 # the later one sees both.  Zombies and recycled pids do not count: the command line of a

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from hypothesis import given
 from hypothesis import strategies as st
 from tests.builders import a_claim, a_lease, a_snapshot, an_agent, an_entry
@@ -11,7 +13,9 @@ from tinyscheduler.core.capacity import Capacity, Refusal, measure
 from tinyscheduler.core.leases import holds_slot, judge_all
 from tinyscheduler.model.plan import Reason
 from tinyscheduler.model.policy import AgentView
-from tinyscheduler.model.snapshot import Snapshot
+
+if TYPE_CHECKING:
+    from tinyscheduler.model.snapshot import Snapshot
 
 
 def measured(snapshot: Snapshot) -> Capacity:
@@ -55,6 +59,17 @@ def test_more_leases_than_slots_leave_none_free_and_not_less_than_none():
 
     assert (capacity.host_active, capacity.host_free) == (3, 0)
     assert [agent.free for agent in capacity.agents] == [0]
+
+
+def test_every_way_to_hold_a_slot_counts_against_the_leases_agent():
+    suspect = an_entry(a_lease("1"), beat_age_s=60)
+    dead = an_entry(a_lease("2"), is_lock_held=False)
+    hung = an_entry(a_lease("3", max_runtime_s=-9999))
+    healthy = an_entry(a_lease("4"))
+
+    capacity = measured(a_snapshot(suspect, dead, hung, healthy))
+
+    assert [agent.active for agent in capacity.agents] == [4]
 
 
 def test_an_agent_is_found_by_name():

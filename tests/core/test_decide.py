@@ -290,7 +290,7 @@ def test_a_lost_attempt_whose_processes_live_keeps_its_slot():
 
 
 @pytest.mark.parametrize("is_lock_held", [True, False])
-def test_a_task_waits_until_its_previous_attempt_is_gone_from_the_disk(is_lock_held: bool):
+def test_a_task_waits_until_its_previous_attempt_is_gone_from_the_disk(*, is_lock_held: bool):
     # The source took it back, but the lease is still there.
     entry = an_entry(a_lease("1", agent="tester"), is_lock_held=is_lock_held)
 

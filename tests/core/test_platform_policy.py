@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import given
@@ -10,8 +11,10 @@ from hypothesis import strategies as st
 from tests.builders import NOW, a_task
 
 from tinyscheduler.model.policy import AgentView, PolicyContext
-from tinyscheduler.model.tasks import WaitingTask
 from tinyscheduler.policy.platform import PlatformPolicy
+
+if TYPE_CHECKING:
+    from tinyscheduler.model.tasks import WaitingTask
 
 FIFO = PlatformPolicy(is_priority_enabled=False)
 PRIORITY = PlatformPolicy(is_priority_enabled=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import timedelta
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import given
@@ -13,7 +14,9 @@ from tests.builders import NOW, a_task
 from tinyscheduler.core.queueing import candidates, hold_back
 from tinyscheduler.model.plan import Reason, Wait
 from tinyscheduler.model.policy import AgentView
-from tinyscheduler.model.tasks import WaitingTask
+
+if TYPE_CHECKING:
+    from tinyscheduler.model.tasks import WaitingTask
 
 AGENTS = (
     AgentView(name="coder", queue="dev", limit=1, active=0),
@@ -23,7 +26,7 @@ AGENTS = (
 LATER = NOW.wall + timedelta(seconds=90)
 
 # Each keeps the task waiting by itself, in the order in which they are told.
-OBSTACLES = {
+OBSTACLES: dict[Reason, dict[str, Any]] = {
     Reason.HELD: {"is_held": True},
     Reason.BLOCKED_BY: {"blocked_by": ("7", "8")},
     Reason.NOT_BEFORE: {"not_before": LATER},

@@ -124,7 +124,7 @@ def test_a_failed_attempt_is_followed_by_another_after_a_backoff(
     [(1, None, False), (2, None, True), (0, 1, True), (2, 4, False), (3, 4, True), (0, 0, True)],
 )
 def test_a_task_is_parked_once_its_attempts_are_used_up(
-    failures: int, max_attempts: int | None, parks: bool
+    failures: int, max_attempts: int | None, *, parks: bool
 ):
     claim = a_claim(failures=failures, max_attempts=max_attempts)
 
@@ -182,7 +182,7 @@ def test_too_many_launches_without_a_start_park_the_task():
     ],
 )
 def test_an_expired_lease_is_given_one_more_attempt_unless_the_agent_says_fail(
-    on_expire: OnExpire, last_failure: FailureReason | None, fails: bool
+    on_expire: OnExpire, last_failure: FailureReason | None, *, fails: bool
 ):
     claim = a_claim(last_failure=last_failure)
 

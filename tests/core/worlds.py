@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from hypothesis import strategies as st
 from tests.builders import (
@@ -45,7 +45,25 @@ QUEUES = ("dev", "ops")
 SOURCES = ("local", "tinytask")
 LIVES = tuple(WrapperLife)
 
-some_times = st.sampled_from((None, -60.0, 0.0, 0.4, 60.0))
+# Most tasks have nothing in their way, or little would ever start.
+SOON, PAST = (NOW.wall + timedelta(seconds=seconds) for seconds in (0.4, -60))
+OBSTACLES: tuple[dict[str, Any], ...] = (
+    {},
+    {},
+    {},
+    {},
+    {"not_before": PAST, "backing_off_until": NOW.wall},
+    {"not_before": SOON},
+    {"backing_off_until": SOON},
+    {"is_held": True},
+    {"blocked_by": ("7", "8")},
+)
+WISHES: tuple[dict[str, Any], ...] = (
+    *({"agent": agent} for agent in AGENTS),
+    *({"queue": queue} for queue in QUEUES),
+    {"agent": AGENTS[0], "queue": QUEUES[0]},
+    {"agent": None, "queue": None},
+)
 some_agents = st.lists(
     st.builds(
         an_agent,
@@ -59,34 +77,24 @@ some_agents = st.lists(
 
 @st.composite
 def some_task(draw: DrawFn, task_id: str, source: str) -> Thing:
-    before, backing_off = (
-        None if age_s is None else NOW.wall + timedelta(seconds=age_s)
-        for age_s in (draw(some_times), draw(some_times))
-    )
     return a_task(
         task_id,
         source=source,
         created_order=draw(st.integers(0, 5)),
-        agent=draw(st.sampled_from((None, *AGENTS))),
-        queue=draw(st.sampled_from((None, *QUEUES))),
         priority=draw(st.integers(-1, 1)),
         blocks=draw(st.integers(0, 1)),
-        blocked_by=draw(st.sampled_from(((), (), ("7", "8")))),
-        is_held=draw(st.sampled_from((False, False, True))),
-        not_before=before,
-        backing_off_until=backing_off,
+        **draw(st.sampled_from(WISHES)),
+        **draw(st.sampled_from(OBSTACLES)),
     )
 
 
 @st.composite
 def some_lease(draw: DrawFn, task_id: str, source: str) -> Lease | UnreadableLease | None:
-    match draw(st.sampled_from(("readable", "readable", "missing", "corrupt", "newer"))):
-        case "missing":
-            return None
-        case "corrupt":
-            return UnreadableLease(fault=LeaseFault.CORRUPT, message="garbage")
-        case "newer":
-            return UnreadableLease(fault=LeaseFault.NEWER, message="version 9")
+    kind = draw(st.sampled_from(("readable", "readable", "missing", *LeaseFault)))
+    if kind == "missing":
+        return None
+    if isinstance(kind, LeaseFault):
+        return UnreadableLease(fault=kind, message="garbage")
     return a_lease(
         task_id,
         lease_id=draw(st.sampled_from((f"lease-{task_id}", f"other-{task_id}"))),
@@ -103,11 +111,11 @@ def some_lease(draw: DrawFn, task_id: str, source: str) -> Lease | UnreadableLea
 def some_things_of_a_task(draw: DrawFn, task_id: str, source: str) -> list[Thing]:
     """Return what lies about under one task's name: any part of it may be missing."""
     things: list[Thing] = []
-    match draw(st.sampled_from(("waiting", "waiting", "claimed", "neither"))):
-        case "waiting":
-            things.append(draw(some_task(task_id, source)))
-        case "claimed":
-            things.append(a_claim(task_id, source=source, agent=draw(st.sampled_from(AGENTS))))
+    stands = draw(st.sampled_from(("waiting", "waiting", "claimed", "neither")))
+    if stands == "waiting":
+        things.append(draw(some_task(task_id, source)))
+    elif stands == "claimed":
+        things.append(a_claim(task_id, source=source, agent=draw(st.sampled_from(AGENTS))))
     if draw(st.booleans()):
         things.append(
             an_entry(
@@ -117,11 +125,11 @@ def some_things_of_a_task(draw: DrawFn, task_id: str, source: str) -> list[Thing
                 beat_age_s=draw(st.sampled_from((-9, 0, 45, 46, 9999))),
             )
         )
-    match draw(st.sampled_from(("none", "none", "readable", "unreadable"))):
-        case "readable":
-            things.append(a_result(task_id, source=source))
-        case "unreadable":
-            things.append(UnreadableResult(lease_id=f"lease-{task_id}", message="garbage"))
+    recorded = draw(st.sampled_from(("nothing", "nothing", "readable", "unreadable")))
+    if recorded == "readable":
+        things.append(a_result(task_id, source=source))
+    elif recorded == "unreadable":
+        things.append(UnreadableResult(lease_id=f"lease-{task_id}", message="garbage"))
     return things
 
 
@@ -130,7 +138,7 @@ def some_snapshot(draw: DrawFn) -> Snapshot:
     things: list[Thing] = []
     evidence: dict[str, ProcessEvidence] = {}
     stale: list[StaleSighting] = []
-    for number in range(draw(st.integers(0, 6))):
+    for number in range(draw(st.integers(0, 4))):
         source = draw(st.sampled_from(SOURCES))
         task_id = f"{number}" if source == "local" else f"tinytask-{number}"
         mine = draw(some_things_of_a_task(task_id, source))

@@ -43,8 +43,10 @@ QUICK = {
 JOURNAL_COMMAND = (
     "sh",
     "-c",
-    'echo "start $TINYSCHEDULER_TASK_ID $TINYSCHEDULER_ATTEMPT $$" >> "$0"; {body}; '
-    'code=$?; echo "end $TINYSCHEDULER_TASK_ID $TINYSCHEDULER_ATTEMPT $$" >> "$0"; exit $code',
+    (
+        'echo "start $TINYSCHEDULER_TASK_ID $TINYSCHEDULER_ATTEMPT $$" >> "$0"; {body}; '
+        'code=$?; echo "end $TINYSCHEDULER_TASK_ID $TINYSCHEDULER_ATTEMPT $$" >> "$0"; exit $code'
+    ),
 )
 
 
@@ -229,7 +231,9 @@ class Station:
                 running.clear()
                 running.append(attempt)
             else:
-                assert running == [attempt], f"attempt {attempt} of {task_id} ended beside {running}"
+                assert running == [attempt], (
+                    f"attempt {attempt} of {task_id} ended beside {running}"
+                )
                 running.clear()
 
     def assert_no_survivors(self) -> None:

@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from station import is_alive, until
+from tests.process.station import is_alive, until
 
 from tinyscheduler.model.tasks import TaskState
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from station import Station
+
+    from tests.process.station import Station
 
 BROKEN = {
     "empty": b"",
@@ -209,3 +210,19 @@ def _is_json(path: Path) -> bool:
 
 def _is_free(lock: Path) -> bool:
     return f":{lock.stat().st_ino} " not in Path("/proc/locks").read_text()
+
+
+def test_what_a_killed_wrapper_had_half_written_goes_with_its_attempt(
+    make_station: Callable[..., Station],
+):
+    station = make_station(kicks=False)
+    task_id = station.add('[ "$TINYSCHEDULER_ATTEMPT" -gt 1 ] || exec sleep 300')
+    station.tick()
+    lease = station.until_running(task_id)
+    os.kill(lease["pid"], signal.SIGKILL)
+    (station.state / "running" / f".task_{task_id}.json.tmp").write_text("{")
+    (station.state / "results" / f".{lease['lease_id']}.json.tmp").write_text("{")
+
+    station.until_final(task_id)
+
+    assert station.leftovers() == []

@@ -9,7 +9,7 @@ import subprocess
 from typing import TYPE_CHECKING
 
 import pytest
-from station import Station, is_alive, until
+from tests.process.station import Station, is_alive, until
 
 from tinyscheduler.model.tasks import TaskState
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from station import Station, until
+from tests.process.station import Station, until
 
 import tinyscheduler
 from tinyscheduler.model.tasks import TaskState

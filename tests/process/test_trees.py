@@ -11,20 +11,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from station import is_alive, until
+from tests.process.station import is_alive, until
 
 from tinyscheduler.model.tasks import FailureReason, TaskState
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from station import Station
+    from tests.process.station import Station
 
 # Each starts a child that writes its pid to $CHILD and would sleep for long.
 CHILDREN = {
     "plain": 'sleep 300 & echo $! > "$CHILD"; wait',
-    "setsid": 'setsid sh -c \'echo $$ > "$CHILD"; exec sleep 300\'',
-    "double-forked": '(setsid sh -c \'echo $$ > "$CHILD"; exec sleep 300\' &) ; sleep 300',
+    "setsid": "setsid sh -c 'echo $$ > \"$CHILD\"; exec sleep 300'",
+    "double-forked": "(setsid sh -c 'echo $$ > \"$CHILD\"; exec sleep 300' &) ; sleep 300",
     "env -i": 'env -i sh -c \'echo $$ > "$0"; exec sleep 300\' "$CHILD"',
     "closed descriptors": (
         f"{sys.executable} -c 'import os, subprocess, sys;"
@@ -37,7 +37,7 @@ CHILDREN = {
         'open(os.environ["CHILD"], "w").write(str(p.pid)); p.wait()\''
     ),
     "env -i, closed descriptors": (
-        f"env -i CHILD=\"$CHILD\" {sys.executable} -c 'import os, subprocess, sys;"
+        f'env -i CHILD="$CHILD" {sys.executable} -c \'import os, subprocess, sys;'
         'p = subprocess.Popen(["/bin/sleep", "300"]);'
         'open(os.environ["CHILD"], "w").write(str(p.pid)); p.wait()\''
     ),
@@ -87,7 +87,9 @@ def test_a_live_stranger_with_the_recorded_pid_is_not_signalled(
     with subprocess.Popen(["sleep", "300"], start_new_session=True) as stranger:
         path = station.state / "running" / f"task_{task_id}.json"
         text = path.read_text().replace(f'"pid": {lease["pid"]}', f'"pid": {stranger.pid}')
-        path.write_text(text.replace(f'"pgid": {lease["process"]["pgid"]}', f'"pgid": {stranger.pid}'))
+        path.write_text(
+            text.replace(f'"pgid": {lease["process"]["pgid"]}', f'"pgid": {stranger.pid}')
+        )
 
         station.until_final(task_id)
 

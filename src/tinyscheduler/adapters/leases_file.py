@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from tinyscheduler.crash import durable_step
 from tinyscheduler.errors import LeaseConflict, StoreError
-from tinyscheduler.files import read_json, remove, write_json
+from tinyscheduler.files import read_json, remove, temporary_for, write_json
 from tinyscheduler.model.documents import (
     DocumentError,
     NewerVersionError,
@@ -296,6 +296,8 @@ class FileLeaseStore:
         path = self._lease_path(lock.task_id)
         match self._read_lease(lock.task_id):
             case Lease(lease_id=found) if found == lease_id:
+                # Of a wrapper that was killed while it wrote; nobody writes any more.
+                _unlink(temporary_for(path))
                 with durable_step("lease.remove"):
                     _unlink(path)
             case UnreadableLease(fault=LeaseFault.CORRUPT):
@@ -306,6 +308,7 @@ class FileLeaseStore:
 
     def _clear_result(self, lease_id: str) -> None:
         path = self._result_path(lease_id)
+        _unlink(temporary_for(path))
         if isinstance(self._read_result(lease_id), UnreadableResult):
             with durable_step("result.quarantine"):
                 self._quarantine(path)

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import TYPE_CHECKING, Annotated, Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from typer.core import TyperCommand
 
 from tinyscheduler.cli.invocation import Invocation
+from tinyscheduler.cli.parsing import pairs, whole_number
 from tinyscheduler.cli.render import emit, emit_json
 from tinyscheduler.cli.wish import Granter, Wish
 from tinyscheduler.config.problems import quote
 from tinyscheduler.errors import EXIT_FAILED, UsageError
+from tinyscheduler.model.events import EventName
 from tinyscheduler.model.tasks import PriorityClass, TaskState
 
 if TYPE_CHECKING:
@@ -68,23 +71,35 @@ def add(
         str | None, typer.Option(metavar="FILE", help="Read the prompt from a file; - is stdin.")
     ] = None,
     recipe: Annotated[str | None, typer.Option(help="A file in the recipes folder.")] = None,
-    priority: Annotated[int, typer.Option(metavar="N", help="Higher goes first.")] = 0,
+    priority: Annotated[
+        int, typer.Option(parser=whole_number(), metavar="N", help="Higher goes first.")
+    ] = 0,
     priority_class: Annotated[
         PriorityClass, typer.Option("--class", help="Whether somebody waits for it.")
     ] = PriorityClass.BATCH,
-    gpus: Annotated[int, typer.Option(metavar="N", help="GPUs it needs.")] = 0,
+    gpus: Annotated[
+        int, typer.Option(parser=whole_number(least=0), metavar="N", help="GPUs it needs.")
+    ] = 0,
     vram: Annotated[str | None, typer.Option(metavar="SIZE", help="VRAM it needs.")] = None,
     memory: Annotated[str | None, typer.Option(metavar="SIZE", help="Memory it needs.")] = None,
     model: Annotated[str | None, typer.Option(help="The model it needs.")] = None,
-    seed: Annotated[int | None, typer.Option(metavar="N", help="Its random seed.")] = None,
+    seed: Annotated[
+        int | None, typer.Option(parser=whole_number(), metavar="N", help="Its random seed.")
+    ] = None,
     tenant: Annotated[str | None, typer.Option(help="Whose quota it counts against.")] = None,
     project: Annotated[str | None, typer.Option(help="What it belongs to.")] = None,
     max_runtime: Annotated[
         str | None, typer.Option(metavar="DURATION", help="End an attempt after this time.")
     ] = None,
-    max_turns: Annotated[int | None, typer.Option(metavar="N", help="Turns per attempt.")] = None,
+    max_turns: Annotated[
+        int | None,
+        typer.Option(parser=whole_number(least=1), metavar="N", help="Turns per attempt."),
+    ] = None,
     max_attempts: Annotated[
-        int | None, typer.Option(metavar="N", help="Attempts before it is parked.")
+        int | None,
+        typer.Option(
+            parser=whole_number(least=1), metavar="N", help="Attempts before it is parked."
+        ),
     ] = None,
     after: Annotated[
         list[str] | None, typer.Option(metavar="ID...", help="Start once these are done.")
@@ -133,9 +148,9 @@ def add(
         max_attempts=max_attempts,
         after=tuple(one for text in after or () for one in text.replace(",", " ").split()),
         not_before=not_before,
-        labels=_pairs("--label", label),
+        labels=pairs("--label", label),
         cwd=cwd,
-        env=_pairs("--env", env),
+        env=pairs("--env", env),
         hold=hold,
     )
     return add_one(invocation, wish, start=start, as_json=json)
@@ -148,11 +163,14 @@ add.command_class = AddCommand  # type: ignore[attr-defined]  # likewise
 
 def add_one(invocation: Invocation, wish: Wish, *, start: bool, as_json: bool) -> int:
     """Add one task, print its id, and kick or start."""
+    from tinyscheduler.app import announce
+
     config = invocation.configure_writing()
     queue = _open(config)
-    granter = _granter(config, queue, spell=lambda name: "--" + name.replace("_", "-"))
+    granter = _granter(config, queue, spell=spell_option)
     spec = granter.grant(wish)
     (task_id,) = queue.tasks.add([(None, spec)])
+    announce(queue, EventName.TASK_ADDED, [task_id])
     if as_json:
         state = TaskState.HELD if spec.is_held else TaskState.WAITING
         emit_json(task_id=task_id, state=state.value)
@@ -163,17 +181,24 @@ def add_one(invocation: Invocation, wish: Wish, *, start: bool, as_json: bool) -
 
 def add_batch(invocation: Invocation, name: str, *, start: bool, as_json: bool) -> int:
     """Add all tasks of a file in one transaction, print their ids, and kick or start."""
+    from tinyscheduler.app import announce
     from tinyscheduler.cli.batch import read_batch
 
     config = invocation.configure_writing()
     queue = _open(config)
     batch = read_batch(name, _granter(config, queue, spell=lambda name: name))
     task_ids = queue.tasks.add(batch.specs, places=batch.places)
+    announce(queue, EventName.TASK_ADDED, task_ids)
     if as_json:
         emit_json(task_ids=task_ids)
     else:
         emit("\n".join(task_ids))
     return _follow_up(invocation, config, start=start)
+
+
+def spell_option(name: str) -> str:
+    """Return a field's name as the command line spells it."""
+    return name if name == "command" else "--" + name.replace("_", "-")
 
 
 def _open(config: Config) -> Queue:
@@ -183,10 +208,8 @@ def _open(config: Config) -> Queue:
     return open_queue(config, Access.WRITE)
 
 
-def _granter(config: Config, queue: Queue, *, spell: Any) -> Granter:
-    return Granter(
-        config=config, folder=_current_folder(), now=queue.clock.now().wall, spell=spell
-    )
+def _granter(config: Config, queue: Queue, *, spell: Callable[[str], str]) -> Granter:
+    return Granter(config=config, folder=_current_folder(), now=queue.clock.now().wall, spell=spell)
 
 
 def _current_folder() -> str:
@@ -207,6 +230,9 @@ def _follow_up(invocation: Invocation, config: Config, *, start: bool) -> int:
         return 0
     if app.is_inside_attempt(config, os.environ):
         invocation.note("inside an attempt nothing is started; a tick follows when it ends")
+        return 0
+    if config.dry_run:
+        invocation.note("TINYSCHEDULER_DRY_RUN is set: nothing is started")
         return 0
     report = app.run_once(config)
     if report.locked:
@@ -245,7 +271,9 @@ def _find_prompt(prompt: str | None, path: str | None) -> str | None:
         reason = error.strerror if isinstance(error, OSError) else error
         raise UsageError(f"--prompt-file: cannot read {quote(path)}: {reason}") from error
     if len(content) > MOST_PROMPT_BYTES:
-        raise UsageError(f"--prompt-file: {quote(path)} is larger than {MOST_PROMPT_BYTES >> 20} MiB")
+        raise UsageError(
+            f"--prompt-file: {quote(path)} is larger than {MOST_PROMPT_BYTES >> 20} MiB"
+        )
     try:
         return content.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -253,14 +281,3 @@ def _find_prompt(prompt: str | None, path: str | None) -> str | None:
             f"--prompt-file: {quote(path)} is not UTF-8 at byte {error.start + 1}",
             hint="save it as UTF-8",
         ) from error
-
-
-def _pairs(option: str, texts: list[str] | None) -> tuple[tuple[str, str], ...]:
-    """Split ``K=V`` texts; of several values for one name the last counts."""
-    pairs: dict[str, str] = {}
-    for text in texts or ():
-        name, equals, value = text.partition("=")
-        if not equals or not name:
-            raise UsageError(f"{option} {quote(text)} is not NAME=VALUE")
-        pairs[name] = value
-    return tuple(pairs.items())

@@ -62,7 +62,7 @@ def _open(name: str) -> IO[bytes]:
     try:
         if name == "-":
             return os.fdopen(os.dup(sys.stdin.fileno()), "rb")
-        return open(name, "rb")  # noqa: SIM115 - closed by the caller's `with`
+        return open(name, "rb")
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         raise UsageError(
@@ -122,9 +122,7 @@ def _read_line(line: bytes) -> tuple[str | None, Wish]:
     fields: dict[str, Any] = {}
     for name, value in document.items():
         if name not in _FIELDS:
-            raise UsageError(
-                f"the key {quote(name)} is unknown", hint=did_you_mean(name, _FIELDS)
-            )
+            raise UsageError(f"the key {quote(name)} is unknown", hint=did_you_mean(name, _FIELDS))
         # Null says no more than a missing key does.
         if value is not None:
             fields[name] = _FIELDS[name](name, value)

@@ -17,6 +17,7 @@ from tinyscheduler.errors import (
     EXIT_NOT_FOUND,
     TinySchedulerError,
 )
+from tinyscheduler.model.events import EventName
 from tinyscheduler.model.records import AlreadyEnded, Cancelled, CancelRequested
 from tinyscheduler.model.tasks import TaskState
 
@@ -37,12 +38,15 @@ class Change:
 
 
 def cancel(context: typer.Context, task_ids: _Ids, *, json: _Json = False) -> int:
-    """Cancel tasks: those that wait at once, those that run by TERM, grace and KILL."""
+    """Cancel tasks, waiting or running.
+
+    What waits is cancelled at once; what runs gets SIGTERM, a grace period, and SIGKILL.
+    """
     return change_all(context.obj, task_ids, cancel_one, as_json=json)
 
 
 def retry(context: typer.Context, task_ids: _Ids, *, json: _Json = False) -> int:
-    """Let tasks that failed wait again, with all their attempts."""
+    """Let tasks that have failed wait again."""
     return change_all(context.obj, task_ids, retry_one, as_json=json)
 
 
@@ -94,15 +98,16 @@ def change_all(
 
 def cancel_one(queue: Queue, task_id: str) -> Change:
     """Cancel a task, or ask the wrapper of its attempt to end it."""
+    from tinyscheduler.app import announce
+
     answer = queue.tasks.request_cancel(task_id)
     match answer:
         case Cancelled():
+            announce(queue, EventName.TASK_CANCELLED, [task_id])
             return Change(state=TaskState.CANCELLED, words="is cancelled")
         case CancelRequested(lease_id=lease_id):
             queue.leases.request_cancel(lease_id)
-            return Change(
-                state=TaskState.WORKING, words="is running; its attempt is being ended"
-            )
+            return Change(state=TaskState.WORKING, words="is running; its attempt is being ended")
         case AlreadyEnded(state=TaskState.CANCELLED):
             return Change(state=TaskState.CANCELLED, words="was cancelled before")
         case AlreadyEnded(state=state):

@@ -269,9 +269,7 @@ class Stage:
 
     def tick_if_due(self) -> None:
         """Start a tick every second, as cron would every minute; never two at once."""
-        if self._tick is not None and self._tick.poll() is None:
-            return
-        if self.now_s < self._next_tick_s:
+        if self._is_ticking() or self.now_s < self._next_tick_s:
             return
         self._next_tick_s = self.now_s + TICK_EVERY_S
         self.ticks += 1
@@ -288,17 +286,26 @@ class Stage:
                 start_new_session=True,
             )
 
+    def _is_ticking(self) -> bool:
+        return self._tick is not None and self._tick.poll() is None
+
     # -- looking --------------------------------------------------------------------
 
     def standings(self) -> list[Standing]:
         """Return where each task stands, in the order of the cast."""
         return find_standings(self.queue, self.queue.tasks.tasks())
 
+    def needs_tick(self, standings: Iterable[Standing]) -> bool:
+        """Whether a tick would find anything to do, now or later."""
+        if not all(one.state.is_final for one in standings):
+            return True
+        scan = self.queue.leases.scan()
+        return bool(scan.entries or scan.results)
+
     def is_over(self, standings: Iterable[Standing]) -> bool:
         """Whether every task has ended and nothing of any is left, seen twice in a row."""
-        is_ticking = self._tick is not None and self._tick.poll() is None
-        have_ended = all(one.state.is_final for one in standings)
-        is_quiet = have_ended and not is_ticking and not self.leftovers()
+        is_quiet = not self._is_ticking() and not self.needs_tick(standings)
+        is_quiet = is_quiet and not self.leftovers()
         self._quiet_looks = self._quiet_looks + 1 if is_quiet else 0
         return self._quiet_looks > 1
 
@@ -329,8 +336,8 @@ class Stage:
     def happenings(self) -> Iterator[Happening]:
         """Tell what the events file says since the last call, and remember it."""
         for event in self._events.read():
-            history = self.histories[event["task_id"]]
-            happening = self._tell(event, history)
+            history = self.histories.get(event["task_id"])
+            happening = self._tell(event, history) if history is not None else None
             if happening is not None:
                 yield happening
 
@@ -412,16 +419,19 @@ class Stage:
         for standing in self.standings():
             if not standing.state.is_final:
                 self._cancel(standing.record.task_id)
-        while not self.is_over(self.standings()) and self.now_s < until_s:
-            self.tick_if_due()
+        while not self.is_over(standings := self.standings()) and self.now_s < until_s:
+            if self.needs_tick(standings):
+                self.tick_if_due()
             self.pause()
 
 
 def play(stage: Stage, view: View, *, longest_s: float = LONGEST_S) -> None:
     """Tick, act and show until all is over, or so many seconds have passed."""
     while stage.now_s < longest_s:
-        stage.tick_if_due()
         standings = stage.standings()
+        # At the end no more, or on a slow machine the ticks themselves would never end.
+        if stage.needs_tick(standings):
+            stage.tick_if_due()
         view.say(*sorted(stage.happenings(), key=lambda one: one.at_s))
         view.say(*stage.act(standings))
         view.show(stage, standings)

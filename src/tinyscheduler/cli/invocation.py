@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 QUIET, NORMAL, VERBOSE = -1, 0, 1
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Invocation:
-    """The global options of one command."""
+    """The global options of one command; the defaults, until they have been read."""
 
     env_file: str | None = None
     base_path: str | None = None
@@ -34,9 +34,7 @@ class Invocation:
     @property
     def overrides(self) -> Overrides:
         """The global options as the strongest layer of the configuration."""
-        return Overrides(
-            env_file=self.env_file, base_path=self.base_path, log_level=self.log_level
-        )
+        return Overrides(env_file=self.env_file, base_path=self.base_path, log_level=self.log_level)
 
     def configure_reading(self, overrides: Overrides | None = None) -> Config:
         """Return the configuration for a command that leaves every file as it is."""
@@ -56,6 +54,11 @@ class Invocation:
         """Tell people something beside the data, unless they asked for silence."""
         if self.verbosity > QUIET:
             tell(escape(words))
+
+    def advise(self, words: str) -> None:
+        """Tell a person at a terminal what to do; scripts know."""
+        if sys.stderr.isatty():
+            self.note(words)
 
     def warn(self, words: str) -> None:
         """Tell people what they should look at, unless they asked for silence."""

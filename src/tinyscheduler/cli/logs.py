@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tinyscheduler.cli.invocation import Invocation
+from tinyscheduler.cli.parsing import whole_number
 from tinyscheduler.cli.standing import Standing, check_task_ids, find_standing
 from tinyscheduler.errors import (
     EXIT_DONE,
@@ -18,7 +19,7 @@ from tinyscheduler.errors import (
     NotFoundError,
     StoreError,
     TinySchedulerError,
-)
+)from tinyscheduler.model.tasks import TaskState
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -38,10 +39,19 @@ def logs(
     ] = False,
     lines: Annotated[
         int | None,
-        typer.Option("--lines", "-n", min=0, max=_MOST_LINES, help="Only the last lines."),
+        typer.Option(
+            "--lines",
+            "-n",
+            parser=whole_number(least=0, most=_MOST_LINES),
+            metavar="N",
+            help="Only the last lines.",
+        ),
     ] = None,
     attempt: Annotated[
-        int | None, typer.Option(min=1, metavar="N", help="Of this attempt, not the latest.")
+        int | None,
+        typer.Option(
+            parser=whole_number(least=1), metavar="N", help="Of this attempt, not the latest."
+        ),
     ] = None,
 ) -> int:
     """Print what a task printed, byte for byte."""
@@ -55,9 +65,18 @@ def logs(
     log = find_log(queue, standing, attempt)
     reader = LogReader(note=invocation.note)
     if follow:
-        return follow_log(queue, standing, log, reader, lines=lines, attempt=attempt)
+        return follow_log(
+            queue,
+            standing,
+            log,
+            reader,
+            lines=lines,
+            attempt=attempt,
+            advise=invocation.advise,
+        )
     if log is None:
-        invocation.note(f"task {task_id} is {standing.state} and has printed nothing yet")
+        never = "it never ran" if standing.state.is_final else "it has not started yet"
+        invocation.note(f"task {task_id} is {standing.state}: {never}")
         return EXIT_INACTIVE
     if not reader.open(log, last_lines=lines):
         invocation.note(f"there is no log {log.path}; it was removed, or never written")
@@ -109,18 +128,21 @@ def follow_log(
     *,
     lines: int | None,
     attempt: int | None,
+    advise: Callable[[str], None],
 ) -> int:
     """Copy what comes until the task has ended, going on with each further attempt."""
     from tinyscheduler.cli.following import Follower
 
     task_id = standing.record.task_id
-    follower = Follower(queue)
+    follower = Follower(queue, advise=advise)
     while True:
         is_over = False
         if follower.is_due():
             # Looked at before the log is copied: what was printed before the end is copied.
             standing = find_standing(queue, task_id)
             newest = log if attempt is not None and log else find_log(queue, standing, attempt)
+            if standing.state is TaskState.WAITING:
+                follower.note_waiting(task_id)
             is_over = standing.state.is_final or (
                 attempt is not None and _is_past(standing, attempt)
             )

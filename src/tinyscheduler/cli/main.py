@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 import traceback
+from collections.abc import Callable
+from functools import partial
 from importlib import import_module
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 
 from tinyscheduler import __version__
 from tinyscheduler.cli.invocation import NORMAL, QUIET, Invocation
@@ -63,7 +66,7 @@ class Commands(TyperGroup):
         del ctx
         return list(COMMANDS)
 
-    def get_command(self, ctx: typer.Context, cmd_name: str) -> Any:  # type: ignore[override]  # as above
+    def get_command(self, ctx: typer.Context, cmd_name: str) -> TyperCommand | None:  # type: ignore[override]  # as above
         """Build one command; UsageError for a name that is none."""
         if cmd_name not in COMMANDS:
             if ctx.resilient_parsing:
@@ -78,7 +81,8 @@ class Commands(TyperGroup):
         settings = {**_HELP_OPTIONS, **getattr(function, "context_settings", {})}
         kind = getattr(function, "command_class", None)
         single.command(cmd_name, cls=kind, context_settings=settings)(function)
-        return typer.main.get_command(single)
+        command: TyperCommand = typer.main.get_command(single)  # type: ignore[assignment]  # one command makes no group
+        return command
 
 
 app = typer.Typer(
@@ -111,38 +115,40 @@ def tinyscheduler(
 ) -> int:
     """Cron for AI agents and GPU jobs: queue tasks, and ticks run them, none twice at once."""
     del debug  # looked at in `main`, which also sees errors from before this point
-    context.obj = Invocation(
-        env_file=env_file,
-        base_path=base_path,
-        log_level=log_level,
-        color=color,
-        verbosity=QUIET if quiet else NORMAL + verbose,
-    )
+    invocation: Invocation = context.obj
+    invocation.env_file, invocation.base_path = env_file, base_path
+    invocation.log_level, invocation.color = log_level, color
+    invocation.verbosity = QUIET if quiet else NORMAL + verbose
     if version:
         emit(f"tinyscheduler {__version__}")
         raise typer.Exit
     if context.invoked_subcommand is None:
         from tinyscheduler.cli.status import show_overview
 
-        return show_overview(context.obj)
+        return show_overview(invocation)
     return 0
 
 
 def main(arguments: list[str]) -> int:
     """Run one command line and return its exit code; no failure leaves a traceback."""
+    _fill_standard_descriptors()
     for stream in (sys.stdout, sys.stderr):
         # What a locale cannot show is written out instead of failing.
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
+    invocation = Invocation()
+    explain = partial(_explain, invocation)
     own = arguments[: arguments.index("--")] if "--" in arguments else arguments
-    is_debugging = "--debug" in own
+    if "--debug" in own:
+        explain = partial(_explain_with_traceback, explain)
     try:
-        return int(app(arguments, prog_name="tinyscheduler", standalone_mode=False) or 0)
+        code = app(arguments, prog_name="tinyscheduler", standalone_mode=False, obj=invocation)
+        return int(code or 0)
     except TinySchedulerError as error:
-        _explain(error.what, error.hint, is_debugging=is_debugging)
+        explain(error.what, error.hint)
         return error.exit_code
     except typer.TyperException as error:
-        _explain(*_words_of(error), is_debugging=is_debugging)
+        explain(*_words_of(error))
         return EXIT_USAGE
     except (KeyboardInterrupt, typer.Abort):
         return EXIT_INTERRUPTED
@@ -150,38 +156,48 @@ def main(arguments: list[str]) -> int:
         _leave_pipe()
         return EXIT_PIPE
     except Exception as error:  # noqa: BLE001 - the outermost place: a bug, told in one line
-        what = f"internal error: {type(error).__name__}: {error}"
-        _explain(
-            what,
+        explain(
+            f"internal error: {type(error).__name__}: {error}",
             "this is a bug; the same command with `tinyscheduler --debug …` shows where",
-            is_debugging=is_debugging,
         )
         return EXIT_BUG
 
 
-def _explain(what: str, hint: str | None, *, is_debugging: bool) -> None:
-    if is_debugging:
-        tell(traceback.format_exc())
-    page = page_of(sys.stderr, Color.AUTO)
+def _explain(invocation: Invocation, what: str, hint: str | None) -> None:
+    page = page_of(sys.stderr, invocation.color)
     tell(f"{page.paint('error:', Ink.RED)} {escape(what)}")
     if hint:
         tell(f"{page.paint('hint:', Ink.DIM)} {escape(hint)}")
 
 
+def _explain_with_traceback(
+    explain: Callable[[str, str | None], None], what: str, hint: str | None
+) -> None:
+    tell(traceback.format_exc())
+    explain(what, hint)
+
+
 def _words_of(error: typer.TyperException) -> tuple[str, str]:
     """Say a fault of the command line as all others are said: what, and the fix."""
-    what = error.message.rstrip(".")
-    what = what[:1].lower() + what[1:]
     context = getattr(error, "ctx", None)
     command = context.command_path if context is not None else "tinyscheduler"
     wrong_option = getattr(error, "option_name", None)
     nearest = getattr(error, "possibilities", None)
     if nearest:
-        return what, f"did you mean {' or '.join(sorted(nearest))}?"
+        return _tidy(error.message), f"did you mean {' or '.join(sorted(nearest))}?"
+    what = _tidy(error.format_message())
     if wrong_option in _GLOBAL_OPTIONS and context is not None and context.parent is not None:
         name = context.command.name
         return what, f"it goes before the command: `tinyscheduler {wrong_option} … {name} …`"
     return what, f"`{command} --help` shows what there is"
+
+
+def _tidy(message: str) -> str:
+    """Write typer's sentences as ours: "--limit: 'x' is not a whole number"."""
+    message = message.removesuffix(".").replace("Value error, ", "")
+    message = re.sub(r"^Invalid value for '([^']+)': ", r"\1: ", message)
+    message = re.sub(r"^Missing argument '([^']+)'$", r"an argument is missing: \1", message)
+    return message[:1].lower() + message[1:]
 
 
 def _fix_for_command(name: str) -> str:
@@ -189,6 +205,19 @@ def _fix_for_command(name: str) -> str:
     if known.startswith("did"):
         return known
     return "`tinyscheduler --help` lists the commands; to queue a command of yours: add -- COMMAND"
+
+
+def _fill_standard_descriptors() -> None:
+    """Open what the caller left closed, or a database would get the number of stdout."""
+    for fd, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        try:
+            os.fstat(fd)
+        except OSError:
+            opened = os.open(os.devnull, os.O_RDWR)
+            if opened != fd:
+                os.dup2(opened, fd)
+                os.close(opened)
+            setattr(sys, name, os.fdopen(fd, mode))
 
 
 def _leave_pipe() -> None:

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
-from typing import IO, Any
+from typing import IO
 
 from tinyscheduler.errors import TinySchedulerError
 from tinyscheduler.model.tasks import TaskState
@@ -89,9 +89,10 @@ class Cell:
     ink: Ink = Ink.PLAIN
 
 
-def format_table(
-    head: Sequence[str], rows: Iterable[Sequence[str | Cell]], page: Page
-) -> list[str]:
+Row = Sequence[str | Cell]
+
+
+def format_table(head: Sequence[str], rows: Iterable[Row], page: Page) -> list[str]:
     """Return aligned lines; the last column gives way where the terminal is too narrow."""
     cells = [[_cell(field) for field in row] for row in rows]
     if head:
@@ -138,14 +139,19 @@ def cut(text: str, width: int) -> str:
     return kept + "…"
 
 
+def fit(line: str, page: Page) -> str:
+    """Return as much of a line as the terminal is wide; all of it where there is none."""
+    return line if page.width is None else cut(line, page.width)
+
+
 def escape(text: str) -> str:
-    """Return a text that no terminal takes for anything but text.
+    r"""Return a text that no terminal takes for anything but text.
 
     Control characters, and those that hide or reorder others, are written as Python
     would write them.
 
-    >>> escape("a\\x1b[2J\\n")
-    'a\\\\x1b[2J\\\\n'
+    >>> escape("a\x1b[2J\n")
+    'a\\x1b[2J\\n'
     """
     if text.isprintable():
         return text
@@ -207,7 +213,7 @@ def emit(text: str) -> None:
         raise TinySchedulerError(f"cannot write the output: {error.strerror}") from error
 
 
-def emit_json(**fields: Any) -> None:
+def emit_json(**fields: object) -> None:
     """Write one JSON document to stdout: on one line for programs, spread out for people."""
     document = {"schema_version": SCHEMA_VERSION, **fields}
     emit(json.dumps(document, indent=2 if sys.stdout.isatty() else None))

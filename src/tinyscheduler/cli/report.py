@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from tinyscheduler.cli.render import count, escape
+from tinyscheduler.cli.render import Page, count, escape, fit, format_table
 from tinyscheduler.model.clock import format_time
 from tinyscheduler.model.plan import Dispatch, Wait
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from tinyscheduler.model.plan import Decision, TickReport
 
-_MOST_IDS = 8
+_MOST_IDS = 5
 _MOST_GROUPS = 20
 
 
@@ -63,22 +63,16 @@ def report_json(report: TickReport) -> dict[str, Any]:
 
 def decision_json(decision: Decision) -> dict[str, Any]:
     """Return one decision: a stable code as the reason, and the words with the numbers."""
-    match decision:
-        case Dispatch(task=task, agent=agent):
-            action, pool, reason, words, retry_after_s = "dispatch", "local", None, None, None
-        case Wait(task=task):
-            action, agent, pool = "wait", task.agent, None
-            reason, words = decision.reason.value, decision.words
-            retry_after_s = decision.retry_after_s
+    wait = decision if isinstance(decision, Wait) else None
     return {
-        "task_id": task.task_id,
-        "action": action,
-        "agent": agent,
-        "pool": pool,
+        "task_id": decision.task.task_id,
+        "action": "dispatch" if wait is None else "wait",
+        "agent": decision.agent if isinstance(decision, Dispatch) else decision.task.agent,
+        "pool": "local" if wait is None else None,
         "gpus": [],
-        "reason": reason,
-        "words": words,
-        "retry_after_sec": retry_after_s,
+        "reason": None if wait is None else wait.reason.value,
+        "words": None if wait is None else wait.words,
+        "retry_after_sec": None if wait is None else wait.retry_after_s,
     }
 
 
@@ -110,7 +104,7 @@ def tick_lines(report: TickReport) -> list[str]:
 
 
 def preview_lines(
-    report: TickReport, *, summaries: Mapping[str, str], is_verbose: bool
+    report: TickReport, page: Page, *, summaries: Mapping[str, str], is_verbose: bool
 ) -> list[str]:
     """Return what a tick would do, and why it would leave the rest waiting."""
     starts = [one for one in report.decisions if isinstance(one, Dispatch)]
@@ -124,44 +118,40 @@ def preview_lines(
         summary = summaries.get(one.task.task_id, "")
         words = f"would start task {one.task.task_id} ({_of_attempt(one.agent, one.task.attempt)})"
         lines.append(f"{words}: {summary}" if summary else words)
-    lines += wait_lines(report, is_verbose=is_verbose)
-    if not lines:
+    lines = [fit(escape(line), page) for line in lines]
+    waits = wait_lines(report, page, is_verbose=is_verbose)
+    if not lines and not waits:
         return ["nothing to do: no task waits"]
-    lines.append(
-        f"dry run: nothing was changed; {len(starts)} to start,"
-        f" {report.stats.tasks_waiting - len(starts)} to leave waiting"
-    )
-    return [escape(line) for line in lines]
+    left = report.stats.tasks_waiting - len(starts)
+    verdict = f"dry run, nothing was changed: {len(starts)} to start, {left} to leave waiting"
+    return [*lines, *waits, verdict]
 
 
-def wait_lines(report: TickReport, *, is_verbose: bool) -> list[str]:
+def wait_lines(report: TickReport, page: Page, *, is_verbose: bool) -> list[str]:
     """Return why tasks wait: one line per reason and its numbers, naming the first tasks."""
     waits = [one for one in report.decisions if isinstance(one, Wait)]
     groups: dict[tuple[str, str], list[str]] = {}
     for wait in waits:
         groups.setdefault((wait.reason.value, wait.words), []).append(wait.task.task_id)
-    lines = [
-        f"waiting {_task_ids(ids, is_verbose=is_verbose)}: {reason}: {words}"
+    rows = [
+        [reason, _task_ids(ids, is_verbose=is_verbose), words]
         for (reason, words), ids in groups.items()
     ]
-    if len(lines) > _MOST_GROUPS and not is_verbose:
-        hidden = sum(len(ids) for ids in list(groups.values())[_MOST_GROUPS:])
-        del lines[_MOST_GROUPS:]
-        lines.append(f"waiting {count(hidden, 'task')} more; -v names them all")
-    unseen = report.stats.tasks_waiting - sum(
-        not (isinstance(one, Wait) and one.task.is_held) for one in report.decisions
-    )
-    if unseen > 0:
-        lines.append(f"waiting {count(unseen, 'task')} more, behind these")
+    shown = rows if is_verbose else rows[:_MOST_GROUPS]
+    lines = format_table(["WAITING", "TASKS", "BECAUSE"], shown, page) if shown else []
+    hidden = sum(len(ids) for ids in list(groups.values())[len(shown) :])
+    if hidden:
+        lines.append(f"… and {count(hidden, 'task')} for other reasons; -v shows all of them")
+    seen = sum(not one.task.is_held for one in report.decisions)
+    if report.stats.tasks_waiting > seen:
+        lines.append(f"… and {count(report.stats.tasks_waiting - seen, 'task')} behind these")
     return lines
 
 
 def _task_ids(ids: Sequence[str], *, is_verbose: bool) -> str:
-    if len(ids) == 1:
-        return f"task {ids[0]}"
-    shown: Iterable[str] = ids if is_verbose else ids[:_MOST_IDS]
-    more = "" if is_verbose or len(ids) <= _MOST_IDS else " …"
-    return f"{len(ids)} tasks ({' '.join(shown)}{more})"
+    shown = ids if is_verbose else ids[:_MOST_IDS]
+    more = f" +{len(ids) - len(shown)}" if len(ids) > len(shown) else ""
+    return " ".join(shown) + more
 
 
 def _of_attempt(agent: str, attempt: int) -> str:

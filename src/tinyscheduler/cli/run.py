@@ -61,7 +61,11 @@ def run(
     kicked: Annotated[bool, typer.Option("--kicked", hidden=True)] = False,
     json: Annotated[bool, typer.Option("--json", help="Print the tick's report.")] = False,
 ) -> int:
-    """Settle what ended, reclaim what was lost, and start what fits: one tick."""
+    """Run one tick: settle, reclaim, start.
+
+    Settles what ended, reclaims what was lost, and starts what fits.  Ends with 1 if
+    anything in the tick failed, with 69 if no task source answered.
+    """
     invocation: Invocation = context.obj
     if once and daemon:
         raise UsageError("--once and --daemon cannot be given together")
@@ -118,6 +122,7 @@ def run_dry(invocation: Invocation, config: Config, *, as_json: bool) -> int:
     else:
         lines = preview_lines(
             report,
+            invocation.page,
             summaries=_summaries(config, report),
             is_verbose=invocation.verbosity > NORMAL,
         )
@@ -162,7 +167,11 @@ def run_daemon(invocation: Invocation, overrides: Overrides, *, as_json: bool) -
         elif invocation.verbosity > QUIET and not _is_quiet(report):
             emit("\n".join(tick_lines(report)))
 
-    invocation.configure_reading(overrides)
+    if invocation.configure_reading(overrides).dry_run:
+        raise UsageError(
+            "--daemon cannot be a dry run, and TINYSCHEDULER_DRY_RUN is set",
+            hint="unset it, or leave out --daemon",
+        )
     app.run_daemon(lambda: load_for_tick(overrides), notice=notice)
     return EXIT_DONE
 

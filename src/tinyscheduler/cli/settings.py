@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 def show_settings(
     context: typer.Context,
     *,
-    show: Annotated[bool, typer.Option("--show", help="Show all settings; the default.")] = True,
+    show: Annotated[bool, typer.Option("--show", help="Show all settings; the default.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> int:
-    """Show every setting in force and where it came from; secrets are not shown."""
+    """Show every setting and where it came from, secrets left out."""
     del show  # there is nothing else this command could do
     invocation: Invocation = context.obj
     from tinyscheduler.config.show import show_config
@@ -55,9 +55,7 @@ def show_settings(
         return EXIT_DONE
     page = invocation.page
     settings = [[row.name, row.origin, row.text] for row in shown.settings]
-    agents = [
-        [agent.name, agent.queue, str(agent.limit), agent.origin] for agent in shown.agents
-    ]
+    agents = [[agent.name, agent.queue, str(agent.limit), agent.origin] for agent in shown.agents]
     lines = [
         *format_table(["SETTING", "FROM", "VALUE"], settings, page),
         "",
@@ -77,7 +75,10 @@ def validate(
     ] = False,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> int:
-    """Check the whole configuration: 0 if it is sound, 4 if something must be fixed."""
+    """Check the whole configuration.
+
+    Ends with 0 if it is sound, with 4 if something must be fixed.
+    """
     invocation: Invocation = context.obj
     from tinyscheduler.config.validate import fix_config, validate_config
 

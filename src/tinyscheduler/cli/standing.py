@@ -38,6 +38,12 @@ class Standing:
         """The agent at work on it, else the one it was added for."""
         return self.record.claimed_by or self.record.agent
 
+    @property
+    def attempt(self) -> int:
+        """The number of the attempt under way, else of the last one; 0 before the first."""
+        is_working = self.record.state is TaskState.WORKING
+        return self.record.attempt if is_working else self.record.attempt - 1
+
 
 def check_task_ids(task_ids: Iterable[str]) -> tuple[str, ...]:
     """Return the ids, each once; NotFoundError for a text that can be no task's id."""
@@ -120,7 +126,7 @@ def brief_json(standing: Standing) -> dict[str, Any]:
         "agent": standing.agent,
         "queue": record.queue,
         "priority": record.priority,
-        "attempt": record.attempt,
+        "attempt": standing.attempt,
         "failures": record.failures,
         "failure_reason": record.failure_reason,
         "cancel_requested": record.cancel_requested,
@@ -181,14 +187,10 @@ def hide_secrets(spec: TaskSpec) -> dict[str, str]:
     # Heavy: it comes with the settings class.
     from tinyscheduler.config.settings import is_secret
 
-    return {
-        name: "(secret)" if is_secret(name) else value for name, value in spec.environment
-    }
+    return {name: "(secret)" if is_secret(name) else value for name, value in spec.environment}
 
 
-def attempts_json(
-    standing: Standing, attempts: Sequence[AttemptRecord]
-) -> list[dict[str, Any]]:
+def attempts_json(standing: Standing, attempts: Sequence[AttemptRecord]) -> list[dict[str, Any]]:
     """Return all attempts, the one under way included, oldest first."""
     listed = [_ended_attempt(attempt) for attempt in attempts]
     known = {attempt.lease_id for attempt in attempts}

@@ -15,16 +15,19 @@ from tinyscheduler.cli.render import (
     INK_OF_STATE,
     Cell,
     Ink,
+    Page,
+    Row,
     count,
     emit,
     emit_json,
-    escape,
+    fit,
     format_span,
     format_table,
     format_when,
 )
 from tinyscheduler.cli.report import decision_json, wait_lines
 from tinyscheduler.cli.standing import Standing, brief_json, join
+from tinyscheduler.errors import EXIT_DONE, EXIT_UNAVAILABLE
 from tinyscheduler.model.clock import format_time
 from tinyscheduler.model.leases import Lease, LeaseEntry
 from tinyscheduler.model.plan import TickReport, Wait
@@ -80,9 +83,7 @@ def look(config: Config) -> Overview:
         running=tuple(join(record, scan) for record in working),
         parked=_parked(queue),
         report=report,
-        active=Counter(
-            entry.lease.agent for entry in occupied if isinstance(entry.lease, Lease)
-        ),
+        active=Counter(entry.lease.agent for entry in occupied if isinstance(entry.lease, Lease)),
         host_active=len(occupied),
     )
 
@@ -114,7 +115,7 @@ def status(
     *,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> int:
-    """Show what runs, what waits and why, what is parked, and what is free."""
+    """Show what runs, what waits and why, and what is free."""
     invocation: Invocation = context.obj
     overview = look(invocation.configure_reading())
     for warning in overview.report.warnings:
@@ -124,59 +125,62 @@ def status(
         invocation.fail(f"{error.where}: {error.message}")
     if json:
         emit_json(**status_json(overview))
-        return 0
-    emit("\n".join(status_lines(overview, invocation)))
-    return 0
+    else:
+        emit("\n".join(status_lines(overview, invocation)))
+    return EXIT_UNAVAILABLE if overview.report.all_sources_down else EXIT_DONE
 
 
 def status_lines(overview: Overview, invocation: Invocation) -> list[str]:
     """Return the sections that have something to say."""
     page = invocation.page
-    lines = [_summary(overview)]
+    lines = [fit(_summary(overview), page)]
     if overview.running:
-        rows = [
-            [
-                one.record.task_id,
-                Cell(text=one.state, ink=INK_OF_STATE[one.state]),
-                one.agent or "-",
-                str(one.record.attempt),
-                _age(one, overview.now),
-                one.record.summary,
-            ]
-            for one in overview.running[:_MOST_SHOWN]
-        ]
-        lines += [
-            "",
-            *format_table(["ID", "STATE", "AGENT", "ATTEMPT", "FOR", "TASK"], rows, page),
-            *_more(len(overview.running) - _MOST_SHOWN, "list --state working"),
-        ]
-    waits = wait_lines(overview.report, is_verbose=invocation.verbosity > NORMAL)
+        lines += ["", *_running_lines(overview, page)]
     starts = overview.report.stats.tasks_spawned
     if starts:
-        waits.insert(0, f"next tick starts {count(starts, 'task')}")
+        lines += ["", f"the next tick starts {count(starts, 'task')}"]
+    waits = wait_lines(overview.report, page, is_verbose=invocation.verbosity > NORMAL)
     if waits:
-        lines += ["", *map(escape, waits)]
+        lines += ["", *waits]
     if overview.parked:
-        rows = [
-            [
-                one.record.task_id,
-                Cell(text="parked", ink=Ink.YELLOW),
-                one.record.failure_reason or "-",
-                format_when(one.record.ended_at, now=overview.now),
-                one.record.summary,
-            ]
-            for one in overview.parked
-        ]
-        lines += [
-            "",
-            *format_table(["ID", "STATE", "REASON", "SINCE", "TASK"], rows, page),
-            *_more(overview.counts[TaskState.PARKED] - len(rows), "list --state parked"),
-        ]
+        lines += ["", *_parked_lines(overview, page)]
     agents = [
         [name, str(one["active"]), str(one["limit"]), str(one["free"])]
         for name, one in agents_json(overview).items()
     ]
     return [*lines, "", *format_table(["AGENT", "ACTIVE", "LIMIT", "FREE"], agents, page)]
+
+
+def _running_lines(overview: Overview, page: Page) -> list[str]:
+    rows: list[Row] = [
+        [
+            one.record.task_id,
+            Cell(text=one.state, ink=INK_OF_STATE[one.state]),
+            one.agent or "-",
+            str(one.attempt),
+            _age(one, overview.now),
+            one.record.summary,
+        ]
+        for one in overview.running[:_MOST_SHOWN]
+    ]
+    table = format_table(["ID", "STATE", "AGENT", "ATTEMPT", "FOR", "TASK"], rows, page)
+    return [*table, *_more(len(overview.running) - _MOST_SHOWN, "list --state working")]
+
+
+def _parked_lines(overview: Overview, page: Page) -> list[str]:
+    rows: list[Row] = [
+        [
+            one.record.task_id,
+            Cell(text="parked", ink=Ink.YELLOW),
+            one.record.failure_reason or "-",
+            format_when(one.record.ended_at, now=overview.now),
+            one.record.summary,
+        ]
+        for one in overview.parked
+    ]
+    table = format_table(["ID", "STATE", "REASON", "SINCE", "TASK"], rows, page)
+    hidden = overview.counts[TaskState.PARKED] - len(rows)
+    return [*table, *_more(hidden, "list --state parked")]
 
 
 def _summary(overview: Overview) -> str:
@@ -262,7 +266,7 @@ def ps(
     *,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> int:
-    """Show the leases: each attempt under way, its process and its last heartbeat."""
+    """Show the leases: attempts under way, with their processes."""
     invocation: Invocation = context.obj
     from tinyscheduler.adapters.sqlite.database import Access
     from tinyscheduler.app import open_queue

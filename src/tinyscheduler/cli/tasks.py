@@ -10,10 +10,12 @@ from typing import Annotated
 import typer
 
 from tinyscheduler.cli.invocation import Invocation
+from tinyscheduler.cli.parsing import whole_number
 from tinyscheduler.cli.render import (
     INK_OF_STATE,
     Cell,
     Page,
+    Row,
     count,
     emit,
     emit_json,
@@ -47,7 +49,12 @@ def list_tasks(
     state: Annotated[TaskState | None, typer.Option(help="Only tasks in this state.")] = None,
     agent: Annotated[str | None, typer.Option(help="Only tasks of this agent.")] = None,
     limit: Annotated[
-        int, typer.Option(min=1, max=_MOST_LISTED, help="At most so many, the newest.")
+        int,
+        typer.Option(
+            parser=whole_number(least=1, most=_MOST_LISTED),
+            metavar="N",
+            help="At most so many, the newest.",
+        ),
     ] = DEFAULT_LIMIT,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> int:
@@ -76,12 +83,12 @@ def list_tasks(
 
 def format_tasks(standings: list[Standing], *, page: Page, now: datetime) -> list[str]:
     """Return a table with one line per task."""
-    rows = [
+    rows: list[Row] = [
         [
             one.record.task_id,
             Cell(text=one.state, ink=INK_OF_STATE[one.state]),
             one.agent or "-",
-            str(one.record.attempt),
+            str(one.attempt),
             format_when(moment_of(one), now=now),
             one.record.summary,
         ]
@@ -103,7 +110,7 @@ def show(
     *,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> int:
-    """Show all about one task: what was asked for, where it stands, and its attempts."""
+    """Show all about one task and its attempts."""
     invocation: Invocation = context.obj
     from tinyscheduler.adapters.sqlite.database import Access
     from tinyscheduler.app import open_queue
@@ -140,9 +147,7 @@ class _TaskReport:
         facts = [*self._standing_facts(), *self._asked_facts()]
         known = [(name, text) for name, text in facts if text]
         width = max(len(name) for name, _ in known) + 2
-        lines = [
-            f"{name + ':':<{width}}{self._value(name, text)}".rstrip() for name, text in known
-        ]
+        lines = [f"{name + ':':<{width}}{self._value(name, text)}".rstrip() for name, text in known]
         rows = self._attempt_rows()
         if rows:
             head = ["ATTEMPT", "AGENT", "STARTED", "TOOK", "OUTCOME"]
@@ -157,7 +162,7 @@ class _TaskReport:
     def _standing_facts(self) -> list[tuple[str, str]]:
         record = self.standing.record
         state: str = self.standing.state
-        if record.failure_reason is not None and record.failure_reason != state:
+        if record.failure_reason is not None and record.failure_reason.value != state:
             state += f" ({record.failure_reason})"
         if record.cancel_requested:
             state += ", cancellation requested"
@@ -282,7 +287,7 @@ def describe_outcome(attempt: AttemptRecord) -> str:
     'failed (command_failed, exit code 3)'
     """
     details: list[str] = []
-    if attempt.failure_reason is not None and attempt.failure_reason != attempt.outcome:
+    if attempt.failure_reason is not None and attempt.failure_reason.value != attempt.outcome.value:
         details.append(attempt.failure_reason)
     if attempt.reclaim_reason is not None and attempt.reclaim_reason not in details:
         details.append(attempt.reclaim_reason)

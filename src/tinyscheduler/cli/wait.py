@@ -7,16 +7,18 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tinyscheduler.cli.invocation import QUIET, Invocation
+from tinyscheduler.cli.parsing import duration_s
 from tinyscheduler.cli.render import INK_OF_STATE, count, emit, emit_json
 from tinyscheduler.cli.standing import brief_json, check_task_ids, find_standing
-from tinyscheduler.config.problems import quote
-from tinyscheduler.errors import EXIT_DONE, EXIT_FAILED, EXIT_TIMEOUT, NotFoundError, UsageError
+from tinyscheduler.errors import EXIT_DONE, EXIT_FAILED, EXIT_TIMEOUT, NotFoundError
 from tinyscheduler.model.tasks import TaskState
 
 if TYPE_CHECKING:
     from tinyscheduler.app import Queue
 
 _MOST_EXPLAINED = 10
+# A task that is done may have failed before, and cancelled ones say it all.
+_FAILED = (TaskState.FAILED, TaskState.PARKED)
 
 
 def wait(
@@ -28,13 +30,17 @@ def wait(
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> int:
-    """Wait until all tasks have ended: 0 if all are done, 1 if one failed, 124 in time out."""
+    """Wait until tasks have ended.
+
+    Ends with 0 if all are done, with 1 if one has failed, is parked or was cancelled,
+    with 124 if the time is up first.
+    """
     invocation: Invocation = context.obj
     from tinyscheduler.adapters.sqlite.database import Access
     from tinyscheduler.app import open_queue
 
     ids = check_task_ids(task_ids)
-    limit_s = None if timeout is None else _seconds(timeout)
+    limit_s = None if timeout is None else duration_s("--timeout", timeout)
     queue = open_queue(invocation.configure_reading(), Access.READ)
     unfinished = wait_for(queue, ids, limit_s=limit_s, invocation=invocation)
     standings = [find_standing(queue, task_id) for task_id in ids]
@@ -45,8 +51,8 @@ def wait(
         for one in standings:
             reason = one.record.failure_reason
             words = page.paint(one.state, INK_OF_STATE[one.state])
-            if one.state.is_final and reason is not None and reason != one.state:
-                words += f" ({reason})" if one.state is not TaskState.DONE else ""
+            if one.state in _FAILED and reason is not None:
+                words += f" ({reason})"
             emit(f"task {one.record.task_id} {words}")
     if unfinished:
         invocation.note(f"gave up after {timeout}: {count(len(unfinished), 'task')} not ended")
@@ -64,7 +70,7 @@ def wait_for(
     """
     from tinyscheduler.cli.following import Follower
 
-    follower = Follower(queue)
+    follower = Follower(queue, advise=invocation.advise)
     deadline_ns = None
     if limit_s is not None:
         deadline_ns = queue.clock.now().monotonic_ns + int(limit_s * 1e9)
@@ -80,12 +86,13 @@ def wait_for(
                         hint="`tinyscheduler list` shows the tasks there are",
                     )
             left = tuple(task_id for task_id in left if not states[task_id].is_final)
+            waiting = [task_id for task_id in left if states[task_id] is TaskState.WAITING]
+            if waiting:
+                follower.note_waiting(waiting[0])
             if left and not warned:
                 warned = True
                 _warn_of_endless(queue, left, invocation)
-        if not left or (
-            deadline_ns is not None and queue.clock.now().monotonic_ns >= deadline_ns
-        ):
+        if not left or (deadline_ns is not None and queue.clock.now().monotonic_ns >= deadline_ns):
             return left
         follower.pause(until_ns=deadline_ns)
 
@@ -103,12 +110,3 @@ def _warn_of_endless(queue: Queue, task_ids: tuple[str, ...], invocation: Invoca
                     f"task {task_id} waits for task {blocker}, which is {state};"
                     f" `tinyscheduler retry {blocker}` tries that again"
                 )
-
-
-def _seconds(text: str) -> float:
-    from tinyscheduler.config.units import parse_duration_s
-
-    try:
-        return parse_duration_s(text)
-    except ValueError as error:
-        raise UsageError(f"--timeout {quote(text)}: {error}") from error

@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING
 
 from tinyscheduler.core.leases import holds_slot
 from tinyscheduler.model.leases import Lease
-from tinyscheduler.model.plan import EndTree, Keep, Reason, Reclaim, Suspect
+from tinyscheduler.model.plan import EndTree, Reason
 from tinyscheduler.model.policy import AgentView
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
+    from tinyscheduler.core.leases import SlotHolder
     from tinyscheduler.model.config import AgentProfile
     from tinyscheduler.model.plan import Verdict
     from tinyscheduler.model.snapshot import Snapshot
@@ -116,13 +117,10 @@ def _name(agent: AgentProfile) -> str:
     return agent.name
 
 
-def _agent_of(verdict: Verdict, agent_of_claim: Mapping[str, str]) -> str:
-    match verdict:
-        case EndTree(agent=agent):
-            return agent
-        case Keep(entry=entry) | Suspect(entry=entry) | Reclaim(entry=entry):
-            if isinstance(entry.lease, Lease):
-                return entry.lease.agent
-            return agent_of_claim.get(entry.task_id, "")
-        case _:
-            return ""
+def _agent_of(verdict: SlotHolder, agent_of_claim: Mapping[str, str]) -> str:
+    if isinstance(verdict, EndTree):
+        return verdict.agent
+    lease = verdict.entry.lease
+    return (
+        lease.agent if isinstance(lease, Lease) else agent_of_claim.get(verdict.entry.task_id, "")
+    )

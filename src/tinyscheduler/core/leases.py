@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeGuard
 
 from tinyscheduler.model.leases import (
     Lease,
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from tinyscheduler.model.tasks import Claim
 
 STALE_AFTER_BEATS = 3
+SlotHolder = Keep | Suspect | Reclaim | EndTree
 
 
 class TaskEvent(StrEnum):
@@ -100,27 +101,28 @@ def judge_all(snapshot: Snapshot) -> tuple[Verdict, ...]:
     results.update((result.lease_id, result) for result in scan.unreadable_results)
     recorded = frozenset(results)
     verdicts: list[Verdict] = []
+    occupied: set[str] = set()
     for entry in sorted(scan.entries, key=lambda entry: entry.task_id):
         claim = claims.get(entry.task_id)
         result = results.pop(_lease_id_of(entry, claim) or "", None)
         verdict = _judge(entry, claim=claim, result=result, snapshot=snapshot)
         verdicts.append(_without_source(verdict, entry=entry, up=up))
-    held = {entry.task_id for entry in scan.entries if entry.is_lock_held}
+        if not isinstance(verdict, Sweep):
+            occupied.add(entry.task_id)
     # What cannot be read tells no source: it may be of any that does not answer.
     known = {claim.lease_id for claim in claimed}
     if len(up) == len(snapshot.sources):
         known.update(results)
     verdicts.extend(_judge_left_results(results, up=up, known=known))
-    leased = {entry.task_id for entry in scan.entries if entry.lease is not None}
     verdicts.extend(
         _judge_lost(claim, snapshot=snapshot)
         for claim in claimed
-        if claim.task_id not in leased | held and claim.lease_id not in recorded
+        if claim.task_id not in occupied and claim.lease_id not in recorded
     )
     return tuple(verdicts)
 
 
-def holds_slot(verdict: Verdict) -> bool:
+def holds_slot(verdict: Verdict) -> TypeGuard[SlotHolder]:
     """Whether what was judged still occupies its slot.
 
     An attempt whose result is durable and whose lock is free costs nothing, even while

@@ -85,6 +85,10 @@ class FaultInjector:
         for task_id, text in self._newer.items():
             if self.world.disk.leases.get(task_id) == _NEWER:
                 self.world.disk.leases[task_id] = text
+        # Of a hung wrapper whose lease is unreadable no tick can know how long to wait.
+        for attempt in self.world.workshop.attempts.values():
+            if attempt.lease.lease_id in self.world.auditor.excused and attempt.wrapper.is_stopped:
+                self.world.machine.kill(attempt.wrapper)
 
     def pass_point(self, process: Process, point: str) -> None:
         """Let the world go on a little at each point, and now and then break something."""

@@ -1,0 +1,54 @@
+"""What do the texts of the command line mean?  Each fault names the option and the text."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+import typer
+
+from tinyscheduler.config.problems import quote
+from tinyscheduler.config.units import parse_duration_s
+from tinyscheduler.errors import UsageError
+
+# Far above anything that makes sense, far below what int() takes long for.
+_WHOLE_NUMBER = re.compile(r"[+-]?[0-9]{1,18}")
+
+
+def whole_number(
+    *, least: int | None = None, most: int | None = None
+) -> Callable[[str | int], int]:
+    """Return a parser of whole numbers within bounds, for an option of typer."""
+
+    def parse(text: str | int) -> int:
+        if isinstance(text, int):
+            return text  # typer sends an option's default through here as well
+        if _WHOLE_NUMBER.fullmatch(text) is None:
+            raise typer.BadParameter(f"{quote(text)} is not a whole number")
+        number = int(text)
+        if least is not None and number < least:
+            raise typer.BadParameter(f"{number} is less than {least}")
+        if most is not None and number > most:
+            raise typer.BadParameter(f"{number} is more than {most}")
+        return number
+
+    return parse
+
+
+def duration_s(option: str, text: str) -> float:
+    """Read a duration; UsageError naming the option and the text."""
+    try:
+        return parse_duration_s(text)
+    except ValueError as error:
+        raise UsageError(f"{option} {quote(text)}: {error}") from error
+
+
+def pairs(option: str, texts: list[str] | None) -> tuple[tuple[str, str], ...]:
+    """Split ``NAME=VALUE`` texts; of several values for one name the last counts."""
+    found: dict[str, str] = {}
+    for text in texts or ():
+        name, equals, value = text.partition("=")
+        if not equals or not name:
+            raise UsageError(f"{option} {quote(text)} is not NAME=VALUE")
+        found[name] = value
+    return tuple(found.items())
