@@ -134,8 +134,11 @@ class Station:
 
     def add(self, body: str = "true", **spec: Any) -> str:
         """Add a task whose command journals its start and end around ``body``."""
-        shell = JOURNAL_COMMAND[2].replace("{body}", body)
-        return self.add_command("sh", "-c", shell, str(self.journal), **spec)
+        return self.add_command(*self.journalled(body), **spec)
+
+    def journalled(self, body: str) -> tuple[str, ...]:
+        """Return the argv that journals its start and end around ``body``."""
+        return ("sh", "-c", JOURNAL_COMMAND[2].replace("{body}", body), str(self.journal))
 
     def add_command(self, *command: str, **spec: Any) -> str:
         """Add a task that runs exactly this argv."""

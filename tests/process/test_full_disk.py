@@ -94,3 +94,47 @@ def test_on_a_full_disk_healthy_attempts_go_on_and_their_results_arrive_once_the
 
     assert station.task(task_id).state is TaskState.DONE
     assert ended.read_text() == "\n", "it ran once"
+
+
+def test_on_a_read_only_disk_every_change_is_refused_in_words_and_looking_works(
+    make_station: Callable[..., Station], small_disk: Path
+):
+    station = make_station(str(small_disk / "base"), kicks=False)
+    # By the command, because a database open in this process would keep the disk writable.
+    task_id = station.run("add", "--", *station.journalled("true")).stdout.strip()
+    subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
+
+    changes = {
+        words: station.run(*words.split())
+        for words in ("run --once", "add -- true", f"cancel {task_id}", f"hold {task_id}")
+    }
+    looks = {
+        words: station.run(*words.split())
+        for words in ("list", "status", f"show {task_id}", "ps", "run --dry-run")
+    }
+
+    for words, done in changes.items():
+        assert done.returncode in (4, 69), (words, done)
+        assert done.stderr.startswith("error: "), (words, done.stderr)
+        assert str(station.state) in done.stderr, (words, done.stderr)
+        assert "hint: " in done.stderr, (words, done.stderr)
+    for words, done in looks.items():
+        assert done.returncode == 0, (words, done)
+    subprocess.run(["mount", "-o", "remount,rw", str(small_disk)], check=True)
+    station.until_final(task_id)
+    assert station.starts(task_id) == [1]
+
+
+def test_a_base_path_that_cannot_be_made_is_named_with_the_fix(
+    make_station: Callable[..., Station], tmp_path: Path
+):
+    station = make_station(kicks=False)
+    (tmp_path / "file").write_text("")
+    nowhere = str(tmp_path / "file" / "base")
+
+    for words in ("run --once", "add -- true"):
+        done = station.run("--base-path", nowhere, *words.split())
+
+        assert done.returncode == 4, (words, done)
+        assert nowhere in done.stderr, done.stderr
+        assert "hint: " in done.stderr, done.stderr

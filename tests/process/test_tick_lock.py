@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -137,20 +137,7 @@ def test_whoever_reads_a_ticks_output_does_not_wait_for_wrappers(station: Statio
     arguments = ["--base-path", str(station.base), "run", "--once"]
 
     done = subprocess.run(
-        [
-            "sh",
-            "-c",
-            '"$@" 2>&1 | cat',
-            "sh",
-            PYTHON,
-            "-I",
-            "-m",
-            "tinyscheduler",
-            "--base-path",
-            str(station.base),
-            "run",
-            "--once",
-        ],
+        ["sh", "-c", f'{PYTHON} -I -m tinyscheduler "$@" 2>&1 | cat', "sh", *arguments],
         env=station.environment(),
         stdin=subprocess.DEVNULL,
         capture_output=True,
@@ -173,9 +160,13 @@ def test_readers_in_a_loop_never_make_a_tick_see_a_lock_held(make_station: Calla
     station.tick()
     until(lambda: list((station.state / "results").glob("[!.]*")), "a result to look at")
     store, lock = FileLeaseStore(config.paths, locks=LockTrial()), FileTickLock(config.paths)
-    world = app.build_world(config, clock=SystemClock(), mode=Mode.ACT, warnings=[])
+    clock, settings = SystemClock(), app.settings_of(config)
 
-    with started(READER, station) as one, started(READER, station) as other:
+    with (
+        started(READER, station) as one,
+        started(READER, station) as other,
+        app.wired(config, clock=clock, mode=Mode.ACT, warnings=[]) as world,
+    ):
         for reader in (one, other):
             assert reader.stdout is not None
             assert reader.stdout.readline() == "looked\n"
@@ -189,7 +180,7 @@ def test_readers_in_a_loop_never_make_a_tick_see_a_lock_held(make_station: Calla
             assert (entry.task_id, entry.is_lock_held) == (ended, False)
             assert not free.is_lock_held
         for _ in range(20):
-            report = tick(world, app.settings_of(config))
+            report = tick(world, settings)
             assert not report.locked
             assert report.errors == ()
         for reader in (one, other):
@@ -215,6 +206,7 @@ def a_tick_held_up(station: Station) -> Iterator[subprocess.Popen[bytes]]:
     until(lambda: list((station.state / "running").glob("*.json")), "the tick to be at work")
     yield process
     reading = os.open(events, os.O_RDWR | os.O_NONBLOCK)
+    events.unlink()
     process.communicate(timeout=30)
     os.close(reading)
 
@@ -265,11 +257,13 @@ def test_slots_that_become_free_start_what_waits_without_another_run(station: St
 
 
 def test_beside_a_daemon_a_wrapper_leaves_the_tick_to_it(station: Station):
-    task_id = station.add()
+    release = station.base / "release"
+    task_id = station.add(f'while [ ! -e "{release}" ]; do sleep 0.02; done')
 
     with locked(station.state / "daemon.lock"):
         station.tick()
         lease = station.until_running(task_id)
+        release.touch()
         until(lambda: not is_alive(lease["pid"]), "the wrapper to end")
 
         assert (station.state / "kick").exists()
@@ -342,7 +336,10 @@ def test_many_tasks_leave_a_daemon_no_zombie_and_no_descriptor(
         app.kick(station.config())
         station.wait_final(task_id)
         until(lambda: station.leftovers() == [], "it to be settled")
-        before = _descriptors(daemon.pid)
+        lock = str(station.state / "tinyscheduler.pid")
+        before = until(
+            lambda: lock not in (found := _descriptors(daemon.pid)) and found, "the tick to end"
+        )
 
         tasks = [station.add() for _ in range(20)]
         app.kick(station.config())
@@ -351,14 +348,18 @@ def test_many_tasks_leave_a_daemon_no_zombie_and_no_descriptor(
 
         assert all(station.starts(task_id) == [1] for task_id in tasks)
         until(lambda: _children(daemon.pid) == [], "all wrappers to be reaped")
-        assert _descriptors(daemon.pid) == before
+        until(lambda: _descriptors(daemon.pid) == before, "as many descriptors as before")
 
 
 # -- looking --------------------------------------------------------------------------
 
 
 def _descriptors(pid: int) -> list[str]:
-    return sorted(os.readlink(path) for path in Path(f"/proc/{pid}/fd").iterdir())
+    names = []
+    for path in Path(f"/proc/{pid}/fd").iterdir():
+        with suppress(FileNotFoundError):
+            names.append(os.readlink(path))
+    return sorted(names)
 
 
 def _open_inodes(pid: int) -> set[int]:
