@@ -146,6 +146,9 @@ def run_daemon(
         repeat(do_tick, waker, interval_s=lambda: config.timing.loop_interval_s)
     finally:
         lock.close()
+    # A wrapper that ended just now saw the daemon's lock and left the ticking to us.
+    if os.path.lexists(config.paths.kick):
+        start_detached_tick(config)
 
 
 def preview(config: Config) -> TickReport:

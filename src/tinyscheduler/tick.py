@@ -19,6 +19,7 @@ from tinyscheduler.errors import (
     LeaseConflict,
     PolicyError,
     SourceError,
+    StoreError,
     TinySchedulerError,
 )
 from tinyscheduler.model.config import OnExpire
@@ -87,6 +88,8 @@ if TYPE_CHECKING:
 # More rounds than that mean that the world changes as fast as we look; the next tick goes on.
 _MOST_CLEANING_ROUNDS = 6
 _LAST_LOOK_S = 1.0
+# Reasons to end an attempt whose wrapper lives.
+_LATE = frozenset({ReclaimReason.STALE_HEARTBEAT, ReclaimReason.LEASE_EXPIRED})
 
 
 class Mode(Enum):
@@ -290,7 +293,7 @@ class _Tick:
         """Carry out all verdicts; return whether anything was given back or ended."""
         self._remember_stale(plan, snapshot)
         ends = [verdict for verdict in plan.verdicts if isinstance(verdict, EndTree)]
-        changed = self._end_trees(ends)
+        changed = self._end_trees(ends, snapshot)
         for verdict in plan.verdicts:
             action = partial(self._carry_out, verdict, snapshot)
             changed |= self._attempt(_name_of(verdict), action)
@@ -340,14 +343,14 @@ class _Tick:
         match verdict:
             case Settle(result=result):
                 return self._settle(result, snapshot)
-            case SettleUnreadable(result=unreadable):
-                return self._settle_unreadable(unreadable, snapshot)
+            case SettleUnreadable(entry=entry, result=unreadable):
+                return self._settle_unreadable(entry, unreadable, snapshot)
             case Reclaim(entry=entry, reason=reason):
                 return self._reclaim(entry, reason, snapshot)
             case RepairLost(claim=claim):
                 return self._repair(claim, snapshot)
             case Sweep(entry=entry):
-                self.world.store.clear(self._lock(entry.task_id), None)
+                self._clear(entry, None)
                 return False
             case Keep() | AwaitSource() | Suspect() | EndTree():
                 self._announce(verdict)
@@ -388,7 +391,9 @@ class _Tick:
         self.settled += 1
         return True
 
-    def _settle_unreadable(self, result: UnreadableResult, snapshot: Snapshot) -> bool:
+    def _settle_unreadable(
+        self, entry: LeaseEntry | None, result: UnreadableResult, snapshot: Snapshot
+    ) -> bool:
         """Park a task whose result cannot be read: it may have succeeded, so it is not re-run."""
         claim = next(
             (
@@ -401,7 +406,9 @@ class _Tick:
         )
         self.warn(f"result {result.lease_id}: {result.message}")
         if claim is None:
-            self.world.store.clear(None, result.lease_id)
+            # Its source was told before a crash, so only files are left; the lease goes
+            # first, or it would look like an attempt without a result.
+            self._clear(entry, result.lease_id)
             return True
         record = self._record(claim, snapshot, outcome=Outcome.FAILED, reason=None)
         record = replace(record, failure_reason=FailureReason.ABORTED, message=result.message)
@@ -423,7 +430,7 @@ class _Tick:
         if claim is None:
             # The tick died between creating the lease and claiming the task, or the source
             # moved on: there is nothing to give back, only to tidy up.
-            self.world.store.clear(self._lock(entry.task_id), lease.lease_id if lease else None)
+            self._clear(entry, lease.lease_id if lease else None)
             self._note_reclaim(
                 entry.task_id, lease.agent if lease else "", lease.attempt if lease else 0, reason
             )
@@ -485,6 +492,16 @@ class _Tick:
             log=lease.run.log if lease is not None else None,
         )
 
+    def _clear(self, entry: LeaseEntry | None, lease_id: str | None) -> None:
+        """Remove what lies under a task's or a lease's name, when no source need be told."""
+        lock = self._lock(entry.task_id) if entry is not None else None
+        try:
+            self.world.store.clear(lock, lease_id)
+        finally:
+            # Where the disk refuses; a daemon would hold the lock for life.
+            if lock is not None:
+                lock.close()
+
     def _conclude(
         self, told: AttemptRecord | Claim, ending: Ending | None, record: AttemptRecord | None
     ) -> None:
@@ -506,9 +523,9 @@ class _Tick:
         finally:
             lock.close()
 
-    def _end_trees(self, ends: list[EndTree]) -> bool:
+    def _end_trees(self, ends: list[EndTree], snapshot: Snapshot) -> bool:
         """End the processes of hung and orphaned attempts, all within one grace period."""
-        ends = self._still_stale(ends)
+        ends = self._still_late(ends, snapshot)
         if not ends:
             return False
         for end in ends:
@@ -524,23 +541,40 @@ class _Tick:
                 )
         return bool(gone)
 
-    def _still_stale(self, ends: list[EndTree]) -> list[EndTree]:
-        """Look once more before ending an attempt for its silence.
+    def _still_late(self, ends: list[EndTree], snapshot: Snapshot) -> list[EndTree]:
+        """Look once more before ending an attempt for its silence or for its age.
+
+        While the disk refuses to be written neither proves anything: a wrapper may only
+        wait for room to record its result, or be unable to beat.
+        """
+        late = [end for end in ends if end.reason in _LATE]
+        if not late:
+            return ends
+        try:
+            self.world.memory.save(self.memory)
+        except StoreError as error:
+            self.fail("ending attempts that are late", error)
+            return [end for end in ends if end not in late]
+        moved = self._moved(snapshot)
+        return [
+            end
+            for end in ends
+            if end.reason is not ReclaimReason.STALE_HEARTBEAT or end.trace.task_id not in moved
+        ]
+
+    def _moved(self, snapshot: Snapshot) -> frozenset[str]:
+        """Return the tasks whose heartbeat has moved since it was judged.
 
         Two joint freezes in a row can show a healthy wrapper stale twice; one that runs
         beats within moments of waking up, as we did.
         """
-        if not any(end.reason is ReclaimReason.STALE_HEARTBEAT for end in ends):
-            return ends
-        before = {entry.task_id: entry.beat_ns for entry in self.world.store.scan().entries}
+        judged = {entry.task_id: entry.beat_ns for entry in snapshot.scan.entries}
         self.world.clock.sleep(_LAST_LOOK_S)
-        after = {entry.task_id: entry.beat_ns for entry in self.world.store.scan().entries}
-        return [
-            end
-            for end in ends
-            if end.reason is not ReclaimReason.STALE_HEARTBEAT
-            or before.get(end.trace.task_id) == after.get(end.trace.task_id)
-        ]
+        return frozenset(
+            entry.task_id
+            for entry in self.world.store.scan().entries
+            if entry.beat_ns != judged.get(entry.task_id)
+        )
 
     def _remember_stale(self, plan: Plan, snapshot: Snapshot) -> None:
         """Keep sightings of heartbeats that have not moved since; add the new ones."""

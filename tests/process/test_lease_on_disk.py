@@ -125,12 +125,12 @@ def test_whatever_the_umask_nobody_else_can_read_the_state(make_station: Callabl
     # Kicks are off: what a finished attempt leaves behind is looked at before it is settled.
     station = make_station(kicks=False)
     first = station.add(prompt="secret")
-    station.run("run", "--once")
+    station.tick()
     until(lambda: list((station.state / "results").glob("*.json")), "the first to end")
-    second = station.run("add", "--", "sh", "-c", "echo hi; sleep 300").stdout.strip()
-    station.run("run", "--once")
-    until(lambda: (station.lease(second) or {}).get("state") == "running", "the second to run")
-    station.run("cancel", second)
+    second = station.add("sleep 300")
+    station.tick()
+    station.until_running(second)
+    station.run("cancel", second).check_returncode()
 
     modes, folders = _modes(station.state)
     names = modes.keys()

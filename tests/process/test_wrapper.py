@@ -550,10 +550,18 @@ def test_the_outcome_follows_from_how_the_command_ended(
         ({"argv": ("/nonexistent/program",)}, "No such file or directory (/nonexistent/program)"),
         ({"argv": ("a-name-that-nobody-has",)}, "No such file or directory"),
         ({"argv": ("echo", "a\0b")}, "embedded null byte"),
+        ({"argv": ("echo", *["x" * 131_000] * 20)}, "Argument list too long"),
         ({"cwd": "/nonexistent"}, "No such file or directory (/nonexistent)"),
         ({"stdin": "/nonexistent/prompt"}, "No such file or directory (/nonexistent/prompt)"),
     ],
-    ids=["no such path", "no such name", "null byte", "no such folder", "no such prompt"],
+    ids=[
+        "no such path",
+        "no such name",
+        "null byte",
+        "too long",
+        "no such folder",
+        "no such prompt",
+    ],
 )
 def test_a_command_that_cannot_be_executed_says_why_in_result_and_log(
     hand_over: Callable[..., Handover], unusual: dict[str, Any], words: str
@@ -607,7 +615,8 @@ def test_a_disk_that_fills_up_during_the_run_stops_no_heartbeat_and_loses_no_res
     handover.until_started()
 
     # No file of the wrapper may grow from here on, which fails as a full disk does.
-    resource.prlimit(pid, resource.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY))
+    soft, hard = resource.prlimit(pid, resource.RLIMIT_FSIZE)
+    resource.prlimit(pid, resource.RLIMIT_FSIZE, (0, hard))
     beats = _beats(handover, count=3)
     (handover.base / "started.go").touch()
     until(lambda: _below(pid) == [], "the command to end")
@@ -617,7 +626,7 @@ def test_a_disk_that_fills_up_during_the_run_stops_no_heartbeat_and_loses_no_res
     assert beats == sorted(set(beats))
     assert not handover.result_path.exists()
 
-    resource.prlimit(pid, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    resource.prlimit(pid, resource.RLIMIT_FSIZE, (soft, hard))
 
     assert handover.wait() == 0
     assert handover.result()["outcome"] == "succeeded"

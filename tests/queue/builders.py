@@ -8,7 +8,8 @@ import sqlite3
 import stat
 import subprocess
 import sys
-from contextlib import closing
+import tempfile
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,7 +23,7 @@ from tinyscheduler.adapters.sqlite.queue import LocalQueue
 from tinyscheduler.model.tasks import FailureReason, Finish, Requeue, TaskSpec, TaskState
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
 LIMIT_S = 60
 A_SPEC = TaskSpec(command=("true",))
@@ -152,23 +153,17 @@ def run_killed(point: str, text: str, path: Path, *arguments: object) -> None:
     mark.unlink()
 
 
-class OpenToAll:
-    """Lets other users reach a folder below pytest's own, which only its owner may enter."""
+@contextmanager
+def folder_open_to_all() -> Iterator[Path]:
+    """Make a folder that other users can reach, unlike pytest's own."""
+    places = [Path(name) for name in (tempfile.gettempdir(), "/tmp", "/var/tmp", "/dev/shm")]
+    reachable = next(place for place in places if _is_open_to_all(place))
+    with tempfile.TemporaryDirectory(dir=reachable) as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        yield folder
 
-    def __init__(self, folder: Path, *, mode: int) -> None:
-        self._folder = folder
-        self._mode = mode
-        self._modes: list[tuple[Path, int]] = []
 
-    def __enter__(self) -> None:
-        for folder in self._folder.parents:
-            mode = stat.S_IMODE(folder.stat().st_mode)
-            if folder.stat().st_uid == os.geteuid() and not mode & stat.S_IXOTH:
-                self._modes.append((folder, mode))
-                folder.chmod(mode | stat.S_IXOTH)
-        self._modes.append((self._folder, 0o700))
-        self._folder.chmod(self._mode)
-
-    def __exit__(self, *_: object) -> None:
-        for folder, mode in self._modes:
-            folder.chmod(mode)
+def _is_open_to_all(place: Path) -> bool:
+    folders = [place, *place.parents]
+    return place.is_dir() and all(one.stat().st_mode & stat.S_IXOTH for one in folders)

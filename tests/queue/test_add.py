@@ -51,6 +51,7 @@ def test_a_record_tells_where_a_new_task_stands(opened):
         (TaskSpec(title="T", command=("a",), prompt="p"), "T"),
         (TaskSpec(command=("sh", "-c", "a b"), prompt="p"), "sh -c 'a b'"),
         (TaskSpec(prompt="word " * 1000), "word " * 23 + "word…"),
+        (TaskSpec(title="red\t\x1b[31m and \u202e backwards"), "red ?[31m and ? backwards"),
         (TaskSpec(), ""),
     ],
 )
@@ -119,6 +120,18 @@ def test_a_cycle_is_refused_and_spelled_out(opened, names, cycle):
 
     assert refused.value.what.endswith(cycle)
     assert sum(opened.queue.counts().values()) == 0
+
+
+def test_of_a_long_cycle_only_both_ends_are_spelled_out(opened):
+    length = 5000
+    specs = [(str(n), TaskSpec(after=(str(n % length + 1),))) for n in range(1, length + 1)]
+
+    with pytest.raises(
+        UsageError, match=r"1 after 2 after 3 .* … .* after 5000 after 1$"
+    ) as refused:
+        opened.queue.add(specs)
+
+    assert len(refused.value.what) < 400
 
 
 def test_a_diamond_is_no_cycle(opened):

@@ -114,6 +114,49 @@ def test_retry_ends_a_backoff_and_leaves_the_failures_counted(opened):
     assert opened.claim(task_id)
 
 
+def test_a_backoff_is_told_until_the_task_starts_or_ends(opened):
+    later = START + timedelta(seconds=9)
+    failed = Requeue(
+        attempt=2,
+        failures=1,
+        launches=0,
+        backing_off_until=later,
+        reason=FailureReason.COMMAND_FAILED,
+    )
+    started, cancelled, cancelled_while_working = opened.add(A_SPEC, A_SPEC, A_SPEC)
+    for task_id in (started, cancelled):
+        opened.end(task_id, failed)
+        assert opened.queue.task(task_id).backing_off_until == later
+
+    opened.queue.request_cancel(cancelled)
+    opened.clock.advance(9)
+    assert opened.claim(started)
+    assert opened.claim(cancelled_while_working, lease_id="other")
+    opened.queue.request_cancel(cancelled_while_working)
+    opened.queue.settle(cancelled_while_working, lease_id="other", ending=failed)
+
+    for task_id in (started, cancelled, cancelled_while_working):
+        assert opened.queue.task(task_id).backing_off_until is None
+
+
+def test_only_dependents_that_have_not_ended_count_whatever_they_went_through(opened):
+    (blocker,) = opened.add(A_SPEC)
+    after = TaskSpec(after=(blocker,))
+    one, two, _three = opened.add(after, after, after)
+    opened.end(blocker, DONE)
+
+    opened.end(one, DONE)
+    assert opened.queue.task(blocker).blocks == 2
+    opened.end(two, PARKED)
+    assert opened.queue.task(blocker).blocks == 1
+    opened.queue.request_cancel(two)
+    assert opened.queue.task(blocker).blocks == 1
+    opened.queue.retry(two)
+    assert opened.queue.task(blocker).blocks == 2
+    opened.queue.retry(two)
+    assert opened.queue.task(blocker).blocks == 2
+
+
 def test_retry_never_starts_a_task_before_its_time(opened):
     (task_id,) = opened.add(TaskSpec(not_before=START + timedelta(hours=1)))
     opened.queue.request_cancel(task_id)

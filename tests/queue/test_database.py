@@ -16,9 +16,9 @@ from tests.queue.builders import (
     AGAIN,
     LIMIT_S,
     Opened,
-    OpenToAll,
     assert_sound,
     contents,
+    folder_open_to_all,
     open_queue,
     run_killed,
     run_program,
@@ -315,7 +315,7 @@ def test_a_queue_opened_for_looking_is_never_changed(path, change):
         CHANGES[change](open_queue(path, Access.READ))
 
 
-def test_looking_needs_no_right_to_write(path):
+def test_looking_needs_no_right_to_write():
     program = """
 import os, sys
 from tests.queue.builders import Access, open_queue
@@ -327,8 +327,10 @@ if os.geteuid() == 0:
     os.setuid(65534)
 print(reader.queue.look(window=1).waiting_total)
 """
-    fill(path)
-    with OpenToAll(path.parent, mode=0o555):
+    with folder_open_to_all() as folder:
+        path = folder / "state" / "tinyscheduler.db"
+        fill(path)
+        path.parent.chmod(0o555)
         done = run_program(program, path)
 
     assert (done.stdout, done.stderr) == ("1\n", "")
@@ -377,6 +379,20 @@ def test_damage_in_the_middle_is_refused_and_left_alone(path, access):
 
     assert "damaged" in words
     assert contents(path.parent) == before
+
+
+@pytest.mark.parametrize("details", ["{", '{"no_such_field": 1}', '{"priority_class": "x"}', "[]"])
+def test_a_task_whose_row_makes_no_sense_is_refused_alone(path, opened, details):
+    broken, whole = opened.add(A_SPEC, A_SPEC)
+    with opened.database.writing() as connection:
+        connection.execute("UPDATE task_specs SET details = ? WHERE task_id = ?", (details, broken))
+        connection.commit()
+
+    with pytest.raises(StoreError, match=f"what task {broken} asks for") as refused:
+        opened.queue.describe(broken)
+
+    assert str(path) in refused.value.what
+    assert opened.queue.describe(whole) == A_SPEC
 
 
 @pytest.mark.parametrize("access", list(Access))
@@ -448,7 +464,7 @@ def test_looking_goes_on_while_somebody_writes(path, opened, use):
 
 
 @pytest.mark.parametrize("use", ["add", "claim", "record", "look"])
-def test_a_folder_that_may_not_be_written_is_named(path, use):
+def test_a_folder_that_may_not_be_written_is_named(use):
     program = """
 import os, sys
 from tests.queue.test_database import CHANGES, USES, open_queue
@@ -466,8 +482,9 @@ try:
 except TinySchedulerError as error:
     print(type(error).__name__, error.what, error.hint, sep="\\n")
 """
-    fill(path)
-    with OpenToAll(path.parent, mode=0o755):
+    with folder_open_to_all() as folder:
+        path = folder / "state" / "tinyscheduler.db"
+        fill(path)
         done = run_program(program, path, use)
 
     kind, what, hint = done.stdout.splitlines()

@@ -19,11 +19,18 @@ def read_boot_id() -> str:
 class SystemClock:
     """CLOCK_MONOTONIC for ages, the wall clock for people; see clock_gettime(2)."""
 
+    _stop_pipe: tuple[int, ...] = ()
+
     def __init__(self) -> None:
         """Read the boot id once: it cannot change under a living process."""
         self._boot_id = read_boot_id()
         # A pipe, because a signal handler may write to one at any moment; locks may not be taken.
-        self._stop_read, self._stop_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._stop_pipe = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+
+    def __del__(self) -> None:
+        """Close the pipe: a daemon has many clocks in its life."""
+        for fd in self._stop_pipe:
+            os.close(fd)
 
     def now(self) -> Instant:
         """Return both clocks and the boot id."""
@@ -33,8 +40,8 @@ class SystemClock:
 
     def sleep(self, seconds: float) -> None:
         """Sleep, but wake up when `stop` is called from a signal handler."""
-        select.select([self._stop_read], [], [], max(0.0, seconds))
+        select.select([self._stop_pipe[0]], [], [], max(0.0, seconds))
 
     def stop(self) -> None:
         """End all sleeping, now and later: the process was asked to end."""
-        os.write(self._stop_write, b"!")
+        os.write(self._stop_pipe[1], b"!")

@@ -18,10 +18,16 @@ if TYPE_CHECKING:
     from tinyscheduler.cli.wish import Granter
     from tinyscheduler.model.tasks import TaskSpec
 
-MOST_LINES = 100_000
-MOST_LINE_BYTES = 64 << 20
-MOST_BYTES = 256 << 20
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BatchLimits:
+    """How much one batch may be: tasks, bytes of one line, and bytes of all together."""
+
+    lines: int = 100_000
+    line_bytes: int = 64 << 20
+    bytes: int = 256 << 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,7 +38,7 @@ class Batch:
     places: tuple[str, ...]
 
 
-def read_batch(name: str, granter: Granter) -> Batch:
+def read_batch(name: str, granter: Granter, *, limits: BatchLimits = BatchLimits()) -> Batch:
     """Read a whole batch from a file, or from stdin for ``-``.
 
     Raises UsageError naming the line and the fault; nothing has been added then.
@@ -41,7 +47,7 @@ def read_batch(name: str, granter: Granter) -> Batch:
     specs: list[tuple[str | None, TaskSpec]] = []
     places: list[str] = []
     with _open(name) as file:
-        for number, line in _lines(file, shown):
+        for number, line in _lines(file, shown, limits):
             place = f"{shown}, line {number}"
             try:
                 key, wish = _read_line(line)
@@ -70,34 +76,36 @@ def _open(name: str) -> IO[bytes]:
         ) from error
 
 
-def _lines(file: IO[bytes], shown: str) -> Iterator[tuple[int, bytes]]:
+def _lines(file: IO[bytes], shown: str, limits: BatchLimits) -> Iterator[tuple[int, bytes]]:
     """Return the lines that say something, with their numbers from 1."""
     total, said, number = 0, 0, 0
-    while line := _next_line(file, shown):
+    while line := _next_line(file, shown, limits.line_bytes):
         number += 1
         total += len(line)
-        if len(line) > MOST_LINE_BYTES or total > MOST_BYTES:
-            limit = MOST_LINE_BYTES if len(line) > MOST_LINE_BYTES else MOST_BYTES
-            what = "the line is" if limit is MOST_LINE_BYTES else "the batch is"
-            raise UsageError(
-                f"{shown}, line {number}: {what} longer than {limit >> 20} MiB; nothing was added",
-                hint="split the batch",
-            )
-        if number == 1:
-            line = line.removeprefix(_BYTE_ORDER_MARK)
-        if line.strip():
-            said += 1
-            if said > MOST_LINES:
+        for what, size, most in (
+            ("line", len(line), limits.line_bytes),
+            ("batch", total, limits.bytes),
+        ):
+            if size > most:
                 raise UsageError(
-                    f"{shown} has more than {MOST_LINES} tasks; nothing was added",
+                    f"{shown}, line {number}: the {what} is longer than {most} bytes;"
+                    " nothing was added",
                     hint="split the batch",
                 )
-            yield number, line
+        text = line.removeprefix(_BYTE_ORDER_MARK) if number == 1 else line
+        if text.strip():
+            said += 1
+            if said > limits.lines:
+                raise UsageError(
+                    f"{shown} has more than {limits.lines} tasks; nothing was added",
+                    hint="split the batch",
+                )
+            yield number, text
 
 
-def _next_line(file: IO[bytes], shown: str) -> bytes:
+def _next_line(file: IO[bytes], shown: str, most_bytes: int) -> bytes:
     try:
-        return file.readline(MOST_LINE_BYTES + 1)
+        return file.readline(most_bytes + 1)
     except OSError as error:
         raise UsageError(f"cannot read {shown}: {error.strerror}") from error
 

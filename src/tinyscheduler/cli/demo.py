@@ -745,7 +745,7 @@ def _opening(stage: Stage) -> list[Happening]:
         Happening(at_s=0, words=words, is_turn=True)
         for words in (
             f"{count(len(stage.cast), 'task')} queued in {stage.base}",
-            f"at once: {limits}; a tick every second",
+            f"slots: {limits}; a tick every second",
         )
     ]
 

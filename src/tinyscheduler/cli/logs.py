@@ -12,14 +12,15 @@ import typer
 
 from tinyscheduler.cli.invocation import Invocation
 from tinyscheduler.cli.parsing import whole_number
+from tinyscheduler.cli.render import translate_write_error
 from tinyscheduler.cli.standing import Standing, check_task_ids, find_standing
 from tinyscheduler.errors import (
     EXIT_DONE,
     EXIT_INACTIVE,
     NotFoundError,
     StoreError,
-    TinySchedulerError,
-)from tinyscheduler.model.tasks import TaskState
+)
+from tinyscheduler.model.tasks import TaskState
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -254,7 +255,5 @@ def write(content: bytes) -> None:
     try:
         while view:
             view = view[os.write(fd, view) :]
-    except BrokenPipeError:
-        raise
     except OSError as error:
-        raise TinySchedulerError(f"cannot write the output: {error.strerror}") from error
+        raise translate_write_error(error) from error

@@ -16,12 +16,13 @@ from typer.core import TyperCommand, TyperGroup
 
 from tinyscheduler import __version__
 from tinyscheduler.cli.invocation import NORMAL, QUIET, Invocation
-from tinyscheduler.cli.render import Color, Ink, emit, escape, page_of, tell
+from tinyscheduler.cli.render import Color, Ink, ReaderGoneError, emit, escape, page_of, tell
 from tinyscheduler.config.problems import did_you_mean
 from tinyscheduler.errors import (
     EXIT_BUG,
     EXIT_INTERRUPTED,
     EXIT_USAGE,
+    ConfigError,
     TinySchedulerError,
     UsageError,
 )
@@ -146,14 +147,13 @@ def main(arguments: list[str]) -> int:
         return int(code or 0)
     except TinySchedulerError as error:
         explain(error.what, error.hint)
-        return error.exit_code
+        return _exit_code(error)
     except typer.TyperException as error:
         explain(*_words_of(error))
         return EXIT_USAGE
     except (KeyboardInterrupt, typer.Abort):
         return EXIT_INTERRUPTED
-    except BrokenPipeError:
-        _leave_pipe()
+    except ReaderGoneError:
         return EXIT_PIPE
     except Exception as error:  # noqa: BLE001 - the outermost place: a bug, told in one line
         explain(
@@ -161,6 +161,13 @@ def main(arguments: list[str]) -> int:
             "this is a bug; the same command with `tinyscheduler --debug …` shows where",
         )
         return EXIT_BUG
+
+
+def _exit_code(error: TinySchedulerError) -> int:
+    # A setting is named by where it was set; an option's text is a fault of the command line.
+    if isinstance(error, ConfigError) and error.what.startswith("--"):
+        return EXIT_USAGE
+    return error.exit_code
 
 
 def _explain(invocation: Invocation, what: str, hint: str | None) -> None:
@@ -218,10 +225,3 @@ def _fill_standard_descriptors() -> None:
                 os.dup2(opened, fd)
                 os.close(opened)
             setattr(sys, name, os.fdopen(fd, mode))
-
-
-def _leave_pipe() -> None:
-    """Point stdout elsewhere, or the interpreter complains about the pipe at its end."""
-    null = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(null, sys.stdout.fileno())
-    os.close(null)

@@ -207,10 +207,27 @@ def emit(text: str) -> None:
     try:
         sys.stdout.write(text + "\n")
         sys.stdout.flush()
-    except BrokenPipeError:
-        raise
     except OSError as error:
-        raise TinySchedulerError(f"cannot write the output: {error.strerror}") from error
+        _abandon_stdout()
+        raise translate_write_error(error) from error
+
+
+class ReaderGoneError(Exception):
+    """Nobody reads stdout any more, as when ``head`` has seen enough; no failure of ours."""
+
+
+def translate_write_error(error: OSError) -> Exception:
+    """Return what a refused write to stdout ends the command with."""
+    if isinstance(error, BrokenPipeError):
+        return ReaderGoneError()
+    return TinySchedulerError(f"cannot write the output: {error.strerror}")
+
+
+def _abandon_stdout() -> None:
+    """Point stdout to nowhere, or the interpreter complains once more at its end."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, sys.stdout.fileno())
+    os.close(null)
 
 
 def emit_json(**fields: object) -> None:

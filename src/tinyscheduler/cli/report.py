@@ -120,6 +120,8 @@ def preview_lines(
         lines.append(f"{words}: {summary}" if summary else words)
     lines = [fit(escape(line), page) for line in lines]
     waits = wait_lines(report, page, is_verbose=is_verbose)
+    if report.all_sources_down:
+        return [*lines, "no task source answered, so nothing is known of what waits"]
     if not lines and not waits:
         return ["nothing to do: no task waits"]
     left = report.stats.tasks_waiting - len(starts)

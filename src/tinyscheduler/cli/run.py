@@ -8,7 +8,7 @@ import typer
 
 from tinyscheduler.cli.invocation import NORMAL, QUIET, Invocation
 from tinyscheduler.cli.render import emit, emit_json
-from tinyscheduler.cli.report import preview_lines, report_json, tick_lines
+from tinyscheduler.cli.report import preview_lines, report_json, tick_lines, wait_lines
 from tinyscheduler.config.overrides import Overrides
 from tinyscheduler.config.problems import quote
 from tinyscheduler.errors import EXIT_BUSY, EXIT_DONE, EXIT_FAILED, EXIT_UNAVAILABLE, UsageError
@@ -144,7 +144,10 @@ def run_tick(
     if as_json:
         emit_json(**report_json(report))
     elif not report.locked and invocation.verbosity > QUIET:
-        emit("\n".join(tick_lines(report)))
+        lines = tick_lines(report)
+        if invocation.verbosity > NORMAL:
+            lines = [*wait_lines(report, invocation.page, is_verbose=True), *lines]
+        emit("\n".join(lines))
     return exit_code(report, fail_if_locked=fail_if_locked)
 
 

@@ -21,7 +21,7 @@ def show_settings(
     show: Annotated[bool, typer.Option("--show", help="Show all settings; the default.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> int:
-    """Show every setting and where it came from, secrets left out."""
+    """Show every setting and where it came from."""
     del show  # there is nothing else this command could do
     invocation: Invocation = context.obj
     from tinyscheduler.config.show import show_config

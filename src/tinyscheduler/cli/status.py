@@ -201,7 +201,7 @@ def _summary(overview: Overview) -> str:
         ),
     ]
     slots = f"{overview.host_active} of {overview.config.limits.host_slots} slots in use"
-    return f"{overview.load_state}: {', '.join(words)}; {slots}"
+    return f"{overview.load_state}, {slots}: {', '.join(words)}"
 
 
 def _age(standing: Standing, now: datetime) -> str:
@@ -266,7 +266,7 @@ def ps(
     *,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> int:
-    """Show the leases: attempts under way, with their processes."""
+    """Show the leases of attempts under way."""
     invocation: Invocation = context.obj
     from tinyscheduler.adapters.sqlite.database import Access
     from tinyscheduler.app import open_queue

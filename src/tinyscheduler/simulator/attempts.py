@@ -370,7 +370,7 @@ class Wrapper:
         yield Pause(seconds=_MOMENT_S, step="wrapper.kick:before")
         wish(self.disk)
         yield Pause(seconds=_MOMENT_S, step="wrapper.kick:after")
-        if self.disk.tick_lock.is_held:
+        if self.disk.tick_lock.is_held or self.disk.daemon_lock.is_held:
             return
         yield Pause(seconds=_START_S, step="wrapper.kicked:before")
         self.become_tick(self.process)

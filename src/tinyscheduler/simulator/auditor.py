@@ -58,7 +58,9 @@ class Auditor:
                 self.blame(1, f"task {task_id} has {count} live attempts")
         for task_id, text in self.disk.leases.items():
             lease = read_lease(task_id, text)
-            if isinstance(lease, Lease) and lease.lease_id not in self.disk.results:
+            if not isinstance(lease, Lease) or lease.lease_id in self.excused:
+                continue
+            if lease.lease_id not in self.disk.results:
                 occupied.setdefault(task_id, lease.agent)
         self._count(occupied)
 

@@ -34,6 +34,7 @@ class Disk:
     cancels: dict[str, str] = field(default_factory=dict)  # by lease id
     quarantine: list[tuple[str, str]] = field(default_factory=list)
     tick_lock: LockFile = field(default_factory=LockFile)
+    daemon_lock: LockFile = field(default_factory=LockFile)
     kicks: dict[str, str] = field(default_factory=dict)  # at most one: "kick"
     memory: SchedulingMemory | str | None = None
     ledger: dict[str, AttemptRecord] = field(default_factory=dict)  # by lease id

@@ -50,6 +50,10 @@ class LockFile:
         """Whether any living process shares the description that has the lock."""
         return self.granted is not None
 
+    def holders(self) -> tuple[Process, ...]:
+        """Return the processes that keep it held."""
+        return tuple(self.granted.sharers) if self.granted is not None else ()
+
     def try_lock(self, process: Process) -> Description | None:
         """Open the file anew and lock it; None if another description has the lock."""
         if self.granted is not None:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import timedelta
-from functools import partial
 from typing import TYPE_CHECKING
 
 from tinyscheduler.model.tasks import TaskSpec, TaskState
 from tinyscheduler.simulator.attempts import EXIT_RETRY_LATER, Child, Script
 from tinyscheduler.simulator.chance import Chance
 from tinyscheduler.simulator.faults import FaultInjector, Rates
+from tinyscheduler.simulator.tick_lock import wish
 from tinyscheduler.simulator.world import SETTINGS, SimulatedWorld
 
 if TYPE_CHECKING:
@@ -57,6 +57,8 @@ class Simulation:
         """Build the world and its troubles from the seed."""
         self._chance = Chance(self.seed, "work")
         self.world = SimulatedWorld(settings=self.settings)
+        if self._chance.happens(0.3):
+            self.world.add_queue("remote", prefix="remote-")
         self.world.workshop.script = self.script
         self.faults = FaultInjector(
             world=self.world, chance=Chance(self.seed, "faults"), rates=self.rates
@@ -74,6 +76,8 @@ class Simulation:
             machine.schedule(delay_s, self._add)
         self.faults.begin()
         self.world.start_cron()
+        if self._chance.happens(0.3):
+            self.world.start_daemon()
         self._go_on(self.fault_s)
         self.faults.stop()
         left_s = _PEACE_S + self.faults.turned_back_s
@@ -88,7 +92,7 @@ class Simulation:
             violations=tuple(auditor.violations),
             log=tuple(self.faults.log),
             attempts=len(self.world.workshop.attempts),
-            ended={row.task_id: row.state for row in self.world.queue.rows.values()},
+            ended={row.task_id: row.state for row in self._rows()},
         )
 
     def script(self, task_id: str, attempt: int) -> Script:
@@ -113,7 +117,8 @@ class Simulation:
         )
 
     def _add(self) -> None:
-        chance, queue = self._chance, self.world.queue
+        chance = self._chance
+        queue = chance.pick(self.world.queues)
         blockers = sorted(queue.rows)
         after = (chance.pick(blockers),) if blockers and chance.happens(0.2) else ()
         not_before = None
@@ -130,8 +135,7 @@ class Simulation:
                 max_attempts=chance.pick((None, 1, 5)),
             )
         )
-        # As `add` does: wish for a tick.
-        self.world.machine.schedule(0, partial(self.world.disk.kicks.setdefault, "kick", ""))
+        wish(self.world.disk)
 
     def _go_on(self, seconds: float) -> None:
         left_s = seconds
@@ -141,7 +145,7 @@ class Simulation:
 
     def _is_quiet(self) -> bool:
         disk = self.world.disk
-        ended = all(self._has_ended(row) for row in self.world.queue.rows.values())
+        ended = all(self._has_ended(row) for row in self._rows())
         return ended and not (disk.leases or disk.locks or disk.results or disk.cancels)
 
     def _has_ended(self, row: Row) -> bool:
@@ -156,5 +160,8 @@ class Simulation:
             self.world.auditor.blame(7, "a tick over an unchanged world changed it")
 
     def _picture(self) -> str:
-        disk, rows = self.world.disk, self.world.queue.rows
-        return repr((disk.leases, disk.locks, disk.results, disk.ledger, list(rows.values())))
+        disk = self.world.disk
+        return repr((disk.leases, disk.locks, disk.results, disk.ledger, self._rows()))
+
+    def _rows(self) -> list[Row]:
+        return [row for queue in self.world.queues for row in queue.rows.values()]

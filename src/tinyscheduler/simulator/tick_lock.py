@@ -15,9 +15,11 @@ KICK = "kick"
 
 
 def wish(disk: Disk) -> None:
-    """Create ``kick``; a disk that refuses costs a minute, not a task."""
+    """Create ``kick``, which wakes a daemon; a disk that refuses costs a minute, not a task."""
     with suppress(OSError):
         disk.touch(disk.kicks, KICK)
+        for process in disk.daemon_lock.holders():
+            process.machine.wake(process)
 
 
 class SimulatedTickLock:

@@ -16,7 +16,7 @@ from tinyscheduler.simulator.clock import SimulatedClock
 from tinyscheduler.simulator.disk import Disk
 from tinyscheduler.simulator.launcher import SimulatedLauncher, Workshop
 from tinyscheduler.simulator.ledger import SimulatedLedger
-from tinyscheduler.simulator.machine import Killed, Machine
+from tinyscheduler.simulator.machine import Killed, Machine, Pause
 from tinyscheduler.simulator.memory import SimulatedMemoryStore
 from tinyscheduler.simulator.observer import RecordingObserver
 from tinyscheduler.simulator.probe import SimulatedProbe
@@ -26,7 +26,7 @@ from tinyscheduler.simulator.tick_lock import SimulatedTickLock
 from tinyscheduler.tick import Mode, TickSettings, World, run_ticks, tick
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from tinyscheduler.model.plan import TickReport
     from tinyscheduler.model.tasks import TaskState
@@ -168,6 +168,35 @@ class SimulatedWorld:
             self.run_ticks()
 
         self.machine.schedule(every_s, fire)
+
+    def start_daemon(self, every_s: float = 60.0, *, restart_s: float = 10.0) -> None:
+        """Tick in one process that lives on, and is started again whenever it dies."""
+        process = self.machine.spawn("daemon")
+
+        def start_again() -> None:
+            self.machine.schedule(restart_s, partial(self.start_daemon, every_s))
+
+        process.on_death.append(start_again)
+        if self.disk.daemon_lock.try_lock(process) is not None:
+            self.machine.begin(process, self._live_as_daemon(process, every_s))
+
+    def _live_as_daemon(self, process: Process, every_s: float) -> Iterator[Pause]:
+        world = self.wire(process)
+        while True:
+            process.program = "tick"
+            try:
+                run_ticks(world, self.settings)
+            except TinySchedulerError as error:
+                self.failures.append(error)
+            process.program = "daemon"
+            wait_s = 0.0 if self.disk.kicks else every_s
+            yield Pause(seconds=wait_s, step="daemon.wake", is_interruptible=True)
+
+    def add_queue(self, name: str, *, prefix: str) -> SimulatedQueue:
+        """Connect one more source, whose task ids start with the prefix."""
+        queue = SimulatedQueue(now=lambda: self.machine.wall, name=name, prefix=prefix)
+        self.queues.append(queue)
+        return queue
 
     # -- people -------------------------------------------------------------------
 

@@ -25,6 +25,7 @@ MAX_TEXT_BYTES = 4096  # any other single text: a name, a path, a title
 MAX_LABELS_LENGTH = 64 * 1024
 MAX_BLOCKERS = 1000
 _SUMMARY_LENGTH = 120
+_MAX_CYCLE_TOLD = 20
 _INTEGER_LIMIT = 2**63
 _ID_DIGITS = 18
 # Everything else that is a number may be negative.
@@ -89,8 +90,9 @@ def summarise(spec: TaskSpec) -> str:
     >>> summarise(TaskSpec(command=("echo", "two words")))
     "echo 'two words'"
     """
-    text = spec.title or shlex.join(spec.command) or (spec.prompt or "")[: _SUMMARY_LENGTH * 4]
-    line = " ".join(text.split())
+    text = (spec.title or shlex.join(spec.command) or spec.prompt or "")[: _SUMMARY_LENGTH * 4]
+    # It is shown in tables on terminals, which would obey control characters.
+    line = "".join(one if one.isprintable() else "?" for one in " ".join(text.split()))
     return line if len(line) <= _SUMMARY_LENGTH else line[: _SUMMARY_LENGTH - 1] + "…"
 
 
@@ -137,7 +139,10 @@ def _refuse_cycle(additions: Sequence[Addition], keys: Sequence[str | None]) -> 
             elif following in path:
                 trail = list(path)
                 loop = [*trail[trail.index(following) :], following]
-                words = " after ".join(keys[one] or "?" for one in loop)
+                names = [keys[one] or "" for one in loop]
+                if len(names) > _MAX_CYCLE_TOLD:
+                    names[_MAX_CYCLE_TOLD // 2 : -_MAX_CYCLE_TOLD // 2] = ["…"]
+                words = " after ".join(names)
                 raise UsageError(
                     _at(additions[loop[0]].place, f"these tasks wait for each other: {words}"),
                     hint="take one of these `after` out",

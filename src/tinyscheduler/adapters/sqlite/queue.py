@@ -89,7 +89,8 @@ _SPEC = "SELECT prompt, details FROM task_specs WHERE task_id = ?"
 
 # The whole of a claim: whoever's statement finds the row still waiting has the task.
 _CLAIM = """
-UPDATE tasks SET state = 'working', lease_id = :lease_id, claimed_by = :agent, updated_at = :now
+UPDATE tasks SET state = 'working', lease_id = :lease_id, claimed_by = :agent,
+    backing_off_until = NULL, updated_at = :now
 WHERE id = :id AND state = 'waiting' AND lease_id IS NULL AND attempt = :attempt
     AND (blockers_left = 0 OR :blocking_disabled) AND NOT cancel_requested
     AND start_after <= :now
@@ -104,7 +105,8 @@ UPDATE tasks SET
     ended_at = CASE WHEN cancel_requested THEN :now END,
     lease_id = NULL, claimed_by = NULL, cancel_requested = 0,
     attempt = :attempt, failures = :failures, launches = :launches,
-    backing_off_until = :until, updated_at = :now,
+    backing_off_until = CASE WHEN cancel_requested THEN NULL ELSE :until END,
+    updated_at = :now,
     start_after = CASE WHEN max(coalesce(not_before, 0), coalesce(:until, 0)) > :now
         THEN max(coalesce(not_before, 0), coalesce(:until, 0)) ELSE 0 END
 WHERE id = :id AND state = 'working' AND lease_id = :lease_id
@@ -154,8 +156,8 @@ ORDER BY id DESC LIMIT :limit
 _COUNTS = "SELECT state, sum(tasks) AS tasks FROM counts GROUP BY state"
 
 _CANCEL = """
-UPDATE tasks SET state = 'cancelled', failure_reason = 'cancelled', ended_at = :now,
-    updated_at = :now
+UPDATE tasks SET state = 'cancelled', failure_reason = 'cancelled', backing_off_until = NULL,
+    ended_at = :now, updated_at = :now
 WHERE id = :id
 """
 _REQUEST_CANCEL = "UPDATE tasks SET cancel_requested = 1, updated_at = :now WHERE id = :id"
@@ -218,7 +220,13 @@ class LocalQueue:
             )
         if row is None:
             raise StoreError(f"task {task_id} is not in the queue")
-        return spec_of(row)
+        try:
+            return spec_of(row)
+        except (TypeError, ValueError) as error:
+            raise StoreError(
+                f"what task {task_id} asks for cannot be read from {self._database.path}: {error}",
+                hint="cancel it and add it anew",
+            ) from error
 
     def claim(self, task_id: str, *, lease_id: str, agent: str, attempt: int) -> bool:
         """Make the task ours under this lease if it still waits as this attempt."""

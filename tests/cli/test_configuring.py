@@ -1,0 +1,54 @@
+"""``config`` and ``validate-config`` on the command line."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tests.cli.place import Place
+
+
+def test_config_tells_each_value_and_where_it_came_from_without_secrets(place: Place):
+    (place.base / ".env").write_text("TINYSCHEDULER_LOOP_INTERVAL_SEC=7\n")
+    place.settings |= {"UI_TOKEN": "hush", "MAX_ATTEMPTS": "9"}
+
+    text = place.run("--log-level", "DEBUG", "config", "--show")
+    rows = {one["name"]: one for one in place.run("config", "--json").json["settings"]}
+
+    assert text.code == 0
+    assert "hush" not in text.out
+    assert rows["MAX_ATTEMPTS"] == {
+        "name": "MAX_ATTEMPTS",
+        "variable": "TINYSCHEDULER_MAX_ATTEMPTS",
+        "value": 9,
+        "origin": "env",
+    }
+    assert (rows["LOOP_INTERVAL_SEC"]["value"], rows["LOOP_INTERVAL_SEC"]["origin"]) == (7, ".env")
+    lines = [line.split() for line in text.out.splitlines()]
+    assert ["LOG_LEVEL", "cli", "DEBUG"] in lines
+    assert ["shell", "shell", "2", "default"] in lines
+    assert str(place.base / ".env") in text.out
+
+
+def test_validate_config_ends_with_4_until_it_is_fixed(place: Place):
+    before = place.run("validate-config")
+    fixed = place.run("validate-config", "--fix")
+    after = place.run("validate-config", "--json")
+
+    assert before.code == 4
+    assert "does not exist" in before.out
+    assert (fixed.code, after.code) == (0, 0), fixed
+    assert "made folder" in fixed.out
+    assert after.json["valid"] is True
+    assert place.run("validate-config", "--fix").out == "the configuration is sound\n"
+
+
+def test_validate_config_lists_every_problem_as_json(place: Place):
+    place.settings |= {"MAX_ATTEMPTS": "many", "AGENT_LIMITS": "a:x"}
+
+    answer = place.run("validate-config", "--json")
+
+    assert (answer.code, answer.json["valid"]) == (4, False)
+    settings = [problem["setting"] for problem in answer.json["errors"]]
+    assert {"TINYSCHEDULER_MAX_ATTEMPTS", "TINYSCHEDULER_AGENT_LIMITS"} <= set(settings)
+    assert all(problem["fix"] for problem in answer.json["errors"])

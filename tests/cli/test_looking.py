@@ -1,0 +1,165 @@
+"""What the commands that look say, in a pipe, on 80 columns, and as JSON; golden files have it."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import pytest
+from tests.cli.place import Place, compare, settle_json, settle_text
+from tests.process.station import until
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+LOOKS = {
+    "bare": [],
+    "status": ["status"],
+    "list": ["list"],
+    "list-parked": ["list", "--state", "parked"],
+    "list-running": ["list", "--state", "running"],
+    "list-one": ["list", "--agent", "shell", "--limit", "1"],
+    "show-done": ["show", "1"],
+    "show-running": ["show", "3"],
+    "show-blocked": ["show", "6"],
+    "show-prompt": ["show", "8"],
+    "ps": ["ps"],
+    "dry-run": ["run", "--dry-run"],
+}
+
+
+@pytest.fixture(scope="module")
+def busy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
+    """Return a place with a task in every state that a tick leaves behind."""
+    place = Place(tmp_path_factory.mktemp("busy") / "base")
+    place.settings |= {
+        "AGENT_LIMITS": "shell:1,writer:0",
+        "MAX_ATTEMPTS": "1",
+        "MAX_CONCURRENT_SLOTS": "1",
+    }
+    (place.base / "agents.yaml").write_text(
+        "agents:\n  writer: {queue: words, command: [cat, '{prompt_file}']}\n"
+    )
+    place.add("--cwd", "/", "--", "echo", "hello")
+    place.add("--cwd", "/", "--title", "a title \x1b[2J too long for any terminal " * 3, "false")
+    assert place.run("run").code == 0
+    assert place.run("wait", "1", "2").code == 1
+    place.add("--cwd", "/", "--memory", "2G", "--env", "TOKEN=x", "--", "sleep", "1000")
+    place.add("--cwd", "/", "--hold", "--", "true")
+    place.add("--cwd", "/", "--not-before", "2099-01-01T00:00Z", "--", "true")
+    place.add("--cwd", "/", "--after", "3", "--label", "to=moon", "--", "true")
+    place.add("--cwd", "/", "--", "echo", "next")
+    place.add("--cwd", "/", "--agent", "writer", "--prompt", "write\n\x07a poem\n" * 6)
+    cancelled = place.add("--cwd", "/", "--", "true")
+    place.run("cancel", cancelled)
+    place.run("run")
+    until(lambda: _state(place, "3") == "running", "task 3 to run")
+    yield place
+    place.clean_up()
+
+
+def _state(place: Place, task_id: str) -> str:
+    state: str = place.run("show", task_id, "--json").json["state"]
+    return state
+
+
+@pytest.mark.parametrize("name", LOOKS)
+def test_in_a_pipe_the_text_is_whole_and_plain(busy: Place, name: str):
+    answer = busy.run(*LOOKS[name])
+
+    assert answer.code == 0
+    assert "\x1b" not in answer.out
+    assert "\x07" not in answer.out
+    compare(f"{name}.txt", settle_text(answer.out, busy) + answer.err)
+
+
+@pytest.mark.parametrize("name", ["status", "list", "ps", "dry-run"])
+def test_on_a_terminal_every_line_fits(busy: Place, name: str):
+    code, text = busy.type(*LOOKS[name], columns=80, NO_COLOR="1")
+
+    assert code == 0
+    assert max(map(len, text.splitlines())) <= 80
+    compare(f"{name}-80.txt", settle_text(text, busy))
+
+
+@pytest.mark.parametrize("name", [name for name in LOOKS if name != "bare"])
+def test_the_document_has_the_same(busy: Place, name: str):
+    answer = busy.run(*LOOKS[name], "--json")
+
+    assert (answer.code, answer.err) == (0, "")
+    assert answer.json["schema_version"] == 1
+    document = settle_json(answer.json, busy)
+    compare(f"{name}.json", json.dumps(document, indent=1) + "\n")
+
+
+def test_the_status_has_every_documented_key(busy: Place):
+    status = busy.run("status", "--json").json
+
+    assert set(status) >= {
+        *("schema_version", "load_state", "running", "waiting", "parked", "agents", "gpus"),
+        *("pools", "schedules", "health", "paused", "queueDepth", "isRunning", "lastClaimTime"),
+        "resourceHealth",
+    }
+    assert status["load_state"] == "saturated"
+    assert status["agents"]["shell"] == {
+        "limit": 1,
+        "active": 1,
+        "free": 0,
+        "cooling_until": None,
+    }
+    assert [one["task_id"] for one in status["running"]] == ["3"]
+    assert {one["task_id"]: one["reason"] for one in status["waiting"]} == {
+        "4": "held",
+        "5": "not_before",
+        "6": "blocked_by",
+        "7": "agent_limit",
+        "8": "agent_limit",
+    }
+
+
+def test_an_attempt_has_every_documented_key(busy: Place):
+    for task_id in ("1", "3"):
+        (attempt,) = busy.run("show", task_id, "--json").json["attempts"]
+        assert set(attempt) >= {
+            *("attempt", "started_at", "ended_at", "outcome", "failure_reason", "exit_code"),
+            *("turns", "peak_rss_mb", "log"),
+        }
+
+
+def test_colours_are_for_terminals_and_for_those_who_insist(busy: Place):
+    assert "\x1b[34mrunning\x1b[0m" in busy.type("list")[1]
+    assert "\x1b" not in busy.type("list", NO_COLOR="1")[1]
+    assert "\x1b" not in busy.type("--color", "never", "list")[1]
+    assert "\x1b" not in busy.type("--color=never", "list", "--frob")[1]
+    assert "\x1b[34mrunning\x1b[0m" in busy.run("--color", "always", "list").out
+
+
+def test_a_narrow_terminal_still_gets_a_table(busy: Place):
+    _, text = busy.type("list", columns=20)
+
+    assert "sleep 1…" in text
+
+
+def test_nothing_to_show_is_told_beside_the_data(place: Place):
+    for arguments, words in ((["list"], "no tasks\n"), (["ps"], "nothing is running\n")):
+        answer = place.run(*arguments)
+        assert (answer.code, answer.out, answer.err) == (0, "", words)
+    assert place.run("list", "--json").json == {"schema_version": 1, "tasks": []}
+    assert place.run("-q", "list").err == ""
+
+
+def test_more_tasks_than_the_limit_are_hinted_at(busy: Place):
+    answer = busy.run("list", "--limit", "2")
+
+    assert [line.split()[0] for line in answer.out.splitlines()] == ["ID", "8", "9"]
+    assert "only the newest 2 are listed" in answer.err
+
+
+def test_warnings_about_the_configuration_are_told_once_and_not_when_quiet(place: Place):
+    place.settings["STAGGER_DELAY_MS"] = "soon"
+
+    loud, quiet = place.run("run"), place.run("-q", "run")
+
+    assert loud.err.count("STAGGER_DELAY_MS") == 1
+    assert loud.err.startswith("warning: TINYSCHEDULER_STAGGER_DELAY_MS: 'soon'")
+    assert (quiet.out, quiet.err) == ("", "")

@@ -1,0 +1,153 @@
+"""``logs``: byte for byte, from the end, or as it comes."""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import time
+from typing import TYPE_CHECKING
+
+from tests.process.station import until
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.cli.place import Place
+
+BLOCK = 65536
+PUNCH_HOLE_KEEP_SIZE = 3  # fallocate(2)
+
+
+def done_task(place: Place, script: str = "true") -> tuple[str, Path]:
+    """Run a task to its end and return its id and the path of its log."""
+    task_id = place.add("--start", "--", "sh", "-c", script)
+    assert place.run("wait", task_id).code == 0
+    return task_id, place.state / "logs" / "tasks" / task_id / "1.log"
+
+
+def test_bytes_that_are_no_text_pass_through_unchanged(place: Place):
+    task_id, log = done_task(place)
+    content = bytes(range(256)) * 300 + b"\xff\xfe no newline at the end"
+    log.write_bytes(content)
+
+    whole = place.run_raw("logs", task_id)
+    end = place.run_raw("logs", task_id, "-n", "1")
+
+    assert (whole.returncode, whole.stdout, whole.stderr) == (0, content, b"")
+    assert end.stdout == content[content.rindex(b"\n") + 1 :]
+
+
+def test_the_last_lines_are_found_across_blocks(place: Place):
+    task_id, log = done_task(place)
+    lines = [b"%d " % number + b"x" * (number % 977) for number in range(1000)]
+    log.write_bytes(b"\n".join(lines) + b"\n")
+
+    for number in (0, 1, 2, 500, 1000, 5000):
+        printed = place.run_raw("logs", task_id, "-n", str(number)).stdout
+        wanted = lines[-number:] if number else []
+        assert printed == b"".join(line + b"\n" for line in wanted)
+
+
+def test_what_was_cut_out_of_a_log_is_skipped_and_told(place: Place):
+    task_id, log = done_task(place)
+    with log.open("wb") as file:
+        file.write(b"head\n" + b"h" * (BLOCK - 5) + b"m" * BLOCK * 4 + b"t" * BLOCK + b"\ntail\n")
+        file.flush()
+        libc = ctypes.CDLL(None, use_errno=True)
+        offsets = [ctypes.c_int64(BLOCK), ctypes.c_int64(BLOCK * 4)]
+        assert libc.fallocate(file.fileno(), PUNCH_HOLE_KEEP_SIZE, *offsets) == 0
+
+    answer = place.run_raw("logs", task_id)
+
+    assert answer.returncode == 0
+    assert answer.stdout == b"head\n" + b"h" * (BLOCK - 5) + b"t" * BLOCK + b"\ntail\n"
+    assert answer.stderr.decode() == f"… {BLOCK * 4} bytes were cut out of this log here …\n"
+
+
+def test_following_shows_each_line_at_once_and_ends_with_the_task(place: Place):
+    gate = place.base / "gate"
+    os.mkfifo(gate)
+    script = f"for n in 1 2 3; do read line < {gate}; echo $line $n; done; printf end"
+    task_id = place.add("--start", "--", "sh", "-c", script)
+    following = place.start("logs", task_id, "--follow")
+    assert following.stdout is not None
+
+    delays = []
+    for number in (1, 2, 3):
+        gate.write_text("go\n")
+        written = time.monotonic()
+        assert following.stdout.readline() == b"go %d\n" % number
+        delays.append(time.monotonic() - written)
+    out, err = following.communicate(timeout=30)
+
+    assert (following.returncode, out, err) == (0, b"end", b"")
+    # The first line also waits for the program to start.
+    assert min(delays[1:]) < 0.3
+
+
+def test_following_goes_on_with_the_next_attempt(place: Place):
+    script = 'echo attempt $TINYSCHEDULER_ATTEMPT; [ "$TINYSCHEDULER_ATTEMPT" = 2 ]'
+    task_id = place.add("--", "sh", "-c", script)
+    following = place.start("logs", "-f", task_id)
+    for _ in range(2):
+        place.run("run")
+        until(lambda: not list((place.state / "running").iterdir()), "the attempt to end")
+        time.sleep(0.3)  # longer than the backoff of these tests
+
+    out, err = following.communicate(timeout=30)
+
+    assert (following.returncode, out, err) == (0, b"attempt 1\nattempt 2\n", b"")
+    first = place.run_raw("logs", task_id, "--attempt", "1")
+    assert first.stdout == b"attempt 1\n"
+    assert place.run_raw("logs", task_id).stdout == b"attempt 2\n"
+    assert place.run_raw("logs", task_id, "-f", "-n", "1", "--attempt", "1").stdout == first.stdout
+
+
+def test_an_attempt_that_never_was_ends_with_5_and_names_those_that_were(place: Place):
+    task_id, _ = done_task(place)
+
+    answer = place.run("logs", task_id, "--attempt", "7")
+
+    assert (answer.code, answer.out) == (5, "")
+    assert answer.err == "error: task 1 has no log of attempt 7\nhint: attempts with a log: 1\n"
+
+
+def test_a_task_that_has_printed_nothing_yet_ends_with_3(place: Place):
+    task_id = place.add("--hold", "--", "true")
+    waiting = place.run("logs", task_id)
+    place.run("cancel", task_id)
+    cancelled = place.run("logs", task_id)
+
+    assert (waiting.code, waiting.out) == (3, "")
+    assert waiting.err == "task 1 is held: it has not started yet\n"
+    assert (cancelled.code, cancelled.err) == (3, "task 1 is cancelled: it never ran\n")
+
+
+def test_a_log_that_was_removed_ends_with_3(place: Place):
+    task_id, log = done_task(place)
+    log.unlink()
+
+    answer = place.run("logs", task_id)
+
+    assert (answer.code, answer.out) == (3, "")
+    assert str(log) in answer.err
+
+
+def test_a_log_that_cannot_be_read_is_an_error(place: Place):
+    task_id, log = done_task(place)
+    log.unlink()
+    log.mkdir()
+
+    answer = place.run("logs", task_id)
+
+    assert (answer.code, answer.out) == (69, "")
+    assert "Is a directory" in answer.err
+
+
+def test_show_names_the_log_of_each_attempt(place: Place):
+    task_id, log = done_task(place)
+
+    answer = place.run("show", task_id, "--json")
+
+    assert [one["log"] for one in json.loads(answer.out)["attempts"]] == [str(log)]

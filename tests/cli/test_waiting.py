@@ -1,0 +1,98 @@
+"""``wait``: until it is over, and how it was."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tests.cli.place import Place
+
+
+def test_all_done_ends_with_0_and_leaves_nothing_behind(place: Place):
+    ids = [place.add("--", "true") for _ in range(2)]
+    place.run("run")
+
+    answer = place.run("wait", *ids)
+
+    assert (answer.code, answer.out, answer.err) == (0, "task 1 done\ntask 2 done\n", "")
+    deadline = time.monotonic() + 1
+    while any((place.state / name).glob("*") for name in ("running", "results")):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def test_one_that_is_parked_or_cancelled_ends_with_1(place: Place):
+    place.settings["MAX_ATTEMPTS"] = "1"
+    place.add("--", "true")
+    place.add("--", "sh", "-c", "exit 3")
+    place.add("--hold", "--", "true")
+    place.run("cancel", "3")
+    place.run("run")
+
+    answer = place.run("wait", "1", "2", "3")
+    document = place.run("wait", "1", "2", "3", "--json").json
+
+    assert answer.code == 1
+    assert answer.out == "task 1 done\ntask 2 parked (command_failed)\ntask 3 cancelled\n"
+    assert [one["state"] for one in document["tasks"]] == ["done", "parked", "cancelled"]
+    assert document["timed_out"] is False
+    assert place.run("wait", "1").code == 0
+    assert place.run("wait", "3").code == 1
+
+
+def test_time_out_ends_with_124_and_tells_how_things_stand(place: Place):
+    place.add("--hold", "--", "true")
+
+    started = time.monotonic()
+    answer = place.run("wait", "1", "1", "--timeout", "300ms")
+    document = place.run("wait", "1", "--timeout", "0", "--json")
+
+    assert time.monotonic() - started < 30
+    assert (answer.code, answer.out) == (124, "task 1 held\n")
+    assert "gave up after 300ms: 1 task not ended" in answer.err
+    assert (document.code, document.json["timed_out"]) == (124, True)
+
+
+def test_an_end_is_noticed_at_once(place: Place):
+    place.add("--hold", "--", "true")
+    waiting = place.start("wait", "1")
+    assert waiting.stderr is not None
+    waiting.stderr.readline()
+
+    place.run("cancel", "1")
+    cancelled = time.monotonic()
+    out, _ = waiting.communicate(timeout=30)
+
+    assert (waiting.returncode, out) == (1, b"task 1 cancelled\n")
+    assert time.monotonic() - cancelled < 2
+
+
+def test_what_will_never_end_by_itself_is_told(place: Place):
+    place.settings["MAX_ATTEMPTS"] = "1"
+    place.add("--", "false")
+    place.add("--after", "1", "--", "true")
+    place.run("run")
+    place.run("wait", "1")
+
+    answer = place.run("wait", "2", "--timeout", "0")
+
+    assert "task 2 waits for task 1, which is parked; `tinyscheduler retry 1`" in answer.err
+
+
+def test_a_person_at_a_terminal_is_told_that_nothing_ticks(place: Place):
+    place.add("--", "true")
+
+    _, screen = place.type("wait", "1", "--timeout", "4s")
+
+    assert "task 1 still waits" in screen
+    assert "`tinyscheduler run` starts what can start" in screen
+
+
+def test_one_unknown_task_ends_the_wait_with_5(place: Place):
+    place.add("--hold", "--", "true")
+
+    answer = place.run("wait", "1", "9")
+
+    assert (answer.code, answer.out) == (5, "")
+    assert answer.err.startswith("error: there is no task '9'\n")

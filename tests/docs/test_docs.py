@@ -1,0 +1,272 @@
+"""What the documentation says is what the program does."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import typer
+from tests.builders import a_lease
+from tests.docs.pages import TOP, Exchange, agrees, exchanges, run, without_passing
+
+from tinyscheduler import errors
+from tinyscheduler.cli.demo import processes_of
+from tinyscheduler.cli.main import COMMANDS, Commands, app
+from tinyscheduler.config import agents_file
+from tinyscheduler.core.command_line import PLACEHOLDERS
+from tinyscheduler.model.documents import encode_lease
+from tinyscheduler.model.events import EventName
+from tinyscheduler.model.leases import ReclaimReason
+from tinyscheduler.model.plan import Reason
+from tinyscheduler.model.tasks import FailureReason, TaskState
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+
+DOCS = TOP / "docs"
+RUN = ("README.md", "docs/quick-start.md")
+PACKAGE = TOP / "src" / "tinyscheduler"
+
+
+def page(name: str) -> str:
+    return (TOP / name).read_text()
+
+
+def code_in(text: str) -> set[str]:
+    """Return everything that stands between backticks on one line."""
+    prose = re.sub(r"^```.*?^```$", "", text, flags=re.MULTILINE | re.DOTALL)
+    return set(re.findall(r"`([^`\n]+)`", prose))
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Iterator[Path]:
+    """Return a folder as a reader's checkout; what is started in it ends with the test."""
+    # Another user's processes, or the test's own, never name this path.
+    yield tmp_path
+    for pid in processes_of(str(tmp_path)):
+        os.kill(pid, signal.SIGKILL)
+
+
+# -- commands that are run ----------------------------------------------------------
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", RUN)
+def test_every_command_of_the_page_prints_what_the_page_says(name: str, folder: Path):
+    conversation = exchanges(page(name))
+
+    assert conversation
+    for exchange in conversation:
+        printed = run(exchange.command, folder).splitlines()
+        assert agrees(exchange.answer, tuple(printed)), (
+            f"$ {exchange.command}\nthe page says:\n"
+            + "\n".join(exchange.answer)
+            + "\nit prints:\n"
+            + "\n".join(printed)
+        )
+
+
+def test_a_page_is_read_as_a_conversation():
+    text = "```console\n$ cat > f <<'END'\n> one\n> END\n$ cat f\none\n```\n"
+
+    assert exchanges(text) == [
+        Exchange(command="cat > f <<'END'\none\nEND", answer=()),
+        Exchange(command="cat f", answer=("one",)),
+    ]
+
+
+def test_what_passes_is_forgotten_and_the_rest_is_compared():
+    assert agrees(("task 7  3s ago", "in 12 ms"), ("task 7   12s ago", "in 9 ms"))
+    assert not agrees(("task 7 done",), ("task 7 parked",))
+    assert not agrees(("1 started",), ("2 started",))
+    assert agrees(("a", "…", "z"), ("a", "b", "c", "z"))
+    assert not agrees(("a", "…", "z"), ("a", "b"))
+    assert without_passing("2026-11-21T06:05:34.130Z, 5 s from now") == "TIME, N s from now"
+
+
+@pytest.mark.slow
+def test_every_file_that_a_run_leaves_is_described(folder: Path):
+    (folder / "agents.yaml").write_text("agents: {reader: {command: [cat, '{prompt_file}']}}")
+    run("./tinyscheduler add --prompt-file tinyscheduler --agent reader --start", folder)
+    assert run("./tinyscheduler wait 1", folder) == "task 1 done\n"
+    run("./tinyscheduler add --start -- sleep 600", folder)
+    run("./tinyscheduler cancel 2; timeout 1 ./tinyscheduler run --daemon", folder)
+    described = [
+        re.compile(
+            re.escape(name)
+            .replace("LEASE_ID", "[0-9a-f]+")
+            .replace("YYYYMMDD", r"\d{8}")
+            .replace("ATTEMPT", r"\d+")
+            .replace("ID", r"\d+")
+            + ("(-wal|-shm)?" if name.endswith(".db") else "")
+        )
+        for name in code_in(page("docs/reference/files.md"))
+        if name.startswith("state/")
+    ]
+
+    left = [str(path.relative_to(folder)) for path in folder.glob("state/**/*") if path.is_file()]
+
+    assert len(left) > 8
+    assert not [name for name in left if not any(one.fullmatch(name) for one in described)]
+
+
+# -- reference ------------------------------------------------------------------------
+
+
+def sections(text: str) -> dict[str, str]:
+    """Return the second-level sections of a page by their titles."""
+    parts = re.split(r"^## (.+)$", text, flags=re.MULTILINE)
+    return dict(zip(parts[1::2], parts[2::2], strict=True))
+
+
+def options(parameters: Sequence[Any]) -> set[str]:
+    return {
+        spelling
+        for parameter in parameters
+        if not getattr(parameter, "hidden", False)
+        for spelling in parameter.opts
+        if spelling.startswith("-")
+    }
+
+
+def words_of(text: str) -> set[str]:
+    return set(re.findall(r"(?<![\w-])--?[a-z][a-z-]*", text, re.IGNORECASE))
+
+
+@pytest.mark.parametrize("name", sorted(COMMANDS))
+def test_every_option_of_a_command_is_in_its_section(name: str):
+    group = typer.main.get_command(app)
+    assert isinstance(group, Commands)
+    command = group.get_command(typer.Context(group, info_name="tinyscheduler"), name)
+    assert command is not None
+
+    described = words_of(sections(page("docs/reference/commands.md"))[name])
+
+    assert options(command.params) - described == set()
+
+
+def test_no_section_describes_an_option_that_is_none():
+    group = typer.main.get_command(app)
+    assert isinstance(group, Commands)
+    known = {*options(group.params), "--help", "-h", "-vv"}
+    for name, text in sections(page("docs/reference/commands.md")).items():
+        command = group.get_command(
+            typer.Context(group, info_name="tinyscheduler", resilient_parsing=True), name
+        )
+        known |= options(command.params) if command is not None else set()
+        listed = {
+            word
+            for row in re.findall(r"^\| (`-.*?) \|", text, re.MULTILINE)
+            for word in words_of(row)
+        }
+
+        assert listed - known == set(), name
+
+
+def test_every_global_option_is_described():
+    group = typer.main.get_command(app)
+    assert isinstance(group, Commands)
+
+    described = words_of(sections(page("docs/reference/commands.md"))["Global options"])
+
+    assert options(group.params) - described == set()
+
+
+def test_every_setting_is_described_with_its_default():
+    example = dict(
+        re.findall(r"^#(TINYSCHEDULER_\w+)=(.*)$", page(".env.tinyscheduler.example"), re.MULTILINE)
+    )
+    rows = re.findall(
+        r"^\| `(TINYSCHEDULER_\w+)` \| (?:`([^`]*)`)? ?\|",
+        page("docs/reference/configuration.md"),
+        re.MULTILINE,
+    )
+
+    assert len(rows) == len({name for name, _ in rows})
+    assert dict(rows) == example
+
+
+def test_every_key_of_an_agent_and_every_placeholder_is_described():
+    described = code_in(page("docs/reference/configuration.md"))
+
+    assert set(agents_file._AGENT_FIELDS) - described == set()
+    assert {f"{{{name}}}" for name in PLACEHOLDERS} - described == set()
+
+
+def test_every_exit_code_is_described():
+    codes = {value for name, value in vars(errors).items() if name.startswith("EXIT_")}
+
+    rows = re.findall(r"^\| (\d+) \|", page("docs/reference/exit-codes.md"), re.MULTILINE)
+
+    assert codes - {int(code) for code in rows} == set()
+
+
+def test_every_reason_a_person_may_meet_is_explained():
+    trouble = code_in(page("docs/guides/troubleshooting.md"))
+    how = code_in(page("docs/how-it-works.md"))
+    # Told by agents' profiles and features to come; nothing gives them yet.
+    to_come = {"turn_limit_exceeded", "budget_exceeded", "auth_failed", "rate_limited"}
+    to_come |= {"sdk_error", "out_of_memory", "cancelled", "policy_wait", "source_down"}
+
+    assert set(Reason) - to_come - trouble == set()
+    assert set(FailureReason) - to_come - trouble == set()
+    assert set(ReclaimReason) - how == set()
+    assert set(TaskState) - how == set()
+
+
+def test_every_event_that_is_told_is_listed():
+    told = {
+        name
+        for name in EventName
+        if any(
+            f"EventName.{name.name}" in path.read_text()
+            for path in PACKAGE.rglob("*.py")
+            if path.name != "events.py"
+        )
+    }
+
+    assert told - code_in(page("docs/reference/files.md")) == set()
+
+
+def test_the_lease_in_the_reference_has_the_keys_of_a_real_one():
+    block = re.search(r"```json\n(.*?)```", page("docs/reference/files.md"), re.DOTALL)
+    assert block is not None
+    shown = json.loads(block.group(1))
+
+    real = encode_lease(a_lease())
+
+    assert shown.keys() == real.keys()
+    for name in ("monotonic", "needs"):
+        assert shown[name].keys() == real[name].keys()
+
+
+def test_every_message_that_is_explained_can_be_met():
+    code = "\n".join(path.read_text() for path in PACKAGE.rglob("*.py"))
+    messages = re.findall(r"^### `(.+)`$", page("docs/guides/troubleshooting.md"), re.MULTILINE)
+
+    assert messages
+    for message in messages:
+        longest = max(re.split(r"…", message), key=len)
+        # In the source a message may be written in two pieces.
+        half = longest.strip(" ,();:")[: max(12, len(longest) // 2)]
+        assert half in code, message
+
+
+# -- decisions ------------------------------------------------------------------------
+
+
+def test_decisions_are_numbered_and_have_one_form():
+    records = sorted((DOCS / "decisions").glob("*.md"))
+
+    assert [int(path.name[:4]) for path in records] == list(range(1, len(records) + 1))
+    for path in records:
+        text = path.read_text()
+        assert text.startswith(f"# {int(path.name[:4])}. "), path.name
+        assert re.search(r"^Status: \w+\nDate: \d{4}-\d\d-\d\d$", text, re.MULTILINE), path.name
+        assert list(sections(text)) == ["Context", "Decision", "Consequences"], path.name
+        assert len(text.splitlines()) <= 70, f"{path.name} is longer than a page"
