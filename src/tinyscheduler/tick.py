@@ -555,12 +555,9 @@ class _Tick:
         except StoreError as error:
             self.fail("ending attempts that are late", error)
             return [end for end in ends if end not in late]
-        moved = self._moved(snapshot)
-        return [
-            end
-            for end in ends
-            if end.reason is not ReclaimReason.STALE_HEARTBEAT or end.trace.task_id not in moved
-        ]
+        silent = [end for end in late if end.reason is ReclaimReason.STALE_HEARTBEAT]
+        moved = self._moved(snapshot) if silent else frozenset()
+        return [end for end in ends if end not in silent or end.trace.task_id not in moved]
 
     def _moved(self, snapshot: Snapshot) -> frozenset[str]:
         """Return the tasks whose heartbeat has moved since it was judged.

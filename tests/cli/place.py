@@ -147,6 +147,11 @@ class Place:
         os.close(master)
         return process.wait(timeout=LIMIT_S), text.decode().replace("\r\n", "\n")
 
+    def leftovers(self) -> list[str]:
+        """Return every lease, lock, result and cancel request on disk."""
+        folders = [self.state / name for name in ("running", "results", "cancel")]
+        return sorted(str(path) for folder in folders for path in folder.glob("*"))
+
     def digest(self) -> dict[str, str]:
         """Return a digest of every file below the base path; SQLite's -shm may change."""
         return {
@@ -185,7 +190,7 @@ def settle_text(text: str, place: Place) -> str:
         r"\b(?:in )?\d+[smhd](?: \d+[smhd])?(?: ago)?(?= |$|\))", "AGE", text, flags=re.MULTILINE
     )
     text = re.sub(r"(\S) {2,}", r"\1  ", text)
-    return re.sub(r"  \d+  AGE", "  PID  AGE", text)
+    return re.sub(r"  \d{2,}  AGE", "  PID  AGE", text)
 
 
 def settle_json(value: Any, place: Place, key: str = "") -> Any:

@@ -17,23 +17,15 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tinyscheduler.cli.demo import (
-    CAST,
-    Part,
-    Stage,
-    check_attempts,
-    check_order,
-    check_overlaps,
-    judge,
-    play,
-    processes_of,
-)
+from tinyscheduler.cli.demo import play
+from tinyscheduler.cli.demo_stage import CAST, Part, Stage, processes_of
+from tinyscheduler.cli.demo_verdict import check_attempts, check_order, check_overlaps, judge
 from tinyscheduler.model.tasks import TaskState
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from tinyscheduler.cli.demo import Happening
+    from tinyscheduler.cli.demo_stage import Happening
     from tinyscheduler.cli.standing import Standing
 
 DEMO = [sys.executable, "-I", "-m", "tinyscheduler"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import TYPE_CHECKING
 
 import pytest
@@ -79,6 +80,8 @@ def test_on_a_terminal_every_line_fits(busy: Place, name: str):
 
     assert code == 0
     assert max(map(len, text.splitlines())) <= 80
+    # How much of the last column fits depends on how long ago things were.
+    text = re.sub(r"(a title|write) .*…", r"\1 …", text)
     compare(f"{name}-80.txt", settle_text(text, busy))
 
 

@@ -49,7 +49,7 @@ def test_a_tick_says_what_it_did_and_an_idle_one_says_one_line(place: Place):
 
     busy = place.run("run")
     place.run("wait", "1")
-    until(lambda: not list((place.state / "running").iterdir()), "the attempt to be settled")
+    until(lambda: not place.leftovers(), "the attempt to be settled")
     idle = place.run("run")
 
     assert (busy.code, idle.code) == (0, 0)

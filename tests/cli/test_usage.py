@@ -44,7 +44,7 @@ COMMANDS_ON_TASKS = ("show", "logs", "wait", "cancel", "retry", "hold", "release
         (["status", "x"], "unexpected extra argument", "--help"),
         (["--color"], "option '--color' requires an argument", "--help"),
         (["wait", "1", "--timeout", "soon"], "--timeout 'soon': expected a duration", ""),
-        (["run", "--once", "--daemon"], "--once and --daemon cannot be given together", ""),
+        (["run", "--once", "--daemon"], "--daemon and --once cannot be given together", ""),
         (["run", "--daemon", "--dry-run"], "cannot be given together", ""),
         (["run", "--agent-limit", "shell"], "--agent-limit 'shell' is not AGENT=N", "coder=2"),
         (["run", "--agent-limit", "shell=-1"], "'shell=-1' is not AGENT=N", "coder=2"),

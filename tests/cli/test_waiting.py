@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
+from tests.process.station import until
+
 if TYPE_CHECKING:
     from tests.cli.place import Place
 
@@ -16,10 +18,7 @@ def test_all_done_ends_with_0_and_leaves_nothing_behind(place: Place):
     answer = place.run("wait", *ids)
 
     assert (answer.code, answer.out, answer.err) == (0, "task 1 done\ntask 2 done\n", "")
-    deadline = time.monotonic() + 1
-    while any((place.state / name).glob("*") for name in ("running", "results")):
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+    until(lambda: not place.leftovers(), "leases, locks and results to be gone")
 
 
 def test_one_that_is_parked_or_cancelled_ends_with_1(place: Place):

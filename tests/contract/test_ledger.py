@@ -95,3 +95,14 @@ def test_attempts_of_other_tasks_are_not_told(ledger):
 
     assert list(ledger.attempts("7")) == [FULL]
     assert list(ledger.attempts("8")) == []
+
+
+def test_words_and_paths_that_are_no_unicode_lose_no_row(ledger):
+    undecodable = b"caf\xe9 printed".decode(errors="surrogateescape")
+
+    ledger.record(replace(FULL, message=undecodable, log=f"/logs/{undecodable}"))
+
+    (attempt,) = ledger.attempts("7")
+    assert attempt.message.startswith("caf")
+    assert (attempt.log or "").startswith("/logs/caf")
+    assert attempt.outcome is FULL.outcome

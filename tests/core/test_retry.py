@@ -259,10 +259,17 @@ def test_every_reclaim_reason_has_a_failure_reason(reason: ReclaimReason):
     assert failure_of(reason).value == (reason.value if reason in same else "aborted")
 
 
+def test_a_backoff_doubles_with_each_failure():
+    waits = [backoff_s("7", failures, base_s=5, most_s=300) for failures in range(1, 8)]
+
+    for wait_s, least_s in zip(waits, (5, 10, 20, 40, 80, 160, 300), strict=True):
+        assert least_s <= wait_s <= min(300, least_s * 1.1)
+
+
 @given(
     st.text(),
-    st.integers(1, 10**6),
-    st.floats(0, 1e6),
+    st.integers(1, 9) | st.integers(1, 10**6),
+    st.floats(0, 1e3),
     st.floats(0, 1e6),
 )
 def test_a_backoff_doubles_up_to_its_cap_and_is_at_most_a_tenth_longer(

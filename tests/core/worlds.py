@@ -43,7 +43,10 @@ if TYPE_CHECKING:
 AGENTS = ("coder", "tester", "writer")
 QUEUES = ("dev", "ops")
 SOURCES = ("local", "tinytask")
-LIVES = tuple(WrapperLife)
+LOOKS = (
+    *(None for _ in WrapperLife),
+    *(ProcessEvidence(wrapper=life, survivors=number) for life in WrapperLife for number in (0, 1)),
+)
 
 # Most tasks have nothing in their way, or little would ever start.
 SOON, PAST = (NOW.wall + timedelta(seconds=seconds) for seconds in (0.4, -60))
@@ -144,10 +147,9 @@ def some_snapshot(draw: DrawFn) -> Snapshot:
         mine = draw(some_things_of_a_task(task_id, source))
         things += mine
         for lease_id in (f"lease-{task_id}", f"other-{task_id}"):
-            if draw(st.booleans()):
-                evidence[lease_id] = ProcessEvidence(
-                    wrapper=draw(st.sampled_from(LIVES)), survivors=draw(st.integers(0, 1))
-                )
+            seen = draw(st.sampled_from(LOOKS))
+            if seen is not None:
+                evidence[lease_id] = seen
         stale += [
             StaleSighting(
                 lease_id=entry.lease.lease_id,

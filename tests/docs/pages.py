@@ -2,14 +2,19 @@
 
 A fenced block marked ``console`` is a conversation: a line after ``$`` is typed, lines
 after ``>`` go on with it, and everything up to the next ``$`` is what comes back.
+
+``python tests/docs/pages.py README.md docs/quick-start.md`` runs all of them and writes
+what comes back into the pages.
 """
 
 from __future__ import annotations
 
 import os
 import re
+import signal
 import subprocess
 import sys
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +22,7 @@ TOP = Path(__file__).resolve().parents[2]
 # How the pages call the folder that the reader works in.
 READERS_FOLDER = "/opt/tinyscheduler"
 ANY_LINES = "…"
+LONGEST_S = 40
 _BLOCK = re.compile(r"^```console\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _PASSING = (
     (re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z"), "TIME"),
@@ -53,6 +59,19 @@ def exchanges(page: str) -> list[Exchange]:
     return found
 
 
+def refill(page: str, folder: Path) -> str:
+    """Return the page with every answer as it is now."""
+
+    def answer(block: re.Match[str]) -> str:
+        lines = []
+        for exchange in exchanges(block.group(0)):
+            lines.append("$ " + exchange.command.replace("\n", "\n> "))
+            lines += [line.rstrip() for line in run(exchange.command, folder).splitlines()]
+        return "```console\n" + "\n".join(lines) + "\n```"
+
+    return _BLOCK.sub(answer, page)
+
+
 def run(command: str, folder: Path) -> str:
     """Type a command in the reader's folder, and return what comes back."""
     launcher = folder / "tinyscheduler"
@@ -67,7 +86,7 @@ def run(command: str, folder: Path) -> str:
         "TINYSCHEDULER_STAGGER_DELAY_MS": "0",
         **{name: os.environ[name] for name in os.environ if name.startswith("COVERAGE")},
     }
-    done = subprocess.run(
+    with subprocess.Popen(
         ["sh", "-c", command],
         cwd=folder,
         env=environment,
@@ -75,10 +94,15 @@ def run(command: str, folder: Path) -> str:
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        timeout=60,
-        check=False,
-    )
-    return done.stdout.replace(str(folder), READERS_FOLDER)
+        process_group=0,
+    ) as process:
+        try:
+            printed, _ = process.communicate(timeout=LONGEST_S)
+        except subprocess.TimeoutExpired:
+            # Not the shell alone: what it started holds the pipe.
+            os.killpg(process.pid, signal.SIGKILL)
+            printed = f"{process.communicate()[0]}… and then nothing for {LONGEST_S} s\n"
+    return printed.replace(str(folder), READERS_FOLDER)
 
 
 def without_passing(text: str) -> str:
@@ -99,3 +123,9 @@ def agrees(said: tuple[str, ...], printed: tuple[str, ...]) -> bool:
     return any(
         agrees(after, printed[start:]) for start in range(place, len(printed) - len(after) + 1)
     )
+
+
+if __name__ == "__main__":
+    for name in sys.argv[1:]:
+        with tempfile.TemporaryDirectory() as scratch:
+            Path(name).write_text(refill(Path(name).read_text(), Path(scratch)))

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import typer
 from tests.builders import a_lease
-from tests.docs.pages import TOP, Exchange, agrees, exchanges, run, without_passing
+from tests.docs.pages import TOP, Exchange, agrees, exchanges, refill, run, without_passing
 
 from tinyscheduler import errors
-from tinyscheduler.cli.demo import processes_of
+from tinyscheduler.cli.demo_stage import processes_of
 from tinyscheduler.cli.main import COMMANDS, Commands, app
 from tinyscheduler.config import agents_file
 from tinyscheduler.core.command_line import PLACEHOLDERS
@@ -68,6 +68,7 @@ def test_every_command_of_the_page_prints_what_the_page_says(name: str, folder: 
             + "\n".join(exchange.answer)
             + "\nit prints:\n"
             + "\n".join(printed)
+            + f"\nif that is right: python tests/docs/pages.py {name}"
         )
 
 
@@ -78,6 +79,16 @@ def test_a_page_is_read_as_a_conversation():
         Exchange(command="cat > f <<'END'\none\nEND", answer=()),
         Exchange(command="cat f", answer=("one",)),
     ]
+
+
+def test_a_page_is_refilled_with_what_comes_back(tmp_path: Path):
+    text = "before\n```console\n$ echo one\nzero\n$ cat <<END\n> two\n> END\n```\nafter\n"
+
+    new = refill(text, tmp_path)
+
+    assert (
+        new == "before\n```console\n$ echo one\none\n$ cat <<END\n> two\n> END\ntwo\n```\nafter\n"
+    )
 
 
 def test_what_passes_is_forgotten_and_the_rest_is_compared():

@@ -147,6 +147,19 @@ def test_a_diamond_is_no_cycle(opened):
     assert [task.task_id for task in opened.queue.look(window=9).waiting] == ["4", "2", "3", "1"]
 
 
+def test_a_lattice_with_more_paths_than_atoms_is_checked_node_by_node(opened):
+    layers = 100
+    lattice = [
+        (f"{side}{layer}", TaskSpec(after=(f"l{layer + 1}", f"r{layer + 1}")))
+        for layer in range(layers)
+        for side in "lr"
+    ]
+
+    ids = opened.queue.add([*lattice, (f"l{layers}", A_SPEC), (f"r{layers}", A_SPEC)])
+
+    assert len(ids) == 2 * (layers + 1)
+
+
 def test_one_long_chain_is_added(opened):
     length = 3000
     chain = [(str(n), TaskSpec(after=(str(n + 1),))) for n in range(1, length)]

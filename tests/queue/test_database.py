@@ -155,6 +155,24 @@ print(opened.add(A_SPEC)[0])
         assert_sound(one)
 
 
+def test_who_comes_second_in_creating_it_leaves_the_first_ones_tasks_alone(path):
+    fill(path)
+    before = contents(path.parent)
+
+    # As a process would that looked a moment before the first one was ready.
+    Database(str(path))._create()
+
+    assert contents(path.parent) == before
+
+
+def test_every_commit_reaches_the_disk_before_anybody_is_told(opened):
+    with opened.database.writing() as connection:
+        assert connection.execute("PRAGMA synchronous").fetchone()[0] == 2
+        assert connection.execute("PRAGMA journal_mode").fetchone()[0] == "wal"
+        assert connection.execute("PRAGMA foreign_keys").fetchone()[0] == 1
+        assert connection.execute("PRAGMA journal_size_limit").fetchone()[0] == 16 << 20
+
+
 @pytest.mark.parametrize("moment", ["before", "after"])
 def test_a_process_killed_while_creating_leaves_nothing_that_matters(path, moment):
     program = "import sys; from tests.queue.test_database import fill; fill(sys.argv[1])"

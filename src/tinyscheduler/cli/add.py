@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Annotated
+from collections.abc import Callable, Mapping
+from dataclasses import fields
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer.core import TyperCommand
@@ -57,108 +58,118 @@ def spread_after(arguments: list[str]) -> list[str]:
     return spread
 
 
+_Text = str | None
+_Command = Annotated[
+    list[str] | None, typer.Argument(metavar="[--] COMMAND...", help="The command to run.")
+]
+_Agent = Annotated[_Text, typer.Option(metavar="NAME", help="The agent that runs it.")]
+_Queue = Annotated[_Text, typer.Option(metavar="NAME", help="The queue whose agents may run it.")]
+_Title = Annotated[_Text, typer.Option(metavar="TEXT", help="A name for people.")]
+_Prompt = Annotated[_Text, typer.Option(metavar="TEXT", help="What the agent is to do.")]
+_PromptFile = Annotated[
+    _Text, typer.Option(metavar="FILE", help="Read the prompt from a file; - is stdin.")
+]
+_Recipe = Annotated[_Text, typer.Option(metavar="FILE", help="A file in the recipes folder.")]
+_Priority = Annotated[
+    int, typer.Option(parser=whole_number(), metavar="N", help="Higher goes first.")
+]
+_Class = Annotated[PriorityClass, typer.Option("--class", help="Whether somebody waits for it.")]
+_Gpus = Annotated[
+    int, typer.Option(parser=whole_number(least=0), metavar="N", help="GPUs it needs.")
+]
+_Vram = Annotated[_Text, typer.Option(metavar="SIZE", help="VRAM it needs.")]
+_Memory = Annotated[_Text, typer.Option(metavar="SIZE", help="Memory it needs.")]
+_Model = Annotated[_Text, typer.Option(metavar="NAME", help="The model it needs.")]
+_Seed = Annotated[
+    int | None, typer.Option(parser=whole_number(), metavar="N", help="Its random seed.")
+]
+_Tenant = Annotated[_Text, typer.Option(metavar="NAME", help="Whose quota it counts against.")]
+_Project = Annotated[_Text, typer.Option(metavar="NAME", help="What it belongs to.")]
+_MaxRuntime = Annotated[
+    _Text, typer.Option(metavar="DURATION", help="End an attempt after this time.")
+]
+_MaxTurns = Annotated[
+    int | None, typer.Option(parser=whole_number(least=1), metavar="N", help="Turns per attempt.")
+]
+_MaxAttempts = Annotated[
+    int | None,
+    typer.Option(parser=whole_number(least=1), metavar="N", help="Attempts before it is parked."),
+]
+_After = Annotated[
+    list[str] | None, typer.Option(metavar="ID...", help="Start once these are done.")
+]
+_NotBefore = Annotated[
+    _Text, typer.Option(metavar="TIME", help="ISO 8601, or a duration from now.")
+]
+_Label = Annotated[list[str] | None, typer.Option(metavar="K=V", help="A label.")]
+_Cwd = Annotated[
+    _Text, typer.Option(metavar="FOLDER", help="Where to run; this folder by default.")
+]
+_Env = Annotated[list[str] | None, typer.Option(metavar="K=V", help="A variable for the command.")]
+_Hold = Annotated[bool, typer.Option("--hold", help="Do not start before `release`.")]
+_From = Annotated[
+    _Text, typer.Option("--from", metavar="FILE", help="Add one task per JSON line; - is stdin.")
+]
+_Start = Annotated[bool, typer.Option("--start", help="Run one tick right after.")]
+_Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
+
+
 def add(
     context: typer.Context,
-    command: Annotated[
-        list[str] | None, typer.Argument(metavar="[--] COMMAND...", help="The command to run.")
-    ] = None,
+    command: _Command = None,
     *,
-    agent: Annotated[str | None, typer.Option(help="The agent that runs it.")] = None,
-    queue: Annotated[str | None, typer.Option(help="The queue whose agents may run it.")] = None,
-    title: Annotated[str | None, typer.Option(help="A name for people.")] = None,
-    prompt: Annotated[str | None, typer.Option(help="What the agent is to do.")] = None,
-    prompt_file: Annotated[
-        str | None, typer.Option(metavar="FILE", help="Read the prompt from a file; - is stdin.")
-    ] = None,
-    recipe: Annotated[str | None, typer.Option(help="A file in the recipes folder.")] = None,
-    priority: Annotated[
-        int, typer.Option(parser=whole_number(), metavar="N", help="Higher goes first.")
-    ] = 0,
-    priority_class: Annotated[
-        PriorityClass, typer.Option("--class", help="Whether somebody waits for it.")
-    ] = PriorityClass.BATCH,
-    gpus: Annotated[
-        int, typer.Option(parser=whole_number(least=0), metavar="N", help="GPUs it needs.")
-    ] = 0,
-    vram: Annotated[str | None, typer.Option(metavar="SIZE", help="VRAM it needs.")] = None,
-    memory: Annotated[str | None, typer.Option(metavar="SIZE", help="Memory it needs.")] = None,
-    model: Annotated[str | None, typer.Option(help="The model it needs.")] = None,
-    seed: Annotated[
-        int | None, typer.Option(parser=whole_number(), metavar="N", help="Its random seed.")
-    ] = None,
-    tenant: Annotated[str | None, typer.Option(help="Whose quota it counts against.")] = None,
-    project: Annotated[str | None, typer.Option(help="What it belongs to.")] = None,
-    max_runtime: Annotated[
-        str | None, typer.Option(metavar="DURATION", help="End an attempt after this time.")
-    ] = None,
-    max_turns: Annotated[
-        int | None,
-        typer.Option(parser=whole_number(least=1), metavar="N", help="Turns per attempt."),
-    ] = None,
-    max_attempts: Annotated[
-        int | None,
-        typer.Option(
-            parser=whole_number(least=1), metavar="N", help="Attempts before it is parked."
-        ),
-    ] = None,
-    after: Annotated[
-        list[str] | None, typer.Option(metavar="ID...", help="Start once these are done.")
-    ] = None,
-    not_before: Annotated[
-        str | None, typer.Option(metavar="TIME", help="ISO 8601, or a duration from now.")
-    ] = None,
-    label: Annotated[list[str] | None, typer.Option(metavar="K=V", help="A label.")] = None,
-    cwd: Annotated[
-        str | None, typer.Option(metavar="FOLDER", help="Where to run; this folder by default.")
-    ] = None,
-    env: Annotated[
-        list[str] | None, typer.Option(metavar="K=V", help="A variable for the command.")
-    ] = None,
-    hold: Annotated[bool, typer.Option("--hold", help="Do not start before `release`.")] = False,
-    batch: Annotated[
-        str | None,
-        typer.Option("--from", metavar="FILE", help="Add one task per JSON line; - is stdin."),
-    ] = None,
-    start: Annotated[bool, typer.Option("--start", help="Run one tick right after.")] = False,
-    json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+    agent: _Agent = None,
+    queue: _Queue = None,
+    title: _Title = None,
+    prompt: _Prompt = None,
+    prompt_file: _PromptFile = None,
+    recipe: _Recipe = None,
+    priority: _Priority = 0,
+    priority_class: _Class = PriorityClass.BATCH,
+    gpus: _Gpus = 0,
+    vram: _Vram = None,
+    memory: _Memory = None,
+    model: _Model = None,
+    seed: _Seed = None,
+    tenant: _Tenant = None,
+    project: _Project = None,
+    max_runtime: _MaxRuntime = None,
+    max_turns: _MaxTurns = None,
+    max_attempts: _MaxAttempts = None,
+    after: _After = None,
+    not_before: _NotBefore = None,
+    label: _Label = None,
+    cwd: _Cwd = None,
+    env: _Env = None,
+    hold: _Hold = False,
+    batch: _From = None,
+    start: _Start = False,
+    json: _Json = False,
 ) -> int:
     """Add a task to the queue and print its id."""
-    invocation: Invocation = context.obj
+    asked = dict(locals())
     if batch is not None:
         _refuse_beside_batch(context)
-        return add_batch(invocation, batch, start=start, as_json=json)
-    wish = Wish(
-        agent=agent,
-        queue=queue,
-        title=title,
-        command=tuple(command or ()),
-        prompt=_find_prompt(prompt, prompt_file),
-        recipe=recipe,
-        priority=priority,
-        priority_class=priority_class,
-        gpus=gpus,
-        vram=vram,
-        memory=memory,
-        model=model,
-        seed=seed,
-        tenant=tenant,
-        project=project,
-        max_runtime=max_runtime,
-        max_turns=max_turns,
-        max_attempts=max_attempts,
-        after=tuple(one for text in after or () for one in text.replace(",", " ").split()),
-        not_before=not_before,
-        labels=pairs("--label", label),
-        cwd=cwd,
-        env=pairs("--env", env),
-        hold=hold,
-    )
-    return add_one(invocation, wish, start=start, as_json=json)
+        return add_batch(context.obj, batch, start=start, as_json=json)
+    return add_one(context.obj, wish_of(asked), start=start, as_json=json)
 
 
 # What follows the command's name is the command's: `add ls -l` needs no `--`.
 add.context_settings = {"allow_interspersed_args": False}  # type: ignore[attr-defined]  # read where the command is built
 add.command_class = AddCommand  # type: ignore[attr-defined]  # likewise
+
+
+def wish_of(asked: Mapping[str, Any]) -> Wish:
+    """Return what the options ask for; ``asked`` holds them by their parameters' names."""
+    given = {field.name: asked[field.name] for field in fields(Wish) if field.name in asked}
+    given["command"] = tuple(asked["command"] or ())
+    given["prompt"] = _find_prompt(asked["prompt"], asked["prompt_file"])
+    given["after"] = tuple(
+        one for text in asked["after"] or () for one in text.replace(",", " ").split()
+    )
+    given["labels"] = pairs("--label", asked["label"])
+    given["env"] = pairs("--env", asked["env"])
+    return Wish(**given)
 
 
 def add_one(invocation: Invocation, wish: Wish, *, start: bool, as_json: bool) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
@@ -185,6 +186,8 @@ class LogReader:
             return False
         except OSError as error:
             raise StoreError(f"cannot read {log.path}: {error.strerror}") from error
+        if not stat.S_ISREG(os.fstat(self._fd).st_mode):
+            raise StoreError(f"{log.path} is not a file", hint="move away what stands in its place")
         self._offset = 0 if last_lines is None else _find_tail(self._fd, last_lines)
         return True
 

@@ -21,45 +21,56 @@ if TYPE_CHECKING:
 _MOST_SUMMARIES = 100
 
 
+_Text = str | None
+_Once = Annotated[bool, typer.Option("--once", help="Do one tick; the default.")]
+_Daemon = Annotated[bool, typer.Option("--daemon", help="Tick again and again.")]
+_DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Say what a tick would do, and change nothing.")
+]
+_FailIfLocked = Annotated[
+    bool, typer.Option("--fail-if-locked", help="End with 75 if another tick is running.")
+]
+_AgentLimit = Annotated[
+    list[str] | None, typer.Option(metavar="AGENT=N", help="Attempts of an agent at once.")
+]
+_LoopInterval = Annotated[
+    _Text, typer.Option(metavar="DURATION", help="Between ticks of --daemon.")
+]
+_HeartbeatInterval = Annotated[_Text, typer.Option(metavar="DURATION", help="Between heartbeats.")]
+_MaxRuntime = Annotated[
+    _Text, typer.Option(metavar="DURATION", help="End attempts after this time.")
+]
+_RunningDir = Annotated[_Text, typer.Option(metavar="FOLDER", help="Where leases are.")]
+_LogDir = Annotated[_Text, typer.Option(metavar="FOLDER", help="Where logs are.")]
+_RecipesDir = Annotated[_Text, typer.Option(metavar="FOLDER", help="Where recipes are.")]
+_GooseBin = Annotated[_Text, typer.Option(metavar="FILE", help="The goose program.")]
+_McpEndpoint = Annotated[_Text, typer.Option(metavar="URL", help="Where tinytask answers.")]
+_DisableBlocking = Annotated[
+    bool, typer.Option("--disable-blocking", help="Start blocked tasks too.")
+]
+_Kicked = Annotated[bool, typer.Option("--kicked", hidden=True)]
+_Json = Annotated[bool, typer.Option("--json", help="Print the tick's report.")]
+
+
 def run(
     context: typer.Context,
     *,
-    once: Annotated[bool, typer.Option("--once", help="Do one tick; the default.")] = False,
-    daemon: Annotated[bool, typer.Option("--daemon", help="Tick again and again.")] = False,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Say what a tick would do, and change nothing.")
-    ] = False,
-    fail_if_locked: Annotated[
-        bool, typer.Option("--fail-if-locked", help="End with 75 if another tick is running.")
-    ] = False,
-    agent_limit: Annotated[
-        list[str] | None, typer.Option(metavar="AGENT=N", help="Attempts of an agent at once.")
-    ] = None,
-    loop_interval: Annotated[
-        str | None, typer.Option(metavar="DURATION", help="Between ticks of --daemon.")
-    ] = None,
-    heartbeat_interval: Annotated[
-        str | None, typer.Option(metavar="DURATION", help="Between heartbeats.")
-    ] = None,
-    max_runtime: Annotated[
-        str | None, typer.Option(metavar="DURATION", help="End attempts after this time.")
-    ] = None,
-    running_dir: Annotated[
-        str | None, typer.Option(metavar="FOLDER", help="Where leases are.")
-    ] = None,
-    log_dir: Annotated[str | None, typer.Option(metavar="FOLDER", help="Where logs are.")] = None,
-    recipes_dir: Annotated[
-        str | None, typer.Option(metavar="FOLDER", help="Where recipes are.")
-    ] = None,
-    goose_bin: Annotated[str | None, typer.Option(metavar="FILE", help="The goose.")] = None,
-    mcp_endpoint: Annotated[
-        str | None, typer.Option(metavar="URL", help="Where tinytask answers.")
-    ] = None,
-    disable_blocking: Annotated[
-        bool, typer.Option("--disable-blocking", help="Start blocked tasks too.")
-    ] = False,
-    kicked: Annotated[bool, typer.Option("--kicked", hidden=True)] = False,
-    json: Annotated[bool, typer.Option("--json", help="Print the tick's report.")] = False,
+    once: _Once = False,
+    daemon: _Daemon = False,
+    dry_run: _DryRun = False,
+    fail_if_locked: _FailIfLocked = False,
+    agent_limit: _AgentLimit = None,
+    loop_interval: _LoopInterval = None,
+    heartbeat_interval: _HeartbeatInterval = None,
+    max_runtime: _MaxRuntime = None,
+    running_dir: _RunningDir = None,
+    log_dir: _LogDir = None,
+    recipes_dir: _RecipesDir = None,
+    goose_bin: _GooseBin = None,
+    mcp_endpoint: _McpEndpoint = None,
+    disable_blocking: _DisableBlocking = False,
+    kicked: _Kicked = False,
+    json: _Json = False,
 ) -> int:
     """Run one tick: settle, reclaim, start.
 
@@ -67,10 +78,9 @@ def run(
     anything in the tick failed, with 69 if no task source answered.
     """
     invocation: Invocation = context.obj
-    if once and daemon:
-        raise UsageError("--once and --daemon cannot be given together")
-    if daemon and dry_run:
-        raise UsageError("--daemon and --dry-run cannot be given together")
+    if daemon and (once or dry_run):
+        other = "--once" if once else "--dry-run"
+        raise UsageError(f"--daemon and {other} cannot be given together")
     overrides = Overrides(
         env_file=invocation.env_file,
         base_path=invocation.base_path,

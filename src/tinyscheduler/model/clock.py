@@ -34,4 +34,8 @@ def parse_time(text: str) -> datetime:
     if moment.tzinfo is None:
         message = f"a time without a zone: {text!r}"
         raise ValueError(message)
-    return moment.astimezone(UTC)
+    try:
+        return moment.astimezone(UTC)
+    except OverflowError as error:
+        message = f"a time beyond the calendar: {text!r}"
+        raise ValueError(message) from error

@@ -118,8 +118,8 @@ def decode_lease(document: object) -> Lease:
         boot_id=reader.text("boot_id"),
         started_at=reader.time("started_at"),
         heartbeat=reader.time("heartbeat"),
-        monotonic_started_ns=int(monotonic.number("started") * 1e9),
-        monotonic_heartbeat_ns=int(monotonic.number("heartbeat") * 1e9),
+        monotonic_started_ns=round(monotonic.number("started") * 1e9),
+        monotonic_heartbeat_ns=round(monotonic.number("heartbeat") * 1e9),
         heartbeat_s=reader.number("heartbeat_sec"),
         max_runtime_s=reader.number("max_runtime_sec"),
         needs=Needs(
@@ -221,8 +221,9 @@ class _Reader:
 
     def integer(self, name: str) -> int:
         value = self._take(name, int, "an integer")
-        if isinstance(value, bool):
-            raise self._wrong(name, "an integer")
+        # Larger ones fit neither the kernel's numbers nor the ledger's columns.
+        if isinstance(value, bool) or not -(2**63) <= value < 2**63:
+            raise self._wrong(name, "an integer of 64 bits")
         return value
 
     def optional_integer(self, name: str) -> int | None:
@@ -233,7 +234,7 @@ class _Reader:
         # An infinite or missing number would make every age comparison lie.
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise self._wrong(name, "a number")
-        if not abs(value) < 1e18:  # noqa: PLR2004 - also refuses NaN
+        if not abs(value) < 1e15:  # noqa: PLR2004 - refuses NaN too
             raise self._wrong(name, "a finite number")
         return float(value)
 

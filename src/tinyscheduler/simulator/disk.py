@@ -75,6 +75,19 @@ class Disk:
         self.refuse_changes()
         lock.beat_ns = beat_ns
 
+    def contents(self) -> dict[str, object]:
+        """Return all that a look at the files would show, for comparing two moments."""
+        return {
+            "leases": dict(self.leases),
+            "locks": {name: (lock.is_held, lock.beat_ns) for name, lock in self.locks.items()},
+            "results": dict(self.results),
+            "cancels": list(self.cancels),
+            "quarantine": list(self.quarantine),
+            "kicks": list(self.kicks),
+            "memory": self.memory,
+            "ledger": dict(self.ledger),
+        }
+
     def _error(self) -> OSError:
         number = errno.EROFS if self.refusal is Refusal.EVERYTHING else errno.ENOSPC
         return OSError(number, os.strerror(number))

@@ -43,7 +43,7 @@ class LockFile:
 
     text: str = ""
     beat_ns: int = 0
-    granted: Description | None = None
+    granted: Description | None = field(default=None, repr=False)
 
     @property
     def is_held(self) -> bool:
@@ -87,7 +87,7 @@ class Description:
 class Process:
     """A process: what it holds, and whether it lives, is stopped or cannot be killed now."""
 
-    machine: Machine
+    machine: Machine = field(repr=False)
     pid: int
     start_ticks: int
     program: str

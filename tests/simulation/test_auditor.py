@@ -1,0 +1,224 @@
+"""Can the auditor fail?  Break one rule at a time, and see that the simulation notices."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tinyscheduler.errors import LaunchError
+from tinyscheduler.model.leases import ProcessEvidence, WrapperLife
+from tinyscheduler.model.tasks import TaskSpec, TaskState
+from tinyscheduler.simulator.attempts import Script
+from tinyscheduler.simulator.chance import Chance
+from tinyscheduler.simulator.launcher import SimulatedLauncher
+from tinyscheduler.simulator.simulation import Simulation
+from tinyscheduler.simulator.source import SimulatedSource
+from tinyscheduler.simulator.store import SimulatedLeaseStore
+from tinyscheduler.simulator.tick_lock import SimulatedTickLock
+from tinyscheduler.simulator.world import SimulatedWorld
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from tinyscheduler.model.leases import Lease, Trace
+    from tinyscheduler.model.snapshot import LeaseScan
+    from tinyscheduler.model.tasks import Ending
+    from tinyscheduler.ports import TaskLock
+    from tinyscheduler.simulator.machine import Process
+    from tinyscheduler.simulator.store import SimulatedTaskLock
+    from tinyscheduler.tick import World
+
+MOST_SEEDS = 60
+
+
+class StoreBlindToLocks(SimulatedLeaseStore):
+    """Without R1: what holds its lock is taken for dead."""
+
+    def scan(self) -> LeaseScan:
+        seen = super().scan()
+        return replace(
+            seen, entries=tuple(replace(entry, is_lock_held=False) for entry in seen.entries)
+        )
+
+
+class StoreWithoutLocks(SimulatedLeaseStore):
+    """Without R1: whoever asks for a lock gets it."""
+
+    def acquire(self, task_id: str) -> SimulatedTaskLock | None:
+        if task_id in self._disk.locks:
+            self._disk.locks[task_id].granted = None
+        return super().acquire(task_id)
+
+
+class StoreBlindToResults(SimulatedLeaseStore):
+    """Without the result, a success looks like a death."""
+
+    def scan(self) -> LeaseScan:
+        return replace(super().scan(), results=(), unreadable_results=())
+
+
+class LauncherThatKeepsTheLock(SimulatedLauncher):
+    """Without R1: the wrapper is not handed the lock, and no process is ever seen."""
+
+    def launch(self, lease: Lease, lock: TaskLock) -> None:
+        super().launch(lease, lock)
+        wrapper = self._workshop.attempts[lease.lease_id].wrapper
+        for description in list(wrapper.descriptions):
+            description.drop(wrapper)
+
+    def inspect(self, traces: Sequence[Trace]) -> Mapping[str, ProcessEvidence]:
+        return {trace.lease_id: ProcessEvidence(wrapper=WrapperLife.DEAD) for trace in traces}
+
+
+class LauncherBlindToSurvivors(SimulatedLauncher):
+    """What a dead wrapper left running is not looked for."""
+
+    def inspect(self, traces: Sequence[Trace]) -> Mapping[str, ProcessEvidence]:
+        return {
+            lease_id: replace(evidence, survivors=0)
+            for lease_id, evidence in super().inspect(traces).items()
+        }
+
+
+class LauncherThatLies(SimulatedLauncher):
+    """It says that nothing was left running, and something was."""
+
+    def launch(self, lease: Lease, lock: TaskLock) -> None:
+        super().launch(lease, lock)
+        if lease.attempt == 1:
+            message = "the answer got lost"
+            raise LaunchError(message)
+
+
+class HastyLauncher(SimulatedLauncher):
+    """It takes every wrapper for dead that it is asked about."""
+
+    def inspect(self, traces: Sequence[Trace]) -> Mapping[str, ProcessEvidence]:
+        return {
+            lease_id: replace(evidence, wrapper=WrapperLife.DEAD)
+            for lease_id, evidence in super().inspect(traces).items()
+        }
+
+
+class SourceThatClaimsTwice(SimulatedSource):
+    """Not a compare-and-set: a claim succeeds whatever became of the task meanwhile."""
+
+    def claim(self, task_id: str, *, lease_id: str, agent: str, attempt: int) -> bool:
+        super().claim(task_id, lease_id=lease_id, agent=agent, attempt=attempt)
+        return True
+
+
+class SourceThatForgetsEndings(SimulatedSource):
+    """It says that it was told, and was not."""
+
+    def settle(self, task_id: str, *, lease_id: str, ending: Ending) -> bool:
+        del task_id, lease_id, ending
+        return True
+
+
+class NoTickLock(SimulatedTickLock):
+    """Without R2: ticks are not kept apart."""
+
+    def acquire(self) -> str | None:
+        super().acquire()
+        return None
+
+
+class DeafTickLock(SimulatedTickLock):
+    """Without the second look for wishes."""
+
+    def is_kicked(self) -> bool:
+        return False
+
+
+def store(kind: type[SimulatedLeaseStore]) -> Callable[[SimulatedWorld, World, Process], World]:
+    return lambda world, ports, process: replace(ports, store=kind(process, world.disk))
+
+
+def launcher(kind: type[SimulatedLauncher]) -> Callable[[SimulatedWorld, World, Process], World]:
+    return lambda world, ports, process: replace(ports, launcher=kind(process, world.workshop))
+
+
+def source(kind: type[SimulatedSource]) -> Callable[[SimulatedWorld, World, Process], World]:
+    return lambda world, ports, process: replace(
+        ports, sources=tuple(kind(process, queue) for queue in world.queues)
+    )
+
+
+def lock(kind: type[SimulatedTickLock]) -> Callable[[SimulatedWorld, World, Process], World]:
+    return lambda world, ports, process: replace(ports, lock=kind(process, world.disk))
+
+
+BROKEN = {
+    "a store blind to locks": (store(StoreBlindToLocks), {13}),
+    "a store without locks": (store(StoreWithoutLocks), {1, 3, 4, 12, 13}),
+    "a store blind to results": (store(StoreBlindToResults), {3, 13}),
+    "a launcher that keeps the lock": (launcher(LauncherThatKeepsTheLock), {1, 4}),
+    "a launcher blind to survivors": (launcher(LauncherBlindToSurvivors), {1, 4}),
+    "a launcher that lies": (launcher(LauncherThatLies), {1, 3, 4}),
+    "a hasty launcher": (launcher(HastyLauncher), {13}),
+    "a source that claims twice": (source(SourceThatClaimsTwice), {2, 3}),
+    "a source that forgets endings": (source(SourceThatForgetsEndings), {2, 3, 12}),
+    "no tick lock": (lock(NoTickLock), {1, 2, 3, 4, 12, 13}),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_a_broken_rule_is_noticed(name):
+    change, expected = BROKEN[name]
+    for seed in range(MOST_SEEDS):
+        simulation = Simulation(seed=seed)
+        world = simulation.world
+        simulation.rewire(lambda ports, process, world=world: change(world, ports, process))
+        verdict = simulation.run()
+        if verdict.violations:
+            broken = int(verdict.violations[0].split()[1])
+            assert broken in expected, verdict.describe()
+            return
+    pytest.fail(f"{name} went unnoticed in {MOST_SEEDS} seeds")
+
+
+def busy(seed: int) -> SimulatedWorld:
+    """Return a world in which only the ends of attempts make ticks, at awkward moments."""
+    chance = Chance(seed, "busy")
+    world = SimulatedWorld()
+    world.machine.latency = lambda: chance.between(0, 0.03)
+    world.machine.on_point = lambda process, _point: (
+        world.machine.advance(chance.between(0, 0.03)) if process.program == "tick" else None
+    )
+    world.workshop.script = lambda _task_id, _attempt: Script(runs_s=chance.between(0, 0.5))
+    for _ in range(20):
+        world.queue.add(TaskSpec(agent="alpha"))
+    return world
+
+
+def is_done_by_kicks_alone(world: SimulatedWorld) -> bool:
+    world.run_ticks()
+    world.machine.advance(120)
+    assert world.auditor.violations == []
+    return {row.state for row in world.queue.rows.values()} == {TaskState.DONE}
+
+
+def test_a_freed_slot_is_always_filled_without_a_tick_from_outside():
+    assert all(is_done_by_kicks_alone(busy(seed)) for seed in range(20))
+
+
+def test_without_the_second_look_for_wishes_a_slot_stays_empty():
+    def deaf(seed: int) -> SimulatedWorld:
+        world = busy(seed)
+        world.rewire = lambda ports, process: replace(ports, lock=DeafTickLock(process, world.disk))
+        return world
+
+    assert not all(is_done_by_kicks_alone(deaf(seed)) for seed in range(20))
+
+
+def test_a_lost_task_is_noticed():
+    world = SimulatedWorld()
+    world.queue.add(TaskSpec(agent="alpha"))
+    world.queue.rows["1"].state = TaskState.WORKING
+
+    world.auditor.note_quiet()
+
+    assert ["invariant 12" in one for one in world.auditor.violations] == [True]
