@@ -361,14 +361,18 @@ class _Tick:
     def _settle(self, result: AttemptResult, snapshot: Snapshot) -> bool:
         """Deliver a recorded result."""
         claim = _claim(snapshot, result.task_id, result.lease_id)
-        reason = self.ended.get(result.lease_id)
-        if reason is not None and result.failure_reason is FailureReason.ABORTED:
+        reason = None
+        if result.failure_reason is FailureReason.ABORTED:
+            # Its wrapper obeyed our SIGTERM; what counts is why we sent it.
+            reason = self.ended.get(result.lease_id)
+        if reason is not None:
             result = replace(result, failure_reason=retry.failure_of(reason))
         ending = None
-        if claim is not None:
-            ending = retry.conclude_result(
-                claim, result, rules=self.settings.rules, now=snapshot.now.wall
-            )
+        if claim is not None and reason is not None:
+            ending = self._conclude_reclaim(claim, reason, snapshot)
+        elif claim is not None:
+            rules, now = self.settings.rules, snapshot.now.wall
+            ending = retry.conclude_result(claim, result, rules=rules, now=now)
         record = AttemptRecord(
             lease_id=result.lease_id,
             task_id=result.task_id,
@@ -451,14 +455,7 @@ class _Tick:
         *,
         lease: Lease | None,
     ) -> None:
-        agent = self._agent(claim.agent)
-        ending = retry.conclude_reclaim(
-            claim,
-            reason,
-            rules=self.settings.rules,
-            now=snapshot.now.wall,
-            on_expire=agent.on_expire if agent is not None else OnExpire.REQUEUE,
-        )
+        ending = self._conclude_reclaim(claim, reason, snapshot)
         record = None
         if reason is not ReclaimReason.NEVER_STARTED:
             rebooted = reason is ReclaimReason.REBOOTED
@@ -466,6 +463,16 @@ class _Tick:
             record = self._record(claim, snapshot, outcome=outcome, reason=reason, lease=lease)
         self._conclude(claim, ending, record)
         self._note_reclaim(claim.task_id, claim.agent, claim.attempt, reason)
+
+    def _conclude_reclaim(self, claim: Claim, reason: ReclaimReason, snapshot: Snapshot) -> Ending:
+        agent = self._agent(claim.agent)
+        return retry.conclude_reclaim(
+            claim,
+            reason,
+            rules=self.settings.rules,
+            now=snapshot.now.wall,
+            on_expire=agent.on_expire if agent is not None else OnExpire.REQUEUE,
+        )
 
     def _record(
         self,
@@ -918,12 +925,13 @@ def _suspects(scan: LeaseScan, sources: tuple[SourceView, ...]) -> list[Trace]:
         and (entry.is_lock_held or entry.lease.lease_id not in recorded)
     ]
     held = {entry.task_id for entry in scan.entries if entry.is_lock_held}
-    known = {trace.lease_id for trace in traces} | recorded
+    leased = {trace.lease_id for trace in traces}
     traces.extend(
         trace_of_claim(claim, is_lock_held=claim.task_id in held)
         for source in sources
         for claim in source.claims
-        if claim.lease_id not in known
+        if claim.lease_id not in leased
+        and (claim.task_id in held or claim.lease_id not in recorded)
     )
     return traces
 

@@ -32,6 +32,7 @@ EXIT_CODE_RETRY_LATER = 75
 # How often to look for a cancel request and at the log's size.  Ends are noticed at once.
 _GLANCE_S = 0.5
 _RESULT_RETRY_S = 1.0
+_LEFTOVERS_LOOK_S = 0.02
 _LOG_HEAD_BYTES = 1 << 16
 _BLOCK_BYTES = 4096
 _LEASE_MAX_BYTES = 16 << 20
@@ -135,6 +136,7 @@ class Attempt:
         self.next_beat_s = 0.0
         self.log_size, self.log_grew_s = 0, self.started_s
         self.terminated = False
+        self.began = True
         wakeup_read, wakeup_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self.wakeup_fd = wakeup_read
         signal.set_wakeup_fd(wakeup_write, warn_on_full_buffer=False)
@@ -189,6 +191,7 @@ class Attempt:
         self.pidfd = os.pidfd_open(pid)
         if self._is_cancelled():
             self.why = ("cancelled", "cancelled before the command started")
+            self.began = False
             os.close(go_write)
         else:
             _crash_point("wrapper.command:before")
@@ -387,8 +390,9 @@ class Attempt:
             elif time.monotonic() >= kill_at_s:
                 _signal_all(left, signal.SIGKILL)
             self._beat_if_due()
+            self._cap_log()
             self._drain_wakeups()
-            select.select([self.wakeup_fd], [], [], 0.02)
+            select.select([self.wakeup_fd], [], [], _LEFTOVERS_LOOK_S)
         self._remove_cgroup()
 
     def record(self) -> None:
@@ -414,7 +418,8 @@ class Attempt:
     def _result(self) -> dict[str, object]:
         outcome, reason, message = self._outcome()
         status = self.status
-        exited = status is not None and os.WIFEXITED(status) and not self.exec_error
+        ran = self.began and not self.exec_error
+        exited = status is not None and os.WIFEXITED(status) and ran
         signalled = status is not None and os.WIFSIGNALED(status)
         return {
             "version": 1,
@@ -553,7 +558,7 @@ def _is_locked(path: str) -> bool:
             locks = file.read()
     except OSError:
         return False
-    device = f"{os.major(status.st_dev):02x}:{os.minor(status.st_dev):02x}:{status.st_ino} "
+    device = f" {os.major(status.st_dev):02x}:{os.minor(status.st_dev):02x}:{status.st_ino} "
     return any(device in line and "->" not in line for line in locks.splitlines())
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
@@ -23,20 +24,26 @@ def place(tmp_path: Path) -> Iterator[Place]:
 
 
 @pytest.fixture
-def here(
-    place: Place, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+def run_at(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> Callable[..., Answer]:
     """Run commands in this very process, where many of them are to be looked at quickly."""
-    for name, value in place.environment().items():
-        if name.startswith("TINYSCHEDULER_"):
-            monkeypatch.setenv(name, value)
-    monkeypatch.delenv("TINYSCHEDULER_BASE_PATH", raising=False)
-    monkeypatch.chdir(place.base)
 
-    def run(*arguments: str) -> Answer:
+    def run(place: Place, *arguments: str) -> Answer:
+        monkeypatch.delenv("TINYSCHEDULER_BASE_PATH", raising=False)
+        for name, value in place.environment().items():
+            if name.startswith("TINYSCHEDULER_"):
+                monkeypatch.setenv(name, value)
+        monkeypatch.chdir(place.base)
         capfd.readouterr()
         code = main(["--base-path", str(place.base), *arguments])
         out, err = capfd.readouterr()
         return Answer(code=code, out=out, err=err)
 
     return run
+
+
+@pytest.fixture
+def here(place: Place, run_at: Callable[..., Answer]) -> Callable[..., Answer]:
+    """Run commands at the empty place in this very process."""
+    return partial(run_at, place)

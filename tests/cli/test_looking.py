@@ -11,7 +11,9 @@ from tests.cli.place import Place, compare, settle_json, settle_text
 from tests.process.station import until
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
+
+    from tests.cli.place import Answer
 
 LOOKS = {
     "bare": [],
@@ -65,8 +67,10 @@ def _state(place: Place, task_id: str) -> str:
 
 
 @pytest.mark.parametrize("name", LOOKS)
-def test_in_a_pipe_the_text_is_whole_and_plain(busy: Place, name: str):
-    answer = busy.run(*LOOKS[name])
+def test_in_a_pipe_the_text_is_whole_and_plain(
+    busy: Place, run_at: Callable[..., Answer], name: str
+):
+    answer = run_at(busy, *LOOKS[name])
 
     assert answer.code == 0
     assert "\x1b" not in answer.out
@@ -86,8 +90,8 @@ def test_on_a_terminal_every_line_fits(busy: Place, name: str):
 
 
 @pytest.mark.parametrize("name", [name for name in LOOKS if name != "bare"])
-def test_the_document_has_the_same(busy: Place, name: str):
-    answer = busy.run(*LOOKS[name], "--json")
+def test_the_document_has_the_same(busy: Place, run_at: Callable[..., Answer], name: str):
+    answer = run_at(busy, *LOOKS[name], "--json")
 
     assert (answer.code, answer.err) == (0, "")
     assert answer.json["schema_version"] == 1
@@ -95,8 +99,8 @@ def test_the_document_has_the_same(busy: Place, name: str):
     compare(f"{name}.json", json.dumps(document, indent=1) + "\n")
 
 
-def test_the_status_has_every_documented_key(busy: Place):
-    status = busy.run("status", "--json").json
+def test_the_status_has_every_documented_key(busy: Place, run_at: Callable[..., Answer]):
+    status = run_at(busy, "status", "--json").json
 
     assert set(status) >= {
         *("schema_version", "load_state", "running", "waiting", "parked", "agents", "gpus"),
@@ -120,9 +124,9 @@ def test_the_status_has_every_documented_key(busy: Place):
     }
 
 
-def test_an_attempt_has_every_documented_key(busy: Place):
+def test_an_attempt_has_every_documented_key(busy: Place, run_at: Callable[..., Answer]):
     for task_id in ("1", "3"):
-        (attempt,) = busy.run("show", task_id, "--json").json["attempts"]
+        (attempt,) = run_at(busy, "show", task_id, "--json").json["attempts"]
         assert set(attempt) >= {
             *("attempt", "started_at", "ended_at", "outcome", "failure_reason", "exit_code"),
             *("turns", "peak_rss_mb", "log"),
@@ -151,8 +155,8 @@ def test_nothing_to_show_is_told_beside_the_data(place: Place):
     assert place.run("-q", "list").err == ""
 
 
-def test_more_tasks_than_the_limit_are_hinted_at(busy: Place):
-    answer = busy.run("list", "--limit", "2")
+def test_more_tasks_than_the_limit_are_hinted_at(busy: Place, run_at: Callable[..., Answer]):
+    answer = run_at(busy, "list", "--limit", "2")
 
     assert [line.split()[0] for line in answer.out.splitlines()] == ["ID", "8", "9"]
     assert "only the newest 2 are listed" in answer.err

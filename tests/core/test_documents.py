@@ -38,6 +38,7 @@ optional_texts = st.none() | texts
 naturals = st.integers(0, 2**63 - 1)
 optional_naturals = st.none() | naturals
 seconds = st.floats(0, 1e9)
+intervals = st.floats(0.001, 1e9)
 # A file holds milliseconds.
 times = st.datetimes(
     timezones=st.just(UTC),
@@ -87,8 +88,8 @@ leases = st.builds(
     heartbeat=times,
     monotonic_started_ns=st.integers(0, 10**17),  # three years
     monotonic_heartbeat_ns=st.integers(0, 10**17),
-    heartbeat_s=seconds,
-    max_runtime_s=seconds,
+    heartbeat_s=intervals,
+    max_runtime_s=intervals,
     needs=st.builds(
         Needs, slots=naturals, memory_bytes=naturals, gpus=naturals, vram_bytes=naturals
     ),
@@ -286,6 +287,8 @@ def test_a_document_that_lacks_a_field_is_refused_by_that_fields_name(decode, go
         (("attempt",), -(2**63) - 1),
         (("heartbeat_sec",), True),
         (("heartbeat_sec",), "15"),
+        (("heartbeat_sec",), 0),
+        (("max_runtime_sec",), -1.0),
         (("heartbeat_sec",), float("nan")),
         (("heartbeat_sec",), float("inf")),
         (("monotonic", "started"), 1e18),

@@ -22,7 +22,7 @@ TOP = Path(__file__).resolve().parents[2]
 # How the pages call the folder that the reader works in.
 READERS_FOLDER = "/opt/tinyscheduler"
 ANY_LINES = "…"
-LONGEST_S = 40
+LONGEST_S = 100
 _BLOCK = re.compile(r"^```console\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _PASSING = (
     (re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z"), "TIME"),

@@ -56,6 +56,7 @@ def folder(tmp_path: Path) -> Iterator[Path]:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(400)  # thirty starts of the program, on a machine that has others to serve
 @pytest.mark.parametrize("name", RUN)
 def test_every_command_of_the_page_prints_what_the_page_says(name: str, folder: Path):
     conversation = exchanges(page(name))

@@ -228,8 +228,8 @@ def test_a_control_group_ends_even_what_hides_from_every_other_search(
     script = tmp_path / "hopper.py"
     script.write_text(HOPPER)
     hop = (
-        f"import os, subprocess; subprocess.Popen([{sys.executable!r}, '-I', '-S', {str(script)!r}, "
-        f"{str(up)!r}], env={{}}, start_new_session=True)"
+        f"import subprocess; subprocess.Popen([{sys.executable!r}, '-I', '-S', "
+        f"{str(script)!r}, {str(up)!r}], env={{}}, start_new_session=True)"
     )
     body = f'[ "$TINYSCHEDULER_ATTEMPT" -gt 1 ] || {{ {sys.executable} -c "{hop}"; sleep 300; }}'
     task_id = station.add(body)

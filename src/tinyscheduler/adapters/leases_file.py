@@ -279,6 +279,9 @@ class FileLeaseStore:
             result = decode_result(read_json(path))
         except FileNotFoundError:
             return None
+        except NewerVersionError as error:
+            message = f"result file {path} is of {error}, newer than this program knows"
+            return UnreadableResult(lease_id=lease_id, message=message, fault=LeaseFault.NEWER)
         except (DocumentError, ValueError) as error:
             message = f"result file {path} is unreadable: {error}"
             return UnreadableResult(lease_id=lease_id, message=message)

@@ -60,7 +60,7 @@ def spread_after(arguments: list[str]) -> list[str]:
 
 _Text = str | None
 _Command = Annotated[
-    list[str] | None, typer.Argument(metavar="[--] COMMAND...", help="The command to run.")
+    list[str] | None, typer.Argument(metavar="COMMAND", help="The command to run, best behind --.")
 ]
 _Agent = Annotated[_Text, typer.Option(metavar="NAME", help="The agent that runs it.")]
 _Queue = Annotated[_Text, typer.Option(metavar="NAME", help="The queue whose agents may run it.")]

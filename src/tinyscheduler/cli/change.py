@@ -24,7 +24,7 @@ from tinyscheduler.model.tasks import TaskState
 if TYPE_CHECKING:
     from tinyscheduler.app import Queue
 
-_Ids = Annotated[list[str], typer.Argument(metavar="ID...", help="The tasks.")]
+_Ids = Annotated[list[str], typer.Argument(metavar="ID", help="The tasks.")]
 _Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 
 

@@ -23,7 +23,7 @@ _FAILED = (TaskState.FAILED, TaskState.PARKED)
 
 def wait(
     context: typer.Context,
-    task_ids: Annotated[list[str], typer.Argument(metavar="ID...", help="The tasks.")],
+    task_ids: Annotated[list[str], typer.Argument(metavar="ID", help="The tasks.")],
     *,
     timeout: Annotated[
         str | None, typer.Option(metavar="DURATION", help="Give up after this time, with 124.")

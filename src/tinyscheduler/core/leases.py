@@ -26,7 +26,7 @@ from tinyscheduler.model.plan import (
     Suspect,
     Sweep,
 )
-from tinyscheduler.model.snapshot import StaleSighting
+from tinyscheduler.model.snapshot import StaleSighting, UnreadableResult
 from tinyscheduler.model.tasks import AttemptResult, TaskState
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from tinyscheduler.model.clock import Instant
     from tinyscheduler.model.leases import LeaseEntry
     from tinyscheduler.model.plan import Verdict
-    from tinyscheduler.model.snapshot import Snapshot, UnreadableResult
+    from tinyscheduler.model.snapshot import Snapshot
     from tinyscheduler.model.tasks import Claim
 
 STALE_AFTER_BEATS = 3
@@ -197,14 +197,24 @@ def _judge(
         return Reclaim(entry=entry, reason=ReclaimReason.REBOOTED)
     evidence = _evidence(snapshot, lease.lease_id)
     if not entry.is_lock_held:
-        never_started = lease.state is LeaseState.STARTING
-        reason = ReclaimReason.NEVER_STARTED if never_started else ReclaimReason.DEAD_PID
-        if evidence.survivors:
-            return _end_tree(entry, lease, reason)
-        return Reclaim(entry=entry, reason=reason)
+        return _judge_let_go(entry, lease, evidence)
     if evidence.wrapper is WrapperLife.DEAD:
         return _end_tree(entry, lease, ReclaimReason.DEAD_PID)
     return _judge_alive(entry, lease, snapshot=snapshot)
+
+
+def _judge_let_go(entry: LeaseEntry, lease: Lease, evidence: ProcessEvidence) -> Verdict:
+    """Judge an attempt without a result whose lock nothing holds: it died, or somebody meddled."""
+    if lease.state is LeaseState.FINISHED:
+        words = f"task {lease.task_id} recorded its result, but the file is gone"
+        return _settle(entry, UnreadableResult(lease_id=lease.lease_id, message=words))
+    if evidence.wrapper is WrapperLife.ALIVE:
+        return Keep(entry=entry, report="its wrapper lives, but its lock file was removed")
+    never_started = lease.state is LeaseState.STARTING
+    reason = ReclaimReason.NEVER_STARTED if never_started else ReclaimReason.DEAD_PID
+    if evidence.survivors:
+        return _end_tree(entry, lease, reason)
+    return Reclaim(entry=entry, reason=reason)
 
 
 def _judge_without_lease(
@@ -233,9 +243,11 @@ def _judge_without_lease(
         return _end_claimed(claim, reason, is_lock_held=False)
     if result is not None:
         return _settle(entry, result)
-    if entry.lease is not None:
-        return Reclaim(entry=entry, reason=reason)
-    return Sweep(entry=entry)
+    if entry.lease is None:
+        return Sweep(entry=entry)
+    if claim is None and not all(source.is_up for source in snapshot.sources):
+        return Keep(entry=entry, report=f"{words}; a source that does not answer may know it")
+    return Reclaim(entry=entry, reason=reason)
 
 
 def _judge_ended(
@@ -312,6 +324,8 @@ def _judge_left_results(
     """
     for lease_id in sorted(results):
         result = results[lease_id]
+        if isinstance(result, UnreadableResult) and result.fault is LeaseFault.NEWER:
+            continue
         if result.source in up if isinstance(result, AttemptResult) else lease_id in known:
             yield _settle(None, result)
 
@@ -335,6 +349,8 @@ def _end_claimed(claim: Claim, reason: ReclaimReason, *, is_lock_held: bool) -> 
 def _settle(entry: LeaseEntry | None, result: AttemptResult | UnreadableResult) -> Verdict:
     if isinstance(result, AttemptResult):
         return Settle(entry=entry, result=result)
+    if entry is not None and result.fault is LeaseFault.NEWER:
+        return Keep(entry=entry, report=result.message)
     return SettleUnreadable(entry=entry, result=result)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import reprlib
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -120,8 +121,8 @@ def decode_lease(document: object) -> Lease:
         heartbeat=reader.time("heartbeat"),
         monotonic_started_ns=round(monotonic.number("started") * 1e9),
         monotonic_heartbeat_ns=round(monotonic.number("heartbeat") * 1e9),
-        heartbeat_s=reader.number("heartbeat_sec"),
-        max_runtime_s=reader.number("max_runtime_sec"),
+        heartbeat_s=reader.positive("heartbeat_sec"),
+        max_runtime_s=reader.positive("max_runtime_sec"),
         needs=Needs(
             slots=needs.integer("slots"),
             memory_bytes=needs.integer("memory_bytes"),
@@ -238,6 +239,13 @@ class _Reader:
             raise self._wrong(name, "a finite number")
         return float(value)
 
+    def positive(self, name: str) -> float:
+        value = self.number(name)
+        # An interval of zero would make a healthy attempt stale at once.
+        if value <= 0:
+            raise self._wrong(name, "a number above 0")
+        return value
+
     def optional_number(self, name: str) -> float | None:
         return None if self._fields.get(name) is None else self.number(name)
 
@@ -278,5 +286,5 @@ class _Reader:
         return value
 
     def _wrong(self, name: str, words: str) -> DocumentError:
-        found = repr(self._fields.get(name, "nothing"))[:80]
+        found = reprlib.repr(self._fields.get(name, "nothing"))
         return DocumentError(f"{self._where}.{name} should be {words}, not {found}")

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from tinyscheduler.model.leases import LeaseFault
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -16,10 +18,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UnreadableResult:
-    """A result file that holds no result; the attempt ended, but how is unknown."""
+    """A result file that holds no result we know; the attempt ended, but how is unknown.
+
+    One of a newer version is left for the program that knows it.
+    """
 
     lease_id: str
     message: str
+    fault: LeaseFault = LeaseFault.CORRUPT
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

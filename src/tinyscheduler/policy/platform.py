@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from tinyscheduler.core.queueing import candidates
 from tinyscheduler.model.plan import Proposal
 
 if TYPE_CHECKING:
@@ -46,10 +47,6 @@ class PlatformPolicy:
 
 
 def _freest(task: WaitingTask, agents: Sequence[AgentView], free: dict[str, int]) -> str | None:
-    serving = (
-        agent.name
-        for agent in agents
-        if (agent.name == task.agent if task.agent is not None else agent.queue == task.queue)
-    )
-    best = min(serving, key=lambda name: (-free[name], name), default=None)
+    names = (agent.name for agent in candidates(task, agents))
+    best = min(names, key=lambda name: (-free[name], name), default=None)
     return best if best is not None and free[best] > 0 else None
