@@ -69,7 +69,8 @@ def test_every_function_fits_on_a_screen():
         for path in sources()
         for node in ast.walk(ast.parse(path.read_text()))
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
-        if (lines := (node.end_lineno or 0) - node.lineno + 1) > LONGEST_FUNCTION
+        # A command's parameters are a table of its options; what must fit is what it does.
+        if (lines := (node.end_lineno or 0) - node.body[0].lineno + 1) > LONGEST_FUNCTION
     ]
 
     assert not too_long

@@ -285,7 +285,7 @@ def refuse_network_filesystem(config: Config) -> None:
         # The third field is the device; the filesystem's type follows a lone dash (proc(5)).
         before, _, after = line.partition(" - ")
         fields = before.split()
-        if len(fields) > 2 and fields[2] == device and after.split()[0] in _NETWORK_FILESYSTEMS:  # noqa: PLR2004
+        if fields[2:3] == [device] and after.split()[0] in _NETWORK_FILESYSTEMS:
             message = f"{config.paths.base} is on {after.split()[0]}, a network filesystem"
             raise ConfigError(
                 message, hint="put the base path on a local disk: file locks must be reliable"

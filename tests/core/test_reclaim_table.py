@@ -657,3 +657,47 @@ def test_an_unchanged_world_has_nothing_to_do_after_the_first_look():
     )
 
     assert [type(verdict) for verdict in second] == [Keep, Keep]
+
+
+def test_an_attempt_that_recorded_its_result_is_not_run_again_though_the_file_is_gone():
+    lease = a_lease("1", state=LeaseState.FINISHED)
+
+    (verdict,) = judge_all(a_snapshot(an_entry(lease, is_lock_held=False), a_claim("1")))
+
+    assert isinstance(verdict, SettleUnreadable)
+    assert "file is gone" in verdict.result.message
+
+
+def test_a_living_wrapper_whose_lock_file_was_removed_is_left_alone():
+    lease = a_lease("1")
+    alive = {lease.lease_id: ProcessEvidence(wrapper=WrapperLife.ALIVE, survivors=2)}
+    entry = an_entry(lease, is_lock_held=False)
+
+    (verdict,) = judge_all(a_snapshot(entry, a_claim("1"), evidence=alive))
+
+    assert verdict == Keep(entry=entry, report="its wrapper lives, but its lock file was removed")
+    assert holds_slot(verdict)
+
+
+def test_a_corrupt_lease_of_nobody_waits_for_the_source_that_does_not_answer():
+    broken = UnreadableLease(fault=LeaseFault.CORRUPT, message="garbage")
+    entry = LeaseEntry(task_id="1", lease=broken, is_lock_held=False, beat_ns=None)
+
+    (verdict,) = judge_all(a_snapshot(entry, down=["local"]))
+
+    assert isinstance(verdict, Keep)
+    assert "a source that does not answer may know it" in (verdict.report or "")
+
+
+def test_a_result_of_a_newer_version_is_left_for_the_program_that_knows_it():
+    lease = a_lease("1")
+    newer = UnreadableResult(
+        lease_id=lease.lease_id, message="of version 9", fault=LeaseFault.NEWER
+    )
+    entry = an_entry(lease, is_lock_held=False)
+
+    with_lease = judge_all(a_snapshot(entry, newer, a_claim("1")))
+    without_lease = judge_all(a_snapshot(newer, a_claim("1", lease_id=lease.lease_id)))
+
+    assert with_lease == (Keep(entry=entry, report="of version 9"),)
+    assert without_lease == ()

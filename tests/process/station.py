@@ -191,7 +191,7 @@ class Station:
         def look() -> dict[str, Any] | None:
             lease = self.lease(task_id)
             running = lease is not None and lease["state"] == "running"
-            return lease if running and self.starts(task_id)[-1:] == [lease["attempt"]] else None  # type: ignore[index]
+            return lease if running and self.starts(task_id)[-1:] == [lease["attempt"]] else None  # type: ignore[index]  # seen above
 
         lease: dict[str, Any] = until(look, f"task {task_id} to run")
         return lease

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 # After one of these a wake-up may wait for cron: what it frees nobody else saw end.
 _FAULTS = frozenset(Budget._fields) - {"crons", "failures", "daemon_stops"}
+_MOST_STATES = 20_000_000
 _MOST_ROUNDS = 8  # of cron, until all work must have ended
 _MOST_STEPS = 2000  # that all processes together can need to come to rest
 
@@ -44,11 +45,13 @@ class Found(NamedTuple):
     trace: tuple[str, ...]
 
 
-def explore(scenario: Scenario, rules: Rules = INTACT, *, seek: str = "") -> Found:
+def explore(
+    scenario: Scenario, rules: Rules = INTACT, *, seek: str = "", most_states: int = _MOST_STATES
+) -> Found:
     """Visit every world that can come about, once; stop at the first wrong that is sought.
 
     What else is wrong is passed over, so that a rule can be taken out to see what exactly
-    it prevents.
+    it prevents.  AssertionError if there are more worlds than ``most_states``.
     """
     first = beginning(scenario)
     came_from: dict[World, tuple[World, str] | None] = {first: None}
@@ -74,6 +77,7 @@ def explore(scenario: Scenario, rules: Rules = INTACT, *, seek: str = "") -> Fou
                     trace = (*_trace(came_from, world), words)
                     return Found(len(came_from), wrong, trace)
         frontier = following
+        assert len(came_from) <= most_states, f"{scenario.name}: more worlds than {most_states}"
     return Found(len(came_from), "", ())
 
 

@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from tinyscheduler.model.tasks import Ending
     from tinyscheduler.ports import TaskLock
     from tinyscheduler.simulator.machine import Process
-    from tinyscheduler.simulator.store import SimulatedTaskLock
     from tinyscheduler.tick import World
 
 MOST_SEEDS = 60
@@ -41,15 +40,6 @@ class StoreBlindToLocks(SimulatedLeaseStore):
         return replace(
             seen, entries=tuple(replace(entry, is_lock_held=False) for entry in seen.entries)
         )
-
-
-class StoreWithoutLocks(SimulatedLeaseStore):
-    """Without R1: whoever asks for a lock gets it."""
-
-    def acquire(self, task_id: str) -> SimulatedTaskLock | None:
-        if task_id in self._disk.locks:
-            self._disk.locks[task_id].granted = None
-        return super().acquire(task_id)
 
 
 class StoreBlindToResults(SimulatedLeaseStore):
@@ -153,7 +143,6 @@ def lock(kind: type[SimulatedTickLock]) -> Callable[[SimulatedWorld, World, Proc
 
 BROKEN = {
     "a store blind to locks": (store(StoreBlindToLocks), {13}),
-    "a store without locks": (store(StoreWithoutLocks), {1, 3, 4, 12, 13}),
     "a store blind to results": (store(StoreBlindToResults), {3, 13}),
     "a launcher that keeps the lock": (launcher(LauncherThatKeepsTheLock), {1, 4}),
     "a launcher blind to survivors": (launcher(LauncherBlindToSurvivors), {1, 4}),

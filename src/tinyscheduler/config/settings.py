@@ -300,7 +300,7 @@ class Settings(BaseSettings):
     )
     max_skips_per_task: NotNegative = Field(2, description="Times a waiting task may be overtaken.")
     retry_backoff_sec: SecondsOrZero = Field(
-        30.0, description="Seconds until a task that found no slot is looked at again."
+        30.0, description="Seconds until a task that asked for it by exit code 75 is tried again."
     )
     max_attempts: Positive = Field(3, description="Attempts before a task is parked.")
     retry_base_sec: SecondsOrZero = Field(

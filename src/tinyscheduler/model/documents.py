@@ -36,7 +36,7 @@ class NewerVersionError(DocumentError):
 
 def encode_lease(lease: Lease) -> dict[str, Any]:
     """Return the lease as the documented JSON object."""
-    process, run = lease.process, lease.run
+    process = lease.process
     return {
         "version": LEASE_VERSION,
         "task_id": lease.task_id,
@@ -82,22 +82,26 @@ def encode_lease(lease: Lease) -> dict[str, Any]:
         "max_turns": lease.max_turns,
         "turns": lease.turns,
         "model": lease.model,
-        "run": {
-            "argv": list(run.argv),
-            "cwd": run.cwd,
-            "stdin": run.stdin,
-            "log": run.log,
-            "log_max_bytes": run.log_max_bytes,
-            "kill_grace_sec": run.kill_grace_s,
-            "idle_output_sec": run.idle_output_s,
-            "results": run.results,
-            "cancel": run.cancel,
-            "kick": run.kick,
-            "tick_lock": run.tick_lock,
-            "daemon_lock": run.daemon_lock,
-            "kick_argv": list(run.kick_argv),
-            "cgroup": run.cgroup,
-        },
+        "run": _encode_run(lease.run),
+    }
+
+
+def _encode_run(run: Run) -> dict[str, Any]:
+    return {
+        "argv": list(run.argv),
+        "cwd": run.cwd,
+        "stdin": run.stdin,
+        "log": run.log,
+        "log_max_bytes": run.log_max_bytes,
+        "kill_grace_sec": run.kill_grace_s,
+        "idle_output_sec": run.idle_output_s,
+        "results": run.results,
+        "cancel": run.cancel,
+        "kick": run.kick,
+        "tick_lock": run.tick_lock,
+        "daemon_lock": run.daemon_lock,
+        "kick_argv": list(run.kick_argv),
+        "cgroup": run.cgroup,
     }
 
 

@@ -50,7 +50,7 @@ class Rates:
 
     kill_tick: float = 0.0015
     freeze_tick: float = 0.001
-    kill_wrapper: float = 0.004
+    kill_wrapper: float = 0.01
     stop_wrapper: float = 0.003
     trouble_every_s: float = 45.0
 

@@ -99,7 +99,7 @@ class Simulation:
     def script(self, task_id: str, attempt: int) -> Script:
         """Return what this attempt does, the same for the same seed."""
         chance = Chance(self.seed, "script", task_id, attempt)
-        children = tuple(self._child(chance) for _ in range(chance.count(0, 3) // 2))
+        children = tuple(self._child(chance) for _ in range(chance.count(0, 2)))
         return Script(
             runs_s=chance.pick((0.05, chance.between(0, 20), chance.between(10, 300))),
             exit_code=chance.pick((0, 0, 0, 1, EXIT_RETRY_LATER)),
@@ -110,10 +110,10 @@ class Simulation:
 
     def _child(self, chance: Chance) -> Child:
         return Child(
-            starts_after_s=chance.between(0, 3),
+            starts_after_s=chance.between(0, 1),
             runs_s=chance.pick((1.0, 30.0, 900.0)),
             ignores_term=chance.happens(0.3),
-            holds_lock=chance.happens(0.6),
+            holds_lock=chance.happens(0.5),
             stuck_s=chance.between(1, 60) if chance.happens(0.05) else 0.0,
         )
 
@@ -162,7 +162,8 @@ class Simulation:
             self.world.auditor.blame(7, "a tick over an unchanged world changed it")
 
     def _picture(self) -> tuple[object, ...]:
-        return self.world.disk.contents(), repr(self._rows())
+        # Without the kick: another tick may have been refused meanwhile, and wish for one.
+        return self.world.disk.contents() | {"kicks": []}, repr(self._rows())
 
     def _rows(self) -> list[Row]:
         return [row for queue in self.world.queues for row in queue.rows.values()]

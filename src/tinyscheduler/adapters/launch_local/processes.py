@@ -26,6 +26,7 @@ _KERNEL_THREAD = 0x00200000  # PF_KTHREAD in the flags of /proc/PID/stat
 _ENVIRONMENT_READS = 4
 _PAUSE_S = 0.01
 _MOST_ENDING_S = 5.0
+_QUIET_LOOKS = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -161,10 +162,10 @@ def kill_trees(traces: Sequence[Trace], locks: Mapping[str, tuple[int, int]]) ->
         for trace in traces:
             if trace.cgroup is not None:
                 kill_members(trace.cgroup)
-        if all(count >= 2 for count in quiet.values()):  # noqa: PLR2004 - "twice"
+        if all(count >= _QUIET_LOOKS for count in quiet.values()):
             break
         time.sleep(_PAUSE_S)
-    return frozenset(lease_id for lease_id, count in quiet.items() if count >= 2)  # noqa: PLR2004
+    return frozenset(lease_id for lease_id, count in quiet.items() if count >= _QUIET_LOOKS)
 
 
 def find_survivors(
