@@ -124,7 +124,7 @@ def run_daemon(
     _prepare_to_tick(config, is_kicked=False)
     lock = DaemonLock(config.paths.daemon_lock)
     clock = SystemClock()
-    waker = Waker(config.paths.kick, on_stop=clock.stop)
+    waker = Waker(config.paths.kick, clock=clock, on_stop=clock.stop)
 
     def do_tick() -> None:
         nonlocal config

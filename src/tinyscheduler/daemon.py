@@ -18,6 +18,8 @@ from tinyscheduler.errors import BusyError, StoreError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from tinyscheduler.ports import Clock
+
 _IN_CREATE, _IN_MOVED_TO = 0x100, 0x80
 _MOST_EVENT_BYTES = 1 << 16
 
@@ -53,12 +55,13 @@ class DaemonLock:
 class Waker:
     """Sleeps until there is a reason to tick."""
 
-    def __init__(self, kick_path: str, *, on_stop: Callable[[], None]) -> None:
+    def __init__(self, kick_path: str, *, clock: Clock, on_stop: Callable[[], None]) -> None:
         """Watch for the kick file and for signals; children that end count as a reason.
 
         ``on_stop`` is called in the signal handler, to end a sleep of the tick at hand.
         """
         self._kick_path = kick_path
+        self._clock = clock
         self._on_stop = on_stop
         self.stopped: int | None = None
         read_fd, write_fd = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
@@ -70,14 +73,21 @@ class Waker:
         self._inotify_fd = _watch_folder(os.path.dirname(kick_path))
 
     def wait(self, seconds: float) -> None:
-        """Return after that time, on a kick, when a wrapper ends, or when asked to stop."""
+        """Return after that time, on a kick, when a wrapper ends, or when asked to stop.
+
+        Other files come and go in the same folder, not least those of the database, so a
+        change there is a reason to look for the kick file and nothing more.
+        """
+        end_ns = self._clock.now().monotonic_ns + int(seconds * 1e9)
+        watched = [fd for fd in (self._wakeup_fd, self._inotify_fd) if fd is not None]
         reap()
-        if self.stopped is None and not os.path.lexists(self._kick_path):
-            watched = [fd for fd in (self._wakeup_fd, self._inotify_fd) if fd is not None]
-            select.select(watched, [], [], seconds)
-        for fd in (self._wakeup_fd, self._inotify_fd):
-            if fd is not None:
+        while self.stopped is None and not os.path.lexists(self._kick_path):
+            left_s = (end_ns - self._clock.now().monotonic_ns) / 1e9
+            ready, _, _ = select.select(watched, [], [], max(0.0, left_s))
+            for fd in ready:
                 _drain(fd)
+            if not ready or self._wakeup_fd in ready:
+                break
         reap()
 
     def is_stopped(self) -> bool:

@@ -628,6 +628,7 @@ class _Tick:
             lock.close()
         self._notice(EventName.TASK_STARTED, lease=lease)
         self.started[_key(task)] = dispatch
+        self.tasks_waiting -= 1
         now = self.world.clock.now()
         self.memory = replace(
             self.memory, last_start_ns=now.monotonic_ns, last_start_boot_id=now.boot_id
@@ -869,7 +870,7 @@ class _Tick:
                 unassigned_matched=sum(start.task.agent is None for start in started),
                 assigned_spawned=sum(start.task.agent is not None for start in started),
                 tasks_blocked=sum(wait.reason is Reason.BLOCKED_BY for wait in waits),
-                tasks_waiting=self.tasks_waiting - (len(started) if self._acts() else 0),
+                tasks_waiting=self.tasks_waiting,
                 errors=len(self.errors),
             ),
             reclaims=tuple(self.reclaims),

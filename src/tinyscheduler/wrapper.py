@@ -178,6 +178,9 @@ class Attempt:
             "pgid": pid,
             "pid_ns": os.stat("/proc/self/ns/pid").st_ino,
         }
+        # A start that was held up, as by a freeze, has used up none of the maximum runtime.
+        self.lease["started_at"] = self.started_wall
+        _mapping(self.lease["monotonic"])["started"] = self.started_s
         self._beat()
         try:
             _crash_point("wrapper.running:before")

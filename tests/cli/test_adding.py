@@ -189,7 +189,7 @@ def test_a_time_without_a_zone_is_local_and_a_duration_counts_from_now(place: Pl
     [
         ([], "there is nothing to run", "an agent and a prompt"),
         (["--prompt", "x"], "a --prompt needs an agent", "writer"),
-        (["--agent", "wirter", "--prompt", "x"], "--agent 'wirter'", "did you mean writer?"),
+        (["--agent", "wryter", "--prompt", "x"], "--agent 'wryter'", "did you mean writer?"),
         (["--queue", "wrods", "--prompt", "x"], "--queue 'wrods'", "did you mean words?"),
         (["--agent", "shell", "--prompt", "x"], "runs a command", "-- COMMAND"),
         (["--agent", "shell"], "runs the command it is given", "-- COMMAND"),
@@ -254,12 +254,12 @@ def test_one_agent_of_a_queue_that_can_run_it_is_enough(agents: Place):
 def test_bytes_that_are_no_text_are_refused(place: Place):
     in_command = place.run("add", "--", "echo", b"\xff\xfe")
     (place.base / "agents.yaml").write_text(AGENTS)
-    (place.base / "prompt").write_bytes(b"caf\xe9")
+    (place.base / "prompt").write_bytes(b"\xe9")
     in_prompt = place.run("add", "--agent", "writer", "--prompt-file", "prompt")
 
     assert (in_command.code, in_prompt.code) == (2, 2)
     assert "\\udcff" in in_command.err
-    assert "is not UTF-8 at byte 4" in in_prompt.err
+    assert "is not UTF-8 at byte 1" in in_prompt.err
 
 
 def test_a_full_queue_ends_with_75_and_adds_nothing(place: Place):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import select
 import signal
 import sqlite3
 import stat
@@ -187,20 +188,31 @@ def test_a_pipe_on_a_tick_is_closed_when_the_tick_ends(place: Place):
 
 
 def test_a_daemon_starts_what_is_added_and_ends_on_sigterm(place: Place):
-    daemon = place.start("run", "--daemon", "--json")
-    until((place.state / "daemon.lock").exists, "the daemon")
-    assert daemon.stdout is not None
-    first = json.loads(daemon.stdout.readline())
-    place.add("--", "true")
+    with place.start("run", "--daemon") as daemon:
+        until((place.state / "daemon.lock").exists, "the daemon")
+        place.add("--", "true")
 
-    waited = place.run("wait", "1", "--timeout", "30s")
-    second = place.run("run", "--daemon")
-    daemon.send_signal(signal.SIGTERM)
-    _, err = daemon.communicate(timeout=30)
+        waited = place.run("wait", "1", "--timeout", "30s")
+        second = place.run("run", "--daemon")
+        daemon.send_signal(signal.SIGTERM)
+        out, err = daemon.communicate(timeout=30)
 
-    assert first["schema_version"] == 1
     assert (waited.code, second.code) == (0, 75)
     assert (daemon.returncode, err) == (0, b"")
+    assert out.startswith(b"started task 1 (attempt 1, agent shell)\n")
+
+
+def test_a_daemon_is_not_woken_by_its_own_files(place: Place):
+    place.settings["LOOP_INTERVAL_SEC"] = "1000"
+    with place.start("run", "--daemon", "--json") as daemon:
+        assert daemon.stdout is not None
+        first = json.loads(daemon.stdout.readline())
+        # Long enough for hundreds of ticks, if one led to the next.
+        ready, _, _ = select.select([daemon.stdout], [], [], 2)
+        daemon.send_signal(signal.SIGTERM)
+
+    assert first["schema_version"] == 1
+    assert ready == []
 
 
 def test_state_is_for_its_owner_only(place: Place):

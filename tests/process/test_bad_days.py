@@ -127,8 +127,9 @@ def test_a_recorded_result_waits_for_a_source_that_refuses_and_is_never_run_agai
     station.tick()
     results = station.state / "results"
     until(lambda: list(results.glob("[!.]*.json")), "the result to be written")
-    (wrapper,) = [station.lease(task_id)["pid"]]
-    until(lambda: not is_alive(wrapper), "the wrapper to end")
+    lease = station.lease(task_id)
+    assert lease is not None
+    until(lambda: not is_alive(lease["pid"]), "the wrapper to end")
     database = sqlite3.connect(station.config().paths.database, isolation_level=None)
     database.execute("BEGIN EXCLUSIVE")
     try:

@@ -6,6 +6,7 @@ The state folder is a small tmpfs; filling it is what a runaway log does to a re
 from __future__ import annotations
 
 import subprocess
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
@@ -44,6 +45,10 @@ def fill(folder: Path) -> Path:
     return ballast
 
 
+def _has_beaten(lock: Path, after_ns: int) -> bool:
+    return lock.stat().st_mtime_ns >= after_ns
+
+
 def test_on_a_full_disk_no_task_starts_and_each_starts_once_there_is_room(
     make_station: Callable[..., Station], small_disk: Path
 ):
@@ -80,8 +85,8 @@ def test_on_a_full_disk_healthy_attempts_go_on_and_their_results_arrive_once_the
 
     for _ in range(4):
         # Well past three intervals: only the heartbeat on the lock keeps the attempt alive.
-        before = lock.stat().st_mtime_ns
-        until(lambda b=before: lock.stat().st_mtime_ns >= b + 400_000_000, "two heartbeats")
+        later = lock.stat().st_mtime_ns + 400_000_000
+        until(partial(_has_beaten, lock, later), "two heartbeats")
         station.tick()
     assert is_alive(lease["pid"])
 

@@ -151,26 +151,27 @@ def _trace(came_from: dict[World, tuple[World, str] | None], world: World) -> tu
 
 # -- what must never be
 
+_BEFORE_ITS_END = {"write running", "look for cancel", "start command", "watch", "write result"}
+
 
 def wrong_now(world: World, scenario: Scenario) -> str:
     """Say which of DESIGN.md section 6's first invariants this world breaks, if any."""
-    busy: set[int] = set()
-    alive: set[int] = set()
-    for process in world.processes:
-        if isinstance(process, Wrapper) and process.at in ("write running", "watch"):
-            busy.add(process.task)
-        if not isinstance(process, Command):
-            continue
-        task = world.tasks[process.task]
-        if process.task in alive:
-            return "two live attempts of one task"
-        if (task.row.state, task.row.lease) != ("working", process.lease):
+    commands = [process for process in world.processes if isinstance(process, Command)]
+    alive = {command.task for command in commands}
+    if len(alive) < len(commands):
+        return "two live attempts of one task"
+    for command in commands:
+        task = world.tasks[command.task]
+        if (task.row.state, task.row.lease) != ("working", command.lease):
             return "a live attempt of a task that was given back"
-        is_leased = task.lease is not None and task.lease.lease == process.lease
+        is_leased = task.lease is not None and task.lease.lease == command.lease
         if not is_leased and not is_lock_held(task):
             return "a live attempt without lease and lock"
-        alive.add(process.task)
-        busy.add(process.task)
+    busy = alive | {
+        process.task
+        for process in world.processes
+        if isinstance(process, Wrapper) and process.at in _BEFORE_ITS_END
+    }
     # Two ticks that do not know of each other cannot know of each other's starts.
     one_tick = world.budget.lost_pidfiles == scenario.budget.lost_pidfiles
     return "more attempts than slots" if one_tick and len(busy) > scenario.slots else ""
@@ -192,14 +193,12 @@ def wrong_at_rest(world: World, scenario: Scenario) -> str:
     return ""
 
 
-def wrong_in_the_end(
-    world: World, rules: Rules, scenario: Scenario, ends_well: set[World]
-) -> str:
+def wrong_in_the_end(world: World, rules: Rules, scenario: Scenario, ends_well: set[World]) -> str:
     """Let cron come again and again without new faults, and say what never ends.
 
     Worlds that are known to end well, and those on the way there, are in ``ends_well``.
     """
-    passed = []
+    passed: list[World] = []
     world = world._replace(budget=Budget(), kick=False)
     for _ in range(_MOST_ROUNDS):
         if world in ends_well or not _unfinished(world):

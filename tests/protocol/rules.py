@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from tests.protocol.world import Budget
+if TYPE_CHECKING:
+    from tests.protocol.world import Budget
 
 
 class KickLook(Enum):
@@ -85,3 +86,4 @@ class Scenario(NamedTuple):
     commands_close_lock: bool = False  # some do: Python's Popen closes what it inherits
     has_daemon: bool = False
     kicks: bool = True  # TINYSCHEDULER_KICK: wrappers create `kick` and become ticks
+    worlds: int = 0  # fewer would mean that something in the model no longer happens

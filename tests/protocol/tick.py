@@ -329,9 +329,7 @@ def tell(
 def _remove_lease(world: World, tick: Tick, rules: Rules, scenario: Scenario) -> Steps:
     job = tick.agenda[0]
     task = world.tasks[job.task]
-    if task.lease is not None and (
-        task.lease.lease == job.lease or not rules.removes_only_its_own
-    ):
+    if task.lease is not None and (task.lease.lease == job.lease or not rules.removes_only_its_own):
         world = remove_lease(world, job.task, job.lease)
     at = "remove cancel request" if scenario.cancelled else "remove result"
     return [("removes the lease", _go(world, tick, at))]

@@ -48,7 +48,10 @@ class Sighting(NamedTuple):
 
 
 class Task(NamedTuple):
-    """One task: its row, its files, its locks.  The last four are the observer's, no actor reads them."""
+    """One task: its row, its files, its locks.
+
+    The last four fields are for whoever watches the protocol; no actor reads them.
+    """
 
     name: str
     row: Row
@@ -69,7 +72,8 @@ class Task(NamedTuple):
 class Job(NamedTuple):
     """One thing that a tick has decided to do to a task."""
 
-    verb: str  # settle, reclaim, repair, sweep, end, suspect, start; unclaim and unlaunch undo a start
+    # settle, reclaim, repair, sweep, end, suspect, start; unclaim and unlaunch undo a start
+    verb: str
     task: int
     lease: int = NO_LEASE
     attempt: int = 0
@@ -222,9 +226,7 @@ def fresh_inode(world: World, index: int) -> int:
     """Return the number of a new inode: like the kernel, it may use a freed one again."""
     task = world.tasks[index]
     used = {task.lock, NO_INODE, *(held.inode for held in task.held)}
-    used.update(
-        process.inode for process in world.processes if isinstance(process, Tick | Wrapper)
-    )
+    used.update(process.inode for process in world.processes if isinstance(process, Tick | Wrapper))
     return next(number for number in range(1, 99) if number not in used)
 
 

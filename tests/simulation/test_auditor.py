@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
@@ -160,7 +161,7 @@ def test_a_broken_rule_is_noticed(name):
     for seed in range(MOST_SEEDS):
         simulation = Simulation(seed=seed)
         world = simulation.world
-        simulation.rewire(lambda ports, process, world=world: change(world, ports, process))
+        simulation.rewire(partial(change, world))
         verdict = simulation.run()
         if verdict.violations:
             broken = int(verdict.violations[0].split()[1])

@@ -279,7 +279,9 @@ def _judge_alive(entry: LeaseEntry, lease: Lease, *, snapshot: Snapshot) -> Verd
         return _judge_stale(entry, lease, beat_ns=beat_ns, snapshot=snapshot)
     # One heartbeat of courtesy: after a freeze the wrapper wakes up as late as we do.
     limit_s = lease.max_runtime_s + 2 * lease.run.kill_grace_s + lease.heartbeat_s
-    if now.monotonic_ns - lease.monotonic_started_ns > limit_s * 1e9 and not unseen:
+    is_overdue = now.monotonic_ns - lease.monotonic_started_ns > limit_s * 1e9
+    # The clock of an attempt starts with its command; a start that hangs shows as stale.
+    if is_overdue and lease.state is not LeaseState.STARTING and not unseen:
         return _end_tree(entry, lease, ReclaimReason.LEASE_EXPIRED)
     return Keep(entry=entry)
 

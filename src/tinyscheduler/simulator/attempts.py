@@ -64,6 +64,7 @@ class Attempt:
     wrapper: Process
     command: Process | None = None
     is_started: bool = False  # the command was let go
+    started_ns: int = 0  # from when on its runtime counts, in running time
     exit_code: int | None = None
     signal: int | None = None
     members: list[Process] = field(default_factory=list)  # the command's tree
@@ -133,6 +134,7 @@ class Wrapper:
     def _start(self) -> Iterator[Pause]:
         """Fork the command, write ``running``, and only then let the command go."""
         machine, now = self.machine, self.machine.now()
+        self.attempt.started_ns = machine.running_ns
         self.started_ns, self.started_wall = now.monotonic_ns, now.wall
         self.ended_ns, self.ended_wall = self.started_ns, self.started_wall
         command = self._spawn("command")
@@ -142,6 +144,8 @@ class Wrapper:
         self.lease = replace(
             self.lease,
             state=LeaseState.RUNNING,
+            started_at=now.wall,
+            monotonic_started_ns=now.monotonic_ns,
             process=ProcessIdentity(
                 boot_id=machine.boot_id,
                 pid=self.process.pid,

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from tinyscheduler.model.leases import Lease
 from tinyscheduler.model.tasks import Outcome, TaskState
+from tinyscheduler.simulator.disk import Refusal
 from tinyscheduler.simulator.store import read_lease
 
 if TYPE_CHECKING:
@@ -42,6 +43,7 @@ class Auditor:
     violations: list[str] = field(default_factory=list)
     # Attempts whose files were broken by a fault: nobody can be blamed for these.
     excused: set[str] = field(default_factory=set)
+    _asked_with_room: set[str] = field(default_factory=set)
     _started: Counter[tuple[str, int]] = field(default_factory=Counter)
 
     def look(self) -> None:
@@ -52,7 +54,9 @@ class Auditor:
             if attempt.is_live:
                 live[attempt.lease.task_id] += 1
             if attempt.is_live or (attempt.wrapper.is_alive and not attempt.has_let_go):
-                occupied[attempt.lease.task_id] = attempt.lease.agent
+                # Of an unreadable lease only its source can tell the agent, and it may be down.
+                is_known = attempt.lease.lease_id not in self.excused
+                occupied[attempt.lease.task_id] = attempt.lease.agent if is_known else ""
         for task_id, count in live.items():
             if count > 1:
                 self.blame(1, f"task {task_id} has {count} live attempts")
@@ -93,14 +97,20 @@ class Auditor:
     def note_term(self, attempt: Attempt) -> None:
         """Check what must hold whenever a tick asks an attempt to end."""
         lease = attempt.lease
-        age_s = (self.machine.monotonic_ns - lease.monotonic_started_ns) / 1e9
+        if self.disk.refusal is Refusal.NOTHING:
+            self._asked_with_room.add(lease.lease_id)
+        age_s = (self.machine.running_ns - attempt.started_ns) / 1e9
         if attempt.is_live and age_s <= lease.max_runtime_s and self._is_healthy(attempt):
             self.blame(13, f"the healthy attempt {lease.attempt} of task {lease.task_id} was ended")
 
     def note_kill(self, attempt: Attempt) -> None:
         """Check what must hold whenever a tick kills a wrapper that did not end when asked."""
         lease = attempt.lease
-        if not attempt.is_live and self._is_healthy(attempt):
+        # No tick can know that the disk will fill while an attempt is being ended.
+        is_unlucky = (
+            lease.lease_id in self._asked_with_room and self.disk.refusal is not Refusal.NOTHING
+        )
+        if not attempt.is_live and not is_unlucky and self._is_healthy(attempt):
             words = f"attempt {lease.attempt} of task {lease.task_id} lost its result to a tick"
             self.blame(13, words)
 
