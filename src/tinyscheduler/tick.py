@@ -557,13 +557,13 @@ class _Tick:
         late = [end for end in ends if end.reason in _LATE]
         if not late:
             return ends
+        silent = [end for end in late if end.reason is ReclaimReason.STALE_HEARTBEAT]
+        moved = self._moved(snapshot) if silent else frozenset()
         try:
             self.world.memory.save(self.memory)
         except StoreError as error:
             self.fail("ending attempts that are late", error)
             return [end for end in ends if end not in late]
-        silent = [end for end in late if end.reason is ReclaimReason.STALE_HEARTBEAT]
-        moved = self._moved(snapshot) if silent else frozenset()
         return [end for end in ends if end not in silent or end.trace.task_id not in moved]
 
     def _moved(self, snapshot: Snapshot) -> frozenset[str]:

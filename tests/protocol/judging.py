@@ -84,6 +84,11 @@ SEE: dict[str, Callable[[World], tuple[object, ...]]] = {
 }
 
 
+def as_seen(readings: dict[str, tuple[object, ...]]) -> Seen:
+    """Put the readings of one look together, in whatever order they were made."""
+    return Seen(**readings)  # type: ignore[arg-type]  # SEE's keys are Seen's fields
+
+
 def plan(world: World, seen: Seen, rules: Rules, scenario: Scenario) -> list[Job]:
     """Judge what there is, then give the slots that are free to tasks that wait."""
     jobs: list[Job] = []

@@ -78,7 +78,7 @@ class Scenario(NamedTuple):
     """Where exploring begins, and what may happen."""
 
     name: str
-    tasks: str  # one letter each: w(aiting), r(unning), a(dded by somebody), l(ater, by time)
+    tasks: str  # w waiting, r running, a added by somebody, l due later
     budget: Budget
     slots: int = 1
     most_attempts: int = 2

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tests.protocol.judging import SEE, Seen, plan
+from tests.protocol.judging import SEE, as_seen, plan
 from tests.protocol.rules import KickLook
 from tests.protocol.world import (
     NO_INODE,
@@ -116,7 +116,10 @@ def _look_for_kick(world: World, tick: Tick, rules: Rules, _scenario: Scenario) 
 
 
 def _sleep(world: World, tick: Tick, _rules: Rules, _scenario: Scenario) -> Steps:
-    """Wait, as a daemon does between ticks, until `kick` is there."""
+    """Wait, as a daemon does between ticks, until `kick` is there.
+
+    A daemon that was just refused finds its own wish; how long it pauses is no matter here.
+    """
     return [("is woken by kick", _go(world, tick, "lock"))] if world.kick else []
 
 
@@ -135,8 +138,7 @@ def _look(world: World, tick: Tick, rules: Rules, scenario: Scenario) -> Steps:
     tick = tick._replace(seen=(*tick.seen, SEE[what](world)))
     if len(tick.seen) < len(rules.looks):
         return [(f"looks at the {what}", with_process(world, tick))]
-    # Read in any order, each is what its name says.
-    seen = Seen(**dict(zip(rules.looks, tick.seen, strict=True)))  # type: ignore[arg-type]  # ^
+    seen = as_seen(dict(zip(rules.looks, tick.seen, strict=True)))
     jobs = plan(world, seen, rules, scenario)
     words = ", ".join(f"{job.verb} {world.tasks[job.task].name}" for job in jobs) or "nothing"
     tick = tick._replace(seen=(), agenda=(Job("look", 0), *jobs), is_changed=False)

@@ -18,7 +18,7 @@ from tinyscheduler.simulator.simulation import Simulation
 from tinyscheduler.simulator.source import SimulatedSource
 from tinyscheduler.simulator.store import SimulatedLeaseStore
 from tinyscheduler.simulator.tick_lock import SimulatedTickLock
-from tinyscheduler.simulator.world import SimulatedWorld
+from tinyscheduler.simulator.world import SETTINGS, SimulatedWorld
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -30,7 +30,9 @@ if TYPE_CHECKING:
     from tinyscheduler.simulator.machine import Process
     from tinyscheduler.tick import World
 
-MOST_SEEDS = 60
+    Change = Callable[[SimulatedWorld, World, Process], World]
+
+MOST_SEEDS = 120
 
 
 class StoreBlindToLocks(SimulatedLeaseStore):
@@ -93,14 +95,6 @@ class HastyLauncher(SimulatedLauncher):
         }
 
 
-class SourceThatClaimsTwice(SimulatedSource):
-    """Not a compare-and-set: a claim succeeds whatever became of the task meanwhile."""
-
-    def claim(self, task_id: str, *, lease_id: str, agent: str, attempt: int) -> bool:
-        super().claim(task_id, lease_id=lease_id, agent=agent, attempt=attempt)
-        return True
-
-
 class SourceThatForgetsEndings(SimulatedSource):
     """It says that it was told, and was not."""
 
@@ -124,34 +118,34 @@ class DeafTickLock(SimulatedTickLock):
         return False
 
 
-def store(kind: type[SimulatedLeaseStore]) -> Callable[[SimulatedWorld, World, Process], World]:
+def store(kind: type[SimulatedLeaseStore]) -> Change:
     return lambda world, ports, process: replace(ports, store=kind(process, world.disk))
 
 
-def launcher(kind: type[SimulatedLauncher]) -> Callable[[SimulatedWorld, World, Process], World]:
+def launcher(kind: type[SimulatedLauncher]) -> Change:
     return lambda world, ports, process: replace(ports, launcher=kind(process, world.workshop))
 
 
-def source(kind: type[SimulatedSource]) -> Callable[[SimulatedWorld, World, Process], World]:
+def source(kind: type[SimulatedSource]) -> Change:
     return lambda world, ports, process: replace(
         ports, sources=tuple(kind(process, queue) for queue in world.queues)
     )
 
 
-def lock(kind: type[SimulatedTickLock]) -> Callable[[SimulatedWorld, World, Process], World]:
+def lock(kind: type[SimulatedTickLock]) -> Change:
     return lambda world, ports, process: replace(ports, lock=kind(process, world.disk))
 
 
-BROKEN = {
-    "a store blind to locks": (store(StoreBlindToLocks), {13}),
-    "a store blind to results": (store(StoreBlindToResults), {3, 13}),
-    "a launcher that keeps the lock": (launcher(LauncherThatKeepsTheLock), {1, 4}),
-    "a launcher blind to survivors": (launcher(LauncherBlindToSurvivors), {1, 4}),
-    "a launcher that lies": (launcher(LauncherThatLies), {1, 3, 4}),
+# What is broken, and the promises of which one is seen to be broken first.
+BROKEN: dict[str, tuple[Change, set[int]]] = {
+    "a store blind to locks": (store(StoreBlindToLocks), {3, 4, 12, 13}),
+    "a store blind to results": (store(StoreBlindToResults), {2, 3}),
+    "a launcher that keeps the lock": (launcher(LauncherThatKeepsTheLock), {1, 3, 4}),
+    "a launcher blind to survivors": (launcher(LauncherBlindToSurvivors), {1, 4, 12}),
+    "a launcher that lies": (launcher(LauncherThatLies), {1, 2, 3, 4}),
     "a hasty launcher": (launcher(HastyLauncher), {13}),
-    "a source that claims twice": (source(SourceThatClaimsTwice), {2, 3}),
-    "a source that forgets endings": (source(SourceThatForgetsEndings), {2, 3, 12}),
-    "no tick lock": (lock(NoTickLock), {1, 2, 3, 4, 12, 13}),
+    "a source that forgets endings": (source(SourceThatForgetsEndings), {12}),
+    "no tick lock": (lock(NoTickLock), {1, 3, 4, 13}),
 }
 
 
@@ -159,9 +153,8 @@ BROKEN = {
 def test_a_broken_rule_is_noticed(name):
     change, expected = BROKEN[name]
     for seed in range(MOST_SEEDS):
-        simulation = Simulation(seed=seed)
-        world = simulation.world
-        simulation.rewire(partial(change, world))
+        simulation = Simulation(seed=seed, peace_s=1200)
+        simulation.rewire(partial(change, simulation.world))
         verdict = simulation.run()
         if verdict.violations:
             broken = int(verdict.violations[0].split()[1])
@@ -171,14 +164,18 @@ def test_a_broken_rule_is_noticed(name):
 
 
 def busy(seed: int) -> SimulatedWorld:
-    """Return a world in which only the ends of attempts make ticks, at awkward moments."""
+    """Return a world with one slot, in which only ends of attempts make ticks.
+
+    They end so soon that the tick which started them is often still at work.
+    """
     chance = Chance(seed, "busy")
-    world = SimulatedWorld()
+    one_slot = replace(SETTINGS.rules, host_slots=1)
+    world = SimulatedWorld(settings=replace(SETTINGS, rules=one_slot))
     world.machine.latency = lambda: chance.between(0, 0.03)
     world.machine.on_point = lambda process, _point: (
-        world.machine.advance(chance.between(0, 0.03)) if process.program == "tick" else None
+        world.machine.advance(chance.between(0, 0.2)) if process.program == "tick" else None
     )
-    world.workshop.script = lambda _task_id, _attempt: Script(runs_s=chance.between(0, 0.5))
+    world.workshop.script = lambda _task_id, _attempt: Script(runs_s=chance.between(0, 0.1))
     for _ in range(20):
         world.queue.add(TaskSpec(agent="alpha"))
     return world

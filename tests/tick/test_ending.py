@@ -323,6 +323,28 @@ def test_an_attempt_whose_wrapper_does_not_act_at_the_maximum_runtime_is_ended()
     assert states(world) == {"1": TaskState.WAITING}
 
 
+def test_a_start_that_was_held_up_uses_up_nothing_of_the_maximum_runtime():
+    world = a_world(script=Script(runs_s=50), max_runtime_s=60)
+    reports = []
+
+    def tick_meanwhile(_process: Process, point: str) -> None:
+        if point == "wrapper.running:before":
+            world.machine.on_point = lambda _process, _point: None
+            assert the_lease(world).state is LeaseState.STARTING
+            reports.append(tick(world))
+
+    tick(world)
+    world.machine.freeze(200)
+    world.machine.on_point = tick_meanwhile
+    world.machine.advance(1)
+    reports.append(tick(world))
+
+    assert [report.reclaims for report in reports] == [(), ()]
+    assert the_attempt(world).is_live
+    let_end(world)
+    assert states(world) == {"1": TaskState.DONE}
+
+
 def test_where_the_agent_says_so_an_expired_lease_fails_the_task():
     world = a_world(script=LONG, max_runtime_s=100)
     fails = tuple(replace(one, on_expire=OnExpire.FAIL) for one in world.settings.agents)

@@ -385,7 +385,8 @@ def _user() -> str:
 
 DEFAULT_AGENTS_FILE = """\
 # Agents: how tasks are run, and how many at once.
-# `tinyscheduler validate-config` checks this file; docs/reference/configuration.md explains every key.
+# `tinyscheduler validate-config` checks this file;
+# docs/reference/configuration.md explains every key.
 agents:
   # The built-in agent of `tinyscheduler add -- COMMAND`: runs the command itself.
   shell:

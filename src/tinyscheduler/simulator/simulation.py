@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from tinyscheduler.simulator.source import Row
     from tinyscheduler.tick import TickSettings, World
 
-_PEACE_S = 4 * 3600.0
 _LOOK_S = 300.0
 
 
@@ -48,6 +47,7 @@ class Simulation:
     settings: TickSettings = SETTINGS
     rates: Rates = field(default_factory=Rates)
     fault_s: float = 1200.0
+    peace_s: float = 4 * 3600.0
     tasks: int = 12
     world: SimulatedWorld = field(init=False)
     faults: FaultInjector = field(init=False)
@@ -80,7 +80,7 @@ class Simulation:
             self.world.start_daemon()
         self._go_on(self.fault_s)
         self.faults.stop()
-        left_s = _PEACE_S + self.faults.turned_back_s
+        left_s = self.peace_s + self.faults.turned_back_s
         while left_s > 0 and not auditor.violations and not self._is_quiet():
             self._go_on(_LOOK_S)
             left_s -= _LOOK_S
