@@ -9,7 +9,8 @@ from hypothesis import settings
 # A queue may be at work in this very checkout.  A test that forgets to name a
 # base path of its own must fail, not write there.
 for name in [name for name in os.environ if name.startswith("TINYSCHEDULER_")]:
-    del os.environ[name]
+    if name != "TINYSCHEDULER_SEEDS":  # no setting: how many simulations to run
+        del os.environ[name]
 os.environ["TINYSCHEDULER_BASE_PATH"] = "/nonexistent/a-test-names-its-own-base-path"
 
 # Busy machines make any deadline a matter of luck; the limit per test is pytest's.

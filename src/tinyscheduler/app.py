@@ -126,7 +126,7 @@ def run_daemon(
     clock = SystemClock()
     waker = Waker(config.paths.kick, clock=clock, on_stop=clock.stop)
 
-    def do_tick() -> None:
+    def do_tick() -> bool:
         nonlocal config
         try:
             config = load()
@@ -139,8 +139,9 @@ def run_daemon(
         except TinySchedulerError as error:
             # What ails this tick may be gone by the next; a daemon that ends helps nobody.
             sys.stderr.write(f"error: {error.what}\n")
-        else:
-            notice(report)
+            return True
+        notice(report)
+        return not report.locked
 
     try:
         repeat(do_tick, waker, interval_s=lambda: config.timing.loop_interval_s)

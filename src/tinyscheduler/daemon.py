@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 _IN_CREATE, _IN_MOVED_TO = 0x100, 0x80
 _MOST_EVENT_BYTES = 1 << 16
+_REST_S = 1.0
 
 
 class DaemonLock:
@@ -90,6 +91,11 @@ class Waker:
                 break
         reap()
 
+    def rest(self) -> None:
+        """Let another tick finish: it holds the lock, and will look for the kick file itself."""
+        if self.stopped is None:
+            select.select([self._wakeup_fd], [], [], _REST_S)
+
     def is_stopped(self) -> bool:
         """Whether SIGTERM or SIGINT has arrived."""
         return self.stopped is not None
@@ -100,16 +106,20 @@ class Waker:
 
 
 def repeat(
-    do_tick: Callable[[], None],
+    do_tick: Callable[[], bool],
     waker: Waker,
     *,
     interval_s: Callable[[], float],
 ) -> None:
-    """Tick until asked to stop.  The tick under way is finished; attempts run on."""
+    """Tick until asked to stop.  The tick under way is finished; attempts run on.
+
+    ``do_tick`` says whether it was let in; refused, it left a wish for the holder of the
+    lock, which must not wake us at once.
+    """
     while not waker.is_stopped():
-        do_tick()
-        if not waker.is_stopped():
-            waker.wait(interval_s())
+        if not do_tick():
+            waker.rest()
+        waker.wait(interval_s())
 
 
 def reap() -> None:

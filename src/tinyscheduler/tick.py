@@ -743,11 +743,8 @@ class _Tick:
         return lock
 
     def _source(self, name: str) -> TaskSource:
-        for source in self.world.sources:
-            if source.name == name:
-                return source
-        message = f"source {name} is not configured"
-        raise SourceError(message, hint=f"add {name} to TINYSCHEDULER_SOURCES")
+        """Return the source of that name; what is of no configured one is never acted on."""
+        return {source.name: source for source in self.world.sources}[name]
 
     def _agent(self, name: str) -> AgentProfile | None:
         return next((agent for agent in self.settings.agents if agent.name == name), None)
@@ -808,18 +805,14 @@ class _Tick:
     def _notice_ending(
         self, told: AttemptRecord | Claim, ending: Ending, record: AttemptRecord | None
     ) -> None:
-        match ending:
-            case Requeue(reason=reason):
-                name = EventName.TASK_REQUEUED
-            case Finish(state=state, reason=reason):
-                name = _EVENT_OF[state]
+        name = EventName.TASK_REQUEUED if isinstance(ending, Requeue) else _EVENT_OF[ending.state]
         details = (("exit_code", record.exit_code),) if record is not None else ()
         self._notice(
             name,
             task_id=told.task_id,
             agent=told.agent,
             attempt=told.attempt,
-            reason=reason.value if reason is not None else None,
+            reason=ending.reason.value if ending.reason is not None else None,
             details=details,
         )
 

@@ -9,6 +9,7 @@ import select
 import signal
 import sqlite3
 import stat
+import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -213,6 +214,26 @@ def test_a_daemon_is_not_woken_by_its_own_files(place: Place):
 
     assert first["schema_version"] == 1
     assert ready == []
+
+
+def test_a_daemon_that_another_tick_keeps_out_waits_for_it_at_leisure(place: Place):
+    place.settings["LOOP_INTERVAL_SEC"] = "1000"
+    place.run("run")
+    reports = 0
+    with (place.state / "tinyscheduler.pid").open("r+") as pidfile:
+        fcntl.flock(pidfile, fcntl.LOCK_EX)
+        with place.start("run", "--daemon", "--json") as daemon:
+            assert daemon.stdout is not None
+            daemon.stdout.readline()
+            # Each refusal leaves a wish; if a wish woke it, this would be a storm.
+            deadline = time.monotonic() + 2.5
+            while (left_s := deadline - time.monotonic()) > 0:
+                if select.select([daemon.stdout], [], [], left_s)[0]:
+                    daemon.stdout.readline()
+                    reports += 1
+            daemon.send_signal(signal.SIGTERM)
+
+    assert reports <= 4
 
 
 def test_state_is_for_its_owner_only(place: Place):

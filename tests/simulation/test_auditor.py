@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tinyscheduler.errors import LaunchError
+from tinyscheduler.model.config import AgentProfile
 from tinyscheduler.model.leases import ProcessEvidence, WrapperLife
-from tinyscheduler.model.tasks import TaskSpec, TaskState
+from tinyscheduler.model.tasks import Outcome, TaskSpec, TaskState
 from tinyscheduler.simulator.attempts import Script
 from tinyscheduler.simulator.chance import Chance
 from tinyscheduler.simulator.launcher import SimulatedLauncher
@@ -199,6 +200,132 @@ def test_without_the_second_look_for_wishes_a_slot_stays_empty():
         return world
 
     assert not all(is_done_by_kicks_alone(deaf(seed)) for seed in range(20))
+
+
+def running(tasks: int) -> SimulatedWorld:
+    """Return a world with that many attempts running, beyond every cap if need be."""
+    rules = replace(SETTINGS.rules, host_slots=9)
+    agents = (AgentProfile(name="alpha", queue="work", limit=9),)
+    world = SimulatedWorld(settings=replace(SETTINGS, rules=rules, agents=agents))
+    world.workshop.script = lambda _task_id, _attempt: Script(runs_s=100)
+    for _ in range(tasks):
+        world.queue.add(TaskSpec(agent="alpha"))
+    world.run_ticks()
+    world.machine.advance(1)
+    assert world.auditor.violations == []
+    return world
+
+
+def seen(world: SimulatedWorld) -> set[int]:
+    return {int(words.split()[1]) for words in world.auditor.violations}
+
+
+def test_two_live_attempts_of_a_task_are_noticed():
+    world = running(2)
+    first, second = world.workshop.attempts.values()
+    second.lease = replace(second.lease, task_id=first.lease.task_id)
+
+    world.auditor.look()
+
+    assert seen(world) == {1}
+
+
+def test_more_than_an_agent_or_a_machine_may_run_is_noticed():
+    world = running(2)
+    world.auditor.host_slots = 1
+    world.auditor.look()
+    assert seen(world) == {4}
+
+    world = running(2)
+    world.auditor.agents = [AgentProfile(name="alpha", queue="work", limit=1)]
+    world.auditor.look()
+    assert seen(world) == {4}
+
+
+def test_an_attempt_started_twice_is_noticed():
+    world = running(1)
+
+    world.auditor.note_start(next(iter(world.workshop.attempts.values())))
+
+    assert seen(world) == {3}
+
+
+@pytest.mark.parametrize("state", [TaskState.DONE, TaskState.CANCELLED, TaskState.HELD])
+def test_a_start_of_a_task_that_is_not_ours_is_noticed(state):
+    world = running(1)
+    attempt = next(iter(world.workshop.attempts.values()))
+    world.queue.rows["1"].state = state
+    attempt.lease = replace(attempt.lease, attempt=2)
+
+    world.auditor.note_start(attempt)
+
+    assert seen(world) == {3}
+
+
+def test_a_start_after_a_success_is_noticed():
+    world = running(2)
+    first, second = world.workshop.attempts.values()
+    first.recorded = Outcome.SUCCEEDED
+    second.lease = replace(second.lease, task_id=first.lease.task_id, attempt=2)
+
+    world.auditor.note_start(second)
+
+    assert seen(world) == {3}
+
+
+def test_the_end_of_a_healthy_attempt_is_noticed_and_of_a_hung_one_is_not():
+    world = running(2)
+    world.machine.advance(5)
+    healthy, hung = world.workshop.attempts.values()
+    world.machine.stop(hung.wrapper)
+
+    world.auditor.note_term(hung)
+    assert seen(world) == set()
+
+    world.auditor.note_term(healthy)
+    assert seen(world) == {13}
+
+
+def test_what_is_left_at_the_end_is_noticed():
+    world = running(1)
+    world.disk.results["a-result"] = "{}"
+
+    world.auditor.note_quiet()
+
+    words = "\n".join(world.auditor.violations)
+    assert seen(world) == {2, 12}
+    for left in ("is still working", "running folder", "was not settled", "processes", "ledger"):
+        assert left in words
+
+
+@pytest.mark.parametrize(
+    ("state", "recorded"), [(TaskState.DONE, None), (TaskState.PARKED, Outcome.SUCCEEDED)]
+)
+def test_a_state_that_does_not_fit_what_happened_is_noticed(state, recorded):
+    world = running(1)
+    attempt = next(iter(world.workshop.attempts.values()))
+    world.machine.kill(attempt.wrapper)
+    world.disk.leases.clear()
+    world.disk.locks.clear()
+    attempt.is_started = False
+    attempt.recorded = recorded
+    world.queue.rows["1"].state = state
+
+    world.auditor.note_quiet()
+
+    assert seen(world) == {2}
+
+
+def test_a_task_that_waits_for_one_that_failed_is_not_lost():
+    world = SimulatedWorld()
+    world.queue.add(TaskSpec(agent="alpha"))
+    world.queue.add(TaskSpec(agent="alpha", after=("1",)))
+    world.queue.add(TaskSpec(agent="alpha", after=("2",)))
+    world.queue.rows["1"].state = TaskState.PARKED
+
+    world.auditor.note_quiet()
+
+    assert world.auditor.violations == []
 
 
 def test_a_lost_task_is_noticed():

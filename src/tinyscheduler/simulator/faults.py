@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING
 
-from tinyscheduler.model.leases import Lease
+from tinyscheduler.model.leases import Lease, LeaseState
+from tinyscheduler.model.tasks import TaskState
 from tinyscheduler.simulator.disk import Refusal
 from tinyscheduler.simulator.source import Trouble
 from tinyscheduler.simulator.store import read_lease
@@ -140,6 +141,7 @@ class FaultInjector:
             self._refuse_launches,
             self._cancel_something,
             self._cancel_something,
+            self._retry_something,
         ]
 
     def _fill_disk(self) -> None:
@@ -184,8 +186,14 @@ class FaultInjector:
         self.world.machine.step_wall(seconds)
 
     def _reboot(self) -> None:
+        """Lose power: of a lease that was copied without fsync nothing may be left."""
         self._say("reboot")
         self.world.machine.reboot(self.chance.between(10, 120))
+        for task_id, lease in self._readable_leases().items():
+            if lease.state is not LeaseState.STARTING and self.chance.happens(0.2):
+                self._say(f"lease {lease.lease_id} of task {task_id} is empty after it")
+                self.world.auditor.excused.add(lease.lease_id)
+                self.world.disk.leases[task_id] = ""
 
     def _kill_something(self) -> None:
         victims = [
@@ -207,18 +215,11 @@ class FaultInjector:
 
     def _spoil_lease(self) -> None:
         """Delete a lease file, or fill it with something else."""
-        disk = self.world.disk
-        names = [
-            task_id
-            for task_id, text in disk.leases.items()
-            if isinstance(read_lease(task_id, text), Lease)
-        ]
-        if not names:
+        disk, leases = self.world.disk, self._readable_leases()
+        if not leases:
             return
-        task_id = self.chance.pick(names)
-        text = disk.leases[task_id]
-        lease = read_lease(task_id, text)
-        assert isinstance(lease, Lease)  # noqa: S101 - just chosen for that
+        task_id = self.chance.pick(list(leases))
+        lease, text = leases[task_id], disk.leases[task_id]
         self.world.auditor.excused.add(lease.lease_id)
         spoiled = self.chance.pick((None, _NEWER, *_BROKEN, text[: len(text) // 2]))
         self._say(f"lease {lease.lease_id} of task {task_id} becomes {(spoiled or '')[:20]!r}")
@@ -228,6 +229,14 @@ class FaultInjector:
             disk.leases[task_id] = spoiled
         if spoiled is _NEWER:
             self._newer[task_id] = text
+
+    def _readable_leases(self) -> dict[str, Lease]:
+        found = {}
+        for task_id, text in self.world.disk.leases.items():
+            lease = read_lease(task_id, text)
+            if isinstance(lease, Lease):
+                found[task_id] = lease
+        return found
 
     def _spoil_result(self) -> None:
         results = self.world.disk.results
@@ -257,6 +266,18 @@ class FaultInjector:
             task_id = self.chance.pick(open_rows)
             self._say(f"task {task_id} cancelled while {queue.state(task_id)}")
             self.world.cancel(task_id)
+
+    def _retry_something(self) -> None:
+        queue = self.chance.pick(self.world.queues)
+        ended = [
+            row.task_id
+            for row in queue.rows.values()
+            if row.state.is_final and row.state is not TaskState.DONE
+        ]
+        if ended:
+            task_id = self.chance.pick(ended)
+            self._say(f"task {task_id} retried")
+            queue.retry(task_id)
 
     def _latency(self) -> float:
         """Return how late a process runs: mostly hardly, on a busy machine a second."""

@@ -89,6 +89,13 @@ class SimulatedQueue:
         if row.state is TaskState.HELD:
             row.state = TaskState.WAITING
 
+    def retry(self, task_id: str) -> None:
+        """Let a task that ended without success wait again, with all its attempts."""
+        row = self.rows[task_id]
+        if row.state.is_final and row.state is not TaskState.DONE:
+            row.state, row.backing_off_until = TaskState.WAITING, None
+            row.failures = row.launches = 0
+
     def request_cancel(self, task_id: str) -> CancelAnswer:
         """Cancel the task now if it runs nowhere, else note the wish in its row."""
         row = self.rows[task_id]

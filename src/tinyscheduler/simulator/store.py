@@ -196,6 +196,9 @@ def read_result(lease_id: str, text: str) -> AttemptResult | UnreadableResult:
     """Read a result file of this lease."""
     try:
         result = decode_result(json.loads(text))
+    except NewerVersionError as error:
+        message = f"result {lease_id} is of {error}"
+        return UnreadableResult(lease_id=lease_id, message=message, fault=LeaseFault.NEWER)
     except (DocumentError, ValueError) as error:
         message = f"result {lease_id} is unreadable: {error}"
         return UnreadableResult(lease_id=lease_id, message=message)

@@ -1,0 +1,153 @@
+"""What every memory store must do, whatever it is made of."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+import pytest
+from tests.contract.places import paths_in
+
+from tinyscheduler.adapters.memory_file import FileMemoryStore
+from tinyscheduler.errors import StoreError
+from tinyscheduler.model.snapshot import SchedulingMemory, StaleSighting
+from tinyscheduler.simulator.disk import Disk, Refusal
+from tinyscheduler.simulator.machine import Machine
+from tinyscheduler.simulator.memory import SimulatedMemoryStore
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from tinyscheduler.ports import MemoryStore
+
+FULL = SchedulingMemory(
+    stale=(
+        StaleSighting(lease_id="one", beat_ns=2**62 + 1, seen_ns=2**62 + 3, boot_id="boot"),
+        StaleSighting(lease_id="two", beat_ns=0, seen_ns=0, boot_id="boot"),
+    ),
+    last_start_ns=2**61 + 7,
+    last_start_boot_id="boot",
+)
+
+
+@dataclass(kw_only=True)
+class Place:
+    """A place where memories are kept: each call of ``store`` is another process."""
+
+    store: Callable[[], MemoryStore]
+    spoil: Callable[[str], None]
+    refuse: Callable[[], None]
+    set_aside: Callable[[], list[str]]
+    warnings: list[str] = field(default_factory=list)
+
+
+def build_file(folder: Path) -> Place:
+    paths = paths_in(folder)
+    os.makedirs(paths.state)
+    warnings: list[str] = []
+
+    def spoil(text: str) -> None:
+        with open(paths.memory, "w", encoding="utf-8") as file:
+            file.write(text)
+
+    def refuse() -> None:
+        # Stands in the way of the temporary file, for root too.
+        os.makedirs(os.path.join(paths.state, ".scheduler.json.tmp"))
+
+    def set_aside() -> list[str]:
+        found = []
+        for name in os.listdir(paths.quarantine):
+            with open(os.path.join(paths.quarantine, name), encoding="utf-8") as file:
+                found.append(file.read())
+        return found
+
+    return Place(
+        store=lambda: FileMemoryStore(paths, warn=warnings.append, may_write=True),
+        spoil=spoil,
+        refuse=refuse,
+        set_aside=set_aside,
+        warnings=warnings,
+    )
+
+
+def build_simulated(_folder: Path) -> Place:
+    machine, disk = Machine(), Disk()
+    warnings: list[str] = []
+
+    def refuse() -> None:
+        disk.refusal = Refusal.BYTES
+
+    def spoil(text: str) -> None:
+        disk.memory = text
+
+    return Place(
+        store=lambda: SimulatedMemoryStore(machine.spawn("tick"), disk, warn=warnings.append),
+        spoil=spoil,
+        refuse=refuse,
+        set_aside=lambda: [text for _, text in disk.quarantine],
+        warnings=warnings,
+    )
+
+
+PLACES: dict[str, Callable[[Path], Place]] = {"file": build_file, "simulated": build_simulated}
+
+
+@pytest.fixture(params=list(PLACES))
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
+    return PLACES[request.param](tmp_path)
+
+
+def test_where_nothing_was_saved_the_memory_is_empty(place):
+    assert place.store().load() == SchedulingMemory()
+    assert place.warnings == []
+
+
+@pytest.mark.parametrize("memory", [SchedulingMemory(), FULL], ids=["empty", "full"])
+def test_another_process_loads_exactly_what_was_saved(place, memory):
+    place.store().save(memory)
+
+    assert place.store().load() == memory
+
+
+def test_the_last_save_counts(place):
+    place.store().save(FULL)
+    place.store().save(replace(FULL, stale=()))
+
+    assert place.store().load() == replace(FULL, stale=())
+
+
+@pytest.mark.parametrize("garbage", ["", "{", "[]", '{"version": 1}', '{"version": 99}', "\x00"])
+def test_what_cannot_be_read_is_set_aside_told_once_and_forgotten(place, garbage):
+    place.spoil(garbage)
+
+    assert place.store().load() == SchedulingMemory()
+    assert len(place.warnings) == 1
+    assert place.set_aside() == [garbage]
+    assert place.store().load() == SchedulingMemory()
+    assert len(place.warnings) == 1
+
+
+def test_a_disk_that_refuses_raises_store_error_and_keeps_what_was_saved(place):
+    place.store().save(FULL)
+    place.refuse()
+
+    with pytest.raises(StoreError):
+        place.store().save(SchedulingMemory())
+
+    assert place.store().load() == FULL
+
+
+def test_a_dry_run_moves_nothing_that_it_cannot_read(tmp_path):
+    paths = paths_in(tmp_path)
+    os.makedirs(paths.state)
+    with open(paths.memory, "w", encoding="utf-8") as file:
+        file.write("garbage")
+    warnings: list[str] = []
+
+    memory = FileMemoryStore(paths, warn=warnings.append, may_write=False).load()
+
+    assert memory == SchedulingMemory()
+    assert len(warnings) == 1
+    assert os.listdir(paths.state) == ["scheduler.json"]

@@ -1,0 +1,72 @@
+"""What every probe must do, whatever it is made of."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tinyscheduler.adapters.clock_system import SystemClock
+from tinyscheduler.adapters.probe_host import ProcProbe
+from tinyscheduler.simulator.clock import SimulatedClock
+from tinyscheduler.simulator.machine import Machine
+from tinyscheduler.simulator.probe import SimulatedProbe
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tinyscheduler.ports import Clock, Probe
+
+
+def build_real() -> tuple[Probe, Clock]:
+    return ProcProbe(), SystemClock()
+
+
+def build_simulated() -> tuple[Probe, Clock]:
+    process = Machine().spawn("tick")
+    return SimulatedProbe(process), SimulatedClock(process)
+
+
+PROBES: dict[str, Callable[[], tuple[Probe, Clock]]] = {
+    "proc": build_real,
+    "simulated": build_simulated,
+}
+
+
+@pytest.fixture(params=list(PROBES))
+def probe_and_clock(request: pytest.FixtureRequest) -> tuple[Probe, Clock]:
+    return PROBES[request.param]()
+
+
+def test_a_machine_has_a_name_memory_and_cores(probe_and_clock):
+    state = probe_and_clock[0].read()
+
+    assert state.hostname
+    assert 0 < state.memory_available_bytes <= state.memory_total_bytes
+    assert state.cores >= 1
+    assert state.load >= 0
+    assert state.pid_ns > 0
+
+
+def test_probe_and_clock_agree_on_the_boot(probe_and_clock):
+    probe, clock = probe_and_clock
+
+    assert probe.read().boot_id == clock.now().boot_id
+
+
+def test_who_the_machine_is_does_not_change_between_reads(probe_and_clock):
+    first, second = (probe_and_clock[0].read() for _ in range(2))
+
+    assert (first.hostname, first.boot_id, first.pid_ns, first.memory_total_bytes) == (
+        second.hostname,
+        second.boot_id,
+        second.pid_ns,
+        second.memory_total_bytes,
+    )
+
+
+def test_memory_is_told_in_bytes():
+    pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+    assert ProcProbe().read().memory_total_bytes == pytest.approx(pages, rel=0.05)
