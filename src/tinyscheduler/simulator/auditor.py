@@ -43,6 +43,8 @@ class Auditor:
     violations: list[str] = field(default_factory=list)
     # Attempts whose files were broken by a fault: nobody can be blamed for these.
     excused: set[str] = field(default_factory=set)
+    # Tasks that their owner wanted to run again, whatever became of them before.
+    retried: set[str] = field(default_factory=set)
     _asked_with_room: set[str] = field(default_factory=set)
     _started: Counter[tuple[str, int]] = field(default_factory=Counter)
 
@@ -88,7 +90,8 @@ class Auditor:
             for other in self.workshop.attempts.values()
             if other is not attempt and other.lease.task_id == lease.task_id
         )
-        if any(other.recorded is Outcome.SUCCEEDED for other in others):
+        has_succeeded = any(other.recorded is Outcome.SUCCEEDED for other in others)
+        if has_succeeded and lease.task_id not in self.retried:
             self.blame(3, f"task {lease.task_id} was started again after it had succeeded")
         state = self._state(lease)
         if state is not TaskState.WORKING:

@@ -277,6 +277,7 @@ class FaultInjector:
         if ended:
             task_id = self.chance.pick(ended)
             self._say(f"task {task_id} retried")
+            self.world.auditor.retried.add(task_id)
             queue.retry(task_id)
 
     def _latency(self) -> float:
