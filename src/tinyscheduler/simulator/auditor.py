@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from tinyscheduler.model.leases import Lease
 from tinyscheduler.model.tasks import Outcome, TaskState
 from tinyscheduler.simulator.disk import Refusal
+from tinyscheduler.simulator.machine import THAWING_NS
 from tinyscheduler.simulator.store import read_lease
 
 if TYPE_CHECKING:
@@ -25,8 +26,6 @@ if TYPE_CHECKING:
     from tinyscheduler.simulator.machine import Machine
     from tinyscheduler.simulator.source import Row, SimulatedQueue
 
-# After it was thawed, a wrapper gets this long to beat before its silence counts.
-_THAWING_NS = 2_000_000_000
 _MOST_VIOLATIONS = 20
 
 
@@ -122,7 +121,7 @@ class Auditor:
         return (
             wrapper.is_alive
             and not wrapper.is_stopped
-            and wrapper.thawed_ns + _THAWING_NS < self.machine.running_ns
+            and wrapper.thawed_ns + THAWING_NS < self.machine.running_ns
             and attempt.recorded is None
             and attempt.lease.lease_id not in self.excused
         )

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 BEGINNING = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
+# A process that was stopped gets this long before anything can be expected of it.
+THAWING_NS = 2_000_000_000
 _UPTIME_NS = 1_000_000_000_000
 
 
@@ -191,7 +193,12 @@ class Machine:
 
     def freeze(self, seconds: float) -> None:
         """Stop every process while the clocks go on, then let each go on a little late."""
-        self.running_ns += round(seconds * 1e9)
+        frozen_ns = round(seconds * 1e9)
+        for one in self.processes.values():
+            # Whatever had just been resumed has had no time yet to find its feet.
+            if one.thawed_ns + THAWING_NS > self.running_ns:
+                one.thawed_ns += frozen_ns
+        self.running_ns += frozen_ns
         late: dict[Process, float] = {}
         moved = []
         for due_ns, sequence, entry in sorted(self._agenda):
