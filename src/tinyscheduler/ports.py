@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from tinyscheduler.model.clock import Instant
     from tinyscheduler.model.events import Event
     from tinyscheduler.model.history import AttemptRecord
-    from tinyscheduler.model.leases import Lease, ProcessEvidence, Trace
+    from tinyscheduler.model.leases import Found, Lease, ProcessEvidence, Trace
     from tinyscheduler.model.plan import Proposal, TickReport
     from tinyscheduler.model.policy import PolicyContext
     from tinyscheduler.model.snapshot import HostState, LeaseScan, SchedulingMemory, SourceView
@@ -78,6 +78,10 @@ class TaskLock(Protocol):
     def lease_id(self) -> str:
         """A name never used before, for a lease created under this lock."""
 
+    @property
+    def found(self) -> Found:
+        """What lay under the task's name when the lock was taken."""
+
     def close(self) -> None:
         """Give up this holder's share.  Other holders of the same lock keep it held."""
 
@@ -88,8 +92,12 @@ class LeaseStore(Protocol):
     def scan(self) -> LeaseScan:
         """Read all leases and locks, and after them all results.  Changes nothing."""
 
-    def acquire(self, task_id: str) -> TaskLock | None:
-        """Take the task lock without waiting; None if anything holds it."""
+    def acquire(self, task_id: str, *, result_of: str | None = None) -> TaskLock | None:
+        """Take the task lock without waiting; None if anything holds it.
+
+        Then read what lies under it: the task's lease, and whether the attempt of that
+        lease id has recorded a result.
+        """
 
     def create(self, lock: TaskLock, lease: Lease) -> None:
         """Write the lease durably, and mark its first heartbeat before it exists."""

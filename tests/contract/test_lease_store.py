@@ -16,7 +16,7 @@ from tests.contract.places import paths_in
 from tinyscheduler.adapters.leases_file import FileLeaseStore, FileTaskLock, LockTable, LockTrial
 from tinyscheduler.errors import LeaseConflict, StoreError
 from tinyscheduler.model.documents import encode_lease
-from tinyscheduler.model.leases import Lease, LeaseFault, UnreadableLease
+from tinyscheduler.model.leases import Found, Lease, LeaseFault, UnreadableLease
 from tinyscheduler.simulator.disk import Disk, Refusal
 from tinyscheduler.simulator.machine import Machine
 from tinyscheduler.simulator.store import SimulatedLeaseStore, SimulatedTaskLock
@@ -42,6 +42,18 @@ sys.stdin.readline()
 taken = {str(number): store.acquire(str(number)) for number in range(int(sys.argv[2]))}
 print(*(name for name, lock in taken.items() if lock is not None), flush=True)
 sys.stdin.read()
+"""
+
+# Takes and gives back many locks, which reorders the kernel's table of them.
+RESTLESS = """
+import fcntl, os, sys
+
+names = [f"{sys.argv[1]}/restless-{number}" for number in range(50)]
+files = [os.open(name, os.O_RDWR | os.O_CREAT) for name in names]
+while True:
+    for how in (fcntl.LOCK_EX, fcntl.LOCK_UN):
+        for file in files:
+            fcntl.flock(file, how)
 """
 
 
@@ -244,6 +256,26 @@ def test_a_lock_is_seen_held_as_long_as_anybody_shares_it_and_not_longer(place):
     assert not entry(place).is_lock_held
     again = take(place)
     again.close()
+
+
+def test_a_lock_tells_what_was_found_under_it(place):
+    lock = take(place)
+    assert lock.found == Found()
+    lock.close()
+    lock, lease = create(place)
+    lock.close()
+    place.put_result("lease-1", a_result_text())
+
+    for name, has_result in (("lease-1", True), ("lease-2", False), (None, False)):
+        again = place.store().acquire("1", result_of=name)
+        assert again is not None
+        assert again.found == Found(lease=lease, has_result=has_result)
+        again.close()
+
+    place.put_lease("1", "{")
+    lock = take(place)
+    assert isinstance(lock.found.lease, UnreadableLease)
+    lock.close()
 
 
 def test_leases_come_in_the_order_of_their_names(place):
@@ -652,3 +684,16 @@ def test_old_temporary_files_are_swept_and_young_ones_left(tmp_path):
 
     for folder in (paths.running, paths.results):
         assert sorted(os.listdir(folder)) == [".young.tmp", "old.json"]
+
+
+def test_a_held_lock_is_seen_however_many_others_come_and_go(tmp_path):
+    store = FileLeaseStore(paths_in(tmp_path), locks=LockTrial())
+    held = [store.acquire(str(number)) for number in range(200)]
+    restless = subprocess.Popen([sys.executable, "-c", RESTLESS, str(tmp_path)])
+    reader = FileLeaseStore(paths_in(tmp_path), locks=LockTable())
+
+    seen = [sum(one.is_lock_held for one in reader.scan().entries) for _ in range(60)]
+
+    restless.kill()
+    restless.wait()
+    assert set(seen) == {len(held)}

@@ -13,6 +13,12 @@ from typing import TYPE_CHECKING
 import pytest
 from tests.process.station import is_alive, until
 
+from tinyscheduler.adapters.launch_local.processes import (
+    find_trees,
+    judge_wrapper,
+    read_process,
+)
+from tinyscheduler.model.leases import ProcessIdentity, Trace, WrapperLife
 from tinyscheduler.model.tasks import FailureReason, TaskState
 
 if TYPE_CHECKING:
@@ -196,6 +202,43 @@ def test_a_wrapper_woken_late_after_a_second_freeze_gets_a_last_look(
     release.touch()
     station.until_final(task_id)
     assert station.starts(task_id) == [1]
+
+
+def test_what_a_wrapper_becomes_at_its_end_is_not_taken_for_the_wrapper(tmp_path: Path):
+    lock = tmp_path / "task_1.lock"
+    program = f"exec 3>'{lock}'; echo held; read line; exec 3>&-; echo let go; read line; exec cat"
+    wrapper = subprocess.Popen(
+        ["sh", "-c", program],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    assert wrapper.stdin is not None
+    assert wrapper.stdout is not None
+    assert wrapper.stdout.readline() == "held\n"
+    seen = read_process(wrapper.pid)
+    assert seen is not None
+    identity = ProcessIdentity(
+        boot_id="this",
+        pid=wrapper.pid,
+        start_ticks=seen.start_ticks,
+        pgid=wrapper.pid,
+        pid_ns=1,
+    )
+    trace = Trace(task_id="1", lease_id="lease-1", process=identity, is_lock_held=False)
+
+    def judge() -> tuple[WrapperLife, int]:
+        life = judge_wrapper(trace, boot_id="this", pid_ns=1)
+        return life, len(find_trees([trace], {})["lease-1"].processes)
+
+    assert judge() == (WrapperLife.ALIVE, 1)
+    lock.unlink()
+    assert judge() == (WrapperLife.ALIVE, 1)
+    print(file=wrapper.stdin, flush=True)
+    assert wrapper.stdout.readline() == "let go\n"
+    assert judge() == (WrapperLife.DEAD, 0)
+    wrapper.communicate("\n")
 
 
 def _age_s(lock: Path) -> float:

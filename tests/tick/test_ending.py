@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
@@ -25,6 +26,7 @@ from tests.tick.staging import (
 )
 
 from tinyscheduler.model.config import OnExpire
+from tinyscheduler.model.documents import encode_lease
 from tinyscheduler.model.events import EventName
 from tinyscheduler.model.leases import LeaseState
 from tinyscheduler.model.tasks import FailureReason, Outcome, TaskState
@@ -33,6 +35,8 @@ from tinyscheduler.simulator.disk import Refusal
 from tinyscheduler.simulator.source import Trouble
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from tinyscheduler.simulator.machine import Process
     from tinyscheduler.simulator.world import SimulatedWorld
 
@@ -897,3 +901,77 @@ def test_a_memory_that_is_unreadable_costs_a_warning_and_time_only():
 
     assert any("memory" in warning for warning in report.warnings)
     assert attempt.is_live
+
+
+def change_before_lock(world: SimulatedWorld, change: Callable[[], None]) -> None:
+    """Do it after the next tick has judged and before it takes a task lock."""
+
+    nothing = world.machine.on_point
+
+    def at(process: Process, point: str) -> None:
+        if point == "lock.create:before":
+            world.machine.on_point = nothing
+            change()
+        nothing(process, point)
+
+    world.machine.on_point = at
+
+
+def test_a_reclaim_looks_again_under_the_lock_and_spares_an_attempt_whose_result_came():
+    world = a_world()
+    attempt = run_until_running(world)
+    world.machine.advance(60)
+    lease_id = attempt.lease.lease_id
+    text = world.disk.results.pop(lease_id)
+    running = replace(the_lease(world), state=LeaseState.RUNNING)
+    world.disk.leases["1"] = json.dumps(encode_lease(running))
+    change_before_lock(world, lambda: world.disk.results.update({lease_id: text}))
+
+    report = tick(world)
+
+    assert reclaimed(report) == {}
+    assert states(world) == {"1": TaskState.WORKING}
+    tick(world)
+    assert states(world) == {"1": TaskState.DONE}
+
+
+def test_a_reclaim_looks_again_under_the_lock_and_leaves_a_newer_lease_alone():
+    world = a_world()
+    attempt = run_until_running(world)
+    world.machine.kill(attempt.wrapper)
+    newer = json.dumps(encode_lease(replace(the_lease(world), lease_id="somebody-newer")))
+    change_before_lock(world, lambda: world.disk.leases.update({"1": newer}))
+
+    report = tick(world)
+
+    assert reclaimed(report) == {}
+    assert the_lease(world).lease_id == "somebody-newer"
+    assert not any(file.is_held for file in world.disk.locks.values())
+
+
+def test_a_repair_looks_again_under_the_lock_and_leaves_a_new_lease_alone():
+    world = a_world()
+    attempt = run_until_running(world)
+    text = world.disk.leases.pop("1")
+    world.machine.kill(attempt.wrapper)
+    change_before_lock(world, lambda: world.disk.leases.update({"1": text}))
+
+    report = tick(world)
+
+    assert reclaimed(report) == {}
+    assert the_lease(world).lease_id == attempt.lease.lease_id
+
+
+def test_a_result_that_came_back_is_settled_as_it_was():
+    world = a_world()
+    attempt = run_until_running(world)
+    world.machine.advance(60)
+    lease_id = attempt.lease.lease_id
+    text = world.disk.results.pop(lease_id)
+    change_before_lock(world, lambda: world.disk.results.update({lease_id: text}))
+
+    tick(world)
+
+    assert states(world) == {"1": TaskState.WORKING}
+    tick(world)
+    assert states(world) == {"1": TaskState.DONE}

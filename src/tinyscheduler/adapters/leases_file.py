@@ -22,7 +22,7 @@ from tinyscheduler.model.documents import (
     decode_result,
     encode_lease,
 )
-from tinyscheduler.model.leases import Lease, LeaseEntry, LeaseFault, UnreadableLease
+from tinyscheduler.model.leases import Found, Lease, LeaseEntry, LeaseFault, UnreadableLease
 from tinyscheduler.model.snapshot import LeaseScan, UnreadableResult
 from tinyscheduler.model.tasks import AttemptResult, is_task_id
 
@@ -35,14 +35,16 @@ if TYPE_CHECKING:
 # Clear of 0 to 3, so that handing the lock over as descriptor 3 never collides.
 _LOWEST_LOCK_FD = 10
 _TEMPORARY_MAX_AGE_S = 3600
+_MOST_READINGS = 4
 
 
 class FileTaskLock:
     """A task lock held by this process; `fileno` is what a wrapper inherits."""
 
-    def __init__(self, task_id: str, fd: int) -> None:
+    def __init__(self, task_id: str, fd: int, found: Found) -> None:
         """Own the descriptor."""
         self.task_id = task_id
+        self.found = found
         self.lease_id = os.urandom(16).hex()  # noqa: TID251 - it must never repeat
         self._fd: int | None = fd
 
@@ -95,21 +97,31 @@ class LockTable:
     In a pid namespace the kernel leaves out locks whose taker is gone (fs/locks.c,
     locks_translate_pid), so there this may miss a held lock; readers then also look
     at the recorded process.
+
+    The kernel hands the table out page by page and counts lines from its beginning, so
+    a lock given up elsewhere between two pages makes one line vanish from this reading.
+    What is missing is therefore looked for again, a few times in a scan.
     """
 
     def __init__(self) -> None:
         """Start without a table; `begin` reads it."""
         self._held: frozenset[tuple[int, int, int]] = frozenset()
+        self._readings_left = 0
 
     def begin(self) -> None:
         """Read the kernel's table of locks once for the whole scan."""
         self._held = read_lock_table()
+        self._readings_left = _MOST_READINGS - 1
 
     def is_held(self, path: str, status: os.stat_result) -> bool:
         """Look the file up by device and inode."""
         del path
         device = status.st_dev
-        return (os.major(device), os.minor(device), status.st_ino) in self._held
+        key = os.major(device), os.minor(device), status.st_ino
+        while key not in self._held and self._readings_left:
+            self._readings_left -= 1
+            self._held |= read_lock_table()
+        return key in self._held
 
 
 def read_lock_table() -> frozenset[tuple[int, int, int]]:
@@ -164,8 +176,8 @@ class FileLeaseStore:
             unreadable_results=tuple(sorted(unreadable, key=lambda result: result.lease_id)),
         )
 
-    def acquire(self, task_id: str) -> FileTaskLock | None:
-        """Take the lock, and make sure that it is on the file that bears the name.
+    def acquire(self, task_id: str, *, result_of: str | None = None) -> FileTaskLock | None:
+        """Take the lock, make sure that it is on the file that bears the name, and read.
 
         Another tick cannot unlink it under us: only a holder of the tick lock does.  An
         operator's `rm` can, so the name is compared after locking.
@@ -185,7 +197,15 @@ class FileLeaseStore:
         if (mine.st_dev, mine.st_ino) != (named.st_dev, named.st_ino):
             os.close(fd)
             return None
-        return FileTaskLock(task_id, fd)
+        try:
+            found = Found(
+                lease=self._read_lease(task_id),
+                has_result=result_of is not None and os.path.lexists(self._result_path(result_of)),
+            )
+        except StoreError:
+            os.close(fd)
+            raise
+        return FileTaskLock(task_id, fd, found)
 
     def create(self, lock: TaskLock, lease: Lease) -> None:
         """Mark the first heartbeat, then write the lease durably."""

@@ -151,6 +151,14 @@ class UnreadableLease:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Found:
+    """What lay under a task's name once its lock was taken: nobody else changes it now."""
+
+    lease: Lease | UnreadableLease | None = None
+    has_result: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LeaseEntry:
     """What lies on disk under one task's name: lease, lock, or both.
 

@@ -15,7 +15,7 @@ from tinyscheduler.model.documents import (
     decode_result,
     encode_lease,
 )
-from tinyscheduler.model.leases import Lease, LeaseEntry, LeaseFault, UnreadableLease
+from tinyscheduler.model.leases import Found, Lease, LeaseEntry, LeaseFault, UnreadableLease
 from tinyscheduler.model.snapshot import LeaseScan, UnreadableResult
 from tinyscheduler.model.tasks import AttemptResult, is_task_id
 from tinyscheduler.simulator.machine import LockFile
@@ -32,11 +32,17 @@ class SimulatedTaskLock:
     """A task lock of one process; `share` hands it to another."""
 
     def __init__(
-        self, process: Process, task_id: str, lease_id: str, description: Description
+        self,
+        process: Process,
+        task_id: str,
+        lease_id: str,
+        description: Description,
+        found: Found,
     ) -> None:
         """Own one descriptor of the description."""
         self.task_id = task_id
         self.lease_id = lease_id
+        self.found = found
         self._process = process
         self._description: Description | None = description
 
@@ -83,8 +89,8 @@ class SimulatedLeaseStore:
             unreadable_results=tuple(one for one in results if isinstance(one, UnreadableResult)),
         )
 
-    def acquire(self, task_id: str) -> SimulatedTaskLock | None:
-        """Take the lock, and make sure that it is on the file that bears the name."""
+    def acquire(self, task_id: str, *, result_of: str | None = None) -> SimulatedTaskLock | None:
+        """Take the lock, make sure that it is on the file that bears the name, and read."""
         with _translating(f"lock of task {task_id}"), self._process.doing("lock.create"):
             if task_id not in self._disk.locks:
                 self._disk.refuse_changes()
@@ -103,6 +109,10 @@ class SimulatedLeaseStore:
             task_id,
             f"lease-{self._process.machine.boots}-{self._process.pid}-{self._taken}",
             description,
+            Found(
+                lease=self._read_lease(task_id),
+                has_result=result_of is not None and result_of in self._disk.results,
+            ),
         )
 
     def create(self, lock: TaskLock, lease: Lease) -> None:

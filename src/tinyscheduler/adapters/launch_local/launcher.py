@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from tinyscheduler.adapters.launch_local.cgroups import ControlGroups
 from tinyscheduler.adapters.launch_local.processes import (
+    TASK_LOCK_FD,
     find_survivors,
     judge_wrapper,
     kill_trees,
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
     from tinyscheduler.model.tasks import TaskSpec
     from tinyscheduler.ports import TaskLock
 
-_LOCK_FD = 3
 _ALWAYS_ALLOWED = ("PATH", "HOME", "LANG", "TERM", "USER", "LC_ALL", "TZ")
 _STANDARD_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _PAUSE_S = 0.02
@@ -107,7 +107,7 @@ class LocalLauncher:
             # Redirected, or cron and pipes would wait for every agent to end.
             (os.POSIX_SPAWN_OPEN, 1, "/dev/null", os.O_WRONLY, 0),
             (os.POSIX_SPAWN_OPEN, 2, errors, append, 0o600),
-            (os.POSIX_SPAWN_DUP2, _fileno(lock), _LOCK_FD),
+            (os.POSIX_SPAWN_DUP2, _fileno(lock), TASK_LOCK_FD),
         ]
         try:
             with durable_step("launch.spawn"):
@@ -167,7 +167,7 @@ class LocalLauncher:
         if not self._boot_id:
             with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
                 self._boot_id = file.read().strip()
-        return judge_wrapper(trace.process, boot_id=self._boot_id, pid_ns=self._pid_ns)
+        return judge_wrapper(trace, boot_id=self._boot_id, pid_ns=self._pid_ns)
 
     def _lock_inodes(self, traces: Sequence[Trace]) -> dict[str, tuple[int, int]]:
         inodes = {}

@@ -14,13 +14,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from tinyscheduler.adapters.launch_local.cgroups import kill_members, read_members
-from tinyscheduler.model.leases import ProcessIdentity, WrapperLife
+from tinyscheduler.model.leases import WrapperLife
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from tinyscheduler.model.leases import Trace
 
+# Where a wrapper keeps its task lock, from before it runs until it lets go of it.
+TASK_LOCK_FD = 3
 COOKIE = b"TINYSCHEDULER_LEASE_ID="
 _KERNEL_THREAD = 0x00200000  # PF_KTHREAD in the flags of /proc/PID/stat
 _ENVIRONMENT_READS = 4
@@ -72,21 +74,34 @@ def read_process(pid: int) -> Process | None:
     )
 
 
-def judge_wrapper(identity: ProcessIdentity | None, *, boot_id: str, pid_ns: int) -> WrapperLife:
-    """Say whether the recorded wrapper lives, by number and start time together."""
+def judge_wrapper(trace: Trace, *, boot_id: str, pid_ns: int) -> WrapperLife:
+    """Say whether the recorded wrapper lives, by number, start time and lock together."""
+    identity = trace.process
     if identity is None:
         return WrapperLife.UNRECORDED
     if identity.boot_id != boot_id:
         return WrapperLife.DEAD
     if identity.pid_ns != pid_ns:
         return WrapperLife.UNSEEN
-    # A wrapper becomes a tick at its end.  If it became this one, it is no wrapper any more.
-    if identity.pid == os.getpid():
-        return WrapperLife.DEAD
     process = read_process(identity.pid)
     if process is None or process.start_ticks != identity.start_ticks:
         return WrapperLife.DEAD
-    return WrapperLife.ALIVE
+    return WrapperLife.DEAD if _has_let_go(trace, identity.pid) else WrapperLife.ALIVE
+
+
+def _has_let_go(trace: Trace, pid: int) -> bool:
+    """Whether a wrapper has seen its attempt through and become a tick, this one or another.
+
+    It keeps its number, its start time and its session then, but not the task lock.  The
+    name counts and not the inode: somebody may have removed the file under its holder.
+    """
+    try:
+        name = os.readlink(f"/proc/{pid}/fd/{TASK_LOCK_FD}")
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False
+    return f"/task_{trace.task_id}.lock" not in name
 
 
 def find_trees(traces: Sequence[Trace], locks: Mapping[str, tuple[int, int]]) -> dict[str, Tree]:
@@ -246,6 +261,7 @@ def _by_session(
 ) -> set[int]:
     """Return the members of the wrapper's session, unless its number was given away since.
 
+    Its leader is not one of them once it has become a tick.
     The kernel does not reuse a number while a session bears it (pid_namespaces(7),
     kernel/pid.c), so a leader with another start time means that the session is over.
     """
@@ -255,10 +271,12 @@ def _by_session(
     leader = table.get(identity.pid)
     if leader is not None and leader.start_ticks != identity.start_ticks:
         return set()
+    strangers = {identity.pid} if leader is not None and _has_let_go(trace, identity.pid) else set()
     return {
         process.pid
         for process in table.values()
         if process.session == identity.pid
+        and process.pid not in strangers
         and process.start_ticks >= identity.start_ticks
         and process.pid in cookies
         and cookies[process.pid] in (None, trace.lease_id)

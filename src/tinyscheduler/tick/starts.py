@@ -1,0 +1,190 @@
+"""How attempts are started: leased, claimed, launched, one after the other."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TYPE_CHECKING
+
+from tinyscheduler.core import retry
+from tinyscheduler.errors import LaunchError
+from tinyscheduler.model.events import EventName
+from tinyscheduler.model.leases import NO_RUN, Lease, LeaseState, Needs
+from tinyscheduler.model.plan import Dispatch, Reason
+from tinyscheduler.model.tasks import Claim
+from tinyscheduler.tick.progress import key_of
+
+if TYPE_CHECKING:
+    from tinyscheduler.model.config import AgentProfile
+    from tinyscheduler.model.plan import Plan
+    from tinyscheduler.model.snapshot import Snapshot
+    from tinyscheduler.model.tasks import TaskSpec, WaitingTask
+    from tinyscheduler.ports import TaskLock
+    from tinyscheduler.tick.progress import Progress
+
+
+@dataclass(slots=True, kw_only=True)
+class Starts:
+    """Starts what was decided, and owns the order in which that is written down."""
+
+    progress: Progress
+
+    def start_all(self, plan: Plan, snapshot: Snapshot) -> bool:
+        """Start what was decided, in order; return whether to look again before going on.
+
+        Capacity is looked at again before each start that waited for its turn.
+        """
+        for decision in plan.decisions:
+            if not isinstance(decision, Dispatch) or key_of(decision.task) in self.progress.refused:
+                continue
+            wait_s = self._stagger_left_s()
+            if wait_s > 0:
+                if self.progress.spent_s() + wait_s > self.progress.settings.budget_s:
+                    self._stagger_rest(plan, wait_s)
+                    return False
+                self.progress.world.clock.sleep(wait_s)
+                if self.progress.should_stop():
+                    self._stagger_rest(plan, wait_s)
+                    return False
+                return True
+            start = partial(self._start, decision, snapshot)
+            self.progress.attempt(f"task {decision.task.task_id}", start)
+            if key_of(decision.task) not in self.progress.started:
+                words = "it could not be started; the report's errors say why"
+                self.progress.refuse(decision, Reason.UNPLACED, words)
+        return False
+
+    def _start(self, dispatch: Dispatch, snapshot: Snapshot) -> None:
+        """Lease, claim, launch: the lease exists before the claim, the claim before the process."""
+        task = dispatch.task
+        store, source = self.progress.world.store, self.progress.source(task.source)
+        agent = self.progress.agent(dispatch.agent)
+        assert agent is not None  # noqa: S101 - admitted, so configured
+        spec = source.describe(task.task_id)
+        lock = store.acquire(task.task_id)
+        if lock is None:
+            self.progress.refuse(dispatch, Reason.UNPLACED, "its task lock is held")
+            return
+        try:
+            bare = self._lease(task, agent, spec, lock, snapshot)
+            lease, fault = self._prepare(bare, spec)
+            store.create(lock, lease)
+            claimed = source.claim(
+                task.task_id, lease_id=lease.lease_id, agent=agent.name, attempt=task.attempt
+            )
+            if not claimed:
+                store.clear(lock, lease.lease_id)
+                self.progress.refuse(
+                    dispatch, Reason.SOURCE_REFUSED, "it was taken or changed meanwhile"
+                )
+                return
+            self.progress.notice(EventName.TASK_CLAIMED, lease=lease)
+            fault = fault or self._launch(lease, lock)
+            if fault is not None:
+                self._give_up_launch(dispatch, lease, lock, fault)
+                return
+        finally:
+            lock.close()
+        self.progress.notice(EventName.TASK_STARTED, lease=lease)
+        self.progress.started[key_of(task)] = dispatch
+        self.progress.tasks_waiting -= 1
+        now = self.progress.world.clock.now()
+        self.progress.memory = replace(
+            self.progress.memory, last_start_ns=now.monotonic_ns, last_start_boot_id=now.boot_id
+        )
+
+    def _prepare(self, lease: Lease, spec: TaskSpec) -> tuple[Lease, LaunchError | None]:
+        try:
+            return self.progress.world.launcher.prepare(lease, spec), None
+        except LaunchError as error:
+            return lease, error
+
+    def _launch(self, lease: Lease, lock: TaskLock) -> LaunchError | None:
+        try:
+            self.progress.world.launcher.launch(lease, lock)
+        except LaunchError as error:
+            return error
+        return None
+
+    def _give_up_launch(
+        self, dispatch: Dispatch, lease: Lease, lock: TaskLock, fault: LaunchError
+    ) -> None:
+        """Give the task back at once: it keeps its place and its attempt number."""
+        task = dispatch.task
+        self.progress.fail(f"start of task {task.task_id}", fault)
+        claim = Claim(
+            task_id=task.task_id,
+            source=task.source,
+            lease_id=lease.lease_id,
+            agent=dispatch.agent,
+            attempt=task.attempt,
+            failures=task.failures,
+            launches=task.launches,
+            max_attempts=None,
+            cancel_requested=False,
+        )
+        ending = retry.conclude_launch_failure(claim, rules=self.progress.settings.rules)
+        source = self.progress.source(task.source)
+        if source.settle(task.task_id, lease_id=lease.lease_id, ending=ending):
+            self.progress.notice_ending(claim, ending, None)
+        self.progress.world.store.clear(lock, lease.lease_id)
+        self.progress.refuse(dispatch, Reason.UNPLACED, fault.what)
+
+    def _lease(
+        self,
+        task: WaitingTask,
+        agent: AgentProfile,
+        spec: TaskSpec,
+        lock: TaskLock,
+        snapshot: Snapshot,
+    ) -> Lease:
+        now = self.progress.world.clock.now()
+        runtime_s = (
+            spec.max_runtime_s or agent.max_runtime_s or self.progress.settings.max_runtime_s
+        )
+        memory_bytes = spec.memory_bytes or agent.memory_bytes or 0
+        return Lease(
+            task_id=task.task_id,
+            lease_id=lock.lease_id,
+            source=task.source,
+            agent=agent.name,
+            attempt=task.attempt,
+            launches=task.launches,
+            state=LeaseState.STARTING,
+            host=snapshot.host.hostname,
+            boot_id=now.boot_id,
+            started_at=now.wall,
+            heartbeat=now.wall,
+            monotonic_started_ns=now.monotonic_ns,
+            monotonic_heartbeat_ns=now.monotonic_ns,
+            heartbeat_s=self.progress.settings.heartbeat_s,
+            max_runtime_s=runtime_s,
+            needs=Needs(
+                memory_bytes=memory_bytes,
+                gpus=spec.gpus,
+                vram_bytes=spec.vram_bytes or agent.vram_bytes or 0,
+            ),
+            run=NO_RUN,
+            recipe=spec.recipe,
+            metadata=spec.labels,
+            max_turns=spec.max_turns or agent.max_turns,
+            model=spec.model or agent.model,
+        )
+
+    def _stagger_left_s(self) -> float:
+        """Return how long the next start must still wait for its distance to the last one."""
+        last_ns = self.progress.memory.last_start_ns
+        now = self.progress.world.clock.now()
+        if last_ns is None or self.progress.memory.last_start_boot_id != now.boot_id:
+            return 0.0
+        return max(0.0, self.progress.settings.stagger_s - (now.monotonic_ns - last_ns) / 1e9)
+
+    def _stagger_rest(self, plan: Plan, wait_s: float) -> None:
+        for decision in plan.decisions:
+            if (
+                isinstance(decision, Dispatch)
+                and key_of(decision.task) not in self.progress.started
+            ):
+                apart_s = self.progress.settings.stagger_s
+                words = f"starts are {apart_s:g} s apart, the next in {wait_s:.1f} s"
+                self.progress.refuse(decision, Reason.STAGGERED, words)

@@ -1,0 +1,188 @@
+"""One tick: lock, observe, decide, apply, report; and another while somebody wishes for one."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING
+
+from tinyscheduler.core.decide import decide
+from tinyscheduler.core.leases import trace_of, trace_of_claim
+from tinyscheduler.errors import PolicyError, SourceError
+from tinyscheduler.model.leases import Lease
+from tinyscheduler.model.snapshot import Snapshot, SourceView
+from tinyscheduler.tick.endings import Endings
+from tinyscheduler.tick.progress import Progress
+from tinyscheduler.tick.starts import Starts
+from tinyscheduler.tick.world import Mode
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tinyscheduler.model.leases import Trace
+    from tinyscheduler.model.plan import Plan, TickReport
+    from tinyscheduler.model.snapshot import LeaseScan
+    from tinyscheduler.ports import TaskSource
+    from tinyscheduler.tick.world import TickSettings, World
+
+# Ending a tree, then settling or reclaiming it, then starting: each needs a fresh look.
+# More rounds than that mean that the world changes as fast as we look; the next tick goes on.
+_MOST_CLEANING_ROUNDS = 6
+
+
+def never() -> bool:
+    """Answer that nobody asked the tick to stop."""
+    return False
+
+
+def run_ticks(
+    world: World, settings: TickSettings, *, should_stop: Callable[[], bool] = never
+) -> tuple[TickReport, bool]:
+    """Tick, and tick again while somebody wished for it, until the budget is spent.
+
+    Returns the first tick's report, and whether a wish is left that nobody will act on
+    unless another tick is started.
+    """
+    started = world.clock.now()
+    report = tick(world, settings, should_stop=should_stop)
+    if report.locked:
+        return report, False
+    # Looked at only after unlocking: a wish that came before it was refused by our lock,
+    # one that comes after it will find the lock free.
+    while world.lock.is_kicked():
+        spent_s = (world.clock.now().monotonic_ns - started.monotonic_ns) / 1e9
+        if should_stop() or spent_s >= settings.budget_s:
+            return report, True
+        if tick(world, settings, should_stop=should_stop).locked:
+            break
+    return report, False
+
+
+def tick(
+    world: World,
+    settings: TickSettings,
+    mode: Mode = Mode.ACT,
+    *,
+    should_stop: Callable[[], bool] = never,
+) -> TickReport:
+    """Do one tick and report it; a report with ``locked`` means another tick was at it."""
+    progress = Progress(
+        world=world,
+        settings=settings,
+        started_at=world.clock.now(),
+        mode=mode,
+        should_stop=should_stop,
+    )
+    if mode is Mode.DRY_RUN:
+        _preview(progress)
+        return progress.report()
+    holder = world.lock.acquire()
+    if holder is not None:
+        return progress.report(holder=holder)
+    try:
+        world.lock.forget_kick()
+        _act(progress)
+        report = progress.report()
+        for observer in world.observers:
+            observer.report(report)
+    finally:
+        world.lock.release()
+    return report
+
+
+def _observe(progress: Progress) -> Snapshot:
+    """Read everything, leases first, then results, then the sources.
+
+    In this order a normal end is never taken for a lost lease: what a source calls
+    ours was leased before we read the leases, or is settled by nobody but us.
+    """
+    world = progress.world
+    host = world.probe.read()
+    scan = world.store.scan()
+    sources = tuple(_look(progress, source) for source in world.sources)
+    now = world.clock.now()
+    if progress.leases_scanned is None:
+        progress.leases_scanned = sum(entry.lease is not None for entry in scan.entries)
+    progress.tasks_waiting = sum(view.waiting_total for view in sources)
+    progress.sources_down = frozenset(view.name for view in sources if not view.is_up)
+    return Snapshot(
+        now=now,
+        host=host,
+        scan=scan,
+        evidence=world.launcher.inspect(_suspects(scan, sources)),
+        sources=sources,
+        agents=progress.settings.agents,
+        memory=progress.memory,
+        rules=progress.settings.rules,
+        is_enabled=progress.settings.is_enabled,
+    )
+
+
+def _look(progress: Progress, source: TaskSource) -> SourceView:
+    try:
+        return source.look(window=progress.settings.window)
+    except SourceError as error:
+        progress.fail(f"source {source.name}", error)
+        return SourceView(name=source.name, error=error.what)
+
+
+def _decide(progress: Progress, snapshot: Snapshot) -> Plan:
+    """Ask the policy; a policy that fails is replaced by the built-in one, loudly."""
+    world = progress.world
+    try:
+        progress.policy_name = world.policy.name
+        return decide(snapshot, world.policy)
+    except PolicyError as error:
+        progress.fail(f"policy {world.policy.name}", error)
+        progress.policy_name = world.fallback.name
+        return decide(snapshot, world.fallback)
+
+
+def _preview(progress: Progress) -> None:
+    """Look and decide, so that a report can say what a tick would do."""
+    progress.memory = progress.world.memory.load()
+    plan = _decide(progress, _observe(progress))
+    progress.decisions = plan.decisions
+    endings = Endings(progress=progress)
+    for verdict in plan.verdicts:
+        endings.announce(verdict)
+
+
+def _act(progress: Progress) -> None:
+    """Settle and reclaim, then start, looking again whenever the world has changed."""
+    saved = progress.memory = progress.world.memory.load()
+    endings, starts = Endings(progress=progress), Starts(progress=progress)
+    rounds = 0
+    while True:
+        snapshot = _observe(progress)
+        plan = _decide(progress, snapshot)
+        progress.decisions = plan.decisions
+        if rounds < _MOST_CLEANING_ROUNDS and endings.clean_up(plan, snapshot):
+            rounds += 1
+            continue
+        if not starts.start_all(plan, snapshot):
+            break
+    if progress.memory != saved:
+        save = partial(progress.world.memory.save, progress.memory)
+        progress.attempt("scheduling memory", save)
+
+
+def _suspects(scan: LeaseScan, sources: tuple[SourceView, ...]) -> list[Trace]:
+    """Name all attempts whose processes decide what becomes of them."""
+    recorded = {result.lease_id for result in scan.results}
+    traces = [
+        trace_of(entry, entry.lease)
+        for entry in scan.entries
+        if isinstance(entry.lease, Lease)
+        # A recorded result and a free lock need no look at processes: it is over.
+        and (entry.is_lock_held or entry.lease.lease_id not in recorded)
+    ]
+    held = {entry.task_id for entry in scan.entries if entry.is_lock_held}
+    leased = {trace.lease_id for trace in traces}
+    traces.extend(
+        trace_of_claim(claim, is_lock_held=claim.task_id in held)
+        for source in sources
+        for claim in source.claims
+        if claim.lease_id not in leased
+        and (claim.task_id in held or claim.lease_id not in recorded)
+    )
+    return traces

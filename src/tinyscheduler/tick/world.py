@@ -1,0 +1,63 @@
+"""What a tick is given: its ports, its settings, and whether it may act."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tinyscheduler.model.config import AgentProfile
+    from tinyscheduler.model.snapshot import Rules
+    from tinyscheduler.ports import (
+        Clock,
+        Launcher,
+        LeaseStore,
+        Ledger,
+        MemoryStore,
+        Observer,
+        Policy,
+        Probe,
+        TaskSource,
+        TickLock,
+    )
+
+
+class Mode(Enum):
+    """Whether a tick acts."""
+
+    ACT = "act"
+    DRY_RUN = "dry_run"  # looks and decides, takes no lock, sleeps for nothing, writes nothing
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TickSettings:
+    """What a tick is configured with.  Seconds."""
+
+    agents: tuple[AgentProfile, ...]
+    rules: Rules
+    heartbeat_s: float
+    max_runtime_s: float
+    stagger_s: float
+    budget_s: float
+    window: int
+    is_enabled: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class World:
+    """Every port a tick needs, wired."""
+
+    clock: Clock
+    lock: TickLock
+    sources: tuple[TaskSource, ...]
+    store: LeaseStore
+    launcher: Launcher
+    probe: Probe
+    policy: Policy
+    fallback: Policy
+    ledger: Ledger
+    memory: MemoryStore
+    observers: tuple[Observer, ...]
+    # Filled by adapters that have something to say but no failure to raise.
+    warnings: list[str] = field(default_factory=list)
