@@ -6,7 +6,6 @@ named after its task, whose wrapper lives and has just beaten.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -34,6 +33,7 @@ from tinyscheduler.model.snapshot import (
     UnreadableResult,
 )
 from tinyscheduler.model.tasks import AttemptResult, Claim, Outcome, WaitingTask
+from tinyscheduler.values import replace
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -34,6 +33,7 @@ from tinyscheduler.model.config import (
     StdinSource,
     Timing,
 )
+from tinyscheduler.values import fields, replace
 
 AGENTS = "agents: {coder: {limit: 2, env: [API_KEY]}}"
 
@@ -479,11 +479,15 @@ agents = st.builds(
 )
 configs = st.builds(
     Config,
-    paths=st.builds(Paths, **dict.fromkeys(Paths.__dataclass_fields__, texts)),
+    paths=st.builds(Paths, **dict.fromkeys((one.name for one in fields(Paths)), texts)),
     agents=st.lists(agents, max_size=3).map(tuple),
     sources=st.lists(texts, max_size=3).map(tuple),
-    timing=st.builds(Timing, **dict.fromkeys(Timing.__dataclass_fields__, seconds)),
-    limits=st.builds(Limits, **dict.fromkeys(Limits.__dataclass_fields__, numbers)),
+    timing=st.builds(Timing, **dict.fromkeys((one.name for one in fields(Timing)), seconds)),
+    limits=st.builds(Limits, **dict.fromkeys((one.name for one in fields(Limits)), numbers)),
+    **dict.fromkeys(
+        ("blocking_disabled", "dry_run", "enabled", "kick_enabled", "priority_enabled"),
+        st.booleans(),
+    ),
     goose_command=texts,
     endpoint=texts,
     log_level=texts,

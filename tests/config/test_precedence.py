@@ -11,6 +11,7 @@ from tinyscheduler.config.inputs import gather_inputs
 from tinyscheduler.config.overrides import Overrides
 from tinyscheduler.config.settings import ReadSettings, Settings, read_settings
 from tinyscheduler.model.config import Origin
+from tinyscheduler.values import fields
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -93,8 +94,8 @@ def read(tmp_path: Path, environ: dict[str, str], env: str = "", **options: obje
 
 def test_the_tables_of_this_file_name_every_setting_and_every_option():
     assert SAMPLES.keys() == Settings.model_fields.keys()
-    fields = set(Overrides.__dataclass_fields__) - {"env_file", "agent_limits"}
-    assert {option for option, _, _ in OPTIONS.values()} == fields
+    names = {one.name for one in fields(Overrides)} - {"env_file", "agent_limits"}
+    assert {option for option, _, _ in OPTIONS.values()} == names
 
 
 @pytest.mark.parametrize("name", SAMPLES)

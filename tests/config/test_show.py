@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 import pytest
@@ -13,6 +12,7 @@ from tinyscheduler.config.overrides import Overrides
 from tinyscheduler.config.settings import Settings
 from tinyscheduler.config.show import SettingRow, ShownConfig, show_config
 from tinyscheduler.errors import ConfigError
+from tinyscheduler.values import asdict
 
 if TYPE_CHECKING:
     from pathlib import Path

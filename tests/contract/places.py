@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
 from typing import TYPE_CHECKING
 
 from tinyscheduler.model.config import Paths
+from tinyscheduler.values import fields
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -6,7 +6,7 @@ import os
 import signal
 import subprocess
 import time
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import pytest
@@ -36,6 +36,7 @@ from tinyscheduler.simulator.launcher import SimulatedLauncher, Workshop
 from tinyscheduler.simulator.machine import Machine
 from tinyscheduler.simulator.probe import PID_NAMESPACE
 from tinyscheduler.simulator.store import SimulatedLeaseStore
+from tinyscheduler.values import replace
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
-from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -13,6 +12,7 @@ from tests.contract.builders import LEDGERS, START
 from tinyscheduler.model.history import AttemptRecord
 from tinyscheduler.model.leases import ReclaimReason
 from tinyscheduler.model.tasks import FailureReason, Outcome
+from tinyscheduler.values import replace
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import pytest
@@ -15,6 +15,7 @@ from tinyscheduler.model.snapshot import SchedulingMemory, StaleSighting
 from tinyscheduler.simulator.disk import Disk, Refusal
 from tinyscheduler.simulator.machine import Machine
 from tinyscheduler.simulator.memory import SimulatedMemoryStore
+from tinyscheduler.values import replace
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from contextlib import suppress
-from dataclasses import fields, replace
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
@@ -23,6 +22,7 @@ from tinyscheduler.model.documents import (
 )
 from tinyscheduler.model.leases import Lease, LeaseState, Needs, ProcessIdentity, Run
 from tinyscheduler.model.tasks import AttemptResult, FailureReason, Outcome
+from tinyscheduler.values import fields, replace
 
 # What INTERFACES promises of a lease file.
 DOCUMENTED = {

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +13,7 @@ from tests.builders import NOW, a_task
 from tinyscheduler.core.queueing import candidates, hold_back
 from tinyscheduler.model.plan import Reason, Wait
 from tinyscheduler.model.policy import AgentView
+from tinyscheduler.values import replace
 
 if TYPE_CHECKING:
     from tinyscheduler.model.tasks import WaitingTask

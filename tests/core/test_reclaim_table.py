@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -36,6 +35,7 @@ from tinyscheduler.model.plan import (
 )
 from tinyscheduler.model.snapshot import Snapshot, StaleSighting, UnreadableResult
 from tinyscheduler.model.tasks import Outcome
+from tinyscheduler.values import replace
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

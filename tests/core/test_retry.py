@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from datetime import timedelta
 from itertools import product
 
@@ -31,6 +30,7 @@ from tinyscheduler.model.tasks import (
     Requeue,
     TaskState,
 )
+from tinyscheduler.values import replace
 
 UNCOUNTED = {ReclaimReason.NEVER_STARTED, ReclaimReason.REBOOTED}
 some_claims = st.builds(

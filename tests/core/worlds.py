@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +30,7 @@ from tinyscheduler.model.leases import (
 )
 from tinyscheduler.model.plan import Proposal
 from tinyscheduler.model.snapshot import StaleSighting, UnreadableResult
+from tinyscheduler.values import replace
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

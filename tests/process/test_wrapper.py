@@ -13,7 +13,7 @@ import subprocess
 import sys
 import time
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import pairwise
 from pathlib import Path
@@ -26,6 +26,7 @@ from tests.process.station import is_alive, until
 from tinyscheduler import wrapper
 from tinyscheduler.model.documents import decode_lease, decode_result, encode_lease
 from tinyscheduler.model.leases import Lease, LeaseState, Needs, Run
+from tinyscheduler.values import fields, replace
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -195,7 +196,7 @@ def hand_over(tmp_path: Path) -> Iterator[Callable[..., Handover]]:
         base = tmp_path / str(len(handovers))
         shell = ("sh", "-c", f'touch "$0"; {body}', str(base / "started"))
         lease = a_lease(base, argv or shell)
-        names = set(Run.__dataclass_fields__)
+        names = {one.name for one in fields(Run)}
         run = replace(lease.run, **{name: unusual.pop(name) for name in names & set(unusual)})
         handovers.append(Handover(base, replace(lease, run=run, **unusual)))
         return handovers[-1]

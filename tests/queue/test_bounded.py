@@ -32,7 +32,7 @@ KINDS = {
 
 
 def crowd(size: int) -> list[tuple[str | None, TaskSpec]]:
-    from dataclasses import replace
+    from tinyscheduler.values import replace
 
     kinds = list(KINDS.values())
     specs = [

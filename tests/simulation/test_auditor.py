@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -20,6 +19,7 @@ from tinyscheduler.simulator.source import SimulatedSource
 from tinyscheduler.simulator.store import SimulatedLeaseStore
 from tinyscheduler.simulator.tick_lock import SimulatedTickLock
 from tinyscheduler.simulator.world import SETTINGS, SimulatedWorld
+from tinyscheduler.values import replace
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

@@ -7,7 +7,6 @@ no tick: time passes when the test says so, and ticks happen when it asks for th
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from tinyscheduler.model.leases import Lease, LeaseState
@@ -16,6 +15,7 @@ from tinyscheduler.model.tasks import TaskSpec, TaskState
 from tinyscheduler.simulator.attempts import Script
 from tinyscheduler.simulator.store import read_lease
 from tinyscheduler.simulator.world import SETTINGS, SimulatedWorld
+from tinyscheduler.values import replace
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

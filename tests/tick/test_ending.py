@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -33,6 +32,7 @@ from tinyscheduler.model.tasks import FailureReason, Outcome, TaskState
 from tinyscheduler.simulator.attempts import Child, Script
 from tinyscheduler.simulator.disk import Refusal
 from tinyscheduler.simulator.source import Trouble
+from tinyscheduler.values import replace
 
 if TYPE_CHECKING:
     from collections.abc import Callable

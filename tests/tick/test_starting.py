@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -31,6 +30,7 @@ from tinyscheduler.simulator.disk import Refusal
 from tinyscheduler.simulator.policy import ScriptedPolicy
 from tinyscheduler.simulator.source import SimulatedSource, Trouble
 from tinyscheduler.simulator.world import SETTINGS, SimulatedWorld
+from tinyscheduler.values import replace
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import fields
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -19,6 +18,7 @@ from tinyscheduler.config.problems import quote
 from tinyscheduler.errors import EXIT_FAILED, UsageError
 from tinyscheduler.model.events import EventName
 from tinyscheduler.model.tasks import PriorityClass, TaskState
+from tinyscheduler.values import fields
 
 if TYPE_CHECKING:
     from tinyscheduler.app import Queue

@@ -6,13 +6,13 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, Any, NoReturn
 
 from tinyscheduler.cli.wish import Wish
 from tinyscheduler.config.problems import did_you_mean, quote
 from tinyscheduler.errors import TinySchedulerError, UsageError
 from tinyscheduler.model.tasks import PriorityClass
+from tinyscheduler.values import dataclass
 
 if TYPE_CHECKING:
     from tinyscheduler.cli.wish import Granter

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, assert_never
 
 import typer
@@ -20,6 +19,7 @@ from tinyscheduler.errors import (
 from tinyscheduler.model.events import EventName
 from tinyscheduler.model.records import AlreadyEnded, Cancelled, CancelRequested
 from tinyscheduler.model.tasks import TaskState
+from tinyscheduler.values import dataclass
 
 if TYPE_CHECKING:
     from tinyscheduler.app import Queue

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 from tinyscheduler.adapters.launch_local.processes import Process, read_process
 from tinyscheduler.cli.demo_stage import Part, Stage
 from tinyscheduler.cli.render import count
+from tinyscheduler.values import dataclass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from tinyscheduler.cli.render import Color, Ink, Page, escape, page_of, tell
 from tinyscheduler.config.load import load_config
 from tinyscheduler.config.overrides import Overrides
+from tinyscheduler.values import dataclass
 
 if TYPE_CHECKING:
     from tinyscheduler.model.config import Config

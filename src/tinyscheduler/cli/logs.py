@@ -6,7 +6,6 @@ import errno
 import os
 import stat
 import sys
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -22,6 +21,7 @@ from tinyscheduler.errors import (
     StoreError,
 )
 from tinyscheduler.model.tasks import TaskState
+from tinyscheduler.values import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

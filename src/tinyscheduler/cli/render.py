@@ -7,13 +7,13 @@ import os
 import sys
 import unicodedata
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from typing import IO
 
 from tinyscheduler.errors import TinySchedulerError
 from tinyscheduler.model.tasks import TaskState
+from tinyscheduler.values import dataclass
 
 SCHEMA_VERSION = 1
 _GAP = "  "

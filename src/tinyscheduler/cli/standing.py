@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from tinyscheduler.errors import NotFoundError
@@ -10,6 +9,7 @@ from tinyscheduler.model.clock import format_time
 from tinyscheduler.model.leases import Lease, LeaseState
 from tinyscheduler.model.snapshot import LeaseScan
 from tinyscheduler.model.tasks import AttemptResult, TaskState, is_task_id
+from tinyscheduler.values import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

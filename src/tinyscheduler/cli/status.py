@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -33,6 +32,7 @@ from tinyscheduler.model.leases import Lease, LeaseEntry
 from tinyscheduler.model.plan import TickReport, Wait
 from tinyscheduler.model.snapshot import LeaseScan
 from tinyscheduler.model.tasks import TaskState
+from tinyscheduler.values import dataclass
 
 if TYPE_CHECKING:
     from tinyscheduler.app import Queue

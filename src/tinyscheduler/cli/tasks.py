@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated
 
@@ -37,6 +36,7 @@ from tinyscheduler.cli.standing import (
 from tinyscheduler.model.clock import format_time
 from tinyscheduler.model.history import AttemptRecord
 from tinyscheduler.model.tasks import TaskSpec, TaskState
+from tinyscheduler.values import dataclass
 
 DEFAULT_LIMIT = 100
 _MOST_LISTED = 1_000_000

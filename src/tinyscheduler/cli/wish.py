@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
@@ -14,6 +13,7 @@ from tinyscheduler.core.command_line import MOST_ARGUMENT_BYTES, Unfilled, build
 from tinyscheduler.errors import UsageError
 from tinyscheduler.model.config import StdinSource
 from tinyscheduler.model.tasks import PriorityClass, TaskSpec
+from tinyscheduler.values import dataclass, replace
 
 if TYPE_CHECKING:
     from tinyscheduler.model.config import AgentProfile, Config

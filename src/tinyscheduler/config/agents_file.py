@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
@@ -20,6 +19,7 @@ from tinyscheduler.config.units import DURATION, SIZE, parse_duration_s, parse_s
 from tinyscheduler.core.command_line import PLACEHOLDERS
 from tinyscheduler.model.config import AgentProfile, OnExpire, StdinSource
 from tinyscheduler.model.tasks import TASK_ID_RULE, is_task_id
+from tinyscheduler.values import dataclass, field, replace
 
 SHELL = "shell"
 SHELL_LIMIT = 2

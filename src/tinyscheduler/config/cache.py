@@ -12,7 +12,6 @@ import json
 import os
 import stat
 from collections.abc import Mapping
-from dataclasses import asdict
 from typing import Any, NamedTuple
 
 from tinyscheduler.config.inputs import digest, digest_of_file, digest_of_variables
@@ -26,6 +25,7 @@ from tinyscheduler.model.config import (
     StdinSource,
     Timing,
 )
+from tinyscheduler.values import asdict
 
 CACHE_VERSION = 1
 CACHE_NAME = "config-cache.json"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 
 from dotenv.parser import parse_stream
 from dotenv.variables import Variable, parse_variables
@@ -13,6 +12,7 @@ from dotenv.variables import Variable, parse_variables
 from tinyscheduler.config.inputs import MAX_FILE_BYTES, PREFIX, InputFile
 from tinyscheduler.config.problems import Problem, Severity
 from tinyscheduler.errors import ConfigError
+from tinyscheduler.values import dataclass, field
 
 _NEWLINE = re.compile(r"\r\n|\n|\r")
 

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import replace
 
 from tinyscheduler.config.cache import Resolution, recall, remember
 from tinyscheduler.config.inputs import Inputs, content_key, gather_inputs
 from tinyscheduler.config.overrides import Overrides
 from tinyscheduler.model.config import Config
+from tinyscheduler.values import replace
 
 # What every attempt's command may see; an agent's own list comes on top.
 ALWAYS_ALLOWED = ("PATH", "HOME", "LANG", "TERM", "USER", "LC_ALL", "TZ")

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from tinyscheduler.errors import ConfigError
+from tinyscheduler.values import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

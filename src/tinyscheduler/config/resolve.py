@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
 
 from tinyscheduler.config.agents_file import (
     SHELL,
@@ -40,6 +39,7 @@ from tinyscheduler.config.settings import (
 from tinyscheduler.errors import ConfigError
 from tinyscheduler.model.config import AgentProfile, Config, Limits, Origin, Paths, Timing
 from tinyscheduler.model.tasks import is_task_id
+from tinyscheduler.values import dataclass, replace
 
 # A host that may run only one attempt at a time is hardly what an unset variable means.
 MIN_HOST_SLOTS = 2

@@ -6,13 +6,13 @@ could exceed a limit given on the regular tick's command line.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from tinyscheduler.config.cache import Resolution, decode, encode
 from tinyscheduler.crash import durable_step
 from tinyscheduler.errors import ConfigError
 from tinyscheduler.files import read_json, write_json
+from tinyscheduler.values import replace
 
 if TYPE_CHECKING:
     from tinyscheduler.model.config import Config

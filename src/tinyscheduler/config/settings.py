@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Annotated, Any
 from urllib.parse import urlsplit
 
@@ -42,6 +41,7 @@ from tinyscheduler.config.problems import (
 from tinyscheduler.config.units import parse_duration_s
 from tinyscheduler.model.config import Origin
 from tinyscheduler.model.tasks import TASK_ID_RULE, is_task_id
+from tinyscheduler.values import dataclass
 
 SECONDS = "a number of seconds, or a duration such as 90s or 15m, of at most ten years"
 KNOWN_SOURCES = ("local", "tinytask")

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from tinyscheduler.config.inputs import absolute, gather_inputs
 from tinyscheduler.config.overrides import Overrides
 from tinyscheduler.config.problems import raise_first
 from tinyscheduler.config.resolve import Understood, host_slots, understand
 from tinyscheduler.config.settings import Settings, as_text, redacted, variable_of
+from tinyscheduler.values import dataclass
 
 JsonValue = str | int | float | bool | None | list[str] | dict[str, int]
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import yaml
@@ -19,6 +18,7 @@ import yaml
 from tinyscheduler.config.inputs import InputFile
 from tinyscheduler.config.problems import quote
 from tinyscheduler.errors import ConfigError
+from tinyscheduler.values import dataclass
 
 MAX_DEPTH = 20
 

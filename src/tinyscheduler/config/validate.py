@@ -11,7 +11,6 @@ import pwd
 import shutil
 import stat
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
 
 from tinyscheduler.config.agents_file import AgentsFile, HostBudget
 from tinyscheduler.config.inputs import ENV_FILE, PREFIX, gather_inputs
@@ -28,6 +27,7 @@ from tinyscheduler.config.settings import is_secret, variable_of
 from tinyscheduler.config.units import format_size
 from tinyscheduler.errors import ConfigError
 from tinyscheduler.model.config import AgentProfile, Paths
+from tinyscheduler.values import dataclass, replace
 
 FOLDER_MODE = 0o700
 FILE_MODE = 0o600

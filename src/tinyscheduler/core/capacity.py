@@ -6,13 +6,13 @@ nowhere, so they cannot leak.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from tinyscheduler.core.leases import holds_slot
 from tinyscheduler.model.leases import Lease
 from tinyscheduler.model.plan import EndTree, Reason
 from tinyscheduler.model.policy import AgentView
+from tinyscheduler.values import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

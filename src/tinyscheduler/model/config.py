@@ -6,8 +6,9 @@ line, and builds a `Config`.  Durations are seconds, sizes are bytes.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import StrEnum
+
+from tinyscheduler.values import dataclass
 
 
 class Origin(StrEnum):

@@ -7,7 +7,7 @@ killed, stopped or delayed.  What its command does is written in a `Script`.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -19,6 +19,7 @@ from tinyscheduler.simulator.machine import Pause
 from tinyscheduler.simulator.probe import PID_NAMESPACE
 from tinyscheduler.simulator.store import read_lease
 from tinyscheduler.simulator.tick_lock import wish
+from tinyscheduler.values import replace
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

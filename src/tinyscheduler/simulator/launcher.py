@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from tinyscheduler.errors import LaunchError
@@ -10,6 +10,7 @@ from tinyscheduler.model.leases import ProcessEvidence, Run, WrapperLife
 from tinyscheduler.simulator.attempts import Attempt, Script, Wrapper
 from tinyscheduler.simulator.probe import PID_NAMESPACE
 from tinyscheduler.simulator.store import SimulatedTaskLock
+from tinyscheduler.values import replace
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, assert_never
 
@@ -25,6 +24,7 @@ from tinyscheduler.model.plan import (
 )
 from tinyscheduler.model.tasks import FailureReason, Finish, Outcome, TaskState
 from tinyscheduler.tick.world import Mode
+from tinyscheduler.values import dataclass, replace
 
 if TYPE_CHECKING:
     from tinyscheduler.model.leases import LeaseEntry

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from tinyscheduler.errors import LeaseConflict, TinySchedulerError
@@ -19,6 +18,7 @@ from tinyscheduler.model.plan import (
 from tinyscheduler.model.snapshot import SchedulingMemory
 from tinyscheduler.model.tasks import Claim, Requeue, TaskState
 from tinyscheduler.tick.world import Mode
+from tinyscheduler.values import dataclass, field
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

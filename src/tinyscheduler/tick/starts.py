@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -13,6 +12,7 @@ from tinyscheduler.model.leases import NO_RUN, Lease, LeaseState, Needs
 from tinyscheduler.model.plan import Dispatch, Reason
 from tinyscheduler.model.tasks import Claim
 from tinyscheduler.tick.progress import key_of
+from tinyscheduler.values import dataclass, replace
 
 if TYPE_CHECKING:
     from tinyscheduler.model.config import AgentProfile

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING
+
+from tinyscheduler.values import dataclass, field
 
 if TYPE_CHECKING:
     from tinyscheduler.model.config import AgentProfile

@@ -7,7 +7,6 @@ import os
 import signal
 import sys
 import time
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from tinyscheduler.adapters.launch_local.cgroups import ControlGroups
@@ -25,6 +24,7 @@ from tinyscheduler.crash import durable_step
 from tinyscheduler.errors import LaunchError
 from tinyscheduler.model.config import StdinSource
 from tinyscheduler.model.leases import ProcessEvidence, Run, Trace, WrapperLife
+from tinyscheduler.values import replace
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 import shlex
-from dataclasses import dataclass, fields
 from datetime import UTC
 from typing import TYPE_CHECKING
 
 from tinyscheduler.errors import NotFoundError, UsageError
+from tinyscheduler.values import dataclass, fields
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import TYPE_CHECKING, assert_never
 
 from tinyscheduler.adapters.sqlite.batch import missing_blocker, plan_batch, row_id, summarise
@@ -22,6 +21,7 @@ from tinyscheduler.errors import BusyError, NotFoundError, SourceError, StoreErr
 from tinyscheduler.model.records import AlreadyEnded, Cancelled, CancelRequested
 from tinyscheduler.model.snapshot import SourceView
 from tinyscheduler.model.tasks import Finish, Requeue, TaskState
+from tinyscheduler.values import replace
 
 if TYPE_CHECKING:
     import sqlite3

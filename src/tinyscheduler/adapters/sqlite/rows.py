@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import fields
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +18,7 @@ from tinyscheduler.model.tasks import (
     TaskState,
     WaitingTask,
 )
+from tinyscheduler.values import fields
 
 if TYPE_CHECKING:
     import sqlite3
