@@ -18,14 +18,14 @@ from tinyscheduler.adapters.sqlite.database import Access, Database
 from tinyscheduler.adapters.sqlite.ledger import SqliteLedger
 from tinyscheduler.adapters.sqlite.queue import LocalQueue
 from tinyscheduler.adapters.tick_lock_file import FileTickLock, touch
-from tinyscheduler.config.saved import load_settings, save_settings
+from tinyscheduler.config.saved import load_settings, save_settings, saved_running_folder
 from tinyscheduler.daemon import DaemonLock, Waker, repeat
 from tinyscheduler.errors import ConfigError, StoreError, TinySchedulerError, UsageError
 from tinyscheduler.model.events import Event
 from tinyscheduler.model.snapshot import Rules
 from tinyscheduler.policy.platform import PlatformPolicy
 from tinyscheduler.tick import Mode, TickSettings, World, run_ticks, tick
-from tinyscheduler.values import dataclass
+from tinyscheduler.values import dataclass, replace
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -293,11 +293,31 @@ def refuse_network_filesystem(config: Config) -> None:
             )
 
 
+def refuse_moved_leases(config: Config) -> None:
+    """Raise ConfigError if another folder holds the leases of attempts that may live.
+
+    A tick that looks into an empty folder sees none of them, and would start over.
+    """
+    folder = saved_running_folder(config.paths.settings)
+    if folder is None or folder == config.paths.running:
+        return
+    before = FileLeaseStore(replace(config.paths, running=folder), locks=LockTable()).scan()
+    tasks = [one.task_id for one in before.entries if one.lease is not None or one.is_lock_held]
+    if tasks:
+        words = f"task {tasks[0]}" + (f" and {len(tasks) - 1} more" if len(tasks) > 1 else "")
+        raise ConfigError(
+            f"TINYSCHEDULER_RUNNING_DIR is {config.paths.running}, "
+            f"but the leases of {words} are in {folder}",
+            hint="set it back until these have ended, then change it",
+        )
+
+
 def _prepare_to_tick(config: Config, *, is_kicked: bool) -> list[str]:
     """Refuse what must not tick here, and keep the settings for kicked ticks."""
     refuse_inside_attempt(config, os.environ)
     refuse_foreign_state(config)
     refuse_network_filesystem(config)
+    refuse_moved_leases(config)
     os.umask(0o077)
     _make_state_folder(config)
     warnings = list(config.warnings)

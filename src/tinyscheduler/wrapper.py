@@ -26,6 +26,8 @@ from contextlib import suppress
 
 TASK_LOCK_FD = 3
 COOKIE = "TINYSCHEDULER_LEASE_ID"
+# Tells ticks whose wrapper this is, should lease and lock be gone; not for the command.
+WRAPPER_MARK = "TINYSCHEDULER_WRAPPER_OF"
 CRASH_VARIABLE = "TINYSCHEDULER_CRASH_AT"
 EXIT_CODE_RETRY_LATER = 75
 
@@ -223,6 +225,7 @@ class Attempt:
             self._join_cgroup()
             argv = [str(item) for item in _sequence(self.run["argv"])]
             environment = dict(os.environ)
+            environment.pop(WRAPPER_MARK, None)
             environment[COOKIE] = self.lease_id
             stdin = os.open(str(self.run["stdin"] or "/dev/null"), os.O_RDONLY)
             os.dup2(stdin, 0)
@@ -232,8 +235,7 @@ class Attempt:
             os.chdir(str(self.run["cwd"]))
             os.execvpe(argv[0], argv, environment)  # noqa: S606 - no shell is the point
         except OSError as error:
-            where = f" ({error.filename})" if error.filename else ""
-            os.write(error_fd, f"{error.strerror}{where}".encode(errors="replace")[:2000])
+            os.write(error_fd, _words_of(error, self.run).encode(errors="replace")[:2000])
         except BaseException as error:  # noqa: BLE001 - a forked child must not unwind
             os.write(error_fd, str(error).encode(errors="replace")[:2000])
         finally:
@@ -551,6 +553,16 @@ def _start_ticks(pid: int) -> int:
 def _boot_id() -> str:
     with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
         return file.read().strip()
+
+
+def _words_of(error: OSError, run: dict[str, object]) -> str:
+    """Say why the command could not be executed, and where it was looked for."""
+    command = str(_sequence(run["argv"])[0])
+    if isinstance(error.filename, bytes) and "/" not in command:
+        # Each folder of PATH was tried; what the last of them said helps nobody.
+        return f"{error.strerror}: no {command} on PATH ({os.environ.get('PATH', os.defpath)})"
+    where = os.fsdecode(error.filename) if error.filename else ""
+    return f"{error.strerror} ({where})" if where else str(error.strerror)
 
 
 def _is_locked(path: str) -> bool:

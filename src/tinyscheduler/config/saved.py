@@ -56,6 +56,15 @@ def load_settings(path: str) -> Config:
     return replace(config, environment=environment)
 
 
+def saved_running_folder(path: str) -> str | None:
+    """Return where the last regular tick kept its leases; None if nobody can tell."""
+    try:
+        document = read_json(path)
+        return str(document["resolution"]["config"]["paths"]["running"])  # type: ignore[index]  # whatever it is instead is caught
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
 def _normalise(document: dict[str, object]) -> object:
     """Return the document as it reads back from JSON."""
     import json

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, TypeGuard
 
 from tinyscheduler.model.leases import (
     Lease,
+    LeaseEntry,
     LeaseFault,
     LeaseState,
     ProcessEvidence,
@@ -33,13 +34,13 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
 
     from tinyscheduler.model.clock import Instant
-    from tinyscheduler.model.leases import LeaseEntry
     from tinyscheduler.model.plan import Verdict
     from tinyscheduler.model.snapshot import Snapshot
     from tinyscheduler.model.tasks import Claim
 
 STALE_AFTER_BEATS = 3
 SlotHolder = Keep | Suspect | Reclaim | EndTree
+_WRAPPER_ALONE = "its wrapper lives, but its lease and lock are gone from the running folder"
 
 
 class TaskEvent(StrEnum):
@@ -144,6 +145,8 @@ def trace_of(entry: LeaseEntry, lease: Lease) -> Trace:
         process=lease.process,
         is_lock_held=entry.is_lock_held,
         cgroup=lease.run.cgroup,
+        beat_ns=entry.beat_ns if entry.beat_ns is not None else lease.monotonic_heartbeat_ns,
+        heartbeat_s=lease.heartbeat_s,
     )
 
 
@@ -240,6 +243,8 @@ def _judge_without_lease(
             return Keep(entry=entry, report=f"{words}; what holds its lock keeps its slot")
         return _end_claimed(claim, reason, is_lock_held=True)
     if claim is not None and seen is not None and seen.survivors:
+        if seen.wrapper is not WrapperLife.DEAD:
+            return Keep(entry=entry, report=_WRAPPER_ALONE)
         return _end_claimed(claim, reason, is_lock_held=False)
     if result is not None:
         return _settle(entry, result)
@@ -333,8 +338,16 @@ def _judge_left_results(
 
 
 def _judge_lost(claim: Claim, *, snapshot: Snapshot) -> Verdict:
-    """Repair a claim without lease and result, once none of its processes lives."""
-    if _evidence(snapshot, claim.lease_id).survivors:
+    """Repair a claim without lease and result, once none of its processes lives.
+
+    A living wrapper is a healthy attempt: somebody emptied the running folder, or this
+    tick looks into another one.
+    """
+    seen = _evidence(snapshot, claim.lease_id)
+    if seen.survivors and seen.wrapper is not WrapperLife.DEAD:
+        entry = LeaseEntry(task_id=claim.task_id, lease=None, is_lock_held=False, beat_ns=None)
+        return Keep(entry=entry, report=_WRAPPER_ALONE)
+    if seen.survivors:
         return _end_claimed(claim, ReclaimReason.LOST, is_lock_held=False)
     return RepairLost(claim=claim)
 

@@ -189,6 +189,7 @@ class Trace:
     ``is_lock_held`` spares a search: while the lock is held and the recorded wrapper
     lives, nobody needs to know what else lives.  ``is_leased`` is False where no lease
     can be read; then the search also tells whether a wrapper is among the processes.
+    ``beat_ns`` is the last heartbeat: after the next one was due, a dead wrapper is dead.
     """
 
     task_id: str
@@ -197,6 +198,8 @@ class Trace:
     is_lock_held: bool
     is_leased: bool = True
     cgroup: str | None = None
+    beat_ns: int | None = None
+    heartbeat_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING
 
 from tinyscheduler.adapters.launch_local.cgroups import ControlGroups
 from tinyscheduler.adapters.launch_local.processes import (
+    COOKIE,
     TASK_LOCK_FD,
+    WRAPPER_MARK,
     find_survivors,
     judge_wrapper,
     kill_trees,
@@ -130,7 +132,7 @@ class LocalLauncher:
         lives = {trace.lease_id: self._judge(trace) for trace in traces}
         dead = WrapperLife.DEAD
         searched = [
-            trace
+            self._of_this_boot(trace)
             for trace in traces
             if not (trace.is_lock_held and trace.is_leased) or lives[trace.lease_id] is dead
         ]
@@ -159,15 +161,28 @@ class LocalLauncher:
         while asked and time.monotonic() < deadline_s:
             time.sleep(_PAUSE_S)
             asked = [trace for trace in asked if self._judge(trace) is WrapperLife.ALIVE]
-        return kill_trees(traces, self._lock_inodes(traces))
+        found = [self._of_this_boot(trace) for trace in traces]
+        gone = kill_trees(found, self._lock_inodes(traces))
+        # Never call gone what still lives, however it kept out of its own tree.
+        alive = {trace.lease_id for trace in traces if self._judge(trace) is WrapperLife.ALIVE}
+        return gone - alive
 
     # -- parts --------------------------------------------------------------------
 
+    def _of_this_boot(self, trace: Trace) -> Trace:
+        """Forget the number and session of a wrapper that ran before the machine restarted."""
+        if trace.process is None or trace.process.boot_id == self._this_boot():
+            return trace
+        return replace(trace, process=None)
+
     def _judge(self, trace: Trace) -> WrapperLife:
+        return judge_wrapper(trace, boot_id=self._this_boot(), pid_ns=self._pid_ns)
+
+    def _this_boot(self) -> str:
         if not self._boot_id:
             with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
                 self._boot_id = file.read().strip()
-        return judge_wrapper(trace, boot_id=self._boot_id, pid_ns=self._pid_ns)
+        return self._boot_id
 
     def _lock_inodes(self, traces: Sequence[Trace]) -> dict[str, tuple[int, int]]:
         inodes = {}
@@ -240,8 +255,8 @@ class LocalLauncher:
     ) -> dict[str, str]:
         """Return what the command may see: the allow-list, the task's own, and ours.
 
-        Not the cookie: the wrapper adds that for the command alone, or the tick that the
-        wrapper becomes would take itself for part of the attempt.
+        The mark of the wrapper is for itself; it takes it out for the command, which gets
+        the cookie instead.
         """
         allowed = {*_ALWAYS_ALLOWED, *agent.environment}
         environment = {"PATH": _STANDARD_PATH}
@@ -261,6 +276,10 @@ class LocalLauncher:
         environment.update(
             (f"TINYSCHEDULER_{name}", value) for name, value in ours.items() if value is not None
         )
+        for name in (COOKIE, CRASH_VARIABLE):
+            # What an attempt belongs to, and where it is to crash, is not the task's to say.
+            environment.pop(name, None)
+        environment[WRAPPER_MARK] = lease.lease_id
         if CRASH_VARIABLE in os.environ:
             environment[CRASH_VARIABLE] = os.environ[CRASH_VARIABLE]
         return environment

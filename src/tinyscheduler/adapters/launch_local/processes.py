@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import signal
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from tinyscheduler.adapters.launch_local.cgroups import kill_members, read_members
 from tinyscheduler.model.leases import WrapperLife
@@ -23,12 +23,16 @@ if TYPE_CHECKING:
 
 # Where a wrapper keeps its task lock, from before it runs until it lets go of it.
 TASK_LOCK_FD = 3
-COOKIE = b"TINYSCHEDULER_LEASE_ID="
+COOKIE = "TINYSCHEDULER_LEASE_ID"
+# In a wrapper's own environment alone, so that it is known even without lease and lock.
+WRAPPER_MARK = "TINYSCHEDULER_WRAPPER_OF"
 _KERNEL_THREAD = 0x00200000  # PF_KTHREAD in the flags of /proc/PID/stat
 _ENVIRONMENT_READS = 4
 _PAUSE_S = 0.01
 _MOST_ENDING_S = 5.0
 _QUIET_LOOKS = 2
+# A wrapper that was to beat and did not, and how late it may have been at that.
+_BEAT_SLACK_NS = 2_000_000_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,12 +46,20 @@ class Process:
     is_kernel_thread: bool
 
 
+class Badge(NamedTuple):
+    """The attempt that a process's environment names, if any, and in which part."""
+
+    lease_id: str | None = None
+    is_wrapper: bool = False
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tree:
     """The living processes of one attempt.
 
-    ``has_wrapper`` says that one of them holds the task lock without carrying the
-    cookie, as only the wrapper does, or a command that cleared its environment.
+    ``has_wrapper`` says that one of them is marked as the wrapper, or holds the task lock
+    without being marked at all: a command that cleared its environment, or a wrapper of
+    a version that marked none.
     """
 
     processes: tuple[Process, ...]
@@ -112,35 +124,35 @@ def find_trees(traces: Sequence[Trace], locks: Mapping[str, tuple[int, int]]) ->
     """
     table = _read_table()
     protected = _ancestors(table)
-    cookies = {
-        pid: _read_cookie(process)
+    badges = {
+        pid: _read_badge(process)
         for pid, process in table.items()
         if pid not in protected and not process.is_kernel_thread
     }
     inodes = {inode: task_id for task_id, inode in locks.items()}
     holders: dict[str, set[int]] = {}
-    for pid in cookies:
-        for inode in _open_inodes(pid, inodes):
+    for pid in badges:
+        for inode in _held_inodes(pid, inodes):
             holders.setdefault(inodes[inode], set()).add(pid)
     children: dict[int, list[int]] = {}
     for process in table.values():
         children.setdefault(process.parent, []).append(process.pid)
     trees: dict[str, Tree] = {}
     for trace in traces:
-        roots = {pid for pid, cookie in cookies.items() if cookie == trace.lease_id}
-        roots |= {
-            pid
-            for pid in holders.get(trace.task_id, set())
-            if cookies[pid] in (None, trace.lease_id)
-        }
-        roots |= _by_session(trace, table, cookies)
+        ours = {None, trace.lease_id}
+        roots = {pid for pid, badge in badges.items() if badge.lease_id == trace.lease_id}
+        holding = {pid for pid in holders.get(trace.task_id, ()) if badges[pid].lease_id in ours}
+        roots |= holding | _by_session(trace, table, badges)
         if trace.cgroup is not None:
             # Nothing leaves a control group by forking, so this needs no other proof.
-            roots |= read_members(trace.cgroup) & cookies.keys()
-        members = _with_descendants(roots, children, cookies, trace.lease_id)
+            roots |= read_members(trace.cgroup) & badges.keys()
+        members = _with_descendants(roots, children, badges, trace.lease_id)
         trees[trace.lease_id] = Tree(
             processes=tuple(table[pid] for pid in sorted(members)),
-            has_wrapper=any(cookies[pid] is None for pid in holders.get(trace.task_id, ())),
+            has_wrapper=any(
+                badges[pid].is_wrapper or badges[pid].lease_id is None
+                for pid in holding | {pid for pid in members if badges[pid].is_wrapper}
+            ),
         )
     return trees
 
@@ -217,8 +229,8 @@ def _ancestors(table: Mapping[int, Process]) -> frozenset[int]:
     return frozenset(found | {1})
 
 
-def _read_cookie(process: Process) -> str | None:
-    """Return the lease id in a process's environment, or None if there is none to see.
+def _read_badge(process: Process) -> Badge:
+    """Return the attempt that a process's environment names.
 
     During execve(2) the environment reads empty for a moment: empty means unknown, so it
     is read again.
@@ -228,18 +240,26 @@ def _read_cookie(process: Process) -> str | None:
             with open(f"/proc/{process.pid}/environ", "rb") as file:
                 environment = file.read()
         except OSError:
-            return None
+            return Badge()
         if environment:
+            named = Badge()
             for item in environment.split(b"\0"):
-                if item.startswith(COOKIE):
-                    return item[len(COOKIE) :].decode("ascii", "replace")
-            return None
+                name, _, value = item.decode("utf-8", "replace").partition("=")
+                if name == WRAPPER_MARK:
+                    return Badge(lease_id=value, is_wrapper=True)
+                if name == COOKIE:
+                    named = Badge(lease_id=value)
+            return named
         time.sleep(0)
-    return None
+    return Badge()
 
 
-def _open_inodes(pid: int, wanted: Mapping[tuple[int, int], str]) -> Iterable[tuple[int, int]]:
-    """Return which of the wanted files a process has open."""
+def _held_inodes(pid: int, wanted: Mapping[tuple[int, int], str]) -> Iterable[tuple[int, int]]:
+    """Return which of the wanted files a process holds the lock of.
+
+    To have such a file open is no crime: somebody may look at it, or back it up.  The
+    kernel tells of a lock under those descriptors alone that share its description.
+    """
     if not wanted:
         return
     try:
@@ -249,21 +269,29 @@ def _open_inodes(pid: int, wanted: Mapping[tuple[int, int], str]) -> Iterable[tu
     for name in names:
         try:
             status = os.stat(f"/proc/{pid}/fd/{name}")
+            inode = (status.st_dev, status.st_ino)
+            if inode not in wanted:
+                continue
+            with open(f"/proc/{pid}/fdinfo/{name}", "rb") as file:
+                is_holder = b"\nlock:" in file.read()
         except OSError:
             continue
-        inode = (status.st_dev, status.st_ino)
-        if inode in wanted:
+        if is_holder:
             yield inode
 
 
 def _by_session(
-    trace: Trace, table: Mapping[int, Process], cookies: Mapping[int, str | None]
+    trace: Trace, table: Mapping[int, Process], badges: Mapping[int, Badge]
 ) -> set[int]:
-    """Return the members of the wrapper's session, unless its number was given away since.
+    """Return the members of the wrapper's session, if it is still that session.
+
+    The kernel does not give a number away while a session bears it (pid_namespaces(7),
+    kernel/pid.c).  So a leader with another start time means that the session is over;
+    and where there is no leader, one member from the wrapper's lifetime proves that it
+    never was.  Without that proof they may be anybody's: a daemon's, whose parent got the
+    number, made a session and ended.
 
     Its leader is not one of them once it has become a tick.
-    The kernel does not reuse a number while a session bears it (pid_namespaces(7),
-    kernel/pid.c), so a leader with another start time means that the session is over.
     """
     identity = trace.process
     if identity is None:
@@ -271,30 +299,47 @@ def _by_session(
     leader = table.get(identity.pid)
     if leader is not None and leader.start_ticks != identity.start_ticks:
         return set()
-    strangers = {identity.pid} if leader is not None and _has_let_go(trace, identity.pid) else set()
-    return {
-        process.pid
+    members = [
+        process
         for process in table.values()
         if process.session == identity.pid
-        and process.pid not in strangers
         and process.start_ticks >= identity.start_ticks
-        and process.pid in cookies
-        and cookies[process.pid] in (None, trace.lease_id)
-    }
+        and process.pid in badges
+        and badges[process.pid].lease_id in (None, trace.lease_id)
+    ]
+    if leader is None:
+        died_ticks = _latest_death_ticks(trace)
+        if all(process.start_ticks > died_ticks for process in members):
+            return set()
+    elif _has_let_go(trace, identity.pid):
+        members = [process for process in members if process is not leader]
+    return {process.pid for process in members}
+
+
+def _latest_death_ticks(trace: Trace) -> float:
+    """Return until when a dead wrapper can have lived: it would have beaten again by then.
+
+    Processes count time as ticks since the machine started, suspended or not.
+    """
+    if trace.beat_ns is None:
+        return 0
+    suspended_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME) - time.monotonic_ns()
+    last_ns = trace.beat_ns + int(trace.heartbeat_s * 1e9) + _BEAT_SLACK_NS
+    return (last_ns + suspended_ns) / 1e9 * os.sysconf("SC_CLK_TCK")
 
 
 def _with_descendants(
     roots: set[int],
     children: Mapping[int, Sequence[int]],
-    cookies: Mapping[int, str | None],
+    badges: Mapping[int, Badge],
     lease_id: str,
 ) -> set[int]:
-    """Add all descendants, except those that carry another attempt's cookie."""
+    """Add all descendants, except those that belong to another attempt."""
     members: set[int] = set()
     queue = list(roots)
     while queue:
         pid = queue.pop()
-        if pid in members or pid not in cookies or cookies[pid] not in (None, lease_id):
+        if pid in members or pid not in badges or badges[pid].lease_id not in (None, lease_id):
             continue
         members.add(pid)
         queue.extend(children.get(pid, ()))

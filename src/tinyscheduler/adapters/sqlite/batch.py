@@ -191,6 +191,9 @@ def _argument_faults(spec: TaskSpec) -> Iterator[str]:
     for name, _ in spec.environment:
         if not name or "=" in name:
             yield f"the environment has a variable of the name {name!r}"
+        if name.startswith("TINYSCHEDULER_"):
+            # Processes are told apart by some of these, and a command learns who it is.
+            yield f"the environment sets {name}; TINYSCHEDULER_ variables are set for each attempt"
     if spec.command and not spec.command[0]:
         yield "the command has an empty name"
 
