@@ -11,6 +11,7 @@ import fcntl
 import os
 import select
 import signal
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from tinyscheduler.errors import BusyError, StoreError
@@ -45,8 +46,9 @@ class DaemonLock:
                 f"another daemon serves this base path ({holder})", hint="stop that one first"
             ) from error
         text = f"pid {os.getpid()}\n".encode()
-        os.pwrite(self._fd, text, 0)
-        os.ftruncate(self._fd, len(text))
+        with suppress(OSError):  # a full disk: the lock is held all the same
+            os.pwrite(self._fd, text, 0)
+            os.ftruncate(self._fd, len(text))
 
     def close(self) -> None:
         """Let go; wrappers that end from now on tick for themselves."""

@@ -169,7 +169,10 @@ class MemoryStore(Protocol):
         """Return what was saved; an empty memory if nothing readable was."""
 
     def save(self, memory: SchedulingMemory) -> None:
-        """Replace what was saved, atomically; does nothing if it is unchanged."""
+        """Replace what was saved, atomically and always; StoreError if the disk refuses.
+
+        A tick that doubts whether the disk takes bytes saves in order to know.
+        """
 
 
 class TickLock(Protocol):

@@ -697,3 +697,32 @@ def test_a_held_lock_is_seen_however_many_others_come_and_go(tmp_path):
     restless.kill()
     restless.wait()
     assert set(seen) == {len(held)}
+
+
+def test_locks_are_seen_where_stat_and_the_kernel_name_different_devices(tmp_path):
+    layers = [tmp_path / name for name in ("disk", "lower", "merged")]
+    for folder in layers:
+        folder.mkdir()
+    disk, lower, merged = layers
+    options = f"lowerdir={lower},upperdir={disk}/upper,workdir={disk}/work"
+    mounts = [
+        ["mount", "-t", "tmpfs", "tmpfs", str(disk)],
+        ["mkdir", f"{disk}/upper", f"{disk}/work"],
+        ["mount", "-t", "overlay", "-o", options, "overlay", str(merged)],
+    ]
+    for command in mounts:
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode != 0:
+            subprocess.run(["umount", "--lazy", str(disk)], capture_output=True, check=False)
+            pytest.skip(f"cannot mount an overlay as this user: {done.stderr.strip()}")
+    try:
+        lock = FileLeaseStore(paths_in(merged), locks=LockTrial()).acquire("1")
+        assert lock is not None
+        (found,) = FileLeaseStore(paths_in(merged), locks=LockTable()).scan().entries
+        assert found.is_lock_held
+        lock.close()
+        (found,) = FileLeaseStore(paths_in(merged), locks=LockTable()).scan().entries
+        assert not found.is_lock_held
+    finally:
+        for folder in (merged, disk):
+            subprocess.run(["umount", "--lazy", str(folder)], check=True)

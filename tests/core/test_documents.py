@@ -35,6 +35,7 @@ DOCUMENTED = {
 texts = st.text(max_size=5)
 some_zones = st.integers(-23, 23).map(lambda hours: timezone(timedelta(hours=hours)))
 optional_texts = st.none() | texts
+names = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}", fullmatch=True)
 naturals = st.integers(0, 2**63 - 1)
 optional_naturals = st.none() | naturals
 seconds = st.floats(0, 1e9)
@@ -75,8 +76,8 @@ runs = st.builds(
 )
 leases = st.builds(
     Lease,
-    task_id=texts,
-    lease_id=texts,
+    task_id=names,
+    lease_id=names,
     source=texts,
     agent=texts,
     attempt=naturals,
@@ -108,8 +109,8 @@ leases = st.builds(
 )
 results = st.builds(
     AttemptResult,
-    lease_id=texts,
-    task_id=texts,
+    lease_id=names,
+    task_id=names,
     source=texts,
     agent=texts,
     attempt=naturals,

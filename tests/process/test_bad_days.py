@@ -227,3 +227,55 @@ def test_what_a_killed_wrapper_had_half_written_goes_with_its_attempt(
     station.until_final(task_id)
 
     assert station.leftovers() == []
+
+
+@pytest.mark.parametrize("path", ["running/task_zz.json", "running/task_zz.lock", "results/x.json"])
+def test_one_thing_that_cannot_be_read_is_named_and_keeps_no_other_task_from_running(
+    make_station: Callable[..., Station], path: str
+):
+    station = make_station(kicks=False, MAX_CONCURRENT_SLOTS="2")
+    task_id = station.add()
+    (station.state / path).mkdir(parents=True)
+
+    done = station.run("run", "--once")
+
+    assert done.returncode == 0, done.stderr
+    assert "zz" in done.stderr or "x.json" in done.stderr, done.stderr
+    until(lambda: station.starts(task_id) == [1], "the other task to run")
+    until(lambda: station.tick() == 0 and station.task(task_id).state is TaskState.DONE, "its end")
+
+
+def test_a_lease_whose_names_lead_out_of_the_state_folder_is_set_aside_and_removes_nothing(
+    make_station: Callable[..., Station],
+):
+    station = make_station(kicks=False)
+    task_id = station.add('[ "$TINYSCHEDULER_ATTEMPT" -gt 1 ] || exec sleep 300')
+    station.tick()
+    lease = station.until_running(task_id)
+    os.kill(lease["pid"], signal.SIGKILL)
+    until(lambda: not is_alive(lease["pid"]), "the wrapper to die")
+    precious = [station.base / "precious.txt", station.base / "precious.txt.json"]
+    for path in precious:
+        path.write_text("dear")
+    hostile = {**lease, "lease_id": "../../precious.txt"}
+    lease_path(station, task_id).write_text(json.dumps(hostile))
+
+    station.until_final(task_id)
+
+    assert [path.read_text() for path in precious] == ["dear", "dear"]
+    assert station.starts(task_id) == [1, 2]
+    assert list((station.state / "quarantine").glob(f"task_{task_id}.json*"))
+
+
+def test_what_ends_a_whole_tick_is_told_in_the_log_too(make_station: Callable[..., Station]):
+    station = make_station(kicks=False)
+    station.add()
+    running = station.state / "running"
+    running.rmdir() if running.exists() else None
+    running.write_text("a file where the folder should be")
+
+    done = station.run("run", "--once")
+
+    assert done.returncode == 69, done
+    (log,) = (station.state / "logs").glob("scheduler_*.log")
+    assert str(running) in log.read_text()

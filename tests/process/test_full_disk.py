@@ -10,7 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
-from tests.process.station import Station, is_alive, until
+from tests.process.station import PYTHON, Station, is_alive, until
 
 from tinyscheduler.model.tasks import TaskState
 
@@ -99,6 +99,35 @@ def test_on_a_full_disk_healthy_attempts_go_on_and_their_results_arrive_once_the
 
     assert station.task(task_id).state is TaskState.DONE
     assert ended.read_text() == "\n", "it ran once"
+
+
+def test_the_first_tick_ever_and_a_daemon_stand_a_full_disk(
+    make_station: Callable[..., Station], small_disk: Path
+):
+    station = make_station(str(small_disk / "base"), kicks=False, LOOP_INTERVAL_SEC="1")
+    task_id = station.run("add", "--", *station.journalled("true")).stdout.strip()
+    assert not (station.state / "tinyscheduler.pid").exists()
+    ballast = fill(small_disk)
+
+    done = station.run("run", "--once")
+
+    assert done.returncode in (0, 1, 69), done
+    assert "internal error" not in done.stderr
+    with subprocess.Popen(
+        [PYTHON, "-I", "-m", "tinyscheduler", "--base-path", str(station.base), "run", "--daemon"],
+        env=station.environment(),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as daemon:
+        until((station.state / "daemon.lock").exists, "the daemon to have its lock")
+        ballast.unlink()
+        until(lambda: station.starts(task_id) == [1], "the daemon to start the task")
+        daemon.terminate()
+        _, words = daemon.communicate()
+    assert daemon.returncode == 0, words
+    assert "internal error" not in words
 
 
 def test_on_a_read_only_disk_every_change_is_refused_in_words_and_looking_works(

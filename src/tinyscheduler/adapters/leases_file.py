@@ -10,7 +10,7 @@ from __future__ import annotations
 import fcntl
 import os
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from tinyscheduler.crash import durable_step
 from tinyscheduler.errors import LeaseConflict, StoreError
@@ -101,44 +101,84 @@ class LockTable:
     The kernel hands the table out page by page and counts lines from its beginning, so
     a lock given up elsewhere between two pages makes one line vanish from this reading.
     What is missing is therefore looked for again, a few times in a scan.
+
+    It names the device of the filesystem, which on overlayfs and btrfs is not the one
+    that stat(2) tells.  So what is still missing is looked for under the device that a
+    lock of our own, on the folder, is found under.
     """
 
     def __init__(self) -> None:
         """Start without a table; `begin` reads it."""
         self._held: frozenset[tuple[int, int, int]] = frozenset()
         self._readings_left = 0
+        self._device: tuple[int, int] | None = None
 
     def begin(self) -> None:
         """Read the kernel's table of locks once for the whole scan."""
         self._held = read_lock_table()
         self._readings_left = _MOST_READINGS - 1
+        self._device = None
 
     def is_held(self, path: str, status: os.stat_result) -> bool:
         """Look the file up by device and inode."""
-        del path
-        device = status.st_dev
-        key = os.major(device), os.minor(device), status.st_ino
+        device = os.major(status.st_dev), os.minor(status.st_dev)
+        if (*device, status.st_ino) in self._held:
+            return True
+        if self._device is None:
+            self._device = find_device(os.path.dirname(path)) or device
+        key = (*self._device, status.st_ino)
         while key not in self._held and self._readings_left:
             self._readings_left -= 1
             self._held |= read_lock_table()
         return key in self._held
 
 
+class LockLine(NamedTuple):
+    """A granted lock in the kernel's table: who took it, on which device and inode."""
+
+    pid: int
+    device: tuple[int, int]
+    inode: int
+
+
 def read_lock_table() -> frozenset[tuple[int, int, int]]:
     """Return (major, minor, inode) of every file with a granted lock (proc(5), /proc/locks)."""
-    held = set()
+    return frozenset((*line.device, line.inode) for line in _lock_lines())
+
+
+def find_device(folder: str) -> tuple[int, int] | None:
+    """Return the device under which the kernel lists locks in this folder, if it tells.
+
+    A shared lock on the folder itself is taken for a moment; nobody else locks folders.
+    """
+    try:
+        fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        inode = os.fstat(fd).st_ino
+        own = [line for line in _lock_lines() if (line.pid, line.inode) == (os.getpid(), inode)]
+    except OSError:
+        return None
+    finally:
+        os.close(fd)
+    return own[0].device if own else None
+
+
+def _lock_lines() -> Iterator[LockLine]:
     try:
         with open("/proc/locks", encoding="ascii") as file:
             lines = file.read().splitlines()
     except OSError:
-        return frozenset()
+        return
     for line in lines:
         fields = line.split()
         # "1: FLOCK ADVISORY WRITE 4711 fe:00:12345 0 EOF"; a waiter has "->" after the number.
         if len(fields) >= 6 and fields[1] != "->":  # noqa: PLR2004 - the table's columns
             major, minor, inode = fields[5].split(":")
-            held.add((int(major, 16), int(minor, 16), int(inode)))
-    return frozenset(held)
+            device = int(major, 16), int(minor, 16)
+            yield LockLine(pid=int(fields[4]), device=device, inode=int(inode))
 
 
 class FileLeaseStore:
@@ -194,17 +234,16 @@ class FileLeaseStore:
         except (BlockingIOError, FileNotFoundError):
             os.close(fd)
             return None
+        except OSError as error:
+            os.close(fd)
+            raise _store_error(path, error) from error
         if (mine.st_dev, mine.st_ino) != (named.st_dev, named.st_ino):
             os.close(fd)
             return None
-        try:
-            found = Found(
-                lease=self._read_lease(task_id),
-                has_result=result_of is not None and os.path.lexists(self._result_path(result_of)),
-            )
-        except StoreError:
-            os.close(fd)
-            raise
+        found = Found(
+            lease=self._read_lease(task_id),
+            has_result=result_of is not None and os.path.lexists(self._result_path(result_of)),
+        )
         return FileTaskLock(task_id, fd, found)
 
     def create(self, lock: TaskLock, lease: Lease) -> None:
@@ -267,8 +306,9 @@ class FileLeaseStore:
                 beat_ns = status.st_mtime_ns
             except FileNotFoundError:
                 has_lock = False
-            except OSError as error:
-                raise _store_error(path, error) from error
+            except OSError:
+                # Nobody can tell, so nothing may be concluded: as if it were held.
+                held = True
         lease = self._read_lease(task_id)
         if lease is None and not has_lock:
             return None
@@ -287,7 +327,8 @@ class FileLeaseStore:
             message = f"lease file {path} is unreadable: {error}"
             return UnreadableLease(fault=LeaseFault.CORRUPT, message=message)
         except OSError as error:
-            raise _store_error(path, error) from error
+            message = f"lease file {path} cannot be read: {error.strerror}"
+            return UnreadableLease(fault=LeaseFault.INACCESSIBLE, message=message)
         if lease.task_id != task_id:
             message = f"lease file {path} is unreadable: it names task {lease.task_id!r}"
             return UnreadableLease(fault=LeaseFault.CORRUPT, message=message)
@@ -306,7 +347,9 @@ class FileLeaseStore:
             message = f"result file {path} is unreadable: {error}"
             return UnreadableResult(lease_id=lease_id, message=message)
         except OSError as error:
-            raise _store_error(path, error) from error
+            message = f"result file {path} cannot be read: {error.strerror}"
+            fault = LeaseFault.INACCESSIBLE
+            return UnreadableResult(lease_id=lease_id, message=message, fault=fault)
         if result.lease_id != lease_id:
             message = f"result file {path} is unreadable: it names lease {result.lease_id!r}"
             return UnreadableResult(lease_id=lease_id, message=message)

@@ -6,6 +6,7 @@ import fcntl
 import os
 import re
 import select
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -50,10 +51,11 @@ class FileTickLock:
         since = datetime.now(tz=UTC)  # noqa: TID251 - it only informs people
         own = f"pid {os.getpid()}, start ticks {_start_ticks(os.getpid())}, "
         text = f"{own}since {format_time(since)}\n".encode()
-        # Written over, never truncated first: a reader always finds some holder's line.
-        os.pwrite(fd, text, 0)
-        os.ftruncate(fd, len(text))
         self._fd = fd
+        with suppress(OSError):  # a full disk: the lock is held all the same
+            # Written over, never truncated first: a reader always finds some holder's line.
+            os.pwrite(fd, text, 0)
+            os.ftruncate(fd, len(text))
         return None
 
     def release(self) -> None:

@@ -234,7 +234,7 @@ def _judge_without_lease(
     """
     reason, words = ReclaimReason.LOST, "its lock is held, but it has no lease"
     if isinstance(entry.lease, UnreadableLease):
-        if entry.lease.fault is LeaseFault.NEWER:
+        if entry.lease.fault is not LeaseFault.CORRUPT:
             return Keep(entry=entry, report=entry.lease.message)
         reason, words = ReclaimReason.CORRUPT, entry.lease.message
     seen = _evidence(snapshot, claim.lease_id) if claim is not None else None
@@ -331,7 +331,7 @@ def _judge_left_results(
     """
     for lease_id in sorted(results):
         result = results[lease_id]
-        if isinstance(result, UnreadableResult) and result.fault is LeaseFault.NEWER:
+        if isinstance(result, UnreadableResult) and result.fault is not LeaseFault.CORRUPT:
             continue
         if result.source in up if isinstance(result, AttemptResult) else lease_id in known:
             yield _settle(None, result)
@@ -364,7 +364,7 @@ def _end_claimed(claim: Claim, reason: ReclaimReason, *, is_lock_held: bool) -> 
 def _settle(entry: LeaseEntry | None, result: AttemptResult | UnreadableResult) -> Verdict:
     if isinstance(result, AttemptResult):
         return Settle(entry=entry, result=result)
-    if entry is not None and result.fault is LeaseFault.NEWER:
+    if entry is not None and result.fault is not LeaseFault.CORRUPT:
         return Keep(entry=entry, report=result.message)
     return SettleUnreadable(entry=entry, result=result)
 

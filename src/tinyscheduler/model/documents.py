@@ -15,7 +15,7 @@ from tinyscheduler.model.leases import (
     ProcessIdentity,
     Run,
 )
-from tinyscheduler.model.tasks import AttemptResult, FailureReason, Outcome
+from tinyscheduler.model.tasks import AttemptResult, FailureReason, Outcome, is_task_id
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -112,8 +112,8 @@ def decode_lease(document: object) -> Lease:
     process, run = reader.optional_child("process"), reader.child("run")
     monotonic, needs = reader.child("monotonic"), reader.child("needs")
     return Lease(
-        task_id=reader.text("task_id"),
-        lease_id=reader.text("lease_id"),
+        task_id=reader.name("task_id"),
+        lease_id=reader.name("lease_id"),
         source=reader.text("source"),
         agent=reader.text("agent"),
         attempt=reader.integer("attempt"),
@@ -181,8 +181,8 @@ def decode_result(document: object) -> AttemptResult:
     reader.check_version(RESULT_VERSION)
     reason = reader.optional_text("failure_reason")
     return AttemptResult(
-        lease_id=reader.text("lease_id"),
-        task_id=reader.text("task_id"),
+        lease_id=reader.name("lease_id"),
+        task_id=reader.name("task_id"),
         source=reader.text("source"),
         agent=reader.text("agent"),
         attempt=reader.integer("attempt"),
@@ -220,6 +220,13 @@ class _Reader:
 
     def text(self, name: str) -> str:
         return self._take(name, str, "a text")
+
+    def name(self, name: str) -> str:
+        """Take what also names a file of ours, and so must not lead out of its folder."""
+        value = self.text(name)
+        if not is_task_id(value):
+            raise self._wrong(name, "a name of letters, digits, '_', '-' and '.'")
+        return value
 
     def optional_text(self, name: str) -> str | None:
         return None if self._fields.get(name) is None else self.text(name)

@@ -141,6 +141,7 @@ class LeaseFault(StrEnum):
 
     CORRUPT = "corrupt"  # empty, truncated, garbage, or not what its name says
     NEWER = "newer"  # written by a newer version of this program; must not be touched
+    INACCESSIBLE = "inaccessible"  # the file is there, but cannot be read just now
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from tinyscheduler.core.decide import decide
 from tinyscheduler.core.leases import trace_of, trace_of_claim
-from tinyscheduler.errors import PolicyError, SourceError
-from tinyscheduler.model.leases import Lease
+from tinyscheduler.errors import PolicyError, SourceError, TinySchedulerError
+from tinyscheduler.model.leases import Lease, LeaseFault
 from tinyscheduler.model.snapshot import Snapshot, SourceView
 from tinyscheduler.tick.endings import Endings
 from tinyscheduler.tick.progress import Progress
@@ -79,13 +79,23 @@ def tick(
     if holder is not None:
         return progress.report(holder=holder)
     try:
-        world.lock.forget_kick()
-        _act(progress)
-        report = progress.report()
-        for observer in world.observers:
-            observer.report(report)
+        try:
+            world.lock.forget_kick()
+            _act(progress)
+        except TinySchedulerError as error:
+            # What ends a whole tick must not go unheard: few look at its exit code.
+            progress.fail("tick", error)
+            _tell(progress)
+            raise
+        return _tell(progress)
     finally:
         world.lock.release()
+
+
+def _tell(progress: Progress) -> TickReport:
+    report = progress.report()
+    for observer in progress.world.observers:
+        observer.report(report)
     return report
 
 
@@ -98,6 +108,9 @@ def _observe(progress: Progress) -> Snapshot:
     world = progress.world
     host = world.probe.read()
     scan = world.store.scan()
+    for result in scan.unreadable_results:
+        if result.fault is not LeaseFault.CORRUPT:
+            progress.warn(f"{result.message}; it is left as it is")
     sources = tuple(_look(progress, source) for source in world.sources)
     now = world.clock.now()
     if progress.leases_scanned is None:

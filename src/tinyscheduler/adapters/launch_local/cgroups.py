@@ -31,6 +31,11 @@ class ControlGroups:
         return None if self._folder is None else f"{self._folder}/{_PREFIX}{lease_id}"
 
 
+def is_group_of(group: str, lease_id: str) -> bool:
+    """Whether a lease names its own attempt's group: what is in it is going to be ended."""
+    return group.endswith(f"/{_PREFIX}{lease_id}") and "/../" not in group
+
+
 def read_members(group: str) -> set[int]:
     """Return the processes in the group; empty if the group is gone."""
     try:

@@ -9,7 +9,7 @@ import sys
 import time
 from typing import TYPE_CHECKING
 
-from tinyscheduler.adapters.launch_local.cgroups import ControlGroups
+from tinyscheduler.adapters.launch_local.cgroups import ControlGroups, is_group_of
 from tinyscheduler.adapters.launch_local.processes import (
     COOKIE,
     TASK_LOCK_FD,
@@ -132,7 +132,7 @@ class LocalLauncher:
         lives = {trace.lease_id: self._judge(trace) for trace in traces}
         dead = WrapperLife.DEAD
         searched = [
-            self._of_this_boot(trace)
+            self._credible(trace)
             for trace in traces
             if not (trace.is_lock_held and trace.is_leased) or lives[trace.lease_id] is dead
         ]
@@ -161,7 +161,7 @@ class LocalLauncher:
         while asked and time.monotonic() < deadline_s:
             time.sleep(_PAUSE_S)
             asked = [trace for trace in asked if self._judge(trace) is WrapperLife.ALIVE]
-        found = [self._of_this_boot(trace) for trace in traces]
+        found = [self._credible(trace) for trace in traces]
         gone = kill_trees(found, self._lock_inodes(traces))
         # Never call gone what still lives, however it kept out of its own tree.
         alive = {trace.lease_id for trace in traces if self._judge(trace) is WrapperLife.ALIVE}
@@ -169,11 +169,16 @@ class LocalLauncher:
 
     # -- parts --------------------------------------------------------------------
 
-    def _of_this_boot(self, trace: Trace) -> Trace:
-        """Forget the number and session of a wrapper that ran before the machine restarted."""
-        if trace.process is None or trace.process.boot_id == self._this_boot():
-            return trace
-        return replace(trace, process=None)
+    def _credible(self, trace: Trace) -> Trace:
+        """Drop what a lease cannot rightly say of its attempt's processes.
+
+        Numbers and sessions of before the machine restarted, and groups of anything else.
+        """
+        if trace.process is not None and trace.process.boot_id != self._this_boot():
+            trace = replace(trace, process=None)
+        if trace.cgroup is not None and not is_group_of(trace.cgroup, trace.lease_id):
+            trace = replace(trace, cgroup=None)
+        return trace
 
     def _judge(self, trace: Trace) -> WrapperLife:
         return judge_wrapper(trace, boot_id=self._this_boot(), pid_ns=self._pid_ns)
