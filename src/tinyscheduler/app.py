@@ -352,6 +352,7 @@ def _local_queue(config: Config, database: Database, clock: SystemClock) -> Loca
         priority_enabled=config.priority_enabled,
         blocking_disabled=config.blocking_disabled,
         max_queue_depth=config.limits.max_queue_depth,
+        longest_backoff_s=max(config.timing.retry_max_s, config.timing.retry_later_s),
     )
 
 

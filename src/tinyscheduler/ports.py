@@ -90,7 +90,7 @@ class LeaseStore(Protocol):
     """Leases, task locks and results.  Raises StoreError where the disk refuses."""
 
     def scan(self) -> LeaseScan:
-        """Read all leases and locks, and after them all results.  Changes nothing."""
+        """Read all leases, locks and requests to cancel, then all results.  Changes nothing."""
 
     def acquire(self, task_id: str, *, result_of: str | None = None) -> TaskLock | None:
         """Take the task lock without waiting; None if anything holds it.
@@ -101,6 +101,9 @@ class LeaseStore(Protocol):
 
     def create(self, lock: TaskLock, lease: Lease) -> None:
         """Write the lease durably, and mark its first heartbeat before it exists."""
+
+    def request_cancel(self, lease_id: str) -> None:
+        """Leave the request where the attempt's wrapper looks for it."""
 
     def clear(self, lock: TaskLock | None, lease_id: str | None) -> None:
         """Remove lease, cancel request, result and lock, in this order, and close the lock.

@@ -388,12 +388,11 @@ class Attempt:
         kill_at_s = time.monotonic() + self.grace_s
         # Orphans become our children, so without children there are no descendants.
         while not self._reap():
-            left = _descendants()
             if not asked:
                 asked = True
-                _signal_all(left, signal.SIGTERM)
+                _signal_all(_descendants(), signal.SIGTERM)
             elif time.monotonic() >= kill_at_s:
-                _signal_all(left, signal.SIGKILL)
+                _signal_all(_descendants(), signal.SIGKILL)
             self._beat_if_due()
             self._cap_log()
             self._drain_wakeups()

@@ -37,12 +37,17 @@ BODIES = (
 )
 
 
+# Done, done with failures, a source was busy; or killed by us.
+EXPECTED_CODES = frozenset({0, 1, 69, -signal.SIGKILL})
+
+
 @dataclass(slots=True)
 class Chaos:
     """What was killed in a round: counts, and the attempts whose end is our doing."""
 
     kills: dict[str, int] = field(default_factory=lambda: {"tick": 0, "wrapper": 0, "command": 0})
     ours: set[tuple[str, int]] = field(default_factory=set)
+    broken: list[str] = field(default_factory=list)
 
 
 def run_round(seed: int) -> tuple[list[str], dict[str, int]]:
@@ -87,7 +92,9 @@ def _wreak(station: Station, draw: random.Random, chaos: Chaos) -> None:
             _kill_one(station, draw, chaos, [tick.pid for tick in ticks if tick.poll() is None])
             time.sleep(draw.uniform(0, 0.05))
     for tick in ticks:
-        tick.communicate(timeout=60)
+        _, words = tick.communicate(timeout=60)
+        if tick.returncode not in EXPECTED_CODES:
+            chaos.broken.append(f"a tick ended with {tick.returncode}: {words.decode().strip()}")
 
 
 def _kill_one(station: Station, draw: random.Random, chaos: Chaos, ticks: list[int]) -> None:
@@ -136,7 +143,7 @@ def _settle(station: Station, ids: list[str]) -> list[str]:
 def _judge(station: Station, ids: list[str], chaos: Chaos) -> list[str]:
     said = hear(station.base)
     queue = station.queue()
-    found = []
+    found = list(chaos.broken)
     if said.most_of_a_task > 1:
         found.append(f"(1) {said.most_of_a_task} attempts of one task at once")
     if said.most > SLOTS:

@@ -79,6 +79,9 @@ SourceFactory = Callable[["Path", SourceRules, ExitStack], SourceWorld]
 LedgerFactory = Callable[["Path", ExitStack], "Ledger"]
 
 
+LONGEST_BACKOFF_S = 3600
+
+
 def open_database(folder: Path, stack: ExitStack) -> Database:
     database = Database(str(folder / "state" / "tinyscheduler.db"))
     stack.callback(database.close)
@@ -92,6 +95,7 @@ def build_local_queue(folder: Path, rules: SourceRules, stack: ExitStack) -> Sou
         clock,
         priority_enabled=rules.priority_enabled,
         blocking_disabled=rules.blocking_disabled,
+        longest_backoff_s=LONGEST_BACKOFF_S,
     )
     return SourceWorld(
         source=queue,
@@ -108,6 +112,7 @@ def build_simulated_queue(_folder: Path, rules: SourceRules, _stack: ExitStack) 
         now=lambda: machine.wall,
         is_priority_enabled=rules.priority_enabled,
         is_blocking_disabled=rules.blocking_disabled,
+        longest_backoff_s=LONGEST_BACKOFF_S,
     )
     return SourceWorld(
         source=SimulatedSource(machine.spawn("tick"), queue),

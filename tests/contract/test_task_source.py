@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 import pytest
-from tests.contract.builders import SOURCES, START, SourceRules, SourceWorld
+from tests.contract.builders import LONGEST_BACKOFF_S, SOURCES, START, SourceRules, SourceWorld
 
 from tinyscheduler.errors import StoreError
 from tinyscheduler.model.snapshot import SourceView
@@ -276,6 +276,17 @@ def test_a_task_cannot_be_claimed_before_its_time(world):
 
     world.clock.advance(0.001)
     assert claim(world, task_id)
+
+
+def test_a_backoff_begun_under_a_clock_set_back_since_is_in_nobodys_way(world):
+    task_id = world.add(A_SPEC)
+    assert claim(world, task_id, lease_id="one")
+    until = START + timedelta(seconds=LONGEST_BACKOFF_S + 1)
+    ending = Requeue(attempt=2, failures=1, launches=0, backing_off_until=until, reason=None)
+    assert world.source.settle(task_id, lease_id="one", ending=ending)
+
+    assert waiting(world, task_id).backing_off_until == until
+    assert claim(world, task_id, lease_id="two", attempt=2)
 
 
 def test_a_task_backing_off_cannot_be_claimed_before_that_is_over(world):

@@ -37,7 +37,14 @@ OBSTACLES: dict[Reason, dict[str, Any]] = {
 def held_back(
     task: WaitingTask, *, occupied: frozenset[str] = frozenset(), is_enabled: bool = True
 ) -> Wait | None:
-    return hold_back(task, agents=AGENTS, occupied=occupied, is_enabled=is_enabled, now=NOW.wall)
+    return hold_back(
+        task,
+        agents=AGENTS,
+        occupied=occupied,
+        is_enabled=is_enabled,
+        now=NOW.wall,
+        longest_backoff_s=300,
+    )
 
 
 def test_a_task_with_nothing_in_its_way_is_not_held_back():
@@ -138,6 +145,20 @@ def test_a_named_agent_comes_before_a_queue(wants: dict[str, str | None], names:
 def test_what_is_free_holds_nothing_back(active: int):
     full = tuple(replace(agent, active=active) for agent in AGENTS)
 
-    wait = hold_back(a_task(), agents=full, occupied=frozenset(), is_enabled=True, now=NOW.wall)
+    wait = hold_back(
+        a_task(),
+        agents=full,
+        occupied=frozenset(),
+        is_enabled=True,
+        now=NOW.wall,
+        longest_backoff_s=300,
+    )
 
     assert wait is None
+
+
+def test_a_backoff_longer_than_any_was_begun_under_another_clock_and_is_over():
+    until = NOW.wall + timedelta(seconds=300)
+
+    assert held_back(a_task(backing_off_until=until)) is not None
+    assert held_back(a_task(backing_off_until=until + timedelta(seconds=1))) is None

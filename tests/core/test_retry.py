@@ -161,13 +161,13 @@ def test_an_attempt_that_never_started_keeps_its_number(on_expire: OnExpire):
         attempt=2,
         failures=1,
         launches=4,
-        backing_off_until=None,
+        backing_off_until=NOW.wall + timedelta(seconds=backoff_s("1", 4, base_s=5, most_s=300)),
         reason=FailureReason.TIMEOUT,
     )
 
 
 def test_too_many_launches_without_a_start_park_the_task():
-    ending = conclude_launch_failure(a_claim(launches=4, failures=1), rules=RULES)
+    ending = conclude_launch_failure(a_claim(launches=4, failures=1), rules=RULES, now=NOW.wall)
 
     assert ending == Finish(state=TaskState.PARKED, reason=FailureReason.SPAWN_FAILED, failures=1)
 
@@ -202,7 +202,9 @@ def test_an_expired_lease_is_given_one_more_attempt_unless_the_agent_says_fail(
             rules=RULES,
             now=NOW.wall,
         ),
-        conclude_launch_failure(a_claim(cancel_requested=True, launches=4), rules=RULES),
+        conclude_launch_failure(
+            a_claim(cancel_requested=True, launches=4), rules=RULES, now=NOW.wall
+        ),
         after_reclaim(a_claim(cancel_requested=True), ReclaimReason.LEASE_EXPIRED, OnExpire.FAIL),
     ],
     ids=["used up", "never started", "expired"],

@@ -206,7 +206,8 @@ class Station:
             if time.monotonic() > deadline:
                 message = f"{states} {self.leftovers()} {self.lines()}"
                 raise AssertionError(message)
-            self.tick()
+            code = self.tick()
+            assert code in {0, 1, 69}, f"a tick ended with {code}"
             time.sleep(0.05)
 
     def wait_final(self, *task_ids: str, limit_s: float = 20) -> None:

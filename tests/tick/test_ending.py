@@ -37,6 +37,7 @@ from tinyscheduler.values import replace
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from tinyscheduler.model.plan import TickReport
     from tinyscheduler.simulator.machine import Process
     from tinyscheduler.simulator.world import SimulatedWorld
 
@@ -107,7 +108,7 @@ def test_a_wrapper_that_dies_before_its_command_starts_costs_a_launch_and_no_att
     assert reclaimed(report) == {"1": "never_started"}
     assert world.queue.rows["1"].launches == 1
     assert world.disk.ledger == {}
-    assert started(report) == ["1"]
+    assert reasons(report) == {"1": "backing_off"}
     let_end(world)
     assert [row.attempt for row in world.disk.ledger.values()] == [1]
 
@@ -118,10 +119,65 @@ def test_a_wrapper_that_always_dies_early_parks_its_task():
     for _ in range(world.settings.rules.max_launches):
         tick(world)
         world.machine.kill(the_attempt(world).wrapper)
-    tick(world)
+        tick(world)
+        world.machine.advance(world.settings.rules.retry_max_s)
 
     row = world.queue.rows["1"]
     assert (row.state, row.last_failure) == (TaskState.PARKED, FailureReason.SPAWN_FAILED)
+
+
+def test_a_start_that_hangs_counts_as_a_launch_and_not_as_a_failed_attempt():
+    world = a_world()
+    tick(world)
+    world.machine.stop(the_attempt(world).wrapper)
+
+    reports: list[TickReport] = []
+    while not any(map(reclaimed, reports)):
+        world.machine.advance(STALE_S)
+        reports.append(tick(world))
+
+    assert len(reports) <= 3
+    row = world.queue.rows["1"]
+    assert (row.launches, row.failures, row.attempt) == (1, 0, 1)
+    assert world.disk.ledger == {}
+
+
+# requests to cancel
+
+
+def test_a_cancellation_that_only_the_queue_knows_of_reaches_the_attempt():
+    world = a_world(script=LONG)
+    attempt = run_until_running(world)
+    world.queue.request_cancel("1")
+
+    tick(world)
+    world.machine.advance(2 * HEARTBEAT_S)
+    tick(world)
+
+    assert not attempt.is_live
+    assert states(world) == {"1": TaskState.CANCELLED}
+    assert world.disk.cancels == {}
+
+
+def test_a_request_to_cancel_an_attempt_that_is_over_is_swept():
+    world = a_world(script=LONG)
+    run_until_running(world)
+    world.disk.cancels["lease-of-long-ago"] = ""
+
+    tick(world)
+
+    assert world.disk.cancels == {}
+    assert states(world) == {"1": TaskState.WORKING}
+
+
+def test_a_request_to_cancel_stays_while_a_source_that_may_know_it_is_down():
+    world = a_world(0)
+    world.disk.cancels["lease-of-long-ago"] = ""
+    world.queue.trouble = Trouble.DOWN
+
+    tick(world)
+
+    assert world.disk.cancels.keys() == {"lease-of-long-ago"}
 
 
 def test_a_reboot_costs_no_attempt_however_often_it_happens():
@@ -329,7 +385,7 @@ def test_an_attempt_whose_wrapper_does_not_act_at_the_maximum_runtime_is_ended()
 
 def test_a_start_that_was_held_up_uses_up_nothing_of_the_maximum_runtime():
     world = a_world(script=Script(runs_s=50), max_runtime_s=60)
-    reports = []
+    reports: list[TickReport] = []
 
     def tick_meanwhile(_process: Process, point: str) -> None:
         if point == "wrapper.running:before":

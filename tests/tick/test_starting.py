@@ -149,13 +149,12 @@ def test_an_answer_that_gets_lost_after_the_claim_costs_a_launch_and_nothing_els
     world.queue.trouble = Trouble.FORGETFUL
 
     assert started(tick(world)) == []
-    assert states(world) == {"1": TaskState.WORKING}
     world.queue.trouble = Trouble.NONE
-    report = tick(world)
+    tick(world)
 
-    assert [one.reason.value for one in report.reclaims] == ["never_started"]
+    assert world.disk.leases == {}
     row = world.queue.rows["1"]
-    assert (row.state, row.attempt, row.launches) == (TaskState.WORKING, 1, 1)
+    assert (row.state, row.attempt, row.launches) == (TaskState.WAITING, 1, 1)
     let_end(world)
     assert states(world) == {"1": TaskState.DONE}
 
@@ -183,10 +182,11 @@ def test_a_start_that_fails_too_often_parks_the_task_and_stops_no_other(how):
 
     for _ in range(SETTINGS.rules.max_launches):
         tick(world)
+        world.machine.advance(SETTINGS.rules.retry_max_s)
 
     row = world.queue.rows["1"]
     assert (row.state, row.last_failure) == (TaskState.PARKED, FailureReason.SPAWN_FAILED)
-    assert states(world)["2"] is TaskState.WORKING
+    assert len(world.workshop.attempts) == 1
     assert "1" not in world.disk.leases
     assert EventName.TASK_PARKED in [event.name for event in world.observer.events]
 
@@ -198,12 +198,13 @@ def test_a_task_that_moved_on_while_its_launch_failed_is_not_given_back():
     def take_away(process: Process, point: str) -> None:
         del process
         if point == "launch.spawn":
-            world.queue.rows["1"].lease_id = "somebody-elses"
+            row = world.queue.rows["1"]
+            row.state, row.lease_id = TaskState.DONE, None
 
     world.machine.on_point = take_away
     tick(world)
 
-    assert world.queue.rows["1"].lease_id == "somebody-elses"
+    assert states(world) == {"1": TaskState.DONE}
     assert EventName.TASK_REQUEUED not in [event.name for event in world.observer.events]
     assert world.disk.leases == {}
 
@@ -305,10 +306,65 @@ def test_a_task_that_is_gone_when_it_is_described_stops_no_other():
     report = tick(world)
 
     assert started(report) == ["2"]
-    assert [error.where for error in report.errors] == ["task 1"]
+    assert [error.where for error in report.errors] == ["start of task 1"]
+
+
+def test_a_task_that_can_never_be_described_is_parked_after_some_tries():
+    class Unreadable(SimulatedSource):
+        def describe(self, task_id: str) -> TaskSpec:
+            message = f"what task {task_id} asks for is unreadable"
+            raise StoreError(message)
+
+    world = a_world()
+    world.rewire = lambda ports, process: replace(
+        ports, sources=(Unreadable(process, world.queue),)
+    )
+
+    for _ in range(SETTINGS.rules.max_launches):
+        tick(world)
+        world.machine.advance(SETTINGS.rules.retry_max_s)
+
+    assert states(world) == {"1": TaskState.PARKED}
+
+
+def test_the_slot_of_a_start_that_fails_goes_to_the_next_in_the_same_tick():
+    world = a_world(3, slots=1)
+    world.workshop.refuse_launch = lambda task_id: "broken" if task_id in {"1", "2"} else None
+
+    report = tick(world)
+
+    assert started(report) == ["3"]
+    assert reasons(report) == {"1": "unplaced", "2": "unplaced"}
+    assert len(report.decisions) == 3
+
+
+def test_a_start_that_fails_is_not_tried_again_at_once_however_often_somebody_ticks():
+    world = a_world()
+    world.workshop.refuse_launch = lambda _task_id: "no process to spare just now"
+
+    for _ in range(2 * SETTINGS.rules.max_launches):
+        tick(world)
+
+    row = world.queue.rows["1"]
+    assert (row.state, row.launches) == (TaskState.WAITING, 1)
 
 
 # stagger
+
+
+def test_what_ends_while_a_tick_waits_for_the_next_start_is_settled_at_once():
+    world = a_world(2, slots=2, stagger_s=50.0, kicks=True, script=Script(runs_s=1))
+    before_ns = world.machine.monotonic_ns
+
+    world.tick()
+
+    settled = next(
+        event for event in world.observer.events if event.name is EventName.TASK_FINISHED
+    )
+    first = next(iter(world.workshop.attempts.values()))
+    assert settled.task_id == first.lease.task_id
+    assert (settled.at - first.lease.started_at).total_seconds() < 5
+    assert world.machine.monotonic_ns - before_ns >= 45e9
 
 
 def test_starts_are_staggered_and_the_first_waits_for_nothing():

@@ -190,7 +190,7 @@ class FileLeaseStore:
         self._locks = locks
 
     def scan(self) -> LeaseScan:
-        """Read every lease and lock by name, and after them every result."""
+        """Read every lease and lock by name, the requests to cancel, and then every result."""
         self._locks.begin()
         names = _list_names(self._paths.running)
         leases = {_task_of(name, ".json") for name in names}
@@ -201,6 +201,7 @@ class FileLeaseStore:
             entry = self._read_entry(task_id, has_lock=task_id in locks)
             if entry is not None:
                 entries.append(entry)
+        cancels = frozenset(filter(is_task_id, _list_names(self._paths.cancel)))
         results: list[AttemptResult] = []
         unreadable: list[UnreadableResult] = []
         for name in _list_names(self._paths.results):
@@ -214,6 +215,7 @@ class FileLeaseStore:
             entries=tuple(entries),
             results=tuple(sorted(results, key=lambda result: result.lease_id)),
             unreadable_results=tuple(sorted(unreadable, key=lambda result: result.lease_id)),
+            cancels=cancels,
         )
 
     def acquire(self, task_id: str, *, result_of: str | None = None) -> FileTaskLock | None:

@@ -45,6 +45,7 @@ def decide(snapshot: Snapshot, policy: Policy) -> Plan:
             occupied=occupied,
             is_enabled=snapshot.is_enabled,
             now=snapshot.now.wall,
+            longest_backoff_s=max(snapshot.rules.retry_max_s, snapshot.rules.retry_later_s),
         )
         if wait is not None:
             decisions.append(wait)

@@ -20,12 +20,14 @@ from tinyscheduler.model.plan import (
     AwaitSource,
     EndTree,
     Keep,
+    PassOnCancel,
     Reclaim,
     RepairLost,
     Settle,
     SettleUnreadable,
     Suspect,
     Sweep,
+    SweepCancel,
 )
 from tinyscheduler.model.snapshot import StaleSighting, UnreadableResult
 from tinyscheduler.model.tasks import AttemptResult, TaskState
@@ -120,7 +122,25 @@ def judge_all(snapshot: Snapshot) -> tuple[Verdict, ...]:
         for claim in claimed
         if claim.task_id not in occupied and claim.lease_id not in recorded
     )
+    verdicts.extend(_judge_cancels(snapshot, claimed=claimed, recorded=recorded))
     return tuple(verdicts)
+
+
+def _judge_cancels(
+    snapshot: Snapshot, *, claimed: Collection[Claim], recorded: frozenset[str]
+) -> Iterable[Verdict]:
+    """Pass on requests that only the queue knows, and sweep those of attempts that are over."""
+    scan = snapshot.scan
+    held = {entry.task_id for entry in scan.entries if entry.is_lock_held}
+    for claim in claimed:
+        is_asked = claim.lease_id in scan.cancels or claim.lease_id in recorded
+        if claim.cancel_requested and claim.task_id in held and not is_asked:
+            yield PassOnCancel(claim=claim)
+    if all(source.is_up for source in snapshot.sources):
+        living = {claim.lease_id for claim in claimed} | recorded
+        living |= {one.lease.lease_id for one in scan.entries if isinstance(one.lease, Lease)}
+        for lease_id in sorted(scan.cancels - living):
+            yield SweepCancel(lease_id=lease_id)
 
 
 def holds_slot(verdict: Verdict) -> TypeGuard[SlotHolder]:
@@ -129,7 +149,7 @@ def holds_slot(verdict: Verdict) -> TypeGuard[SlotHolder]:
     An attempt whose result is durable and whose lock is free costs nothing, even while
     its source is down.  All else that has a lease or a held lock does, until seen gone.
     """
-    return not isinstance(verdict, Settle | SettleUnreadable | AwaitSource | Sweep | RepairLost)
+    return isinstance(verdict, SlotHolder)
 
 
 def is_stale(beat_ns: int, *, heartbeat_s: float, now: Instant) -> bool:

@@ -22,8 +22,13 @@ def hold_back(
     occupied: frozenset[str],
     is_enabled: bool,
     now: datetime,
+    longest_backoff_s: float,
 ) -> Wait | None:
-    """Return why this task cannot start now, however much is free; None if it can."""
+    """Return why this task cannot start now, however much is free; None if it can.
+
+    A backoff that has longer to go than any backoff lasts was begun under a clock that
+    has been set back since, and counts as over.
+    """
     if task.is_held:
         return _wait(task, Reason.HELD, f"held; `release {task.task_id}` lets it go")
     if task.blocked_by:
@@ -31,8 +36,8 @@ def hold_back(
         return _wait(task, Reason.BLOCKED_BY, f"waits for {blockers} to be done")
     if task.not_before is not None and task.not_before > now:
         return _wait_until(task, Reason.NOT_BEFORE, task.not_before, now=now, why="asked to wait")
-    if task.backing_off_until is not None and task.backing_off_until > now:
-        until = task.backing_off_until
+    until = task.backing_off_until
+    if until is not None and 0 < (until - now).total_seconds() <= longest_backoff_s:
         return _wait_until(
             task, Reason.BACKING_OFF, until, now=now, why="backs off after a failure"
         )

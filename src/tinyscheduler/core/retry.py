@@ -69,7 +69,7 @@ def conclude_reclaim(
     """Return what becomes of a task whose attempt was ended by a tick."""
     match reason:
         case ReclaimReason.NEVER_STARTED:
-            return conclude_launch_failure(claim, rules=rules)
+            return conclude_launch_failure(claim, rules=rules, now=now)
         case ReclaimReason.REBOOTED:
             # Three power cuts must not park healthy work.
             return _requeue_uncounted(claim, until=None, reason=None)
@@ -104,8 +104,11 @@ def conclude_failure(claim: Claim, reason: FailureReason, *, rules: Rules, now: 
     )
 
 
-def conclude_launch_failure(claim: Claim, *, rules: Rules) -> Ending:
-    """Return the same attempt again, or parking once it failed to start too often."""
+def conclude_launch_failure(claim: Claim, *, rules: Rules, now: datetime) -> Ending:
+    """Return the same attempt again after a backoff, or parking once it failed too often.
+
+    What hinders a start may pass in a moment, and ticks can follow each other faster.
+    """
     launches = claim.launches + 1
     if launches >= rules.max_launches:
         return _give_up(
@@ -114,11 +117,14 @@ def conclude_launch_failure(claim: Claim, *, rules: Rules) -> Ending:
             reason=FailureReason.SPAWN_FAILED,
             failures=claim.failures,
         )
+    delay_s = backoff_s(
+        claim.task_id, launches, base_s=rules.retry_base_s, most_s=rules.retry_max_s
+    )
     return Requeue(
         attempt=claim.attempt,
         failures=claim.failures,
         launches=launches,
-        backing_off_until=None,
+        backing_off_until=now + timedelta(seconds=delay_s),
         reason=claim.last_failure,
     )
 

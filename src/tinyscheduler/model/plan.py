@@ -105,6 +105,20 @@ class Sweep:
     entry: LeaseEntry
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PassOnCancel:
+    """Tell an attempt that its task is to be cancelled: whoever asked died before saying so."""
+
+    claim: Claim
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SweepCancel:
+    """Remove a request to cancel an attempt that is over."""
+
+    lease_id: str
+
+
 Verdict = (
     Settle
     | SettleUnreadable
@@ -115,6 +129,8 @@ Verdict = (
     | Keep
     | RepairLost
     | Sweep
+    | PassOnCancel
+    | SweepCancel
 )
 
 

@@ -30,11 +30,15 @@ class UnreadableResult:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LeaseScan:
-    """All leases, task locks and results, as read in this order."""
+    """All leases, task locks and requests to cancel, then all results, as read in this order.
+
+    ``cancels`` are the lease ids of attempts that were asked to end.
+    """
 
     entries: tuple[LeaseEntry, ...]
     results: tuple[AttemptResult, ...]
     unreadable_results: tuple[UnreadableResult, ...] = ()
+    cancels: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import Enum
@@ -67,6 +68,7 @@ class SimulatedQueue:
     prefix: str = ""
     is_priority_enabled: bool = False
     is_blocking_disabled: bool = False
+    longest_backoff_s: float = math.inf
     trouble: Trouble = Trouble.NONE
     rows: dict[str, Row] = field(default_factory=dict)
 
@@ -124,10 +126,10 @@ class SimulatedQueue:
 
     def is_due(self, row: Row) -> bool:
         """Whether neither a wish nor a backoff keeps the task waiting."""
-        return all(
-            moment is None or moment <= self.now()
-            for moment in (row.spec.not_before, row.backing_off_until)
-        )
+        now, until = self.now(), row.backing_off_until
+        if row.spec.not_before is not None and row.spec.not_before > now:
+            return False
+        return until is None or not 0 < (until - now).total_seconds() <= self.longest_backoff_s
 
 
 class SimulatedSource:

@@ -81,12 +81,14 @@ class SimulatedLeaseStore:
         self._process.reach("scan")
         names = sorted(filter(is_task_id, self._disk.leases.keys() | self._disk.locks.keys()))
         found = [self._read_entry(name) for name in names]
+        cancels = frozenset(self._disk.cancels)
         self._process.reach("scan.results")
         results = [self._read_result(lease_id) for lease_id in sorted(self._disk.results)]
         return LeaseScan(
             entries=tuple(entry for entry in found if entry is not None),
             results=tuple(one for one in results if isinstance(one, AttemptResult)),
             unreadable_results=tuple(one for one in results if isinstance(one, UnreadableResult)),
+            cancels=cancels,
         )
 
     def acquire(self, task_id: str, *, result_of: str | None = None) -> SimulatedTaskLock | None:

@@ -78,7 +78,11 @@ class SimulatedWorld:
 
     def __post_init__(self) -> None:
         """Put the parts together."""
-        self.queue = SimulatedQueue(now=lambda: self.machine.wall)
+        rules = self.settings.rules
+        self.queue = SimulatedQueue(
+            now=lambda: self.machine.wall,
+            longest_backoff_s=max(rules.retry_max_s, rules.retry_later_s),
+        )
         self.queues = [self.queue]
         self.workshop = Workshop(
             disk=self.disk,

@@ -10,17 +10,19 @@ from tinyscheduler.errors import LeaseConflict, StoreError
 from tinyscheduler.model.config import OnExpire
 from tinyscheduler.model.events import EventName
 from tinyscheduler.model.history import AttemptRecord
-from tinyscheduler.model.leases import Found, Lease, ReclaimReason, UnreadableLease
+from tinyscheduler.model.leases import Found, Lease, LeaseState, ReclaimReason, UnreadableLease
 from tinyscheduler.model.plan import (
     AwaitSource,
     EndTree,
     Keep,
+    PassOnCancel,
     Reclaim,
     RepairLost,
     Settle,
     SettleUnreadable,
     Suspect,
     Sweep,
+    SweepCancel,
 )
 from tinyscheduler.model.tasks import FailureReason, Finish, Outcome, TaskState
 from tinyscheduler.tick.world import Mode
@@ -69,6 +71,12 @@ class Endings:
                 return self._repair(claim, snapshot)
             case Sweep(entry=entry):
                 self._clear(entry, None, _NOTHING)
+                return False
+            case PassOnCancel(claim=claim):
+                self.progress.world.store.request_cancel(claim.lease_id)
+                return False
+            case SweepCancel(lease_id=lease_id):
+                self.progress.world.store.clear(None, lease_id)
                 return False
             case Keep() | AwaitSource() | Suspect() | EndTree():
                 self.announce(verdict)
@@ -148,7 +156,8 @@ class Endings:
         """Give back the task of an attempt that is over without a result."""
         lease = entry.lease if isinstance(entry.lease, Lease) else None
         claim = _claim(snapshot, entry.task_id, lease.lease_id if lease else None)
-        if lease is not None:
+        if lease is not None and lease.state is not LeaseState.STARTING:
+            # A start that hung was ended as stale, and yet its command never ran.
             reason = self.progress.ended.get(lease.lease_id, reason)
         if isinstance(entry.lease, UnreadableLease):
             self.progress.notice(
@@ -394,5 +403,9 @@ def _name_of(verdict: Verdict) -> str:
             return f"ending task {trace.task_id}"
         case RepairLost(claim=claim):
             return f"repairing task {claim.task_id}"
+        case PassOnCancel(claim=claim):
+            return f"cancelling task {claim.task_id}"
+        case SweepCancel(lease_id=lease_id):
+            return f"cancel request {lease_id}"
         case _:
             return f"lease of task {verdict.entry.task_id}"

@@ -197,6 +197,11 @@ class Progress:
             if key in self.started:
                 continue
             yield self.refused.get(key, decision) if self.mode is Mode.ACT else decision
+        # The last look left out what had been refused before it.
+        looked_at = {key_of(decision.task) for decision in self.decisions}
+        for key, wait in self.refused.items():
+            if key not in self.started and key not in looked_at:
+                yield wait
 
 
 _EVENT_OF = {

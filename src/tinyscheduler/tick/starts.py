@@ -6,11 +6,11 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from tinyscheduler.core import retry
-from tinyscheduler.errors import LaunchError
+from tinyscheduler.errors import LaunchError, StoreError
 from tinyscheduler.model.events import EventName
 from tinyscheduler.model.leases import NO_RUN, Lease, LeaseState, Needs
 from tinyscheduler.model.plan import Dispatch, Reason
-from tinyscheduler.model.tasks import Claim
+from tinyscheduler.model.tasks import Claim, TaskSpec
 from tinyscheduler.tick.progress import key_of
 from tinyscheduler.values import dataclass, replace
 
@@ -18,9 +18,12 @@ if TYPE_CHECKING:
     from tinyscheduler.model.config import AgentProfile
     from tinyscheduler.model.plan import Plan
     from tinyscheduler.model.snapshot import Snapshot
-    from tinyscheduler.model.tasks import TaskSpec, WaitingTask
+    from tinyscheduler.model.tasks import WaitingTask
     from tinyscheduler.ports import TaskLock
     from tinyscheduler.tick.progress import Progress
+
+# A sleeping tick looks this often whether something ended: nobody else may settle it.
+_MOST_DEAF_S = 0.2
 
 
 @dataclass(slots=True, kw_only=True)
@@ -32,8 +35,10 @@ class Starts:
     def start_all(self, plan: Plan, snapshot: Snapshot) -> bool:
         """Start what was decided, in order; return whether to look again before going on.
 
-        Capacity is looked at again before each start that waited for its turn.
+        Capacity is looked at again before each start that waited for its turn, and once
+        some could not start: what they do not take, others may.
         """
+        before = len(self.progress.refused)
         for decision in plan.decisions:
             if not isinstance(decision, Dispatch) or key_of(decision.task) in self.progress.refused:
                 continue
@@ -42,7 +47,7 @@ class Starts:
                 if self.progress.spent_s() + wait_s > self.progress.settings.budget_s:
                     self._stagger_rest(plan, wait_s)
                     return False
-                self.progress.world.clock.sleep(wait_s)
+                self._await_turn(wait_s)
                 if self.progress.should_stop():
                     self._stagger_rest(plan, wait_s)
                     return False
@@ -52,7 +57,20 @@ class Starts:
             if key_of(decision.task) not in self.progress.started:
                 words = "it could not be started; the report's errors say why"
                 self.progress.refuse(decision, Reason.UNPLACED, words)
-        return False
+        return len(self.progress.refused) > before
+
+    def _await_turn(self, wait_s: float) -> None:
+        """Sleep until the next start is due, or something has ended meanwhile.
+
+        We hold the tick lock, so whoever wishes for a tick leaves it to us.
+        """
+        lock, clock = self.progress.world.lock, self.progress.world.clock
+        while wait_s > 0 and not self.progress.should_stop():
+            if lock.is_kicked():
+                lock.forget_kick()
+                return
+            clock.sleep(min(wait_s, _MOST_DEAF_S))
+            wait_s -= _MOST_DEAF_S
 
     def _start(self, dispatch: Dispatch, snapshot: Snapshot) -> None:
         """Lease, claim, launch: the lease exists before the claim, the claim before the process."""
@@ -60,14 +78,14 @@ class Starts:
         store, source = self.progress.world.store, self.progress.source(task.source)
         agent = self.progress.agent(dispatch.agent)
         assert agent is not None  # noqa: S101 - admitted, so configured
-        spec = source.describe(task.task_id)
+        spec, unreadable = self._describe(task)
         lock = store.acquire(task.task_id)
         if lock is None:
-            self.progress.refuse(dispatch, Reason.UNPLACED, "its task lock is held")
+            self.progress.refuse(dispatch, Reason.UNPLACED, "its task lock is held just now")
             return
         try:
             bare = self._lease(task, agent, spec, lock, snapshot)
-            lease, fault = self._prepare(bare, spec)
+            lease, fault = (bare, unreadable) if unreadable else self._prepare(bare, spec)
             store.create(lock, lease)
             claimed = source.claim(
                 task.task_id, lease_id=lease.lease_id, agent=agent.name, attempt=task.attempt
@@ -92,6 +110,17 @@ class Starts:
         self.progress.memory = replace(
             self.progress.memory, last_start_ns=now.monotonic_ns, last_start_boot_id=now.boot_id
         )
+
+    def _describe(self, task: WaitingTask) -> tuple[TaskSpec, LaunchError | None]:
+        """Read what the task asks for; unreadable, it is claimed and given up all the same.
+
+        So it counts as a start that failed, and is parked after some: who cannot start
+        must not stand first in line for ever.
+        """
+        try:
+            return self.progress.source(task.source).describe(task.task_id), None
+        except StoreError as error:
+            return TaskSpec(), LaunchError(error.what, hint=error.hint)
 
     def _prepare(self, lease: Lease, spec: TaskSpec) -> tuple[Lease, LaunchError | None]:
         try:
@@ -123,7 +152,8 @@ class Starts:
             max_attempts=None,
             cancel_requested=False,
         )
-        ending = retry.conclude_launch_failure(claim, rules=self.progress.settings.rules)
+        now = self.progress.world.clock.now().wall
+        ending = retry.conclude_launch_failure(claim, rules=self.progress.settings.rules, now=now)
         source = self.progress.source(task.source)
         if source.settle(task.task_id, lease_id=lease.lease_id, ending=ending):
             self.progress.notice_ending(claim, ending, None)

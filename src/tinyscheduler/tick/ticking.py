@@ -11,9 +11,10 @@ from tinyscheduler.errors import PolicyError, SourceError, TinySchedulerError
 from tinyscheduler.model.leases import Lease, LeaseFault
 from tinyscheduler.model.snapshot import Snapshot, SourceView
 from tinyscheduler.tick.endings import Endings
-from tinyscheduler.tick.progress import Progress
+from tinyscheduler.tick.progress import Progress, key_of
 from tinyscheduler.tick.starts import Starts
 from tinyscheduler.tick.world import Mode
+from tinyscheduler.values import replace
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -111,7 +112,7 @@ def _observe(progress: Progress) -> Snapshot:
     for result in scan.unreadable_results:
         if result.fault is not LeaseFault.CORRUPT:
             progress.warn(f"{result.message}; it is left as it is")
-    sources = tuple(_look(progress, source) for source in world.sources)
+    sources = tuple(_without_refused(progress, _look(progress, one)) for one in world.sources)
     now = world.clock.now()
     if progress.leases_scanned is None:
         progress.leases_scanned = sum(entry.lease is not None for entry in scan.entries)
@@ -136,6 +137,14 @@ def _look(progress: Progress, source: TaskSource) -> SourceView:
     except SourceError as error:
         progress.fail(f"source {source.name}", error)
         return SourceView(name=source.name, error=error.what)
+
+
+def _without_refused(progress: Progress, view: SourceView) -> SourceView:
+    """Leave out what could not start in this tick, so that others get what it does not take."""
+    if not progress.refused:
+        return view
+    waiting = tuple(task for task in view.waiting if key_of(task) not in progress.refused)
+    return replace(view, waiting=waiting)
 
 
 def _decide(progress: Progress, snapshot: Snapshot) -> Plan:

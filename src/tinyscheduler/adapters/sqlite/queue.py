@@ -39,6 +39,8 @@ _MAX_BLOCKERS_TOLD = 10
 # Rows of one line that are put in order by sorting, where no index has that order.
 _MAX_SORTED = 200
 
+_DECADE_S = 10 * 365 * 86400.0
+
 _LINES = "SELECT agent, queue, tasks FROM counts WHERE state = 'waiting'"
 
 _READY_BY_AGE = """
@@ -93,7 +95,7 @@ UPDATE tasks SET state = 'working', lease_id = :lease_id, claimed_by = :agent,
     backing_off_until = NULL, updated_at = :now
 WHERE id = :id AND state = 'waiting' AND lease_id IS NULL AND attempt = :attempt
     AND (blockers_left = 0 OR :blocking_disabled) AND NOT cancel_requested
-    AND start_after <= :now
+    AND (start_after <= :now OR coalesce(not_before, 0) <= :now AND backing_off_until > :latest)
 """
 # A cancellation that was asked for meanwhile is granted by the statement that would
 # otherwise make the task wait again, so that it cannot fall between two.
@@ -187,12 +189,14 @@ class LocalQueue:
         priority_enabled: bool = False,
         blocking_disabled: bool = False,
         max_queue_depth: int = 0,
+        longest_backoff_s: float = _DECADE_S,
     ) -> None:
         self._database = database
         self._clock = clock
         self._priority_enabled = priority_enabled
         self._blocking_disabled = blocking_disabled
         self._max_queue_depth = max_queue_depth
+        self._longest_backoff_s = longest_backoff_s
 
     @property
     def name(self) -> str:
@@ -237,6 +241,8 @@ class LocalQueue:
             "attempt": attempt,
             "blocking_disabled": self._blocking_disabled,
             "now": self._now(),
+            # Any later, and it was reckoned under a clock that has been set back since.
+            "latest": self._now() + int(self._longest_backoff_s * 1e6),
         }
         with _answering(), self._database.writing() as connection:
             if connection.execute(_CLAIM, claim).rowcount == 0:
