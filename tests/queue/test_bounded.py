@@ -144,8 +144,7 @@ def test_every_question_of_a_tick_is_answered_by_its_index(opened, question):
     statement = getattr(queue_module, question)
     names = ("agent", "queue", "window", "now", "sorted", "by_priority", "limit", "id")
     more = ("lease_id", "attempt", "blocking_disabled", "state", "reason", "failures", "until")
-    more = (*more, "latest")
-    values = dict.fromkeys((*names, *more, "launches", "change"), 1)
+    values = dict.fromkeys((*names, *more, "launches", "change", "latest"), 1)
     opened.add(A_SPEC)
 
     with opened.database.writing() as connection:
