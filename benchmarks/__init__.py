@@ -1,0 +1,1 @@
+"""How fast is it?  Ratios, both sides measured in turns; never a timed test."""

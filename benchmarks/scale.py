@@ -1,0 +1,182 @@
+"""Does a command get slower with what lies there?  Against the same with little, or its floor."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from benchmarks.measure import Ratio, command, compare, note, timed_ms
+from benchmarks.place import PYTHON, Place, until
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+MANY, FEW = 100_000, 100
+LEASES = 1000
+READ_LEASES = """
+import json, os, sys
+folder = sys.argv[1]
+for name in os.listdir(folder):
+    if name.endswith(".json"):
+        fd = os.open(f"{folder}/{name}", os.O_RDONLY)
+        json.loads(os.read(fd, 1 << 16))
+        os.close(fd)
+"""
+
+
+def many_leases() -> Iterator[Ratio]:
+    """A tick that finds a thousand living attempts, each with a real wrapper."""
+    with Place() as idle, Place(AGENT_LIMITS=f"shell:{LEASES}", KICK="false") as place:
+        note(f"starting {LEASES} attempts")
+        place.add(LEASES, "sleep", "3600")
+        until(lambda: place.run("run", "--once") and len(place.running()) == LEASES, "all to run")
+        folder = str(place.base / "state" / "running")
+        until(lambda: all(_is_running(path) for path in place.running()), "all to be running")
+        tick = command(*place.argv("run", "--once"), environment=place.environment)
+        read = command(PYTHON, "-I", "-c", READ_LEASES, folder)
+        idle_tick = command(*idle.argv("run", "--once"), environment=idle.environment)
+
+        def floor() -> None:
+            read()
+            idle_tick()
+
+        yield compare(
+            f"tick, {LEASES:,} leases",
+            tick,
+            floor,
+            against="read + parse them, + idle tick",
+            rounds=9,
+            bar=2,
+        )
+        note("ending them")
+
+
+def _is_running(path: Path) -> bool:
+    try:
+        return bool(json.loads(path.read_text())["state"] == "running")
+    except (OSError, ValueError):
+        return False
+
+
+def many_waiting() -> Iterator[Ratio]:
+    """Commands beside a hundred thousand tasks that wait, against the same beside a hundred."""
+    # Nothing starts: what is measured is looking, not starting.
+    quiet = {"MAX_CONCURRENT_SLOTS": "1", "KICK": "false"}
+    with Place(**quiet) as much, Place(**quiet) as little:
+        last = {}
+        for place, count in ((much, MANY), (little, FEW)):
+            place.add(1, "sleep", "3600")
+            place.run("run", "--once")
+            note(f"adding {count} tasks")
+            last[place] = place.add(count, "true")
+        for words, bar in ((("run", "--once"), 1.3), (("status",), 2), (("list",), 2)):
+            yield _both(words, words, much, little, bar=bar)
+        one, other = last[much][-1], last[little][-1]
+        for name in ("show", "why"):
+            yield _both((name, one), (name, other), much, little, bar=2)
+        ids, others = iter(last[much]), iter(last[little])
+        yield compare(
+            f"cancel, {MANY:,} / {FEW}",
+            lambda: much.run("cancel", next(ids)),
+            lambda: little.run("cancel", next(others)),
+            against=f"the same with {FEW}",
+            rounds=15,
+            bar=2,
+        )
+
+
+def _both(
+    words: tuple[str, ...],
+    other: tuple[str, ...],
+    much: Place,
+    little: Place,
+    *,
+    bar: float,
+) -> Ratio:
+    return compare(
+        f"{words[0]}, {MANY:,} / {FEW}",
+        command(*much.argv(*words), environment=much.environment),
+        command(*little.argv(*other), environment=little.environment),
+        against=f"the same with {FEW}",
+        rounds=15,
+        bar=bar,
+    )
+
+
+def add_many() -> Iterator[Ratio]:
+    """A hundred thousand tasks from one file, in one transaction."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "tasks.jsonl"
+        file.write_text('{"command": ["true"]}\n' * MANY)
+        ours, theirs = [], []
+        for number in range(3):
+            with Place() as place:
+                ours.append(timed_ms(lambda place=place: place.run("add", "--from", str(file))))  # type: ignore[misc]  # bound at once
+            theirs.append(timed_ms(_insert_plainly(Path(folder) / f"{number}.db")))
+        yield Ratio(
+            name=f"add --from, {MANY:,} tasks",
+            ours_ms=ours,
+            theirs_ms=theirs,
+            against="plain sqlite3, same rows",
+            bar=5,
+        )
+
+
+def _insert_plainly(path: Path) -> Callable[[], None]:
+    """Return an action that inserts the same rows with sqlite3 alone, as durably."""
+    source = f"""
+connection = sqlite3.connect({str(path)!r})
+connection.execute("PRAGMA journal_mode=WAL")
+connection.execute("PRAGMA synchronous=FULL")
+connection.execute("CREATE TABLE tasks (id INTEGER PRIMARY KEY, state TEXT, agent TEXT,"
+    " queue TEXT, summary TEXT, priority INTEGER, attempt INTEGER, created_at INTEGER)")
+connection.execute("CREATE TABLE specs (id INTEGER PRIMARY KEY, prompt TEXT, details TEXT)")
+connection.execute("CREATE INDEX ready ON tasks (agent, queue, id) WHERE state = 'waiting'")
+with connection:
+    for number in range(1, {MANY} + 1):
+        connection.execute("INSERT INTO tasks VALUES (?, 'waiting', 'shell', '', 'true', 0, 1, ?)",
+            (number, number))
+        connection.execute("INSERT INTO specs VALUES (?, NULL, ?)",
+            (number, '{{"agent": "shell", "command": ["true"]}}'))
+connection.close()
+"""
+    return command(PYTHON, "-I", "-c", source)
+
+
+def lease_write() -> Iterator[Ratio]:
+    """One durable write of a lease, against its system calls."""
+    source = """
+import os, sys, time
+sys.path.insert(0, sys.argv[2])
+from tinyscheduler.files import write_json
+document = {"version": 1, "text": "x" * 1500}
+path = sys.argv[1] + "/task_1.json"
+for _ in range(300):
+    write_json(path, document)
+"""
+    raw = """
+import json, os, sys
+document = {"version": 1, "text": "x" * 1500}
+folder, path = sys.argv[1], sys.argv[1] + "/task_1.json"
+for _ in range(300):
+    temporary = folder + "/.task_1.json.tmp"
+    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    os.write(fd, json.dumps(document).encode())
+    os.fsync(fd)
+    os.close(fd)
+    os.rename(temporary, path)
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    os.fsync(fd)
+    os.close(fd)
+"""
+    source_folder = str(Path(__file__).resolve().parent.parent / "src")
+    with Place() as place, Place() as other:
+        yield compare(
+            "lease write",
+            command(PYTHON, "-I", "-c", source, str(place.base), source_folder),
+            command(PYTHON, "-I", "-c", raw, str(other.base)),
+            against="tmp + fsync + rename + fsync",
+            rounds=9,
+        )
