@@ -17,6 +17,7 @@ from tinyscheduler.adapters.probe_host import ProcProbe
 from tinyscheduler.adapters.sqlite.database import Access, Database
 from tinyscheduler.adapters.sqlite.ledger import SqliteLedger
 from tinyscheduler.adapters.sqlite.queue import LocalQueue
+from tinyscheduler.adapters.sqlite.switches import SqliteSwitches
 from tinyscheduler.adapters.tick_lock_file import FileTickLock, touch
 from tinyscheduler.config.saved import load_settings, save_settings, saved_running_folder
 from tinyscheduler.daemon import DaemonLock, Waker, repeat
@@ -48,6 +49,7 @@ class Queue:
 
     tasks: LocalQueue
     ledger: SqliteLedger
+    switches: SqliteSwitches
     leases: FileLeaseStore
     clock: SystemClock
     config: Config
@@ -67,6 +69,7 @@ def open_queue(config: Config, access: Access) -> Queue:
     return Queue(
         tasks=_local_queue(config, database, clock),
         ledger=SqliteLedger(database),
+        switches=SqliteSwitches(database),
         leases=FileLeaseStore(config.paths, locks=LockTable()),
         clock=clock,
         config=config,
@@ -189,6 +192,7 @@ def wired(
             fallback=platform,
             ledger=SqliteLedger(database),
             memory=FileMemoryStore(config.paths, warn=warnings.append, may_write=acts),
+            switches=SqliteSwitches(database),
             observers=observers if acts else (),
             warnings=warnings,
         )

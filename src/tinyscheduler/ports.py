@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from tinyscheduler.model.plan import Proposal, TickReport
     from tinyscheduler.model.policy import PolicyContext
     from tinyscheduler.model.snapshot import HostState, LeaseScan, SchedulingMemory, SourceView
+    from tinyscheduler.model.switches import Switch, SwitchKind, Target
     from tinyscheduler.model.tasks import Ending, TaskSpec
 
 
@@ -176,6 +177,23 @@ class MemoryStore(Protocol):
 
         A tick that doubts whether the disk takes bytes saves in order to know.
         """
+
+
+class Switches(Protocol):
+    """Keeps what its owner has paused or drained, over every restart.
+
+    Raises StoreError (or BusyError, where something is to be changed) if, and only if,
+    it could not answer.
+    """
+
+    def read(self) -> Sequence[Switch]:
+        """Return every switch that is set, read at one moment, by kind and target."""
+
+    def set(self, switch: Switch) -> Switch | None:
+        """Set the switch durably; if it was set before, change nothing and return that one."""
+
+    def clear(self, kind: SwitchKind, target: Target) -> Switch | None:
+        """Lift the switch durably and return it; None if it was not set."""
 
 
 class TickLock(Protocol):

@@ -27,6 +27,10 @@ class EventName(StrEnum):
     SLOT_LEAK_REPAIRED = "slot.leak_repaired"
     SOURCE_DOWN = "source.down"
     SOURCE_UP = "source.up"
+    PAUSED = "scheduler.paused"
+    RESUMED = "scheduler.resumed"
+    DRAINING = "scheduler.draining"
+    UNDRAINED = "scheduler.undrained"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from tinyscheduler.model.clock import Instant
     from tinyscheduler.model.config import AgentProfile
     from tinyscheduler.model.leases import LeaseEntry, ProcessEvidence
+    from tinyscheduler.model.switches import Switch
     from tinyscheduler.model.tasks import AttemptResult, Claim, WaitingTask
 
 
@@ -108,7 +109,10 @@ class Rules:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Snapshot:
-    """What one tick knows.  ``evidence`` is keyed by lease id."""
+    """What one tick knows.  ``evidence`` is keyed by lease id.
+
+    ``switches`` is None where they could not be read: then nothing may start.
+    """
 
     now: Instant
     host: HostState
@@ -119,3 +123,4 @@ class Snapshot:
     memory: SchedulingMemory = SchedulingMemory()
     rules: Rules
     is_enabled: bool = True
+    switches: tuple[Switch, ...] | None = ()

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         Observer,
         Policy,
         Probe,
+        Switches,
         TaskSource,
         TickLock,
     )
@@ -59,6 +60,7 @@ class World:
     fallback: Policy
     ledger: Ledger
     memory: MemoryStore
+    switches: Switches
     observers: tuple[Observer, ...]
     # Filled by adapters that have something to say but no failure to raise.
     warnings: list[str] = field(default_factory=list)

@@ -89,13 +89,18 @@ WHERE task_id = :id AND state <> 'done' ORDER BY blocker_id LIMIT :limit
 """
 _SPEC = "SELECT prompt, details FROM task_specs WHERE task_id = ?"
 
-# The whole of a claim: whoever's statement finds the row still waiting has the task.
+# The whole of a claim: whoever's statement finds the row still waiting has the task.  What
+# its owner changed, paused or drained since the tick looked counts as not waiting any more.
 _CLAIM = """
 UPDATE tasks SET state = 'working', lease_id = :lease_id, claimed_by = :agent,
     backing_off_until = NULL, updated_at = :now
 WHERE id = :id AND state = 'waiting' AND lease_id IS NULL AND attempt = :attempt
     AND (blockers_left = 0 OR :blocking_disabled) AND NOT cancel_requested
     AND (start_after <= :now OR coalesce(not_before, 0) <= :now AND backing_off_until > :latest)
+    AND (:revision IS NULL OR revision = :revision)
+    AND NOT EXISTS (
+        SELECT 1 FROM switches
+        WHERE target IN ('all', 'agent:' || :agent, 'queue:' || tasks.queue))
 """
 # A cancellation that was asked for meanwhile is granted by the statement that would
 # otherwise make the task wait again, so that it cannot fall between two.
@@ -197,6 +202,7 @@ class LocalQueue:
         self._blocking_disabled = blocking_disabled
         self._max_queue_depth = max_queue_depth
         self._longest_backoff_s = longest_backoff_s
+        self._revisions: dict[str, int] = {}  # as they were at the last look
 
     @property
     def name(self) -> str:
@@ -240,6 +246,7 @@ class LocalQueue:
             "agent": agent,
             "attempt": attempt,
             "blocking_disabled": self._blocking_disabled,
+            "revision": self._revisions.get(task_id),
             "now": self._now(),
             # Any later, and it was reckoned under a clock that has been set back since.
             "latest": self._now() + int(self._longest_backoff_s * 1e6),
@@ -404,6 +411,7 @@ class LocalQueue:
         for line in lines:
             startable += self._startable(connection, line, window=window, now=now)
         rows = [*startable, *self._unstartable(connection, now=now)]
+        self._revisions = {str(row["id"]): row["revision"] for row in rows}
         claims = connection.execute(_CLAIMS).fetchall()
         return SourceView(
             name=self.name,
