@@ -79,10 +79,26 @@ def open_queue(config: Config, access: Access) -> Queue:
 def announce(queue: Queue, name: EventName, task_ids: Sequence[str]) -> None:
     """Tell events.jsonl and the log what a person's command did to tasks."""
     at = queue.clock.now().wall
-    log = DailyLog(queue.config.paths, level=queue.config.log_level)
-    for observer in (EventsFile(queue.config.paths), log):
+    for observer in _observers(queue.config):
         for task_id in task_ids:
             observer.notice(Event(at=at, name=name, task_id=task_id))
+
+
+def announce_event(
+    queue: Queue,
+    name: EventName,
+    *,
+    reason: str | None = None,
+    details: tuple[tuple[str, str | int], ...] = (),
+) -> None:
+    """Tell events.jsonl and the log of something that is about no single task."""
+    event = Event(at=queue.clock.now().wall, name=name, reason=reason, details=details)
+    for observer in _observers(queue.config):
+        observer.notice(event)
+
+
+def _observers(config: Config) -> tuple[EventsFile, DailyLog]:
+    return EventsFile(config.paths), DailyLog(config.paths, level=config.log_level)
 
 
 def kick(config: Config) -> None:
@@ -177,7 +193,7 @@ def wired(
     acts = mode is Mode.ACT
     database = Database(config.paths.database, Access.WRITE if acts else Access.READ)
     platform = PlatformPolicy(is_priority_enabled=config.priority_enabled)
-    observers = (EventsFile(config.paths), DailyLog(config.paths, level=config.log_level))
+    observers = _observers(config)
     try:
         yield World(
             clock=clock,
@@ -271,9 +287,9 @@ def refuse_foreign_state(config: Config) -> None:
     except OSError:
         return
     if owner != os.geteuid():
-        message = f"{config.paths.state} belongs to user {_user_name(owner)}, not to you"
+        message = f"{config.paths.state} belongs to user {user_name(owner)}, not to you"
         raise ConfigError(
-            message, hint=f"run this as {_user_name(owner)}, or choose another --base-path"
+            message, hint=f"run this as {user_name(owner)}, or choose another --base-path"
         )
 
 
@@ -365,7 +381,8 @@ def _wrapper_path() -> str:
     return os.path.join(os.path.dirname(os.path.abspath(__file__)), "wrapper.py")
 
 
-def _user_name(uid: int) -> str:
+def user_name(uid: int) -> str:
+    """Return the user's name, or the number of one that has none."""
     import pwd
 
     try:

@@ -52,18 +52,22 @@ def is_paused(agent: AgentView, switches: Iterable[Switch] | None) -> bool:
     return any(switch.target == _target_of(agent) for switch in switches or ())
 
 
+def name_target(target: Target) -> str:
+    """Return what people call a target.
+
+    >>> name_target(EVERYTHING), name_target(Target(kind=TargetKind.QUEUE, name="dev"))
+    ('everything', 'queue dev')
+    """
+    return f"{target.kind} {target.name}" if target.name else "everything"
+
+
 def tell_switch(switch: Switch) -> str:
     """Say what is switched off, since when, by whom and why, and what ends it."""
     since = f"since {format_time(switch.since)} by {switch.by}"
     why = f" ({switch.reason})" if switch.reason else ""
     if switch.kind is SwitchKind.DRAIN:
         return f"draining {since}{why}; `undrain` ends it"
-    what = "everything" if switch.target == EVERYTHING else _name(switch.target)
-    return f"{what} is paused {since}{why}; `resume {switch.target}` ends it"
-
-
-def _name(target: Target) -> str:
-    return f"{target.kind} {target.name}"
+    return f"{name_target(switch.target)} is paused {since}{why}; `resume {switch.target}` ends it"
 
 
 def _target_of(agent: AgentView) -> Target:
