@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import signal
-import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -231,9 +230,10 @@ def test_a_daemon_that_is_resumed_starts_at_once(place: Place):
     place.settings["LOOP_INTERVAL_SEC"] = "1000"
     place.run("pause")
     place.add("--", "true")
-    with place.start("run", "--daemon") as daemon:
-        until(lambda: (place.state / "daemon.lock").exists(), "the daemon to start")
-        time.sleep(0.3)  # nothing is to happen; whatever would be late is seen below
+    with place.start("run", "--daemon", "--json") as daemon:
+        assert daemon.stdout is not None
+        first = json.loads(daemon.stdout.readline())
+        assert [one["reason"] for one in first["decisions"]] == ["paused"]
         assert place.run("show", "1", "--json").json["state"] == "waiting"
 
         place.run("resume")

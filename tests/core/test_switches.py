@@ -10,6 +10,7 @@ from tests.builders import NOW, a_lease, a_snapshot, a_task, an_agent, an_entry
 
 from tinyscheduler.core.decide import decide
 from tinyscheduler.errors import PolicyError
+from tinyscheduler.model.clock import format_time
 from tinyscheduler.model.plan import Dispatch, Proposal, Reason, Wait
 from tinyscheduler.model.switches import Switch, SwitchKind, parse_target
 from tinyscheduler.policy.platform import PlatformPolicy
@@ -120,27 +121,22 @@ def test_what_a_paused_agent_runs_still_counts_on_this_machine():
     busy = replace(a_world(an_entry(lease), *TASKS, switches=[a_switch("agent:writer")]))
     snapshot = replace(busy, rules=replace(busy.rules, host_slots=1))
 
-    assert (
-        waits(snapshot)
-        == {
-            "1": Reason.HOST_SLOTS,
-            "2": Reason.PAUSED,
-            "3": Reason.HOST_SLOTS,
-        }
-        or starts(snapshot) == {}
-    )
+    assert waits(snapshot) == {
+        "1": Reason.HOST_SLOTS,
+        "2": Reason.PAUSED,
+        "3": Reason.HOST_SLOTS,
+    }
 
 
 def test_the_words_say_since_when_by_whom_and_why_and_what_ends_it():
     task = a_task(agent="coder")
-    since = "2026-03-01T12:00:00.000Z" if NOW.wall.year == 2026 else ""
+    since = format_time(NOW.wall)
 
     paused = words(a_world(task, switches=[a_switch("agent:coder", reason="key expired")]))
     drained = words(a_world(task, switches=[a_switch(kind=SwitchKind.DRAIN)]))
     everything = words(a_world(task, switches=[a_switch(), a_switch("agent:coder")]))
 
-    assert paused.startswith("agent coder is paused since ")
-    assert since in paused
+    assert paused.startswith(f"agent coder is paused since {since} by ann")
     assert paused.endswith("by ann (key expired); `resume agent:coder` ends it")
     assert drained.startswith("draining since ")
     assert drained.endswith("by ann; `undrain` ends it")
