@@ -47,6 +47,8 @@ COMMANDS = {
     "resume": "tinyscheduler.cli.pause:resume",
     "drain": "tinyscheduler.cli.pause:drain",
     "undrain": "tinyscheduler.cli.pause:undrain",
+    "prune": "tinyscheduler.cli.prune:prune",
+    "reset": "tinyscheduler.cli.prune:reset",
     "config": "tinyscheduler.cli.settings:show_settings",
     "validate-config": "tinyscheduler.cli.settings:validate",
     "demo": "tinyscheduler.cli.demo:demo",

@@ -31,6 +31,8 @@ class EventName(StrEnum):
     RESUMED = "scheduler.resumed"
     DRAINING = "scheduler.draining"
     UNDRAINED = "scheduler.undrained"
+    RESET = "scheduler.reset"
+    BACKPRESSURE = "backpressure"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

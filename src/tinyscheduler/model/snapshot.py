@@ -9,6 +9,7 @@ from tinyscheduler.values import dataclass, field
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from datetime import datetime
 
     from tinyscheduler.model.clock import Instant
     from tinyscheduler.model.config import AgentProfile
@@ -92,6 +93,7 @@ class SchedulingMemory:
     stale: tuple[StaleSighting, ...] = ()
     last_start_ns: int | None = None
     last_start_boot_id: str | None = None
+    pruned_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

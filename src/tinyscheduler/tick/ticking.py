@@ -11,6 +11,7 @@ from tinyscheduler.errors import PolicyError, SourceError, StoreError, TinySched
 from tinyscheduler.model.leases import Lease, LeaseFault
 from tinyscheduler.model.snapshot import Snapshot, SourceView
 from tinyscheduler.tick.endings import Endings
+from tinyscheduler.tick.forgetting import forget_the_past
 from tinyscheduler.tick.progress import Progress, key_of
 from tinyscheduler.tick.starts import Starts
 from tinyscheduler.tick.world import Mode
@@ -199,6 +200,7 @@ def _act(progress: Progress) -> None:
             continue
         if not starts.start_all(plan, snapshot):
             break
+    forget_the_past(progress)
     if progress.memory != saved:
         save = partial(progress.world.memory.save, progress.memory)
         progress.attempt("scheduling memory", save)

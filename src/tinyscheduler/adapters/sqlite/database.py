@@ -89,6 +89,14 @@ class Database:
                 return self._read_aside(question)
             return _at_one_moment(self._writer(), question)
 
+    def keep_copy(self, label: str) -> str:
+        """Copy the database as it is, next to it, and return the copy's path.
+
+        To be called within `writing`: then nothing is committed between copy and change.
+        """
+        with self._explained():
+            return self._keep_copy(label)
+
     @contextmanager
     def writing(self) -> Iterator[sqlite3.Connection]:
         """Begin a transaction that holds the write lock; leaving without commit undoes it."""
