@@ -47,6 +47,7 @@ COMMANDS = {
     "resume": "tinyscheduler.cli.pause:resume",
     "drain": "tinyscheduler.cli.pause:drain",
     "undrain": "tinyscheduler.cli.pause:undrain",
+    "edit": "tinyscheduler.cli.edit:edit",
     "prune": "tinyscheduler.cli.prune:prune",
     "reset": "tinyscheduler.cli.prune:reset",
     "config": "tinyscheduler.cli.settings:show_settings",

@@ -22,6 +22,7 @@ class EventName(StrEnum):
     TASK_REQUEUED = "task.requeued"
     TASK_PARKED = "task.parked"
     TASK_CANCELLED = "task.cancelled"
+    TASK_EDITED = "task.edited"
     LEASE_RECLAIMED = "lease.reclaimed"
     LEASE_CORRUPT = "lease.corrupt"
     SLOT_LEAK_REPAIRED = "slot.leak_repaired"
