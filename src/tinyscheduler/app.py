@@ -109,7 +109,11 @@ def announce_event(
 
 
 def _observers(config: Config) -> tuple[EventsFile, DailyLog]:
-    return EventsFile(config.paths), DailyLog(config.paths, level=config.log_level)
+    most = config.limits.log_max_bytes
+    return (
+        EventsFile(config.paths, max_bytes=most),
+        DailyLog(config.paths, level=config.log_level, max_bytes=most),
+    )
 
 
 def kick(config: Config) -> None:
@@ -236,7 +240,13 @@ def _pruners(
     from tinyscheduler.adapters.sqlite.pruning import SqlitePruner
 
     rows = SqlitePruner(database, may_write=may_write)
-    return rows, FilePruner(config.paths, needed=rows.needed, may_write=may_write)
+    files = FilePruner(
+        config.paths,
+        needed=rows.needed,
+        log_max_bytes=config.limits.log_max_bytes,
+        may_write=may_write,
+    )
+    return rows, files
 
 
 def prune(config: Config, *, age_s: float | None) -> Pruned:

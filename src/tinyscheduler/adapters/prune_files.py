@@ -70,10 +70,12 @@ class FilePruner:
         paths: Paths,
         *,
         needed: Callable[[Sequence[str]], frozenset[str]],
+        log_max_bytes: int,
         may_write: bool = True,
     ) -> None:
         self._paths = paths
         self._needed = needed
+        self._log_max_bytes = log_max_bytes
         self._may_write = may_write
 
     def prune(self, bounds: PruneBounds) -> Pruned:
@@ -84,6 +86,7 @@ class FilePruner:
         try:
             self._prune_task_logs(sweep, logs_s)
             self._prune_prompts(sweep, logs_s)
+            self._cap_wrapper_log()
             self._prune_logs(sweep, logs_s, today=bounds.now)
             for name in _names(self._paths.quarantine):
                 path = os.path.join(self._paths.quarantine, name)
@@ -136,6 +139,15 @@ class FilePruner:
             if is_past or _ROTATED_LOG.fullmatch(name) is not None:
                 path = os.path.join(self._paths.logs, name)
                 sweep.remove(PruneKind.LOGS, path, before_s=before_s)
+
+    def _cap_wrapper_log(self) -> None:
+        """Set aside what wrappers wrote once it is large; they have it open for long."""
+        path = os.path.join(self._paths.logs, "wrapper.log")
+        try:
+            if self._may_write and os.stat(path).st_size > self._log_max_bytes:
+                os.replace(path, f"{path}.1")
+        except FileNotFoundError:
+            return
 
     def _prune_copies(self, sweep: _Sweep, before_s: float) -> None:
         folder, database = os.path.split(self._paths.database)

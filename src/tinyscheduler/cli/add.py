@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -15,9 +15,9 @@ from tinyscheduler.cli.parsing import pairs, whole_number
 from tinyscheduler.cli.render import emit, emit_json
 from tinyscheduler.cli.wish import Granter, Wish
 from tinyscheduler.config.problems import quote
-from tinyscheduler.errors import EXIT_FAILED, UsageError
+from tinyscheduler.errors import EXIT_FAILED, QueueFullError, UsageError
 from tinyscheduler.model.events import EventName
-from tinyscheduler.model.tasks import PriorityClass, TaskState
+from tinyscheduler.model.tasks import PriorityClass, TaskSpec, TaskState
 from tinyscheduler.values import fields
 
 if TYPE_CHECKING:
@@ -181,7 +181,7 @@ def add_one(invocation: Invocation, wish: Wish, *, start: bool, as_json: bool) -
     queue = _open(config)
     granter = granter_for(config, queue)
     spec = granter.grant(wish)
-    (task_id,) = queue.tasks.add([(None, spec)])
+    (task_id,) = _add_all(queue, [(None, spec)])
     announce(queue, EventName.TASK_ADDED, [task_id])
     if as_json:
         state = TaskState.HELD if spec.is_held else TaskState.WAITING
@@ -199,13 +199,29 @@ def add_batch(invocation: Invocation, name: str, *, start: bool, as_json: bool) 
     config = invocation.configure_writing()
     queue = _open(config)
     batch = read_batch(name, granter_for(config, queue, spell=lambda name: name))
-    task_ids = queue.tasks.add(batch.specs, places=batch.places)
+    task_ids = _add_all(queue, batch.specs, places=batch.places)
     announce(queue, EventName.TASK_ADDED, task_ids)
     if as_json:
         emit_json(task_ids=task_ids)
     else:
         emit("\n".join(task_ids))
     return _follow_up(invocation, config, start=start)
+
+
+def _add_all(
+    queue: Queue,
+    specs: Sequence[tuple[str | None, TaskSpec]],
+    places: Sequence[str] = (),
+) -> list[str]:
+    """Add all or none; that the queue is full is told to whoever watches the events too."""
+    try:
+        return queue.tasks.add(specs, places=places)
+    except QueueFullError as error:
+        from tinyscheduler.app import announce_event
+
+        details = (("depth", error.depth), ("asked", error.more), ("limit", error.limit))
+        announce_event(queue, EventName.BACKPRESSURE, details=details)
+        raise
 
 
 def spell_option(name: str) -> str:

@@ -48,6 +48,10 @@ _REMOVE_ATTEMPTS_OF = """
 DELETE FROM attempts WHERE source = 'local'
     AND task_id IN (SELECT CAST(value AS TEXT) FROM json_each(:ids))
 """
+_COUNT_ATTEMPTS_OF = """
+SELECT count(*) FROM attempts WHERE source = 'local'
+    AND task_id IN (SELECT CAST(value AS TEXT) FROM json_each(:ids))
+"""
 _REMOVE_TASKS = "DELETE FROM tasks WHERE id IN (SELECT value FROM json_each(:ids))"
 _REMOVE_ATTEMPTS = "DELETE FROM attempts WHERE rowid IN (SELECT value FROM json_each(:ids))"
 _NEEDED = """
@@ -79,9 +83,13 @@ class SqlitePruner:
         except BusyError as error:
             raise StoreError(error.what, hint=error.hint) from error
         tasks, attempts = found
+        ids = {"ids": json.dumps(tasks[: bounds.most])}
+        of_tasks = self._database.read(
+            lambda connection: int(connection.execute(_COUNT_ATTEMPTS_OF, ids).fetchone()[0])
+        )
         return _told(
             tasks=min(len(tasks), bounds.most),
-            attempts=min(len(attempts), bounds.most),
+            attempts=of_tasks + min(len(attempts), bounds.most),
             size=0,
             is_more=max(len(tasks), len(attempts)) > bounds.most,
         )

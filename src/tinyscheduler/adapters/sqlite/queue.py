@@ -17,7 +17,14 @@ from tinyscheduler.adapters.sqlite.rows import (
     waiting_of,
 )
 from tinyscheduler.crash import durable_step
-from tinyscheduler.errors import BusyError, NotFoundError, SourceError, StoreError, UsageError
+from tinyscheduler.errors import (
+    BusyError,
+    NotFoundError,
+    QueueFullError,
+    SourceError,
+    StoreError,
+    UsageError,
+)
 from tinyscheduler.model.records import AlreadyEnded, Cancelled, CancelRequested
 from tinyscheduler.model.snapshot import SourceView
 from tinyscheduler.model.tasks import Finish, Requeue, TaskState
@@ -293,7 +300,7 @@ class LocalQueue:
 
         Each comes with the key by which ``after`` of others in the batch may name it.
         ``places`` say where each was asked for, for error messages ("line 3").  Raises
-        UsageError, NotFoundError, or BusyError if the queue would become too long.
+        UsageError, NotFoundError, or QueueFullError if the queue would become too long.
         """
         additions = plan_batch(specs, places)
         now = self._now()
@@ -544,11 +551,7 @@ class LocalQueue:
             return
         (depth,) = connection.execute(_DEPTH).fetchone()
         if depth + more > self._max_queue_depth:
-            raise BusyError(
-                f"the queue is full: {depth} tasks wait, {more} more would exceed"
-                f" {self._max_queue_depth}; nothing was added",
-                hint="wait until some have run, or raise TINYSCHEDULER_MAX_QUEUE_DEPTH",
-            )
+            raise QueueFullError(depth=depth, more=more, limit=self._max_queue_depth)
 
 
 _SEEN_ON_THE_LEASE = (TaskState.STARTING, TaskState.RUNNING, TaskState.SETTLING)
