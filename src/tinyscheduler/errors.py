@@ -61,7 +61,7 @@ class QueueFullError(BusyError):
     def __init__(self, *, depth: int, more: int, limit: int) -> None:
         """Say how many wait, how many more were to be added, and how many may wait."""
         super().__init__(
-            f"the queue is full: {depth} tasks wait, {more} more would exceed"
+            f"the queue is full: {depth} waiting, {more} more would exceed"
             f" {limit}; nothing was added",
             hint="wait until some have run, or raise TINYSCHEDULER_MAX_QUEUE_DEPTH",
         )

@@ -91,6 +91,10 @@ class Granter:
         ``dropped`` are fields that say nothing any more.  UsageError for what could then
         never be run.
         """
+        silent: dict[str, Any] = {
+            one.name: one.default for one in fields(spec) if one.name in dropped
+        }
+        spec = replace(spec, **silent)
         plain = self._plain_spec(wish)
         changes: dict[str, Any] = {
             one.name: getattr(plain, one.name)
@@ -107,8 +111,7 @@ class Granter:
             wished = getattr(wish, name)
             if wished is not None:
                 changes[name] = wished
-        silent = {one.name: one.default for one in fields(spec) if one.name in dropped}
-        changed = replace(spec, **{**silent, **changes})
+        changed = replace(spec, **changes)
         if changed.agent is None and changed.queue is None:
             raise UsageError(
                 "the task would have neither an agent nor a queue",
