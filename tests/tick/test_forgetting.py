@@ -118,9 +118,24 @@ def test_a_refusal_is_a_warning_an_hour_and_stops_nothing():
 
     assert started(report) == ["1"]
     assert report.errors == ()
-    assert report.warnings == ("old files and rows stay for now: the disk says no",)
+    assert report.warnings == ("what is over stays for now: the disk says no",)
     assert len(sound.asked) == 1
     assert again.warnings == ()
+
+
+def test_a_fault_in_a_pruner_is_an_error_of_the_tick_and_ends_nothing():
+    class Faulty:
+        def prune(self, bounds: PruneBounds) -> Pruned:
+            raise ZeroDivisionError(bounds.most)
+
+    world = pruning(Faulty(), tasks=1)
+
+    report = tick(world)
+
+    assert started(report) == ["1"]
+    assert [(one.where, one.message) for one in report.errors] == [
+        ("removing what is over", "ZeroDivisionError: 7")
+    ]
 
 
 def test_it_comes_after_the_starts():

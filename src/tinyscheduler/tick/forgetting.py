@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from functools import partial
 from typing import TYPE_CHECKING
 
 from tinyscheduler.errors import StoreError
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from tinyscheduler.model.pruning import PruneBounds
+    from tinyscheduler.ports import Pruner
     from tinyscheduler.tick.progress import Progress
     from tinyscheduler.tick.world import Retention
 
@@ -25,14 +27,22 @@ def forget_the_past(progress: Progress) -> None:
     retention, now = progress.settings.retention, progress.world.clock.now().wall
     if retention is None or not is_due(progress.memory.pruned_at, now, retention):
         return
+    bounds = bounds_of(retention, now)
     is_more = False
     for pruner in progress.world.pruners():
-        try:
-            is_more |= pruner.prune(bounds_of(retention, now)).is_more
-        except StoreError as error:
-            progress.warn(f"old files and rows stay for now: {error.what}")
+        action = partial(_prune, progress, pruner, bounds)
+        is_more |= progress.attempt("removing what is over", action)
     if not is_more:
         progress.memory = replace(progress.memory, pruned_at=now)
+
+
+def _prune(progress: Progress, pruner: Pruner, bounds: PruneBounds) -> bool:
+    """Prune once; return whether there is more."""
+    try:
+        return pruner.prune(bounds).is_more
+    except StoreError as error:
+        progress.warn(f"what is over stays for now: {error.what}")
+        return False
 
 
 def is_due(pruned_at: datetime | None, now: datetime, retention: Retention) -> bool:

@@ -110,9 +110,12 @@ class SqlitePruner:
     def needed(self, task_ids: Sequence[str]) -> frozenset[str]:
         """Return those of these tasks that have not ended, or that such a task comes after."""
         ids = json.dumps([row for row in map(row_id, task_ids) if row is not None])
-        rows = self._database.read(
-            lambda connection: connection.execute(_NEEDED, {"ids": ids}).fetchall()
-        )
+        try:
+            rows = self._database.read(
+                lambda connection: connection.execute(_NEEDED, {"ids": ids}).fetchall()
+            )
+        except BusyError as error:
+            raise StoreError(error.what, hint=error.hint) from error
         return frozenset(str(row["id"]) for row in rows)
 
     def _remove(self, values: dict[str, int], *, most: int) -> Pruned:
