@@ -6,6 +6,8 @@ import os
 import signal
 import sys
 from contextlib import contextmanager
+from datetime import timedelta
+from functools import partial
 from typing import TYPE_CHECKING
 
 from tinyscheduler.adapters.clock_system import SystemClock
@@ -17,26 +19,36 @@ from tinyscheduler.adapters.probe_host import ProcProbe
 from tinyscheduler.adapters.sqlite.database import Access, Database
 from tinyscheduler.adapters.sqlite.ledger import SqliteLedger
 from tinyscheduler.adapters.sqlite.queue import LocalQueue
+from tinyscheduler.adapters.sqlite.switches import SqliteSwitches
 from tinyscheduler.adapters.tick_lock_file import FileTickLock, touch
 from tinyscheduler.config.saved import load_settings, save_settings, saved_running_folder
 from tinyscheduler.daemon import DaemonLock, Waker, repeat
-from tinyscheduler.errors import ConfigError, StoreError, TinySchedulerError, UsageError
+from tinyscheduler.errors import BusyError, ConfigError, StoreError, TinySchedulerError, UsageError
 from tinyscheduler.model.events import Event
 from tinyscheduler.model.snapshot import Rules
 from tinyscheduler.policy.platform import PlatformPolicy
-from tinyscheduler.tick import Mode, TickSettings, World, run_ticks, tick
+from tinyscheduler.tick import Mode, Retention, TickSettings, World, run_ticks, tick
 from tinyscheduler.values import dataclass, replace
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
+    from tinyscheduler.adapters.prune_files import FilePruner
+    from tinyscheduler.adapters.sqlite.pruning import SqlitePruner
     from tinyscheduler.model.config import Config
     from tinyscheduler.model.events import EventName
     from tinyscheduler.model.plan import TickReport
+    from tinyscheduler.model.pruning import Emptied, PruneBounds, Pruned
     from tinyscheduler.ports import TaskSource
 
 # A dry run tells people why tasks wait, so it looks at more of them than a tick needs.
 _DRY_RUN_WINDOW = 1000
+# A person who prunes waits for it: more at once than a tick takes, and no more than minutes.
+_MOST_PRUNED = 100_000
+_MOST_PRUNED_AT_ONCE = 2000
+# How long a person's command waits for a tick to end.
+_PATIENCE_S = 10.0
+_LOOK_S = 0.1
 _NETWORK_FILESYSTEMS = frozenset(
     {"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "ceph", "lustre", "gpfs", "fuse.sshfs"}
 )
@@ -48,6 +60,7 @@ class Queue:
 
     tasks: LocalQueue
     ledger: SqliteLedger
+    switches: SqliteSwitches
     leases: FileLeaseStore
     clock: SystemClock
     config: Config
@@ -67,6 +80,7 @@ def open_queue(config: Config, access: Access) -> Queue:
     return Queue(
         tasks=_local_queue(config, database, clock),
         ledger=SqliteLedger(database),
+        switches=SqliteSwitches(database),
         leases=FileLeaseStore(config.paths, locks=LockTable()),
         clock=clock,
         config=config,
@@ -76,10 +90,30 @@ def open_queue(config: Config, access: Access) -> Queue:
 def announce(queue: Queue, name: EventName, task_ids: Sequence[str]) -> None:
     """Tell events.jsonl and the log what a person's command did to tasks."""
     at = queue.clock.now().wall
-    log = DailyLog(queue.config.paths, level=queue.config.log_level)
-    for observer in (EventsFile(queue.config.paths), log):
+    for observer in _observers(queue.config):
         for task_id in task_ids:
             observer.notice(Event(at=at, name=name, task_id=task_id))
+
+
+def announce_event(
+    queue: Queue,
+    name: EventName,
+    *,
+    reason: str | None = None,
+    details: tuple[tuple[str, str | int], ...] = (),
+) -> None:
+    """Tell events.jsonl and the log of something that is about no single task."""
+    event = Event(at=queue.clock.now().wall, name=name, reason=reason, details=details)
+    for observer in _observers(queue.config):
+        observer.notice(event)
+
+
+def _observers(config: Config) -> tuple[EventsFile, DailyLog]:
+    most = config.limits.log_max_bytes
+    return (
+        EventsFile(config.paths, max_bytes=most),
+        DailyLog(config.paths, level=config.log_level, max_bytes=most),
+    )
 
 
 def kick(config: Config) -> None:
@@ -174,7 +208,7 @@ def wired(
     acts = mode is Mode.ACT
     database = Database(config.paths.database, Access.WRITE if acts else Access.READ)
     platform = PlatformPolicy(is_priority_enabled=config.priority_enabled)
-    observers = (EventsFile(config.paths), DailyLog(config.paths, level=config.log_level))
+    observers = _observers(config)
     try:
         yield World(
             clock=clock,
@@ -189,11 +223,126 @@ def wired(
             fallback=platform,
             ledger=SqliteLedger(database),
             memory=FileMemoryStore(config.paths, warn=warnings.append, may_write=acts),
+            switches=SqliteSwitches(database),
             observers=observers if acts else (),
+            pruners=partial(_pruners, config, database, may_write=acts),
             warnings=warnings,
         )
     finally:
         database.close()
+
+
+def _pruners(
+    config: Config, database: Database, *, may_write: bool
+) -> tuple[SqlitePruner, FilePruner]:
+    # Wanted once an hour, so a tick does not load them.
+    from tinyscheduler.adapters.prune_files import FilePruner
+    from tinyscheduler.adapters.sqlite.pruning import SqlitePruner
+
+    rows = SqlitePruner(database, may_write=may_write)
+    files = FilePruner(
+        config.paths,
+        needed=rows.needed,
+        log_max_bytes=config.limits.log_max_bytes,
+        may_write=may_write,
+    )
+    return rows, files
+
+
+def prune(config: Config, *, age_s: float | None) -> Pruned:
+    """Remove what is older than its retention, or than this age, up to a generous bound.
+
+    No tick runs meanwhile, so nothing starts of which a file is about to go.  Raises
+    BusyError if one keeps us out.
+    """
+    from tinyscheduler.model.pruning import merge_pruned
+
+    clock = SystemClock()
+    parts: list[Pruned] = []
+    with _opened(config, Access.WRITE) as database, keeping_ticks_out(config, clock):
+        pruners = _pruners(config, database, may_write=True)
+        is_more = True
+        while is_more and sum(part.number for part in parts) < _MOST_PRUNED:
+            bounds = _bounds(config, clock, age_s=age_s, most=_MOST_PRUNED_AT_ONCE)
+            step = merge_pruned(tuple(pruner.prune(bounds) for pruner in pruners))
+            parts.append(step)
+            is_more = step.is_more
+    return replace(merge_pruned(tuple(parts)), is_more=is_more)
+
+
+def preview_pruning(config: Config, *, age_s: float | None) -> Pruned:
+    """Say what `prune` would remove, changing nothing."""
+    from tinyscheduler.model.pruning import merge_pruned
+
+    with _opened(config, Access.READ) as database:
+        bounds = _bounds(config, SystemClock(), age_s=age_s, most=_MOST_PRUNED)
+        pruners = _pruners(config, database, may_write=False)
+        return merge_pruned(tuple(pruner.prune(bounds) for pruner in pruners))
+
+
+def reset(queue: Queue) -> Emptied:
+    """Remove all tasks and history; BusyError while anything runs or is unsettled."""
+    from tinyscheduler.adapters.sqlite.pruning import SqlitePruner
+
+    with (
+        keeping_ticks_out(queue.config, queue.clock),
+        _opened(queue.config, Access.WRITE) as database,
+    ):
+        scan = queue.leases.scan()
+        busy = [one.task_id for one in scan.entries if one.lease is not None or one.is_lock_held]
+        if busy or scan.results or scan.unreadable_results:
+            raise BusyError(
+                f"attempts are under way or not settled yet: {' '.join(busy[:10])}".rstrip(": "),
+                hint="`tinyscheduler drain --wait`, then `tinyscheduler run`, then try again",
+            )
+        return SqlitePruner(database).empty()
+
+
+@contextmanager
+def keeping_ticks_out(config: Config, clock: SystemClock) -> Iterator[None]:
+    """Hold the tick lock; BusyError if a tick or a daemon holds it for long.
+
+    A wrapper that ends meanwhile leaves the ticking to us, so a tick follows then.
+    """
+    lock = FileTickLock(config.paths)
+    until_ns = clock.now().monotonic_ns + int(_PATIENCE_S * 1e9)
+    while (holder := lock.acquire()) is not None:
+        if clock.now().monotonic_ns >= until_ns:
+            raise BusyError(f"a tick is running ({holder})", hint="try again in a minute")
+        clock.sleep(_LOOK_S)
+    try:
+        yield
+    finally:
+        lock.release()
+        has_leases = bool(FileLeaseStore(config.paths, locks=LockTable()).scan().entries)
+        if has_leases and lock.is_kicked():
+            start_detached_tick(config)
+
+
+@contextmanager
+def _opened(config: Config, access: Access) -> Iterator[Database]:
+    if access is Access.WRITE:
+        refuse_foreign_state(config)
+        _make_state_folder(config)
+    database = Database(config.paths.database, access)
+    try:
+        yield database
+    finally:
+        database.close()
+
+
+def _bounds(config: Config, clock: SystemClock, *, age_s: float | None, most: int) -> PruneBounds:
+    from tinyscheduler.model.pruning import PruneBounds
+
+    limits, now = config.limits, clock.now().wall
+    history_s = limits.history_retention_s if age_s is None else age_s
+    logs_s = limits.log_retention_s if age_s is None else age_s
+    return PruneBounds(
+        history_before=now - timedelta(seconds=history_s),
+        logs_before=now - timedelta(seconds=logs_s),
+        now=now,
+        most=most,
+    )
 
 
 def _source(name: str, config: Config, *, database: Database, clock: SystemClock) -> TaskSource:
@@ -223,6 +372,7 @@ def settings_of(config: Config, *, window: int | None = None) -> TickSettings:
         budget_s=timing.tick_budget_s,
         window=window or limits.host_slots + limits.queue_lookahead,
         is_enabled=config.enabled,
+        retention=Retention(history_s=limits.history_retention_s, logs_s=limits.log_retention_s),
     )
 
 
@@ -267,9 +417,9 @@ def refuse_foreign_state(config: Config) -> None:
     except OSError:
         return
     if owner != os.geteuid():
-        message = f"{config.paths.state} belongs to user {_user_name(owner)}, not to you"
+        message = f"{config.paths.state} belongs to user {user_name(owner)}, not to you"
         raise ConfigError(
-            message, hint=f"run this as {_user_name(owner)}, or choose another --base-path"
+            message, hint=f"run this as {user_name(owner)}, or choose another --base-path"
         )
 
 
@@ -361,7 +511,8 @@ def _wrapper_path() -> str:
     return os.path.join(os.path.dirname(os.path.abspath(__file__)), "wrapper.py")
 
 
-def _user_name(uid: int) -> str:
+def user_name(uid: int) -> str:
+    """Return the user's name, or the number of one that has none."""
     import pwd
 
     try:

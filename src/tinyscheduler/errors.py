@@ -55,6 +55,21 @@ class BusyError(TinySchedulerError):
     exit_code = EXIT_BUSY
 
 
+class QueueFullError(BusyError):
+    """So many tasks wait that no more are taken; nothing was added."""
+
+    def __init__(self, *, depth: int, more: int, limit: int) -> None:
+        """Say how many wait, how many more were to be added, and how many may wait."""
+        super().__init__(
+            f"the queue is full: {depth} waiting, {more} more would exceed"
+            f" {limit}; nothing was added",
+            hint="wait until some have run, or raise TINYSCHEDULER_MAX_QUEUE_DEPTH",
+        )
+        self.depth = depth
+        self.more = more
+        self.limit = limit
+
+
 class AwaitTimeoutError(TinySchedulerError):
     """What was waited for did not happen in time."""
 

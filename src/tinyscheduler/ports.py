@@ -17,7 +17,9 @@ if TYPE_CHECKING:
     from tinyscheduler.model.leases import Found, Lease, ProcessEvidence, Trace
     from tinyscheduler.model.plan import Proposal, TickReport
     from tinyscheduler.model.policy import PolicyContext
+    from tinyscheduler.model.pruning import PruneBounds, Pruned
     from tinyscheduler.model.snapshot import HostState, LeaseScan, SchedulingMemory, SourceView
+    from tinyscheduler.model.switches import Switch, SwitchKind, Target
     from tinyscheduler.model.tasks import Ending, TaskSpec
 
 
@@ -175,6 +177,35 @@ class MemoryStore(Protocol):
         """Replace what was saved, atomically and always; StoreError if the disk refuses.
 
         A tick that doubts whether the disk takes bytes saves in order to know.
+        """
+
+
+class Switches(Protocol):
+    """Keeps what its owner has paused or drained, over every restart.
+
+    Raises StoreError (or BusyError, where something is to be changed) if, and only if,
+    it could not answer.
+    """
+
+    def read(self) -> Sequence[Switch]:
+        """Return every switch that is set, read at one moment, by kind and target."""
+
+    def set(self, switch: Switch) -> Switch | None:
+        """Set the switch durably; if it was set before, change nothing and return that one."""
+
+    def clear(self, kind: SwitchKind, target: Target) -> Switch | None:
+        """Lift the switch durably and return it; None if it was not set."""
+
+
+class Pruner(Protocol):
+    """Removes what is long over.  Raises StoreError where it is refused."""
+
+    def prune(self, bounds: PruneBounds) -> Pruned:
+        """Remove what is older than the bounds say and needed by nobody, oldest first.
+
+        Needed is whatever belongs to an attempt that lives, to a task that has not
+        ended or is parked, or to a task that such a one comes after.  At most ``most``
+        of each kind go in one call, and the answer says whether there is more.
         """
 
 

@@ -123,8 +123,10 @@ class Place:
         assert answer.code == 0, answer
         return answer.out.strip()
 
-    def type(self, *arguments: str, columns: int = 80, **environment: str) -> tuple[int, str]:
-        """Run a command at a terminal of that width; return its code and the screen's text."""
+    def type(
+        self, *arguments: str, columns: int = 80, keys: str = "", **environment: str
+    ) -> tuple[int, str]:
+        """Run a command at a terminal, and type these keys; return code and screen."""
         master, terminal = pty.openpty()
         fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
         process = subprocess.Popen(
@@ -136,6 +138,7 @@ class Place:
             stderr=terminal,
         )
         os.close(terminal)
+        os.write(master, keys.encode())
         text = b""
         deadline = time.monotonic() + LIMIT_S
         while time.monotonic() < deadline:

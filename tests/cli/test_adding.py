@@ -262,6 +262,27 @@ def test_bytes_that_are_no_text_are_refused(place: Place):
     assert "is not UTF-8 at byte 1" in in_prompt.err
 
 
+def test_a_full_queue_is_told_to_who_watches_and_a_batch_fits_whole_or_not_at_all(place: Place):
+    place.settings["MAX_QUEUE_DEPTH"] = "3"
+    place.add("--", "true")
+    place.add("--hold", "--", "true")
+    lines = b'{"key": "a", "command": ["true"]}\n{"command": ["true"], "after": ["a"]}\n'
+
+    refused = place.run("add", "--from", "-", "--start", stdin=lines)
+    fits = place.run("add", "--", "true")
+
+    assert (refused.code, refused.out) == (75, "")
+    assert refused.err == (
+        "error: the queue is full: 2 waiting, 2 more would exceed 3; nothing was added\n"
+        "hint: wait until some have run, or raise TINYSCHEDULER_MAX_QUEUE_DEPTH\n"
+    )
+    assert (fits.code, fits.out) == (0, "3\n")
+    events = (place.state / "logs" / "events.jsonl").read_text().splitlines()
+    (told,) = [json.loads(line) for line in events if '"backpressure"' in line]
+    assert (told["depth"], told["asked"], told["limit"]) == (2, 2, 3)
+    assert place.run("run", "--dry-run", "--json").json["stats"]["tasks_waiting"] == 2
+
+
 def test_a_full_queue_ends_with_75_and_adds_nothing(place: Place):
     place.settings["MAX_QUEUE_DEPTH"] = "1"
     place.add("--", "true")

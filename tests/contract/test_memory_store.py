@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import pytest
@@ -30,6 +31,7 @@ FULL = SchedulingMemory(
     ),
     last_start_ns=2**61 + 7,
     last_start_boot_id="boot",
+    pruned_at=datetime(2026, 3, 1, 12, 0, 0, 123000, tzinfo=UTC),
 )
 
 

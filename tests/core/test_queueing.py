@@ -16,6 +16,9 @@ from tinyscheduler.model.policy import AgentView
 from tinyscheduler.values import replace
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from tinyscheduler.model.switches import Switch
     from tinyscheduler.model.tasks import WaitingTask
 
 AGENTS = (
@@ -35,13 +38,18 @@ OBSTACLES: dict[Reason, dict[str, Any]] = {
 
 
 def held_back(
-    task: WaitingTask, *, occupied: frozenset[str] = frozenset(), is_enabled: bool = True
+    task: WaitingTask,
+    *,
+    occupied: frozenset[str] = frozenset(),
+    is_enabled: bool = True,
+    switches: Iterable[Switch] | None = (),
 ) -> Wait | None:
     return hold_back(
         task,
         agents=AGENTS,
         occupied=occupied,
         is_enabled=is_enabled,
+        switches=switches,
         now=NOW.wall,
         longest_backoff_s=300,
     )
@@ -150,6 +158,7 @@ def test_what_is_free_holds_nothing_back(active: int):
         agents=full,
         occupied=frozenset(),
         is_enabled=True,
+        switches=(),
         now=NOW.wall,
         longest_backoff_s=300,
     )

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 DOCS = TOP / "docs"
-RUN = ("README.md", "docs/quick-start.md")
+RUN = ("README.md", "docs/quick-start.md", "docs/guides/living-with-it.md")
 PACKAGE = TOP / "src" / "tinyscheduler"
 
 

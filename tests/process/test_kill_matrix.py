@@ -69,8 +69,12 @@ RECLAIM = both(
     "queue.settle", "ledger.record", "lease.remove", "cancel.remove", "result.remove", "lock.remove"
 )
 CORRUPT = both("lease.quarantine", "result.quarantine")
-COMMANDS = both("queue.add", "queue.cancel", "cancel.create", "queue.retry", "queue.hold")
-SET_UP = both("settings.save", "database.create", "database.migrate")
+COMMANDS = both(
+    "queue.add", "queue.cancel", "cancel.create", "queue.retry", "queue.hold", "queue.edit"
+)
+SET_UP = both("settings.save", "database.create", "database.copy", "database.migrate")
+SWITCHES = both("switch.set", "switch.clear")
+REMOVING = both("prune.rows", "reset.rows")
 
 # From here on the result is durable: the command must never run again.
 RECORDED = frozenset({"wrapper.result:after", "wrapper.kicked:before"}) | both(
@@ -86,7 +90,9 @@ RECORDED = frozenset({"wrapper.result:after", "wrapper.kicked:before"}) | both(
 
 
 def test_every_durable_step_of_the_code_is_in_the_matrix():
-    assert points_in_the_code() == PLAIN | RECLAIM | CORRUPT | COMMANDS | SET_UP
+    assert (
+        points_in_the_code() == PLAIN | RECLAIM | CORRUPT | COMMANDS | SET_UP | SWITCHES | REMOVING
+    )
 
 
 @pytest.mark.parametrize("point", sorted(PLAIN))

@@ -249,7 +249,7 @@ def test_a_full_queue_takes_nothing_of_a_batch_too_long(path):
     opened = open_queue(path, max_queue_depth=3)
     opened.add(A_SPEC, TaskSpec(is_held=True))
 
-    with pytest.raises(BusyError, match="2 tasks wait, 2 more would exceed 3"):
+    with pytest.raises(BusyError, match="2 waiting, 2 more would exceed 3"):
         opened.add(A_SPEC, A_SPEC)
 
     assert opened.queue.look(window=9).waiting_total == 1

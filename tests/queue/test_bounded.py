@@ -130,7 +130,7 @@ QUESTIONS = {
     "_HELD": ["tasks_by_state (state=?)"],
     "_CLAIMS": ["tasks_by_state (state=?)"],
     "_BLOCKERS": ["PRIMARY KEY (task_id=?)", "INTEGER PRIMARY KEY (rowid=?)"],
-    "_CLAIM": ["INTEGER PRIMARY KEY (rowid=?)"],
+    "_CLAIM": ["tasks USING INTEGER PRIMARY KEY (rowid=?)", "SCAN switches"],
     "_REQUEUE": ["(rowid=?)"],
     "_FINISH": ["(rowid=?)"],
     "_UNBLOCK": ["INTEGER PRIMARY KEY (rowid=?)", "dependents (blocker_id=?)"],
@@ -144,7 +144,7 @@ def test_every_question_of_a_tick_is_answered_by_its_index(opened, question):
     statement = getattr(queue_module, question)
     names = ("agent", "queue", "window", "now", "sorted", "by_priority", "limit", "id")
     more = ("lease_id", "attempt", "blocking_disabled", "state", "reason", "failures", "until")
-    values = dict.fromkeys((*names, *more, "launches", "change", "latest"), 1)
+    values = dict.fromkeys((*names, *more, "launches", "change", "latest", "revision"), 1)
     opened.add(A_SPEC)
 
     with opened.database.writing() as connection:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import sqlite3
 import stat
@@ -589,7 +590,8 @@ def test_an_older_version_is_converted_and_a_copy_of_it_kept(path):
     assert database.read(question) == [None]
     database.close()
 
-    copy = path.with_name(path.name + ".v1")
+    (copy,) = path.parent.glob(f"{path.name}.v{CURRENT}-*")
+    assert re.fullmatch(r".*\.v\d+-\d{8}T\d{6}Z", copy.name)
     assert stat.S_IMODE(copy.stat().st_mode) == 0o600
     assert sorted(name.name for name in path.parent.iterdir()) == [path.name, copy.name]
     assert Database(str(copy), Access.READ).read(lambda c: list(c.execute(TASK_IDS))) != []
@@ -597,14 +599,14 @@ def test_an_older_version_is_converted_and_a_copy_of_it_kept(path):
     assert_sound(path)
 
 
-def test_looking_does_not_convert_an_older_version(path):
+def test_looking_at_an_older_version_sees_all_of_it_and_converts_nothing(path):
     fill(path)
     before = contents(path.parent)
     database = Database(str(path), Access.READ, migrations=OTHER_MIGRATIONS)
 
-    with pytest.raises(StoreError, match="older TinyScheduler"):
-        database.read(lambda connection: connection.execute("SELECT 1").fetchone())
+    (row,) = database.read(lambda c: c.execute("SELECT id, colour FROM tasks").fetchall())
 
+    assert tuple(row) == (1, None)
     assert contents(path.parent) == before
 
 
@@ -634,10 +636,79 @@ Database(sys.argv[1], migrations=OTHER_MIGRATIONS).read(lambda c: c.execute(TASK
 
     run_killed(f"database.migrate:{moment}", program, path)
 
+    assert len(list(path.parent.glob(f"{path.name}.v{CURRENT}-*"))) == 1
     with closing(sqlite3.connect(path)) as connection:
-        assert connection.execute("PRAGMA user_version").fetchone() == (1 + (moment == "after"),)
+        assert connection.execute("PRAGMA user_version").fetchone() == (
+            CURRENT + (moment == "after"),
+        )
     assert run_program(program, path).returncode == 0
     assert_sound(path)
+
+
+CURRENT = len(MIGRATIONS)
+
+
+@pytest.mark.parametrize("moment", ["before", "after"])
+def test_a_process_killed_while_copying_leaves_the_old_version_as_it_was(path, moment):
+    program = """
+import sys
+from tests.queue.test_database import OTHER_MIGRATIONS, TASK_IDS, Database
+Database(sys.argv[1], migrations=OTHER_MIGRATIONS).read(lambda c: c.execute(TASK_IDS).fetchall())
+"""
+    fill(path)
+
+    run_killed(f"database.copy:{moment}", program, path)
+
+    with closing(sqlite3.connect(path)) as connection:
+        assert connection.execute("PRAGMA user_version").fetchone() == (CURRENT,)
+    assert run_program(program, path).returncode == 0
+    assert list(path.parent.glob("*.new*")) == []
+    assert_sound(path)
+
+
+def test_many_processes_that_convert_it_at_once_convert_it_once(path):
+    program = """
+import sys
+from tests.queue.test_database import OTHER_MIGRATIONS, TASK_IDS, Database
+print("ready", flush=True)
+sys.stdin.readline()
+database = Database(sys.argv[1], migrations=OTHER_MIGRATIONS)
+print(len(database.read(lambda c: c.execute(TASK_IDS).fetchall())))
+"""
+    fill(path, *[A_SPEC] * 50)
+    processes = [start_program(program, path) for _ in range(5)]
+    for process in processes:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+
+    outputs = [process.communicate("go\n", timeout=LIMIT_S) for process in processes]
+
+    assert outputs == [("50\n", "")] * 5
+    assert len(list(path.parent.glob(f"{path.name}.v{CURRENT}-*"))) == 1
+    assert_sound(path)
+
+
+def test_where_the_copy_has_no_room_nothing_is_converted(path):
+    program = """
+import resource, signal, sys
+from tests.queue.test_database import OTHER_MIGRATIONS, TASK_IDS, Database
+from tinyscheduler.errors import StoreError
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (20000, -1))
+try:
+    Database(sys.argv[1], migrations=OTHER_MIGRATIONS).read(lambda c: c.execute(TASK_IDS))
+except StoreError as error:
+    print(error.what)
+"""
+    fill(path)
+
+    done = run_program(program, path)
+
+    assert str(path) in done.stdout
+    assert done.stderr == ""
+    with closing(sqlite3.connect(path)) as connection:
+        assert connection.execute("PRAGMA user_version").fetchone() == (CURRENT,)
+    assert [name.name for name in path.parent.iterdir()] == [path.name]
 
 
 SCHEMA = "SELECT sql FROM sqlite_master ORDER BY name"

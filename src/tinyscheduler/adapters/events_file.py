@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 from typing import TYPE_CHECKING
@@ -17,15 +18,22 @@ if TYPE_CHECKING:
     from tinyscheduler.model.plan import TickReport
 
 LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
+MAX_BYTES = 50 * 2**20
+KEPT = 3  # files set aside of each name
 _BAD_ENDINGS = frozenset({EventName.TASK_FAILED, EventName.TASK_PARKED, EventName.LEASE_CORRUPT})
 
 
 class EventsFile:
     """Appends each event as one JSON line, in one write, so lines never mix."""
 
-    def __init__(self, paths: Paths) -> None:
-        """Remember where; the folder is made when first needed."""
+    def __init__(self, paths: Paths, *, max_bytes: int = MAX_BYTES) -> None:
+        """Remember where; the folder is made when first needed.
+
+        A file that has grown beyond ``max_bytes`` is set aside as ``.1``, an earlier one
+        as ``.2`` and so on; the oldest goes.
+        """
         self._path = paths.events
+        self._max_bytes = max_bytes
 
     def notice(self, event: Event) -> None:
         """Append the event; a disk that refuses costs this line and nothing else."""
@@ -38,7 +46,7 @@ class EventsFile:
             "reason": event.reason,
             **dict(event.details),
         }
-        _append(self._path, json.dumps(document))
+        _append(self._path, json.dumps(document), max_bytes=self._max_bytes)
 
     def report(self, report: TickReport) -> None:
         """Nothing: a tick that did something has told its events already."""
@@ -47,9 +55,10 @@ class EventsFile:
 class DailyLog:
     """``scheduler_YYYYMMDD.log``: one ``key=value`` line per event, error and busy tick."""
 
-    def __init__(self, paths: Paths, *, level: str) -> None:
-        """Write lines of this level and above."""
+    def __init__(self, paths: Paths, *, level: str, max_bytes: int = MAX_BYTES) -> None:
+        """Write lines of this level and above; a large file is set aside as the events are."""
         self._folder = paths.logs
+        self._max_bytes = max_bytes
         self._least = LEVELS.index(level) if level in LEVELS else 1
 
     def notice(self, event: Event) -> None:
@@ -96,7 +105,8 @@ class DailyLog:
             f"{name}={_quote(value)}" for name, value in fields.items() if value is not None
         )
         path = os.path.join(self._folder, f"scheduler_{at:%Y%m%d}.log")
-        _append(path, f"{format_time(at)} level={level.lower()} event={what} {words}".rstrip())
+        line = f"{format_time(at)} level={level.lower()} event={what} {words}".rstrip()
+        _append(path, line, max_bytes=self._max_bytes)
 
 
 def _quote(value: object) -> str:
@@ -106,14 +116,36 @@ def _quote(value: object) -> str:
     return text if plain else json.dumps(text)
 
 
-def _append(path: str, line: str) -> None:
+def _append(path: str, line: str, *, max_bytes: int) -> None:
     try:
         os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
         fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
         try:
             os.write(fd, line.encode(errors="backslashreplace") + b"\n")
+            if os.fstat(fd).st_size > max_bytes:
+                _set_aside(fd, path)
         finally:
             os.close(fd)
     except OSError:
         # A full log disk must stop no task; status and the ledger still tell what happened.
         return
+
+
+def _set_aside(fd: int, path: str) -> None:
+    """Rename the file, unless another process is just about it or was faster.
+
+    Whoever has it open still appends to it under its new name, so no line is lost.
+    """
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return
+    mine, named = os.fstat(fd), os.stat(path)
+    if (mine.st_dev, mine.st_ino) != (named.st_dev, named.st_ino):
+        return
+    for number in range(KEPT, 1, -1):
+        try:
+            os.replace(f"{path}.{number - 1}", f"{path}.{number}")
+        except FileNotFoundError:
+            continue
+    os.replace(path, f"{path}.1")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from tinyscheduler.crash import durable_step
 from tinyscheduler.errors import StoreError
 from tinyscheduler.files import read_json, write_json
+from tinyscheduler.model.clock import format_time, parse_time
 from tinyscheduler.model.snapshot import SchedulingMemory, StaleSighting
 
 if TYPE_CHECKING:
@@ -73,6 +74,7 @@ def _encode(memory: SchedulingMemory) -> dict[str, object]:
         ],
         "last_start_ns": memory.last_start_ns,
         "last_start_boot_id": memory.last_start_boot_id,
+        "pruned_at": None if memory.pruned_at is None else format_time(memory.pruned_at),
     }
 
 
@@ -85,6 +87,7 @@ def _decode(document: object) -> SchedulingMemory:
         raise ValueError(message)
     last_start_ns = document["last_start_ns"]
     boot_id = document["last_start_boot_id"]
+    pruned_at = document.get("pruned_at")  # missing in what earlier versions wrote
     return SchedulingMemory(
         stale=tuple(
             StaleSighting(
@@ -97,4 +100,5 @@ def _decode(document: object) -> SchedulingMemory:
         ),
         last_start_ns=None if last_start_ns is None else int(last_start_ns),
         last_start_boot_id=None if boot_id is None else str(boot_id),
+        pruned_at=None if pruned_at is None else parse_time(pruned_at),
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -15,9 +15,9 @@ from tinyscheduler.cli.parsing import pairs, whole_number
 from tinyscheduler.cli.render import emit, emit_json
 from tinyscheduler.cli.wish import Granter, Wish
 from tinyscheduler.config.problems import quote
-from tinyscheduler.errors import EXIT_FAILED, UsageError
+from tinyscheduler.errors import EXIT_FAILED, QueueFullError, UsageError
 from tinyscheduler.model.events import EventName
-from tinyscheduler.model.tasks import PriorityClass, TaskState
+from tinyscheduler.model.tasks import PriorityClass, TaskSpec, TaskState
 from tinyscheduler.values import fields
 
 if TYPE_CHECKING:
@@ -58,18 +58,21 @@ def spread_after(arguments: list[str]) -> list[str]:
     return spread
 
 
+# `edit` takes the same options, where they mean the same.
 _Text = str | None
 _Command = Annotated[
     list[str] | None, typer.Argument(metavar="COMMAND", help="The command to run, best behind --.")
 ]
-_Agent = Annotated[_Text, typer.Option(metavar="NAME", help="The agent that runs it.")]
-_Queue = Annotated[_Text, typer.Option(metavar="NAME", help="The queue whose agents may run it.")]
-_Title = Annotated[_Text, typer.Option(metavar="TEXT", help="A name for people.")]
-_Prompt = Annotated[_Text, typer.Option(metavar="TEXT", help="What the agent is to do.")]
-_PromptFile = Annotated[
+Agent = Annotated[_Text, typer.Option(metavar="NAME", help="The agent that runs it.")]
+QueueName = Annotated[
+    _Text, typer.Option(metavar="NAME", help="The queue whose agents may run it.")
+]
+Title = Annotated[_Text, typer.Option(metavar="TEXT", help="A name for people.")]
+Prompt = Annotated[_Text, typer.Option(metavar="TEXT", help="What the agent is to do.")]
+PromptFile = Annotated[
     _Text, typer.Option(metavar="FILE", help="Read the prompt from a file; - is stdin.")
 ]
-_Recipe = Annotated[_Text, typer.Option(metavar="FILE", help="A file in the recipes folder.")]
+Recipe = Annotated[_Text, typer.Option(metavar="FILE", help="A file in the recipes folder.")]
 _Priority = Annotated[
     int, typer.Option(parser=whole_number(), metavar="N", help="Higher goes first.")
 ]
@@ -77,30 +80,28 @@ _Class = Annotated[PriorityClass, typer.Option("--class", help="Whether somebody
 _Gpus = Annotated[
     int, typer.Option(parser=whole_number(least=0), metavar="N", help="GPUs it needs.")
 ]
-_Vram = Annotated[_Text, typer.Option(metavar="SIZE", help="VRAM it needs.")]
-_Memory = Annotated[_Text, typer.Option(metavar="SIZE", help="Memory it needs.")]
-_Model = Annotated[_Text, typer.Option(metavar="NAME", help="The model it needs.")]
-_Seed = Annotated[
+Vram = Annotated[_Text, typer.Option(metavar="SIZE", help="VRAM it needs.")]
+Memory = Annotated[_Text, typer.Option(metavar="SIZE", help="Memory it needs.")]
+Model = Annotated[_Text, typer.Option(metavar="NAME", help="The model it needs.")]
+Seed = Annotated[
     int | None, typer.Option(parser=whole_number(), metavar="N", help="Its random seed.")
 ]
-_Tenant = Annotated[_Text, typer.Option(metavar="NAME", help="Whose quota it counts against.")]
-_Project = Annotated[_Text, typer.Option(metavar="NAME", help="What it belongs to.")]
-_MaxRuntime = Annotated[
+Tenant = Annotated[_Text, typer.Option(metavar="NAME", help="Whose quota it counts against.")]
+Project = Annotated[_Text, typer.Option(metavar="NAME", help="What it belongs to.")]
+MaxRuntime = Annotated[
     _Text, typer.Option(metavar="DURATION", help="End an attempt after this time.")
 ]
-_MaxTurns = Annotated[
+MaxTurns = Annotated[
     int | None, typer.Option(parser=whole_number(least=1), metavar="N", help="Turns per attempt.")
 ]
-_MaxAttempts = Annotated[
+MaxAttempts = Annotated[
     int | None,
     typer.Option(parser=whole_number(least=1), metavar="N", help="Attempts before it is parked."),
 ]
-_After = Annotated[
+After = Annotated[
     list[str] | None, typer.Option(metavar="ID...", help="Start once these are done.")
 ]
-_NotBefore = Annotated[
-    _Text, typer.Option(metavar="TIME", help="ISO 8601, or a duration from now.")
-]
+NotBefore = Annotated[_Text, typer.Option(metavar="TIME", help="ISO 8601, or a duration from now.")]
 _Label = Annotated[list[str] | None, typer.Option(metavar="K=V", help="A label.")]
 _Cwd = Annotated[
     _Text, typer.Option(metavar="FOLDER", help="Where to run; this folder by default.")
@@ -111,40 +112,40 @@ _From = Annotated[
     _Text, typer.Option("--from", metavar="FILE", help="Add one task per JSON line; - is stdin.")
 ]
 _Start = Annotated[bool, typer.Option("--start", help="Run one tick right after.")]
-_Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 
 
 def add(
     context: typer.Context,
     command: _Command = None,
     *,
-    agent: _Agent = None,
-    queue: _Queue = None,
-    title: _Title = None,
-    prompt: _Prompt = None,
-    prompt_file: _PromptFile = None,
-    recipe: _Recipe = None,
+    agent: Agent = None,
+    queue: QueueName = None,
+    title: Title = None,
+    prompt: Prompt = None,
+    prompt_file: PromptFile = None,
+    recipe: Recipe = None,
     priority: _Priority = 0,
     priority_class: _Class = PriorityClass.BATCH,
     gpus: _Gpus = 0,
-    vram: _Vram = None,
-    memory: _Memory = None,
-    model: _Model = None,
-    seed: _Seed = None,
-    tenant: _Tenant = None,
-    project: _Project = None,
-    max_runtime: _MaxRuntime = None,
-    max_turns: _MaxTurns = None,
-    max_attempts: _MaxAttempts = None,
-    after: _After = None,
-    not_before: _NotBefore = None,
+    vram: Vram = None,
+    memory: Memory = None,
+    model: Model = None,
+    seed: Seed = None,
+    tenant: Tenant = None,
+    project: Project = None,
+    max_runtime: MaxRuntime = None,
+    max_turns: MaxTurns = None,
+    max_attempts: MaxAttempts = None,
+    after: After = None,
+    not_before: NotBefore = None,
     label: _Label = None,
     cwd: _Cwd = None,
     env: _Env = None,
     hold: _Hold = False,
     batch: _From = None,
     start: _Start = False,
-    json: _Json = False,
+    json: Json = False,
 ) -> int:
     """Add a task to the queue and print its id."""
     asked = dict(locals())
@@ -178,9 +179,9 @@ def add_one(invocation: Invocation, wish: Wish, *, start: bool, as_json: bool) -
 
     config = invocation.configure_writing()
     queue = _open(config)
-    granter = _granter(config, queue, spell=spell_option)
+    granter = granter_for(config, queue)
     spec = granter.grant(wish)
-    (task_id,) = queue.tasks.add([(None, spec)])
+    (task_id,) = _add_all(queue, [(None, spec)])
     announce(queue, EventName.TASK_ADDED, [task_id])
     if as_json:
         state = TaskState.HELD if spec.is_held else TaskState.WAITING
@@ -197,14 +198,30 @@ def add_batch(invocation: Invocation, name: str, *, start: bool, as_json: bool) 
 
     config = invocation.configure_writing()
     queue = _open(config)
-    batch = read_batch(name, _granter(config, queue, spell=lambda name: name))
-    task_ids = queue.tasks.add(batch.specs, places=batch.places)
+    batch = read_batch(name, granter_for(config, queue, spell=lambda name: name))
+    task_ids = _add_all(queue, batch.specs, places=batch.places)
     announce(queue, EventName.TASK_ADDED, task_ids)
     if as_json:
         emit_json(task_ids=task_ids)
     else:
         emit("\n".join(task_ids))
     return _follow_up(invocation, config, start=start)
+
+
+def _add_all(
+    queue: Queue,
+    specs: Sequence[tuple[str | None, TaskSpec]],
+    places: Sequence[str] = (),
+) -> list[str]:
+    """Add all or none; that the queue is full is told to whoever watches the events too."""
+    try:
+        return queue.tasks.add(specs, places=places)
+    except QueueFullError as error:
+        from tinyscheduler.app import announce_event
+
+        details = (("depth", error.depth), ("asked", error.more), ("limit", error.limit))
+        announce_event(queue, EventName.BACKPRESSURE, details=details)
+        raise
 
 
 def spell_option(name: str) -> str:
@@ -219,7 +236,10 @@ def _open(config: Config) -> Queue:
     return open_queue(config, Access.WRITE)
 
 
-def _granter(config: Config, queue: Queue, *, spell: Callable[[str], str]) -> Granter:
+def granter_for(
+    config: Config, queue: Queue, *, spell: Callable[[str], str] = spell_option
+) -> Granter:
+    """Return who turns wishes into specs, as seen from the current folder."""
     return Granter(config=config, folder=_current_folder(), now=queue.clock.now().wall, spell=spell)
 
 

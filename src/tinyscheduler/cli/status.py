@@ -19,6 +19,7 @@ from tinyscheduler.cli.render import (
     count,
     emit,
     emit_json,
+    escape,
     fit,
     format_span,
     format_table,
@@ -106,7 +107,16 @@ def _parked(queue: Queue) -> tuple[Standing, ...]:
 def show_overview(invocation: Invocation) -> int:
     """Tell in a few lines how things stand, and what to type next."""
     overview = look(invocation.configure_reading())
-    emit("\n".join([_summary(overview), "`tinyscheduler status` says more, --help everything"]))
+    page = invocation.page
+    emit(
+        "\n".join(
+            [
+                _summary(overview),
+                *_paused_lines(overview, page),
+                "`tinyscheduler status` says more, --help everything",
+            ]
+        )
+    )
     return 0
 
 
@@ -133,7 +143,7 @@ def status(
 def status_lines(overview: Overview, invocation: Invocation) -> list[str]:
     """Return the sections that have something to say."""
     page = invocation.page
-    lines = [fit(_summary(overview), page)]
+    lines = [fit(_summary(overview), page), *_paused_lines(overview, page)]
     if overview.running:
         lines += ["", *_running_lines(overview, page)]
     starts = overview.report.stats.tasks_spawned
@@ -252,13 +262,34 @@ def status_json(overview: Overview) -> dict[str, Any]:
             "maxSlots": overview.config.limits.host_slots,
             "availableSlots": max(0, overview.config.limits.host_slots - overview.host_active),
         },
-        "paused": [] if overview.config.enabled else ["all"],
+        "paused": paused_json(overview),
         "queueDepth": overview.counts[TaskState.WAITING],
         "isRunning": overview.host_active > 0,
         "lastClaimTime": None if last_claim is None else format_time(last_claim),
         "resourceHealth": None,
         "errors": [{"where": one.where, "message": one.message} for one in report.errors],
     }
+
+
+def paused_json(overview: Overview) -> list[dict[str, Any]]:
+    """Return what is paused or drained: by a switch, or by the configuration."""
+    from tinyscheduler.cli.pause import switch_json
+
+    switches = [switch_json(one) for one in overview.report.switches]
+    if overview.config.enabled:
+        return switches
+    reason = "TINYSCHEDULER_ENABLED is false"
+    setting = {"target": "all", "kind": "pause", "since": None, "by": None, "reason": reason}
+    return [setting, *switches]
+
+
+def _paused_lines(overview: Overview, page: Page) -> list[str]:
+    from tinyscheduler.core.switches import tell_switch
+
+    lines = [tell_switch(one) for one in overview.report.switches]
+    if not overview.config.enabled:
+        lines.insert(0, "nothing starts: TINYSCHEDULER_ENABLED is false")
+    return [page.paint(fit(escape(line), page), Ink.YELLOW) for line in lines]
 
 
 def ps(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from datetime import datetime
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -35,8 +35,12 @@ from tinyscheduler.cli.standing import (
 )
 from tinyscheduler.model.clock import format_time
 from tinyscheduler.model.history import AttemptRecord
-from tinyscheduler.model.tasks import TaskSpec, TaskState
+from tinyscheduler.model.plan import Wait
+from tinyscheduler.model.tasks import TaskSpec, TaskState, WaitingTask
 from tinyscheduler.values import dataclass
+
+if TYPE_CHECKING:
+    from tinyscheduler.app import Queue
 
 DEFAULT_LIMIT = 100
 _MOST_LISTED = 1_000_000
@@ -76,9 +80,19 @@ def list_tasks(
     else:
         kind = " ".join(filter(None, [state, agent and f"for agent {agent}"]))
         invocation.note(f"no tasks {kind}".rstrip())
+    _note_stops(invocation, queue, shown)
     if len(standings) > limit:
         invocation.note(f"only the newest {limit} are listed; --limit N lists more")
     return 0
+
+
+def _note_stops(invocation: Invocation, queue: Queue, shown: list[Standing]) -> None:
+    """Say once, beside the table, what keeps waiting tasks in it from starting."""
+    from tinyscheduler.core.switches import tell_switch
+
+    if any(one.state is TaskState.WAITING for one in shown):
+        for switch in queue.switches.read():
+            invocation.note(tell_switch(switch))
 
 
 def format_tasks(standings: list[Standing], *, page: Page, now: datetime) -> list[str]:
@@ -120,13 +134,16 @@ def show(
     standing = find_standing(queue, task_id)
     spec = queue.tasks.describe(task_id)
     attempts = queue.ledger.attempts(task_id)
+    stop = find_stop_of(queue, standing)
     if json:
-        emit_json(**full_json(standing, spec, attempts))
+        told = None if stop is None else {"reason": stop.reason.value, "words": stop.words}
+        emit_json(**full_json(standing, spec, attempts), stopped_by=told)
         return 0
     report = _TaskReport(
         standing=standing,
         spec=spec,
         attempts=tuple(attempts),
+        stop=stop,
         page=invocation.page,
         now=queue.clock.now().wall,
     )
@@ -134,11 +151,36 @@ def show(
     return 0
 
 
+def find_stop_of(queue: Queue, standing: Standing) -> Wait | None:
+    """Return the pause or drain that keeps a waiting task from starting, if there is one."""
+    from tinyscheduler.core.queueing import candidates
+    from tinyscheduler.core.switches import find_stop
+    from tinyscheduler.model.policy import AgentView
+
+    record = standing.record
+    if record.state is not TaskState.WAITING:
+        return None
+    task = WaitingTask(
+        task_id=record.task_id,
+        source=record.source,
+        created_order=0,
+        attempt=record.attempt,
+        agent=record.agent,
+        queue=record.queue,
+    )
+    agents = [
+        AgentView(name=agent.name, queue=agent.queue, limit=agent.limit, active=0)
+        for agent in queue.config.agents
+    ]
+    return find_stop(task, agents=candidates(task, agents), switches=queue.switches.read())
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _TaskReport:
     standing: Standing
     spec: TaskSpec
     attempts: tuple[AttemptRecord, ...]
+    stop: Wait | None
     page: Page
     now: datetime
 
@@ -170,6 +212,7 @@ class _TaskReport:
             ("task", record.task_id),
             ("title", self.spec.title or ""),
             ("state", state),
+            ("stopped", self.stop.words if self.stop is not None else ""),
             ("blocked by", " ".join(record.blocked_by)),
             ("blocks", count(record.blocks, "task") if record.blocks else ""),
             ("backing off", self._when(record.backing_off_until)),

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tinyscheduler.config.problems import did_you_mean, quote
 from tinyscheduler.config.units import parse_duration_s, parse_size_bytes
@@ -13,7 +13,7 @@ from tinyscheduler.core.command_line import MOST_ARGUMENT_BYTES, Unfilled, build
 from tinyscheduler.errors import UsageError
 from tinyscheduler.model.config import StdinSource
 from tinyscheduler.model.tasks import PriorityClass, TaskSpec
-from tinyscheduler.values import dataclass, replace
+from tinyscheduler.values import dataclass, fields, replace
 
 if TYPE_CHECKING:
     from tinyscheduler.model.config import AgentProfile, Config
@@ -31,9 +31,9 @@ class Wish:
     command: tuple[str, ...] = ()
     prompt: str | None = None
     recipe: str | None = None
-    priority: int = 0
-    priority_class: PriorityClass = PriorityClass.BATCH
-    gpus: int = 0
+    priority: int | None = None
+    priority_class: PriorityClass | None = None
+    gpus: int | None = None
     vram: str | int | None = None
     memory: str | int | None = None
     model: str | None = None
@@ -82,11 +82,47 @@ class Granter:
         spec = replace(self._plain_spec(wish), agent=agent_name)
         spec = replace(spec, cwd=self._find_cwd(wish, agents))
         self._check_recipe(wish.recipe)
-        faults = [fault for agent in agents if (fault := fault_of(agent, spec)) is not None]
-        # Where several agents serve a queue, one that can run it is enough.
-        if len(faults) == len(agents):
-            raise faults[0]
+        _refuse_faults(agents, spec)
         return spec
+
+    def amend(self, spec: TaskSpec, wish: Wish, *, dropped: Collection[str] = ()) -> TaskSpec:
+        """Return the spec with what was wished in place of what it said; fields as in `grant`.
+
+        ``dropped`` are fields that say nothing any more.  UsageError for what could then
+        never be run.
+        """
+        silent: dict[str, Any] = {
+            one.name: one.default for one in fields(spec) if one.name in dropped
+        }
+        spec = replace(spec, **silent)
+        plain = self._plain_spec(wish)
+        changes: dict[str, Any] = {
+            one.name: getattr(plain, one.name)
+            for one in fields(plain)
+            if getattr(plain, one.name) != one.default
+        }
+        if wish.agent is not None:
+            changes["agent"] = wish.agent
+        for name in ("labels", "environment"):
+            if name in changes:
+                changes[name] = tuple({**dict(getattr(spec, name)), **dict(changes[name])}.items())
+        # What may be wished for may also be what is so by default.
+        for name in ("priority", "priority_class", "gpus"):
+            wished = getattr(wish, name)
+            if wished is not None:
+                changes[name] = wished
+        changed = replace(spec, **changes)
+        if changed.agent is None and changed.queue is None:
+            raise UsageError(
+                "the task would have neither an agent nor a queue",
+                hint=f"name one with {self.spell('agent')} or {self.spell('queue')}",
+            )
+        agents = self._find_agents(changed.agent, changed.queue)
+        if wish.cwd is not None:
+            changed = replace(changed, cwd=self._find_cwd(wish, agents))
+        self._check_recipe(wish.recipe)
+        _refuse_faults(agents, changed)
+        return changed
 
     def _known_agents(self) -> str:
         return ", ".join(agent.name for agent in self.config.agents)
@@ -118,9 +154,9 @@ class Granter:
             command=wish.command,
             prompt=wish.prompt,
             recipe=wish.recipe,
-            priority=wish.priority,
-            priority_class=wish.priority_class,
-            gpus=wish.gpus,
+            priority=wish.priority or 0,
+            priority_class=wish.priority_class or PriorityClass.BATCH,
+            gpus=wish.gpus or 0,
             vram_bytes=self._size("vram", wish.vram),
             memory_bytes=self._size("memory", wish.memory),
             model=wish.model,
@@ -204,6 +240,13 @@ class Granter:
         else:
             return
         raise UsageError(f"{self.spell('recipe')} {quote(recipe)} {fault}", hint=hint)
+
+
+def _refuse_faults(agents: list[AgentProfile], spec: TaskSpec) -> None:
+    faults = [fault for agent in agents if (fault := fault_of(agent, spec)) is not None]
+    # Where several agents serve a queue, one that can run it is enough.
+    if len(faults) == len(agents):
+        raise faults[0]
 
 
 def fault_of(agent: AgentProfile, spec: TaskSpec) -> UsageError | None:

@@ -342,4 +342,11 @@ def _limits(settings: Settings, agents: tuple[AgentProfile, ...]) -> Limits:
         queue_lookahead=settings.queue_lookahead,
         max_skips=settings.max_skips_per_task,
         log_max_bytes=settings.log_max_mb * 2**20,
+        log_retention_s=_days(settings.log_retention_days),
+        history_retention_s=_days(settings.history_retention_days),
     )
+
+
+def _days(number: int) -> float:
+    # Longer than anybody keeps a machine, and no further back than a calendar reaches.
+    return min(number, 36_500) * 86_400.0

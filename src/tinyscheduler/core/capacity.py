@@ -12,10 +12,10 @@ from tinyscheduler.core.leases import holds_slot
 from tinyscheduler.model.leases import Lease
 from tinyscheduler.model.plan import EndTree, Reason
 from tinyscheduler.model.policy import AgentView
-from tinyscheduler.values import dataclass
+from tinyscheduler.values import dataclass, replace
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Collection, Iterable, Mapping
 
     from tinyscheduler.core.leases import SlotHolder
     from tinyscheduler.model.config import AgentProfile
@@ -64,6 +64,12 @@ class Capacity:
                 words=f"this machine runs {self.host_active} of {self.host_limit}",
             )
         return None
+
+    def without(self, names: Collection[str]) -> Capacity:
+        """Return the same with these agents out of service; what they run still counts."""
+        return replace(
+            self, agents=tuple(agent for agent in self.agents if agent.name not in names)
+        )
 
     def take(self, agent: str) -> Capacity:
         """Return what is left after one more start with this agent."""

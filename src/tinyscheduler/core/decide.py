@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from tinyscheduler.core.capacity import measure
 from tinyscheduler.core.leases import judge_all
 from tinyscheduler.core.queueing import candidates, hold_back
+from tinyscheduler.core.switches import is_paused
 from tinyscheduler.errors import PolicyError
 from tinyscheduler.model.plan import Dispatch, Plan, Reason, Wait
 from tinyscheduler.model.policy import PolicyContext
@@ -44,6 +45,7 @@ def decide(snapshot: Snapshot, policy: Policy) -> Plan:
             agents=capacity.agents,
             occupied=occupied,
             is_enabled=snapshot.is_enabled,
+            switches=snapshot.switches,
             now=snapshot.now.wall,
             longest_backoff_s=max(snapshot.rules.retry_max_s, snapshot.rules.retry_later_s),
         )
@@ -51,6 +53,8 @@ def decide(snapshot: Snapshot, policy: Policy) -> Plan:
             decisions.append(wait)
         else:
             eligible.append(task)
+    paused = {agent.name for agent in capacity.agents if is_paused(agent, snapshot.switches)}
+    capacity = capacity.without(paused)
     decisions.extend(_place(eligible, policy=policy, capacity=capacity, snapshot=snapshot))
     return Plan(verdicts=verdicts, decisions=tuple(decisions))
 

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from tinyscheduler.core.switches import find_stop
 from tinyscheduler.model.clock import format_time
 from tinyscheduler.model.plan import Reason, Wait
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
     from datetime import datetime
 
     from tinyscheduler.model.policy import AgentView
+    from tinyscheduler.model.switches import Switch
     from tinyscheduler.model.tasks import WaitingTask
 
 
@@ -21,6 +23,7 @@ def hold_back(
     agents: Sequence[AgentView],
     occupied: frozenset[str],
     is_enabled: bool,
+    switches: Iterable[Switch] | None,
     now: datetime,
     longest_backoff_s: float,
 ) -> Wait | None:
@@ -43,9 +46,13 @@ def hold_back(
         )
     if not is_enabled:
         return _wait(task, Reason.PAUSED, "TINYSCHEDULER_ENABLED is false")
+    able = candidates(task, agents)
+    stop = find_stop(task, agents=able, switches=switches)
+    if stop is not None:
+        return stop
     if task.task_id in occupied:
         return _wait(task, Reason.UNPLACED, "its previous attempt is not completely gone yet")
-    if not candidates(task, agents):
+    if not able:
         wanted = f"agent {task.agent}" if task.agent is not None else f"queue {task.queue}"
         return _wait(task, Reason.UNPLACED, f"{wanted} is not configured in the agents file")
     return None

@@ -113,6 +113,9 @@ class Limits:
     queue_lookahead: int
     max_skips: int
     log_max_bytes: int
+    # With defaults: settings that an earlier version saved know nothing of these.
+    log_retention_s: float = 14 * 86_400.0
+    history_retention_s: float = 30 * 86_400.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

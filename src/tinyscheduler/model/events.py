@@ -22,11 +22,18 @@ class EventName(StrEnum):
     TASK_REQUEUED = "task.requeued"
     TASK_PARKED = "task.parked"
     TASK_CANCELLED = "task.cancelled"
+    TASK_EDITED = "task.edited"
     LEASE_RECLAIMED = "lease.reclaimed"
     LEASE_CORRUPT = "lease.corrupt"
     SLOT_LEAK_REPAIRED = "slot.leak_repaired"
     SOURCE_DOWN = "source.down"
     SOURCE_UP = "source.up"
+    PAUSED = "scheduler.paused"
+    RESUMED = "scheduler.resumed"
+    DRAINING = "scheduler.draining"
+    UNDRAINED = "scheduler.undrained"
+    RESET = "scheduler.reset"
+    BACKPRESSURE = "backpressure"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

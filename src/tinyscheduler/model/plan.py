@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
     from tinyscheduler.model.leases import LeaseEntry, ReclaimReason, Trace
     from tinyscheduler.model.snapshot import StaleSighting, UnreadableResult
+    from tinyscheduler.model.switches import Switch
     from tinyscheduler.model.tasks import AttemptResult, Claim, WaitingTask
 
 
@@ -25,6 +26,7 @@ class Reason(StrEnum):
     NOT_BEFORE = "not_before"
     HELD = "held"
     PAUSED = "paused"
+    DRAINING = "draining"
     STAGGERED = "staggered"
     POLICY_WAIT = "policy_wait"
     SOURCE_DOWN = "source_down"
@@ -229,3 +231,4 @@ class TickReport:
     warnings: tuple[str, ...]
     policy: str
     all_sources_down: bool
+    switches: tuple[Switch, ...] = ()

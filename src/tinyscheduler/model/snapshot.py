@@ -9,10 +9,12 @@ from tinyscheduler.values import dataclass, field
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from datetime import datetime
 
     from tinyscheduler.model.clock import Instant
     from tinyscheduler.model.config import AgentProfile
     from tinyscheduler.model.leases import LeaseEntry, ProcessEvidence
+    from tinyscheduler.model.switches import Switch
     from tinyscheduler.model.tasks import AttemptResult, Claim, WaitingTask
 
 
@@ -91,6 +93,7 @@ class SchedulingMemory:
     stale: tuple[StaleSighting, ...] = ()
     last_start_ns: int | None = None
     last_start_boot_id: str | None = None
+    pruned_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,7 +111,10 @@ class Rules:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Snapshot:
-    """What one tick knows.  ``evidence`` is keyed by lease id."""
+    """What one tick knows.  ``evidence`` is keyed by lease id.
+
+    ``switches`` is None where they could not be read: then nothing may start.
+    """
 
     now: Instant
     host: HostState
@@ -119,3 +125,4 @@ class Snapshot:
     memory: SchedulingMemory = SchedulingMemory()
     rules: Rules
     is_enabled: bool = True
+    switches: tuple[Switch, ...] | None = ()

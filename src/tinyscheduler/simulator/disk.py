@@ -13,6 +13,7 @@ from tinyscheduler.simulator.machine import LockFile
 if TYPE_CHECKING:
     from tinyscheduler.model.history import AttemptRecord
     from tinyscheduler.model.snapshot import SchedulingMemory
+    from tinyscheduler.model.switches import Switch
 
 
 class Refusal(Enum):
@@ -38,6 +39,8 @@ class Disk:
     kicks: dict[str, str] = field(default_factory=dict)  # at most one: "kick"
     memory: SchedulingMemory | str | None = None
     ledger: dict[str, AttemptRecord] = field(default_factory=dict)  # by lease id
+    switches: dict[tuple[str, str], Switch] = field(default_factory=dict)  # by kind and target
+    are_switches_readable: bool = True
 
     def refuse_bytes(self) -> None:
         """Raise OSError if nothing can be written."""
@@ -86,6 +89,7 @@ class Disk:
             "kicks": list(self.kicks),
             "memory": self.memory,
             "ledger": dict(self.ledger),
+            "switches": dict(self.switches),
         }
 
     def _error(self) -> OSError:

@@ -57,6 +57,7 @@ class Row:
     is_cancel_requested: bool = False
     last_failure: FailureReason | None = None
     backing_off_until: datetime | None = None
+    ended_at: datetime | None = None
 
 
 @dataclass(eq=False, slots=True, kw_only=True)
@@ -71,10 +72,12 @@ class SimulatedQueue:
     longest_backoff_s: float = math.inf
     trouble: Trouble = Trouble.NONE
     rows: dict[str, Row] = field(default_factory=dict)
+    added: int = 0  # tasks ever: a number is never used again
 
     def add(self, spec: TaskSpec) -> str:
         """Add a task and return its id; what it comes after must exist."""
-        order = len(self.rows) + 1
+        self.added += 1
+        order = self.added
         task_id = f"{self.prefix}{order}"
         assert all(blocker in self.rows for blocker in spec.after)  # noqa: S101 - a test's fault
         state = TaskState.HELD if spec.is_held else TaskState.WAITING
@@ -96,6 +99,7 @@ class SimulatedQueue:
         row = self.rows[task_id]
         if row.state.is_final and row.state is not TaskState.DONE:
             row.state, row.backing_off_until = TaskState.WAITING, None
+            row.ended_at = None
             row.failures = row.launches = 0
 
     def request_cancel(self, task_id: str) -> CancelAnswer:
@@ -107,13 +111,15 @@ class SimulatedQueue:
         if row.state.is_final and row.state is not TaskState.PARKED:
             return AlreadyEnded(state=row.state)
         row.state, row.last_failure = TaskState.CANCELLED, FailureReason.CANCELLED
+        row.ended_at = self.now()
         return Cancelled()
 
     def blockers(self, row: Row) -> tuple[str, ...]:
         """Return the unfinished tasks that this one waits for, oldest first."""
         if self.is_blocking_disabled:
             return ()
-        unfinished = (self.rows[one] for one in row.spec.after)
+        # One that was pruned was done.
+        unfinished = (self.rows[one] for one in row.spec.after if one in self.rows)
         left = [one for one in unfinished if one.state is not TaskState.DONE]
         return tuple(one.task_id for one in sorted(left, key=_order))
 
@@ -185,6 +191,7 @@ class SimulatedSource:
             if row is None or row.state is not TaskState.WORKING or row.lease_id != lease_id:
                 return False
             _end(row, ending)
+            row.ended_at = self._queue.now() if row.state.is_final else None
         return True
 
     def _is_free(self, row: Row, attempt: int) -> bool:

@@ -22,6 +22,7 @@ from tinyscheduler.simulator.observer import RecordingObserver
 from tinyscheduler.simulator.probe import SimulatedProbe
 from tinyscheduler.simulator.source import SimulatedQueue, SimulatedSource
 from tinyscheduler.simulator.store import SimulatedLeaseStore
+from tinyscheduler.simulator.switches import SimulatedSwitches
 from tinyscheduler.simulator.tick_lock import SimulatedTickLock
 from tinyscheduler.tick import Mode, TickSettings, World, run_ticks, tick
 
@@ -159,6 +160,7 @@ class SimulatedWorld:
             fallback=PlatformPolicy(is_priority_enabled=False),
             ledger=SimulatedLedger(process, self.disk),
             memory=SimulatedMemoryStore(process, self.disk, warn=warnings.append),
+            switches=SimulatedSwitches(process, self.disk),
             observers=(self.observer,),
             warnings=warnings,
         )

@@ -5,6 +5,6 @@ everything it touches comes in through ports, so the simulator runs this very co
 """
 
 from tinyscheduler.tick.ticking import never, run_ticks, tick
-from tinyscheduler.tick.world import Mode, TickSettings, World
+from tinyscheduler.tick.world import Mode, Retention, TickSettings, World
 
-__all__ = ["Mode", "TickSettings", "World", "never", "run_ticks", "tick"]
+__all__ = ["Mode", "Retention", "TickSettings", "World", "never", "run_ticks", "tick"]

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from tinyscheduler.model.history import AttemptRecord
     from tinyscheduler.model.leases import Lease, ReclaimReason
     from tinyscheduler.model.plan import Decision
+    from tinyscheduler.model.switches import Switch
     from tinyscheduler.model.tasks import Ending, WaitingTask
     from tinyscheduler.ports import TaskSource
     from tinyscheduler.tick.world import TickSettings, World
@@ -53,6 +54,7 @@ class Progress:
     tasks_waiting: int = 0
     sources_down: frozenset[str] = frozenset()
     policy_name: str = ""
+    switches: tuple[Switch, ...] = ()
     # Why trees were ended in this tick: the next look finds them merely dead.
     ended: dict[str, ReclaimReason] = field(default_factory=dict)
     memory: SchedulingMemory = field(default_factory=SchedulingMemory)
@@ -187,6 +189,7 @@ class Progress:
             warnings=(*self.world.warnings, *self.warnings),
             policy=self.policy_name,
             all_sources_down=bool(names) and names == self.sources_down,
+            switches=self.switches,
         )
 
     def _final_decisions(self) -> Iterable[Decision]:

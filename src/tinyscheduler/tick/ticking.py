@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 
 from tinyscheduler.core.decide import decide
 from tinyscheduler.core.leases import trace_of, trace_of_claim
-from tinyscheduler.errors import PolicyError, SourceError, TinySchedulerError
+from tinyscheduler.errors import PolicyError, SourceError, StoreError, TinySchedulerError
 from tinyscheduler.model.leases import Lease, LeaseFault
 from tinyscheduler.model.snapshot import Snapshot, SourceView
 from tinyscheduler.tick.endings import Endings
+from tinyscheduler.tick.forgetting import forget_the_past
 from tinyscheduler.tick.progress import Progress, key_of
 from tinyscheduler.tick.starts import Starts
 from tinyscheduler.tick.world import Mode
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from tinyscheduler.model.leases import Trace
     from tinyscheduler.model.plan import Plan, TickReport
     from tinyscheduler.model.snapshot import LeaseScan
+    from tinyscheduler.model.switches import Switch
     from tinyscheduler.ports import TaskSource
     from tinyscheduler.tick.world import TickSettings, World
 
@@ -113,11 +115,13 @@ def _observe(progress: Progress) -> Snapshot:
         if result.fault is not LeaseFault.CORRUPT:
             progress.warn(f"{result.message}; it is left as it is")
     sources = tuple(_without_refused(progress, _look(progress, one)) for one in world.sources)
+    switches = _read_switches(progress, sources)
     now = world.clock.now()
     if progress.leases_scanned is None:
         progress.leases_scanned = sum(entry.lease is not None for entry in scan.entries)
     progress.tasks_waiting = sum(view.waiting_total for view in sources)
     progress.sources_down = frozenset(view.name for view in sources if not view.is_up)
+    progress.switches = switches or ()
     return Snapshot(
         now=now,
         host=host,
@@ -128,6 +132,7 @@ def _observe(progress: Progress) -> Snapshot:
         memory=progress.memory,
         rules=progress.settings.rules,
         is_enabled=progress.settings.is_enabled,
+        switches=switches,
     )
 
 
@@ -145,6 +150,18 @@ def _without_refused(progress: Progress, view: SourceView) -> SourceView:
         return view
     waiting = tuple(task for task in view.waiting if key_of(task) not in progress.refused)
     return replace(view, waiting=waiting)
+
+
+def _read_switches(
+    progress: Progress, sources: tuple[SourceView, ...]
+) -> tuple[Switch, ...] | None:
+    try:
+        return tuple(progress.world.switches.read())
+    except StoreError as error:
+        # Where one database holds both, the source has told of its failure already.
+        if error.what not in {view.error for view in sources}:
+            progress.fail("switches", error)
+        return None
 
 
 def _decide(progress: Progress, snapshot: Snapshot) -> Plan:
@@ -183,6 +200,7 @@ def _act(progress: Progress) -> None:
             continue
         if not starts.start_all(plan, snapshot):
             break
+    forget_the_past(progress)
     if progress.memory != saved:
         save = partial(progress.world.memory.save, progress.memory)
         progress.attempt("scheduling memory", save)

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 from tinyscheduler.values import dataclass, field
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
     from tinyscheduler.model.config import AgentProfile
     from tinyscheduler.model.snapshot import Rules
     from tinyscheduler.ports import (
@@ -19,6 +21,8 @@ if TYPE_CHECKING:
         Observer,
         Policy,
         Probe,
+        Pruner,
+        Switches,
         TaskSource,
         TickLock,
     )
@@ -29,6 +33,16 @@ class Mode(Enum):
 
     ACT = "act"
     DRY_RUN = "dry_run"  # looks and decides, takes no lock, sleeps for nothing, writes nothing
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Retention:
+    """How long what is over is kept, and how much of it one tick removes.  Seconds."""
+
+    history_s: float
+    logs_s: float
+    every_s: float = 3600.0
+    most: int = 500
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,6 +57,7 @@ class TickSettings:
     budget_s: float
     window: int
     is_enabled: bool
+    retention: Retention | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,6 +74,9 @@ class World:
     fallback: Policy
     ledger: Ledger
     memory: MemoryStore
+    switches: Switches
     observers: tuple[Observer, ...]
+    # Asked for when it is time: what prunes is loaded by few ticks.
+    pruners: Callable[[], Sequence[Pruner]] = tuple
     # Filled by adapters that have something to say but no failure to raise.
     warnings: list[str] = field(default_factory=list)

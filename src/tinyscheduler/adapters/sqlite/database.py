@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import sqlite3
 from contextlib import closing, contextmanager, suppress
+from datetime import UTC, datetime
 from enum import Enum, auto
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
@@ -88,6 +89,14 @@ class Database:
                 return self._read_aside(question)
             return _at_one_moment(self._writer(), question)
 
+    def keep_copy(self, label: str) -> str:
+        """Copy the database as it is, next to it, and return the copy's path.
+
+        To be called within `writing`: then nothing is committed between copy and change.
+        """
+        with self._explained():
+            return self._keep_copy(label)
+
     @contextmanager
     def writing(self) -> Iterator[sqlite3.Connection]:
         """Begin a transaction that holds the write lock; leaving without commit undoes it."""
@@ -162,7 +171,7 @@ class Database:
             # Somebody else may have been first; the lock is ours only now.
             version = _version(connection)
             if version < len(self._migrations):
-                self._keep_copy(version)
+                self._keep_copy(f"v{version}")
                 _apply(connection, self._migrations, since=version)
                 with durable_step("database.migrate"):
                     connection.commit()
@@ -170,7 +179,8 @@ class Database:
             if connection.in_transaction:
                 self._undo(connection)
 
-    def _keep_copy(self, version: int) -> None:
+    def _keep_copy(self, label: str) -> str:
+        """Copy the database, whole and durably, next to it, and return the copy's path."""
         unfinished = _claim_name(self.path)
         try:
             with (
@@ -182,10 +192,16 @@ class Database:
                 original.backup(copy)
                 # One file that needs no other beside it.
                 copy.execute("PRAGMA journal_mode = DELETE")
-            os.replace(unfinished, f"{self.path}.v{version}")
-            _sync_folder(self.path)
+            # As old as its copy: a database has no clock, and its file knows the time.
+            taken = datetime.fromtimestamp(os.stat(unfinished).st_mtime, tz=UTC)
+            kept = f"{self.path}.{label}-{taken:%Y%m%dT%H%M%SZ}"
+            with durable_step("database.copy"):
+                _sync(unfinished)
+                os.replace(unfinished, kept)
+                _sync_folder(self.path)
         finally:
             _sweep_unfinished(self.path)
+        return kept
 
     def _create(self) -> None:
         """Make an empty queue under another name, whole, and then give it its own.
@@ -242,7 +258,30 @@ class Database:
     def _ask(self, question: Callable[[sqlite3.Connection], Answer], how: str) -> Answer:
         with closing(self._connect(how)) as connection:
             self._refuse_strangers(connection)
+            version = _version(connection)
+            if version < len(self._migrations):
+                return self._ask_a_copy(connection, question, version=version)
             return _at_one_moment(connection, question)
+
+    def _ask_a_copy(
+        self,
+        original: sqlite3.Connection,
+        question: Callable[[sqlite3.Connection], Answer],
+        *,
+        version: int,
+    ) -> Answer:
+        """Answer from an older version as if it were converted, without touching it.
+
+        Until a command that writes converts it for good, people want to look all the same.
+        """
+        if self._access is Access.WRITE:
+            # Only its version is asked for, on the way to converting it.
+            return _at_one_moment(original, question)
+        with closing(sqlite3.connect(":memory:", isolation_level=None)) as copy:
+            copy.row_factory = sqlite3.Row
+            original.backup(copy)
+            _apply(copy, self._migrations, since=version)
+            return question(copy)
 
     def _ask_nobody(self, question: Callable[[sqlite3.Connection], Answer]) -> Answer:
         with closing(sqlite3.connect(":memory:", isolation_level=None)) as connection:
@@ -263,13 +302,6 @@ class Database:
                 f"{self.path} was written by a newer TinyScheduler"
                 f" (version {version} of its tables; this one knows {known}); it is left untouched",
                 hint="install that newer version, or use another base path",
-            )
-        if version < known and self._access is Access.READ:
-            raise StoreError(
-                f"{self.path} was written by an older TinyScheduler (version {version} of its"
-                f" tables, {known} is current), and this command changes nothing",
-                hint="run a command that writes, such as `tinyscheduler run`: it converts the"
-                " database and keeps a copy",
             )
 
     @contextmanager
@@ -388,6 +420,14 @@ def _sweep_unfinished(path: str) -> None:
         if name.startswith(prefix):
             with suppress(FileNotFoundError):
                 os.unlink(os.path.join(folder, name))
+
+
+def _sync(path: str) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _sync_folder(path: str) -> None:

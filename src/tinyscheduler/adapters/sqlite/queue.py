@@ -17,7 +17,14 @@ from tinyscheduler.adapters.sqlite.rows import (
     waiting_of,
 )
 from tinyscheduler.crash import durable_step
-from tinyscheduler.errors import BusyError, NotFoundError, SourceError, StoreError, UsageError
+from tinyscheduler.errors import (
+    BusyError,
+    NotFoundError,
+    QueueFullError,
+    SourceError,
+    StoreError,
+    UsageError,
+)
 from tinyscheduler.model.records import AlreadyEnded, Cancelled, CancelRequested
 from tinyscheduler.model.snapshot import SourceView
 from tinyscheduler.model.tasks import Finish, Requeue, TaskState
@@ -25,7 +32,7 @@ from tinyscheduler.values import replace
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from tinyscheduler.adapters.sqlite.batch import Addition
     from tinyscheduler.adapters.sqlite.database import Database
@@ -89,13 +96,18 @@ WHERE task_id = :id AND state <> 'done' ORDER BY blocker_id LIMIT :limit
 """
 _SPEC = "SELECT prompt, details FROM task_specs WHERE task_id = ?"
 
-# The whole of a claim: whoever's statement finds the row still waiting has the task.
+# The whole of a claim: whoever's statement finds the row still waiting has the task.  What
+# its owner changed, paused or drained since the tick looked counts as not waiting any more.
 _CLAIM = """
 UPDATE tasks SET state = 'working', lease_id = :lease_id, claimed_by = :agent,
     backing_off_until = NULL, updated_at = :now
 WHERE id = :id AND state = 'waiting' AND lease_id IS NULL AND attempt = :attempt
     AND (blockers_left = 0 OR :blocking_disabled) AND NOT cancel_requested
     AND (start_after <= :now OR coalesce(not_before, 0) <= :now AND backing_off_until > :latest)
+    AND (:revision IS NULL OR revision = :revision)
+    AND NOT EXISTS (
+        SELECT 1 FROM switches
+        WHERE target IN ('all', 'agent:' || :agent, 'queue:' || tasks.queue))
 """
 # A cancellation that was asked for meanwhile is granted by the statement that would
 # otherwise make the task wait again, so that it cannot fall between two.
@@ -171,6 +183,22 @@ UPDATE tasks SET state = 'waiting', backing_off_until = NULL, ended_at = NULL, u
     start_after = CASE WHEN not_before > :now THEN not_before ELSE 0 END
 WHERE id = :id
 """
+_EDIT = """
+UPDATE tasks SET agent = :agent, queue = :queue, summary = :summary, priority = :priority,
+    memory_bytes = :memory_bytes, max_attempts = :max_attempts, blockers_left = :blockers_left,
+    not_before = :not_before, start_after = :start_after, updated_at = :now,
+    revision = revision + 1
+WHERE id = :id
+"""
+_EDIT_SPEC = "UPDATE task_specs SET prompt = ?, details = ? WHERE task_id = ?"
+# All that a task would wait for, and what these wait for, to any depth.
+_ALL_BLOCKERS = """
+WITH RECURSIVE blockers (id) AS (
+    SELECT value FROM json_each(:ids)
+    UNION SELECT blocker_id FROM dependencies JOIN blockers ON task_id = id
+)
+SELECT 1 FROM blockers WHERE id = :id
+"""
 _SET_STATE = "UPDATE tasks SET state = :state, updated_at = :now WHERE id = :id"
 
 
@@ -197,6 +225,7 @@ class LocalQueue:
         self._blocking_disabled = blocking_disabled
         self._max_queue_depth = max_queue_depth
         self._longest_backoff_s = longest_backoff_s
+        self._revisions: dict[str, int] = {}  # as they were at the last look
 
     @property
     def name(self) -> str:
@@ -240,6 +269,7 @@ class LocalQueue:
             "agent": agent,
             "attempt": attempt,
             "blocking_disabled": self._blocking_disabled,
+            "revision": self._revisions.get(task_id),
             "now": self._now(),
             # Any later, and it was reckoned under a clock that has been set back since.
             "latest": self._now() + int(self._longest_backoff_s * 1e6),
@@ -270,7 +300,7 @@ class LocalQueue:
 
         Each comes with the key by which ``after`` of others in the batch may name it.
         ``places`` say where each was asked for, for error messages ("line 3").  Raises
-        UsageError, NotFoundError, or BusyError if the queue would become too long.
+        UsageError, NotFoundError, or QueueFullError if the queue would become too long.
         """
         additions = plan_batch(specs, places)
         now = self._now()
@@ -364,6 +394,59 @@ class LocalQueue:
             with durable_step("queue.retry"):
                 connection.commit()
 
+    def edit(
+        self, task_id: str, change: Callable[[TaskSpec], TaskSpec]
+    ) -> tuple[TaskSpec, TaskSpec]:
+        """Change what a task asks for that waits, is held or parked; return before and after.
+
+        ``change`` may raise, and then nothing is changed.  A tick that looked before the
+        change cannot claim the task any more.  UsageError if the task is under way or has
+        ended, NotFoundError if it shall come after one that does not exist.
+        """
+        with self._changing(task_id) as (connection, task):
+            state = TaskState(task["state"])
+            if state not in _EDITABLE:
+                raise UsageError(
+                    f"task {task_id} is {state} and cannot be changed",
+                    hint=_WHY_NO_EDIT.get(state),
+                )
+            before = spec_of(connection.execute(_SPEC, (task["id"],)).fetchone())
+            (addition,) = plan_batch([(None, change(before))], [""])
+            after = replace(addition.spec, after=tuple(map(str, addition.outside)))
+            if after != before:
+                self._rewrite(connection, task, replace(addition, spec=after))
+                with durable_step("queue.edit"):
+                    connection.commit()
+        return before, after
+
+    def _rewrite(
+        self, connection: sqlite3.Connection, task: sqlite3.Row, addition: Addition
+    ) -> None:
+        spec, row, now = addition.spec, task["id"], self._now()
+        states = _states_of_blockers(connection, (addition,))
+        _refuse_own_blocker(connection, row, addition)
+        is_final = TaskState(task["state"]).is_final
+        if not is_final:
+            _count_as_dependent(connection, task, change=-1)
+        connection.execute("DELETE FROM dependencies WHERE task_id = ?", (row,))
+        connection.executemany(_ADD_DEPENDENCY, ((row, blocker) for blocker in addition.outside))
+        if not is_final:
+            _count_as_dependent(connection, task, change=1)
+        not_before = micros_or_none(spec.not_before)
+        start_after = max(not_before or 0, task["backing_off_until"] or 0)
+        connection.execute(
+            _EDIT,
+            {
+                "id": row,
+                **_columns_of(spec),
+                "blockers_left": sum(states[one] is not TaskState.DONE for one in addition.outside),
+                "not_before": not_before,
+                "start_after": start_after if start_after > now else 0,
+                "now": now,
+            },
+        )
+        connection.execute(_EDIT_SPEC, (spec.prompt, spec_details(spec), row))
+
     def hold(self, task_id: str) -> None:
         """Set a waiting task aside until it is released; UsageError if it does not wait."""
         self._switch(task_id, TaskState.WAITING, TaskState.HELD)
@@ -404,6 +487,7 @@ class LocalQueue:
         for line in lines:
             startable += self._startable(connection, line, window=window, now=now)
         rows = [*startable, *self._unstartable(connection, now=now)]
+        self._revisions = {str(row["id"]): row["revision"] for row in rows}
         claims = connection.execute(_CLAIMS).fetchall()
         return SourceView(
             name=self.name,
@@ -467,11 +551,7 @@ class LocalQueue:
             return
         (depth,) = connection.execute(_DEPTH).fetchone()
         if depth + more > self._max_queue_depth:
-            raise BusyError(
-                f"the queue is full: {depth} tasks wait, {more} more would exceed"
-                f" {self._max_queue_depth}; nothing was added",
-                hint="wait until some have run, or raise TINYSCHEDULER_MAX_QUEUE_DEPTH",
-            )
+            raise QueueFullError(depth=depth, more=more, limit=self._max_queue_depth)
 
 
 _SEEN_ON_THE_LEASE = (TaskState.STARTING, TaskState.RUNNING, TaskState.SETTLING)
@@ -479,6 +559,13 @@ _WHY_NO_RETRY = {
     TaskState.DONE: "it succeeded; add it anew to run it again",
     TaskState.HELD: "release it instead",
     TaskState.WORKING: "cancel it first, or wait until it has ended",
+}
+_EDITABLE = (TaskState.WAITING, TaskState.HELD, TaskState.PARKED)
+_WHY_NO_EDIT = {
+    TaskState.WORKING: "its attempt has what it was started with; cancel it, or wait for its end",
+    TaskState.DONE: "it succeeded; add it anew to run it again",
+    TaskState.FAILED: "retry it first",
+    TaskState.CANCELLED: "retry it first",
 }
 _WAYS_OUT = {
     TaskState.WORKING: "cancel it, or wait until it has ended",
@@ -582,6 +669,27 @@ def _insert(
     return ids
 
 
+def _columns_of(spec: TaskSpec) -> dict[str, object]:
+    """Return what of a spec stands in the task's own row, where a tick reads it."""
+    return {
+        "agent": spec.agent or "",
+        "queue": spec.queue or "",
+        "summary": summarise(spec),
+        "priority": spec.priority,
+        "memory_bytes": spec.memory_bytes,
+        "max_attempts": spec.max_attempts,
+    }
+
+
+def _refuse_own_blocker(connection: sqlite3.Connection, row: int, addition: Addition) -> None:
+    values = {"ids": json.dumps(addition.outside), "id": row}
+    if connection.execute(_ALL_BLOCKERS, values).fetchone() is not None:
+        raise UsageError(
+            f"task {row} would wait for itself, by way of {' or '.join(addition.spec.after)}",
+            hint="take out of --after what waits for this task",
+        )
+
+
 def _insert_task(
     connection: sqlite3.Connection,
     addition: Addition,
@@ -597,12 +705,7 @@ def _insert_task(
         _ADD_TASK,
         {
             "state": TaskState.HELD if spec.is_held else TaskState.WAITING,
-            "agent": spec.agent or "",
-            "queue": spec.queue or "",
-            "summary": summarise(spec),
-            "priority": spec.priority,
-            "memory_bytes": spec.memory_bytes,
-            "max_attempts": spec.max_attempts,
+            **_columns_of(spec),
             "blockers_left": len(unfinished) + len(addition.inside),
             "blocks": blocks,
             "not_before": not_before,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from tinyscheduler.model.history import AttemptRecord
 from tinyscheduler.model.leases import ReclaimReason
 from tinyscheduler.model.records import TaskRecord
+from tinyscheduler.model.switches import Switch, SwitchKind, parse_target
 from tinyscheduler.model.tasks import (
     Claim,
     FailureReason,
@@ -169,3 +170,25 @@ def attempt_of(row: sqlite3.Row) -> AttemptRecord:
     if columns["reclaim_reason"] is not None:
         columns["reclaim_reason"] = ReclaimReason(columns["reclaim_reason"])
     return AttemptRecord(**columns)
+
+
+def switch_row(switch: Switch) -> dict[str, Any]:
+    """Return the columns of one switch by their names."""
+    return {
+        "kind": switch.kind,
+        "target": str(switch.target),
+        "since": to_micros(switch.since),
+        "set_by": switch.by,
+        "reason": switch.reason,
+    }
+
+
+def switch_of(row: sqlite3.Row) -> Switch:
+    """Read back what `switch_row` wrote."""
+    return Switch(
+        kind=SwitchKind(row["kind"]),
+        target=parse_target(row["target"]),
+        since=_EPOCH + timedelta(microseconds=row["since"]),
+        by=row["set_by"],
+        reason=row["reason"],
+    )

@@ -155,8 +155,28 @@ _TRIGGERS = (
     """,
 )
 
+# Pauses and the drain.  A target is `all`, or a kind and a name: `agent:coder`.
+_SWITCHES = """
+CREATE TABLE switches (
+    kind TEXT NOT NULL CHECK (kind IN ('pause', 'drain')),
+    target TEXT NOT NULL,
+    since INTEGER NOT NULL,
+    set_by TEXT NOT NULL,
+    reason TEXT,
+    PRIMARY KEY (kind, target)
+) WITHOUT ROWID
+"""
+# Counts what its owner changed in a task that waits: who looked before must look again.
+_REVISION = "ALTER TABLE tasks ADD COLUMN revision INTEGER NOT NULL DEFAULT 0"
+# For what is told of, and removed from, the past: the oldest first.
+_INDEXES_BY_END = (
+    "CREATE INDEX tasks_by_end ON tasks (ended_at) WHERE ended_at IS NOT NULL",
+    "CREATE INDEX attempts_by_end ON attempts (ended_at)",
+)
+
 # The statements at place N make version N + 1 out of version N.  A released entry is
 # never changed again: a new one is added behind it.
 MIGRATIONS: tuple[tuple[str, ...], ...] = (
     (_TASKS, _SPECS, _DEPENDENCIES, _COUNTS, _ATTEMPTS, *_INDEXES, *_TRIGGERS),
+    (_SWITCHES, _REVISION, *_INDEXES_BY_END),
 )

@@ -1,0 +1,159 @@
+"""Removes tasks and attempts that are long over from the embedded database."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+from tinyscheduler.adapters.sqlite.batch import row_id
+from tinyscheduler.adapters.sqlite.rows import to_micros
+from tinyscheduler.crash import durable_step
+from tinyscheduler.errors import BusyError, StoreError
+from tinyscheduler.model.pruning import Emptied, Pruned, PruneKind, Removed
+
+if TYPE_CHECKING:
+    import sqlite3
+    from collections.abc import Sequence
+
+    from tinyscheduler.adapters.sqlite.database import Database
+    from tinyscheduler.model.pruning import PruneBounds
+
+# Parked tasks stay: they wait for their owner, who may be away for longer than any limit.
+# What others come after stays as long as one of them is not done, since a cancelled or
+# parked one may be retried and would wait for a task that nobody knows any more.
+_OLD_TASKS = """
+SELECT id FROM tasks AS task INDEXED BY tasks_by_end
+WHERE ended_at IS NOT NULL AND ended_at < :before AND state IN ('done', 'failed', 'cancelled')
+    AND NOT EXISTS (
+        SELECT 1 FROM dependencies JOIN tasks AS later ON later.id = task_id
+        WHERE blocker_id = task.id AND later.state <> 'done')
+ORDER BY ended_at LIMIT :most
+"""
+_OLD_ATTEMPTS = """
+SELECT rowid FROM attempts INDEXED BY attempts_by_end
+WHERE ended_at < :before AND NOT (source = 'local' AND EXISTS (
+    SELECT 1 FROM tasks WHERE id = CAST(attempts.task_id AS INTEGER)))
+ORDER BY ended_at LIMIT :most
+"""
+# Only where tasks were allowed to start before these: others wait until they are done.
+_FORGET_BLOCKERS = """
+UPDATE tasks SET blockers_left = blockers_left - (
+    SELECT count(*) FROM dependencies JOIN tasks AS blocker ON blocker.id = blocker_id
+    WHERE task_id = tasks.id AND blocker.state <> 'done'
+        AND blocker_id IN (SELECT value FROM json_each(:ids)))
+WHERE blockers_left > 0 AND id IN (
+    SELECT task_id FROM dependencies WHERE blocker_id IN (SELECT value FROM json_each(:ids)))
+"""
+_REMOVE_ATTEMPTS_OF = """
+DELETE FROM attempts WHERE source = 'local'
+    AND task_id IN (SELECT CAST(value AS TEXT) FROM json_each(:ids))
+"""
+_COUNT_ATTEMPTS_OF = """
+SELECT count(*) FROM attempts WHERE source = 'local'
+    AND task_id IN (SELECT CAST(value AS TEXT) FROM json_each(:ids))
+"""
+_REMOVE_TASKS = "DELETE FROM tasks WHERE id IN (SELECT value FROM json_each(:ids))"
+_REMOVE_ATTEMPTS = "DELETE FROM attempts WHERE rowid IN (SELECT value FROM json_each(:ids))"
+_NEEDED = """
+SELECT id FROM tasks AS task WHERE id IN (SELECT value FROM json_each(:ids))
+    AND (state IN ('waiting', 'held', 'working') OR EXISTS (
+        SELECT 1 FROM dependencies JOIN tasks AS later ON later.id = task_id
+        WHERE blocker_id = task.id AND later.state IN ('waiting', 'held', 'working')))
+"""
+
+
+class SqlitePruner:
+    """Prunes the rows of ended tasks and of attempts whose task is gone.
+
+    A dry one (``may_write`` off) only says what it would remove.
+    """
+
+    def __init__(self, database: Database, *, may_write: bool = True) -> None:
+        self._database = database
+        self._may_write = may_write
+
+    def prune(self, bounds: PruneBounds) -> Pruned:
+        """Remove at most ``most`` rows of tasks, and then as many of attempts, oldest first."""
+        values = {"before": to_micros(bounds.history_before), "most": bounds.most + 1}
+        try:
+            # Most of the time there is nothing, and looking takes no write lock.
+            found = self._database.read(lambda connection: _find(connection, values))
+            if self._may_write and any(found):
+                return self._remove(values, most=bounds.most)
+        except BusyError as error:
+            raise StoreError(error.what, hint=error.hint) from error
+        tasks, attempts = found
+        ids = {"ids": json.dumps(tasks[: bounds.most])}
+        of_tasks = self._database.read(
+            lambda connection: int(connection.execute(_COUNT_ATTEMPTS_OF, ids).fetchone()[0])
+        )
+        return _told(
+            tasks=min(len(tasks), bounds.most),
+            attempts=of_tasks + min(len(attempts), bounds.most),
+            size=0,
+            is_more=max(len(tasks), len(attempts)) > bounds.most,
+        )
+
+    def empty(self) -> Emptied:
+        """Remove every task and every attempt at once, and keep a copy of the database.
+
+        Numbers go on: no task to come is taken for one of before.
+        """
+        with self._database.writing() as connection:
+            copy = self._database.keep_copy("reset")
+            tasks = connection.execute("DELETE FROM tasks").rowcount
+            attempts = connection.execute("DELETE FROM attempts").rowcount
+            with durable_step("reset.rows"):
+                connection.commit()
+        return Emptied(tasks=tasks, attempts=attempts, copy=copy)
+
+    def needed(self, task_ids: Sequence[str]) -> frozenset[str]:
+        """Return those of these tasks that have not ended, or that such a task comes after."""
+        ids = json.dumps([row for row in map(row_id, task_ids) if row is not None])
+        try:
+            rows = self._database.read(
+                lambda connection: connection.execute(_NEEDED, {"ids": ids}).fetchall()
+            )
+        except BusyError as error:
+            raise StoreError(error.what, hint=error.hint) from error
+        return frozenset(str(row["id"]) for row in rows)
+
+    def _remove(self, values: dict[str, int], *, most: int) -> Pruned:
+        with self._database.writing() as connection:
+            # Again under the lock: a task may have been retried since.
+            tasks, attempts = _find(connection, values)
+            before = _free_bytes(connection)
+            ids = {"ids": json.dumps(tasks[:most])}
+            connection.execute(_FORGET_BLOCKERS, ids)
+            told = connection.execute(_REMOVE_ATTEMPTS_OF, ids).rowcount
+            connection.execute(_REMOVE_TASKS, ids)
+            left = {"ids": json.dumps(attempts[:most])}
+            told += connection.execute(_REMOVE_ATTEMPTS, left).rowcount
+            size = max(0, _free_bytes(connection) - before)
+            with durable_step("prune.rows"):
+                connection.commit()
+        return _told(
+            tasks=min(len(tasks), most),
+            attempts=told,
+            size=size,
+            is_more=max(len(tasks), len(attempts)) > most,
+        )
+
+
+def _find(connection: sqlite3.Connection, values: dict[str, int]) -> tuple[list[int], list[int]]:
+    tasks = [row[0] for row in connection.execute(_OLD_TASKS, values)]
+    return tasks, [row[0] for row in connection.execute(_OLD_ATTEMPTS, values)]
+
+
+def _free_bytes(connection: sqlite3.Connection) -> int:
+    (pages,) = connection.execute("PRAGMA freelist_count").fetchone()
+    (size,) = connection.execute("PRAGMA page_size").fetchone()
+    return int(pages) * int(size)
+
+
+def _told(*, tasks: int, attempts: int, size: int, is_more: bool) -> Pruned:
+    counts = ((PruneKind.TASKS, tasks, size), (PruneKind.ATTEMPTS, attempts, 0))
+    removed = tuple(
+        Removed(kind=kind, number=number, bytes=freed) for kind, number, freed in counts if number
+    )
+    return Pruned(removed=removed, is_more=is_more)

@@ -1,0 +1,328 @@
+"""``pause``, ``resume``, ``drain`` and ``undrain``: what shall not start for now."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from tinyscheduler.cli.invocation import QUIET, Invocation
+from tinyscheduler.cli.parsing import duration_s
+from tinyscheduler.cli.render import count, emit, emit_json, escape
+from tinyscheduler.config.problems import did_you_mean, quote
+from tinyscheduler.core.switches import name_target
+from tinyscheduler.errors import EXIT_DONE, EXIT_TIMEOUT, NotFoundError, UsageError
+from tinyscheduler.model.clock import format_time
+from tinyscheduler.model.events import EventName
+from tinyscheduler.model.switches import (
+    EVERYTHING,
+    Switch,
+    SwitchKind,
+    Target,
+    TargetKind,
+    parse_target,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from tinyscheduler.app import Queue
+    from tinyscheduler.model.config import Config
+
+_LONGEST_REASON = 500
+_MOST_IDS = 10
+_LOOK_S = 0.1
+_SYNTAX = "write all, agent:NAME, queue:NAME or schedule:NAME"
+
+_Targets = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="TARGET", help="all, agent:NAME, queue:NAME or schedule:NAME; all by default."
+    ),
+]
+_Why = Annotated[
+    str | None, typer.Option("--reason", metavar="TEXT", help="Why, for whoever asks later.")
+]
+_Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
+
+
+def pause(
+    context: typer.Context, targets: _Targets = None, *, reason: _Why = None, json: _Json = False
+) -> int:
+    """Start nothing for an agent, a queue, or at all, until `resume`.
+
+    Attempts under way go on.  It lasts over restarts.
+
+    Example: tinyscheduler pause agent:coder --reason "key expired"
+    """
+    invocation: Invocation = context.obj
+    wanted = _read_targets(targets)
+    config, queue = _open(invocation)
+    before = queue.switches.read()
+    for target in wanted:
+        _refuse_unknown(target, config, before)
+    lines = []
+    changed = []
+    for target in wanted:
+        switch = _new_switch(queue, SwitchKind.PAUSE, target, reason)
+        earlier = queue.switches.set(switch)
+        if earlier is None:
+            changed.append(switch)
+            _announce(queue, EventName.PAUSED, switch)
+        lines.append(_told(f"{name_target(target)} is paused", earlier))
+    return _answer(invocation, queue, lines, changed, as_json=json)
+
+
+def resume(context: typer.Context, targets: _Targets = None, *, json: _Json = False) -> int:
+    """End pauses: of an agent, of a queue, or every one there is.
+
+    Example: tinyscheduler resume agent:coder
+    """
+    invocation: Invocation = context.obj
+    wanted = _read_targets(targets)
+    config, queue = _open(invocation)
+    before = queue.switches.read()
+    for target in wanted:
+        _refuse_unknown(target, config, before)
+    if EVERYTHING in wanted:
+        # Whoever wants everything to go on means the single pauses too.
+        wanted = [one.target for one in before if one.kind is SwitchKind.PAUSE] or [EVERYTHING]
+    lines = []
+    changed = []
+    for target in wanted:
+        lifted = queue.switches.clear(SwitchKind.PAUSE, target)
+        if lifted is not None:
+            changed.append(lifted)
+            _announce(queue, EventName.RESUMED, lifted)
+        name = name_target(target)
+        nothing = "nothing was paused" if target == EVERYTHING else f"{name} was not paused"
+        lines.append(f"the pause of {name} has ended" if lifted is not None else nothing)
+    return _answer(invocation, queue, lines, changed, as_json=json, config=config)
+
+
+def drain(
+    context: typer.Context,
+    *,
+    reason: _Why = None,
+    wait: Annotated[
+        bool, typer.Option("--wait", help="Return when the last attempt has ended.")
+    ] = False,
+    timeout: Annotated[
+        str | None,
+        typer.Option(metavar="DURATION", help="With --wait: give up after this time, with 124."),
+    ] = None,
+    json: _Json = False,
+) -> int:
+    """Start nothing at all until `undrain`, whatever is resumed.
+
+    Attempts under way go on; with --wait the command returns when the last has ended.
+
+    Example: tinyscheduler drain --wait --timeout 1h --reason "kernel update"
+    """
+    invocation: Invocation = context.obj
+    if timeout is not None and not wait:
+        raise UsageError("--timeout is for --wait", hint="add --wait, or leave --timeout out")
+    limit_s = None if timeout is None else duration_s("--timeout", timeout)
+    _, queue = _open(invocation)
+    switch = _new_switch(queue, SwitchKind.DRAIN, EVERYTHING, reason)
+    earlier = queue.switches.set(switch)
+    changed = [switch] if earlier is None else []
+    if earlier is None:
+        _announce(queue, EventName.DRAINING, switch)
+    busy = _find_busy(queue)
+    lines = [_told("nothing starts any more", earlier)]
+    if not wait:
+        under_way = f"{count(len(busy), 'attempt')} under way" if busy else "nothing runs"
+        return _answer(invocation, queue, [*lines, under_way], changed, as_json=json)
+    if busy:
+        invocation.note(f"waiting for {count(len(busy), 'attempt')} to end: {_ids(busy)}")
+    busy = _wait_for_rest(queue, busy, limit_s=limit_s)
+    lines.append(f"{count(len(busy), 'attempt')} under way" if busy else "nothing runs")
+    _answer(invocation, queue, lines, changed, as_json=json, running=busy)
+    if busy:
+        invocation.note(f"gave up after {timeout}: {_ids(busy)} not ended; still draining")
+        return EXIT_TIMEOUT
+    return EXIT_DONE
+
+
+def undrain(context: typer.Context, *, json: _Json = False) -> int:
+    """End a drain; what is paused stays so.
+
+    Example: tinyscheduler undrain
+    """
+    invocation: Invocation = context.obj
+    config, queue = _open(invocation)
+    lifted = queue.switches.clear(SwitchKind.DRAIN, EVERYTHING)
+    if lifted is not None:
+        _announce(queue, EventName.UNDRAINED, lifted)
+    lines = ["tasks may start again" if lifted is not None else "nothing was draining"]
+    changed = [lifted] if lifted is not None else []
+    return _answer(invocation, queue, lines, changed, as_json=json, config=config)
+
+
+def switch_json(switch: Switch) -> dict[str, Any]:
+    """Return one switch as the documented JSON object."""
+    return {
+        "target": str(switch.target),
+        "kind": switch.kind.value,
+        "since": format_time(switch.since),
+        "by": switch.by,
+        "reason": switch.reason,
+    }
+
+
+def _read_targets(texts: list[str] | None) -> list[Target]:
+    targets: list[Target] = []
+    for text in texts or [TargetKind.ALL.value]:
+        try:
+            target = parse_target(text)
+        except ValueError as error:
+            raise UsageError(
+                f"{quote(text)} is nothing that can be paused", hint=_SYNTAX
+            ) from error
+        if target not in targets:
+            targets.append(target)
+    return targets
+
+
+def _open(invocation: Invocation) -> tuple[Config, Queue]:
+    from tinyscheduler.adapters.sqlite.database import Access
+    from tinyscheduler.app import open_queue
+
+    config = invocation.configure_writing()
+    return config, open_queue(config, Access.WRITE)
+
+
+def _refuse_unknown(target: Target, config: Config, switches: Iterable[Switch]) -> None:
+    """Raise NotFoundError for a name that is neither configured nor paused already."""
+    known = {
+        TargetKind.ALL: {""},
+        TargetKind.AGENT: {agent.name for agent in config.agents},
+        TargetKind.QUEUE: {agent.queue for agent in config.agents},
+        TargetKind.SCHEDULE: set[str](),
+    }[target.kind]
+    # An agent may have been paused and then taken out of the agents file.
+    if target.name in known or any(switch.target == target for switch in switches):
+        return
+    hint = did_you_mean(target.name, known) if known else f"there is no {target.kind} at all"
+    raise NotFoundError(f"there is no {target.kind} {quote(target.name)}", hint=hint)
+
+
+def _new_switch(queue: Queue, kind: SwitchKind, target: Target, reason: str | None) -> Switch:
+    return Switch(
+        kind=kind,
+        target=target,
+        since=queue.clock.now().wall,
+        by=_name_self(),
+        reason=_check_reason(reason),
+    )
+
+
+def _name_self() -> str:
+    """Return who sets a switch: the user, or the task that runs as that user."""
+    from tinyscheduler.app import user_name
+
+    name = user_name(os.getuid())
+    task_id = os.environ.get("TINYSCHEDULER_TASK_ID")
+    return f"task {task_id}" if task_id else name
+
+
+def _check_reason(reason: str | None) -> str | None:
+    if reason is None or not reason.strip():
+        return None
+    try:
+        reason.encode()
+    except UnicodeEncodeError as error:
+        raise UsageError("--reason is not UTF-8", hint="write it in UTF-8") from error
+    if len(reason) > _LONGEST_REASON or "\0" in reason:
+        raise UsageError(
+            f"--reason has {len(reason)} characters; at most {_LONGEST_REASON} are possible",
+            hint="say it in a sentence",
+        )
+    # One line, wherever it is told.
+    return " ".join(reason.split())
+
+
+def _announce(queue: Queue, name: EventName, switch: Switch) -> None:
+    from tinyscheduler.app import announce_event
+
+    details = (("target", str(switch.target)), ("by", _name_self()))
+    announce_event(queue, name, reason=switch.reason, details=details)
+
+
+def _told(words: str, earlier: Switch | None) -> str:
+    if earlier is None:
+        return words
+    why = f" ({earlier.reason})" if earlier.reason else ""
+    return f"{words} already, since {format_time(earlier.since)} by {earlier.by}{why}"
+
+
+def _answer(
+    invocation: Invocation,
+    queue: Queue,
+    lines: list[str],
+    changed: list[Switch],
+    *,
+    as_json: bool,
+    config: Config | None = None,
+    running: tuple[str, ...] | None = None,
+) -> int:
+    """Print what was done; with a configuration also wish for a tick, and say what still stops."""
+    from tinyscheduler.app import kick
+
+    left = queue.switches.read()
+    if as_json:
+        more = {} if running is None else {"running": list(running)}
+        emit_json(
+            changed=[switch_json(one) for one in changed],
+            paused=[switch_json(one) for one in left],
+            **more,
+        )
+    elif invocation.verbosity > QUIET:
+        emit("\n".join(map(escape, lines)))
+    if config is not None:
+        kick(config)
+        _note_what_still_stops(invocation, config, left)
+    return EXIT_DONE
+
+
+def _note_what_still_stops(invocation: Invocation, config: Config, left: Iterable[Switch]) -> None:
+    from tinyscheduler.core.switches import tell_switch
+
+    if not config.enabled:
+        invocation.note("nothing starts all the same: TINYSCHEDULER_ENABLED is false")
+    for switch in left:
+        if switch.kind is SwitchKind.DRAIN or switch.target == EVERYTHING:
+            invocation.note(f"nothing starts all the same: {tell_switch(switch)}")
+
+
+def _find_busy(queue: Queue) -> tuple[str, ...]:
+    """Return the tasks with an attempt under way, as a tick counts slots."""
+    from tinyscheduler.cli.status import occupies_slot
+
+    scan = queue.leases.scan()
+    return tuple(entry.task_id for entry in scan.entries if occupies_slot(entry, scan))
+
+
+def _wait_for_rest(
+    queue: Queue, busy: tuple[str, ...], *, limit_s: float | None
+) -> tuple[str, ...]:
+    """Wait until no attempt is under way or the time is up; return what is left.
+
+    No task can be claimed once the drain is in the database, and the lease of one that
+    was claimed before is on disk: so a single look without leases is proof.
+    """
+    deadline_ns = None
+    if limit_s is not None:
+        deadline_ns = queue.clock.now().monotonic_ns + int(limit_s * 1e9)
+    while busy and (deadline_ns is None or queue.clock.now().monotonic_ns < deadline_ns):
+        queue.clock.sleep(_LOOK_S)
+        busy = _find_busy(queue)
+    return busy
+
+
+def _ids(task_ids: tuple[str, ...]) -> str:
+    shown = " ".join(task_ids[:_MOST_IDS])
+    more = len(task_ids) - _MOST_IDS
+    return f"task {shown}" + (f" and {more} more" if more > 0 else "")

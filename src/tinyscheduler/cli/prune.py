@@ -1,0 +1,149 @@
+"""``prune`` and ``reset``: remove what is over, or everything."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from tinyscheduler.cli.invocation import QUIET, Invocation
+from tinyscheduler.cli.parsing import duration_s
+from tinyscheduler.cli.render import count, emit, emit_json, format_table, tell
+from tinyscheduler.config.units import format_size
+from tinyscheduler.errors import EXIT_DONE, EXIT_FAILED, UsageError
+from tinyscheduler.model.clock import format_time
+from tinyscheduler.model.events import EventName
+from tinyscheduler.model.pruning import PruneKind
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from tinyscheduler.app import Queue
+    from tinyscheduler.model.pruning import Pruned
+    from tinyscheduler.model.tasks import TaskState
+
+_Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
+# Of a file's kinds, what people call one of them.
+_NOUNS = {
+    PruneKind.TASKS: "ended tasks",
+    PruneKind.ATTEMPTS: "attempts in the ledger",
+    PruneKind.LOGS: "log files",
+    PruneKind.PROMPTS: "prompt files",
+    PruneKind.QUARANTINE: "files in quarantine",
+    PruneKind.COPIES: "copies of the database",
+    PruneKind.CANCELS: "stray requests to cancel",
+}
+
+
+def prune(
+    context: typer.Context,
+    *,
+    older_than: Annotated[
+        str | None,
+        typer.Option(metavar="DURATION", help="Remove what is older, not what the settings say."),
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would be removed, and remove nothing.")
+    ] = False,
+    json: _Json = False,
+) -> int:
+    """Remove ended tasks, their history and logs once they are old.
+
+    Ticks do the same by themselves, a little every hour.  What waits, runs or is parked
+    stays, and what such a task comes after.
+
+    Example: tinyscheduler prune --older-than 7d --dry-run
+    """
+    invocation: Invocation = context.obj
+    from tinyscheduler import app
+
+    age_s = None if older_than is None else duration_s("--older-than", older_than)
+    if dry_run:
+        config = invocation.configure_reading()
+        pruned = app.preview_pruning(config, age_s=age_s)
+    else:
+        config = invocation.configure_writing()
+        pruned = app.prune(config, age_s=age_s)
+    if json:
+        emit_json(dry_run=dry_run, **pruned_json(pruned))
+    elif invocation.verbosity > QUIET:
+        title = "WOULD REMOVE" if dry_run else "REMOVED"
+        rows = [
+            [_NOUNS[one.kind], str(one.number), format_size(one.bytes)] for one in pruned.removed
+        ]
+        if rows:
+            head = ["WHAT", title, "SIZE"]
+            emit("\n".join(format_table(head, rows, invocation.page)))
+        else:
+            emit("nothing is old enough to be removed")
+    if pruned.is_more and not dry_run:
+        invocation.note("there is more to remove: run it again")
+    return EXIT_DONE
+
+
+def pruned_json(pruned: Pruned) -> dict[str, Any]:
+    """Return what was removed, kind by kind."""
+    return {
+        "removed": [
+            {"kind": one.kind.value, "number": one.number, "bytes": one.bytes}
+            for one in pruned.removed
+        ],
+        "bytes": sum(one.bytes for one in pruned.removed),
+        "more": pruned.is_more,
+    }
+
+
+def reset(
+    context: typer.Context,
+    *,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    json: _Json = False,
+) -> int:
+    """Remove every task and all history, whatever state it is in.
+
+    Refused while anything runs.  A copy of the database is kept; logs, settings and
+    pauses stay.
+
+    Example: tinyscheduler reset --yes
+    """
+    invocation: Invocation = context.obj
+    from tinyscheduler import app
+    from tinyscheduler.adapters.sqlite.database import Access
+
+    config = invocation.configure_writing()
+    queue = app.open_queue(config, Access.WRITE)
+    counts = {state: number for state, number in queue.tasks.counts().items() if number}
+    if not yes and not _is_confirmed(config.paths.base, counts):
+        invocation.note("nothing was changed")
+        return EXIT_FAILED
+    done = app.reset(queue)
+    _announce(queue, done.tasks)
+    if json:
+        emit_json(
+            tasks_removed=done.tasks,
+            attempts_removed=done.attempts,
+            copy=done.copy,
+            reset_at=format_time(queue.clock.now().wall),
+        )
+    elif invocation.verbosity > QUIET:
+        removed = f"{count(done.tasks, 'task')} and {count(done.attempts, 'attempt')} removed"
+        emit(f"{removed}; a copy of the database is kept: {done.copy}")
+    return EXIT_DONE
+
+
+def _is_confirmed(base: str, counts: Mapping[TaskState, int]) -> bool:
+    """Ask at a terminal; UsageError where nobody can answer."""
+    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+        raise UsageError("reset removes every task", hint="if that is meant: reset --yes")
+    tasks = ", ".join(f"{number} {state}" for state, number in counts.items()) or "none"
+    tell(f"This removes every task ({tasks}) and all history of {base}.")
+    sys.stderr.write("Type yes to go on: ")
+    sys.stderr.flush()
+    return sys.stdin.readline().strip().lower() == "yes"
+
+
+def _announce(queue: Queue, tasks: int) -> None:
+    from tinyscheduler.app import announce_event
+
+    announce_event(queue, EventName.RESET, details=(("tasks", tasks),))

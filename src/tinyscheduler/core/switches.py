@@ -1,0 +1,74 @@
+"""Which tasks are paused or drained, and how is that told?"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tinyscheduler.model.clock import format_time
+from tinyscheduler.model.plan import Reason, Wait
+from tinyscheduler.model.switches import EVERYTHING, SwitchKind, Target, TargetKind
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from tinyscheduler.model.policy import AgentView
+    from tinyscheduler.model.switches import Switch
+    from tinyscheduler.model.tasks import WaitingTask
+
+
+def find_stop(
+    task: WaitingTask, *, agents: Sequence[AgentView], switches: Iterable[Switch] | None
+) -> Wait | None:
+    """Return the switch that keeps the task from starting as a reason; None if there is none.
+
+    ``agents`` are those that may run the task, paused ones included.  The widest switch
+    is named first: lifting a narrower one would change nothing.  Where the switches
+    could not be read (None), nothing starts: what was paused must stay so.
+    """
+    if switches is None:
+        words = "what is paused could not be read; the report's errors say why"
+        return Wait(task=task, reason=Reason.PAUSED, words=words)
+    found = {(switch.kind, switch.target): switch for switch in switches}
+    drain = found.get((SwitchKind.DRAIN, EVERYTHING))
+    if drain is not None:
+        return Wait(task=task, reason=Reason.DRAINING, words=tell_switch(drain))
+    targets = [EVERYTHING]
+    queue = task.queue or next((agent.queue for agent in agents), None)
+    if queue is not None:
+        targets.append(Target(kind=TargetKind.QUEUE, name=queue))
+    pauses = [found.get((SwitchKind.PAUSE, target)) for target in targets]
+    # An agent's pause stops a task of a queue only if no other agent serves the queue.
+    by_agent = [found.get((SwitchKind.PAUSE, _target_of(agent))) for agent in agents]
+    if by_agent and all(by_agent):
+        pauses.append(by_agent[0])
+    pause = next((one for one in pauses if one is not None), None)
+    return (
+        None if pause is None else Wait(task=task, reason=Reason.PAUSED, words=tell_switch(pause))
+    )
+
+
+def is_paused(agent: AgentView, switches: Iterable[Switch] | None) -> bool:
+    """Whether this agent by itself is paused, so that no policy may choose it."""
+    return any(switch.target == _target_of(agent) for switch in switches or ())
+
+
+def name_target(target: Target) -> str:
+    """Return what people call a target.
+
+    >>> name_target(EVERYTHING), name_target(Target(kind=TargetKind.QUEUE, name="dev"))
+    ('everything', 'queue dev')
+    """
+    return f"{target.kind} {target.name}" if target.name else "everything"
+
+
+def tell_switch(switch: Switch) -> str:
+    """Say what is switched off, since when, by whom and why, and what ends it."""
+    since = f"since {format_time(switch.since)} by {switch.by}"
+    why = f" ({switch.reason})" if switch.reason else ""
+    if switch.kind is SwitchKind.DRAIN:
+        return f"draining {since}{why}; `undrain` ends it"
+    return f"{name_target(switch.target)} is paused {since}{why}; `resume {switch.target}` ends it"
+
+
+def _target_of(agent: AgentView) -> Target:
+    return Target(kind=TargetKind.AGENT, name=agent.name)

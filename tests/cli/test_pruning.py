@@ -1,0 +1,250 @@
+"""``prune`` removes what is old and says how much; ``reset`` removes everything, if asked twice."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import sqlite3
+import subprocess
+import sys
+import time
+from contextlib import closing
+from typing import TYPE_CHECKING
+
+import pytest
+from tests.cli.place import Place, compare, settle_text
+from tests.process.station import until
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tests.cli.place import Answer
+
+OLD_S = 40 * 86_400
+
+
+def run_to_end(place: Place, *commands: tuple[str, ...]) -> None:
+    ids = [place.add("--cwd", "/", *command) for command in commands]
+    place.run("run")
+    place.run("wait", *ids, "--timeout", "30s")
+    until(lambda: not place.leftovers(), "everything to be settled")
+
+
+def grow_old(place: Place) -> None:
+    """Make everything that is there look as if it was left behind long ago."""
+    with closing(sqlite3.connect(place.state / "tinyscheduler.db")) as database:
+        for column in ("ended_at", "created_at", "updated_at"):
+            database.execute(f"UPDATE tasks SET {column} = {column} - {OLD_S} * 1000000")  # noqa: S608 - names from this very list
+        database.execute(f"UPDATE attempts SET ended_at = ended_at - {OLD_S} * 1000000")  # noqa: S608 - a number of ours
+        database.commit()
+    for path in sorted((place.state / "logs").rglob("*"), reverse=True):
+        then = time.time() - OLD_S
+        os.utime(path, (then, then))
+
+
+def without_sizes(text: str) -> str:
+    """Leave out what depends on how a filesystem keeps small files."""
+    return re.sub(r"\d+ K?i?B$", "SIZE", text, flags=re.MULTILINE)
+
+
+def tasks(place: Place) -> dict[str, str]:
+    listed = place.run("list", "--json").json["tasks"]
+    return {one["task_id"]: one["state"] for one in listed}
+
+
+@pytest.fixture
+def old(place: Place) -> Place:
+    """Return a place where two tasks ended long ago, one is parked, and others wait."""
+    place.settings["MAX_ATTEMPTS"] = "1"
+    run_to_end(place, ("--", "echo", "x"), ("--", "true"), ("--", "false"))
+    place.add("--hold", "--after", "2", "--", "true")
+    grow_old(place)
+    return place
+
+
+def test_prune_removes_what_is_older_than_its_retention_and_says_so(
+    old: Place, run_at: Callable[..., Answer]
+):
+    dry = run_at(old, "prune", "--dry-run")
+    before = tasks(old)
+    done = run_at(old, "prune")
+
+    assert before == {"1": "done", "2": "done", "3": "parked", "4": "held"}
+    # 3 waits for its owner, and 4 for 2.
+    assert tasks(old) == {"2": "done", "3": "parked", "4": "held"}
+    assert not (old.state / "logs" / "tasks" / "1").exists()
+    assert (old.state / "logs" / "tasks" / "2" / "1.log").exists()
+    assert len(old.run("show", "3", "--json").json["attempts"]) == 1
+    assert (dry.code, done.code) == (0, 0)
+    compare("prune-dry.txt", without_sizes(settle_text(dry.out, old)) + dry.err)
+    compare("prune.txt", without_sizes(settle_text(done.out, old)) + done.err)
+    assert run_at(old, "prune").out == "nothing is old enough to be removed\n"
+
+
+def test_the_document_counts_by_kind(old: Place):
+    document = old.run("prune", "--json").json
+
+    found = {one["kind"]: one["number"] for one in document["removed"]}
+    assert found == {"tasks": 1, "attempts": 1, "logs": 2}
+    assert document["bytes"] == sum(one["bytes"] for one in document["removed"])
+    assert (document["dry_run"], document["more"], document["schema_version"]) == (False, False, 1)
+
+
+def test_a_tick_prunes_by_itself_once_an_hour(old: Place):
+    old.settings["HISTORY_RETENTION_DAYS"] = "30"
+    memory = json.loads((old.state / "scheduler.json").read_text())
+    assert memory["pruned_at"] is not None
+    old.run("run")
+    assert "1" in tasks(old)
+
+    memory["pruned_at"] = "2026-01-01T00:00:00.000Z"
+    (old.state / "scheduler.json").write_text(json.dumps(memory))
+    old.run("run")
+
+    assert tasks(old) == {"2": "done", "3": "parked", "4": "held"}
+
+
+def test_the_age_can_be_given(place: Place):
+    run_to_end(place, ("--", "true"))
+
+    assert place.run("prune", "--older-than", "1h").out == "nothing is old enough to be removed\n"
+    assert place.run("prune", "--older-than", "0s").code == 0
+    assert tasks(place) == {}
+
+
+@pytest.mark.parametrize("age", ["", "soon", "-1s", "99999w", "\x00"])
+def test_an_age_that_is_none_is_a_usage_error(here: Callable[..., Answer], age: str):
+    answer = here("prune", f"--older-than={age}")
+
+    assert answer.code == 2
+    assert answer.err.startswith("error: --older-than")
+
+
+def test_a_dry_run_changes_no_byte(old: Place):
+    before = old.digest()
+
+    old.run("prune", "--dry-run", "--older-than", "0s")
+
+    assert old.digest() == before
+
+
+def test_nothing_of_what_runs_is_pruned(place: Place):
+    place.add("--", "sh", "-c", "echo begun; sleep 1000")
+    place.run("run")
+    until(lambda: place.run("logs", "1").out == "begun\n", "the command to print")
+    then = time.time() - OLD_S
+    log = place.state / "logs" / "tasks" / "1" / "1.log"
+    for path in (log, log.parent):
+        os.utime(path, (then, then))
+
+    place.run("prune", "--older-than", "0s")
+
+    assert log.read_text() == "begun\n"
+    assert place.run("show", "1", "--json").json["state"] == "running"
+
+
+def test_pruning_makes_way_for_a_tick_and_a_tick_for_pruning(place: Place):
+    place.settings["STAGGER_DELAY_MS"] = "100000"
+    place.settings["TICK_BUDGET_SEC"] = "600"
+    for _ in range(2):
+        place.add("--", "sleep", "1000")
+    with place.start("run") as tick:
+        until(lambda: "pid" in _holder(place) and _is_waiting(place), "a tick to be at it")
+        busy = place.run("prune")
+        tick.terminate()
+        tick.communicate(timeout=30)
+
+    assert busy.code == 75
+    assert "a tick is running" in busy.err
+    assert place.run("prune").code == 0
+
+
+def _holder(place: Place) -> str:
+    path = place.state / "tinyscheduler.pid"
+    return path.read_text() if path.exists() else ""
+
+
+def _is_waiting(place: Place) -> bool:
+    events = place.state / "logs" / "events.jsonl"
+    return events.exists() and "task.started" in events.read_text()
+
+
+def test_a_wrapper_that_ended_while_ticks_were_kept_out_is_settled(place: Place):
+    place.add("--", "sh", "-c", "while [ ! -e go ]; do sleep 0.02; done")
+    place.run("run")
+    program = (
+        "import sys, os, time\n"
+        "from tinyscheduler import app\n"
+        "from tinyscheduler.config.load import load_config\n"
+        "from tinyscheduler.config.overrides import Overrides\n"
+        "config = load_config(Overrides(base_path=sys.argv[1]))\n"
+        "with app.keeping_ticks_out(config, app.SystemClock()):\n"
+        "    open(os.path.join(sys.argv[1], 'go'), 'w').close()\n"
+        "    while not os.listdir(config.paths.results) or not os.path.exists(config.paths.kick):\n"
+        "        time.sleep(0.02)\n"
+        "    time.sleep(0.3)\n"
+    )
+    (place.state / "kick").unlink(missing_ok=True)
+    subprocess.run(
+        [sys.executable, "-c", program, str(place.base)],
+        env=place.environment(),
+        timeout=60,
+        check=True,
+    )
+
+    assert place.run("wait", "1", "--timeout", "30s").code == 0
+
+
+def test_reset_needs_to_be_meant(place: Place):
+    place.add("--", "true")
+
+    answer = place.run("reset")
+    code, screen = place.type("reset", keys="no\n")
+
+    assert (answer.code, answer.out) == (2, "")
+    assert answer.err == "error: reset removes every task\nhint: if that is meant: reset --yes\n"
+    assert tasks(place) == {"1": "waiting"}
+    assert "This removes every task (1 waiting)" in screen
+    assert "nothing was changed" in screen
+    assert code == 1
+    assert place.type("reset", keys="yes\n")[0] == 0
+    assert tasks(place) == {}
+
+
+def test_reset_removes_every_task_and_keeps_a_copy(old: Place):
+    answer = old.run("reset", "--yes")
+
+    assert answer.code == 0
+    assert answer.out.startswith("4 tasks and 3 attempts removed; a copy of the database is kept: ")
+    copy = answer.out.split(": ")[1].strip()
+    assert os.path.exists(copy)
+    assert tasks(old) == {}
+    assert old.add("--", "true") == "5"
+    assert "scheduler.reset" in (old.state / "logs" / "events.jsonl").read_text()
+
+
+def test_reset_leaves_pauses_and_settings_alone(place: Place):
+    place.run("pause")
+    place.run("run")
+
+    document = place.run("reset", "--yes", "--json").json
+
+    assert (document["tasks_removed"], document["attempts_removed"]) == (0, 0)
+    assert place.run("status", "--json").json["paused"][0]["target"] == "all"
+    assert (place.state / "settings.json").exists()
+
+
+def test_reset_is_refused_while_anything_runs_or_waits_to_be_settled(place: Place):
+    place.settings["KICK"] = "false"
+    place.add("--", "sleep", "1000")
+    place.run("run")
+
+    running = place.run("reset", "--yes")
+    place.run("cancel", "1")
+    until(lambda: list((place.state / "results").glob("*.json")), "its result")
+    unsettled = place.run("reset", "--yes")
+
+    assert (running.code, unsettled.code) == (75, 75)
+    assert "attempts are under way or not settled yet: 1" in running.err
+    assert list(tasks(place)) == ["1"]

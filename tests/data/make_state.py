@@ -1,0 +1,168 @@
+"""Write a base path with everything in it that a version of the program leaves behind.
+
+    python tests/data/make_state.py tests/data/state-v1
+
+Run once per format of the state, by the program that writes it, and kept: what later
+versions must load is what that program wrote, not what we remember of it.  Paths and
+names of the machine it ran on are replaced by ``@BASE@``, ``@PYTHON@`` and ``@HOST@``.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import socket
+import sqlite3
+import subprocess
+import sys
+import tempfile
+import time
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+AGENTS = """\
+agents:
+  writer: {queue: words, limit: 1, command: [cat, '{prompt_file}']}
+"""
+SETTINGS = {
+    "AGENT_LIMITS": "shell:3,writer:1",
+    "STAGGER_DELAY_MS": "0",
+    "RETRY_BASE_SEC": "86400",
+    "RETRY_MAX_SEC": "864000",
+    "HEARTBEAT_SEC": "0.2",
+    "KICK": "false",
+}
+LIMIT_S = 30.0
+FULL = (
+    *("--title", "everything that can be asked for", "--priority", "7", "--class", "interactive"),
+    *("--gpus", "2", "--vram", "14G", "--memory", "2G", "--model", "llama-7b", "--seed", "42"),
+    *("--tenant", "team-a", "--project", "apollo", "--max-runtime", "1h", "--max-turns", "20"),
+    *("--max-attempts", "2", "--label", "to=moon", "--env", "COLOUR=blue", "--hold"),
+)
+
+
+class Scene:
+    """A scratch base path, and the commands typed there."""
+
+    def __init__(self, base: Path) -> None:
+        self.base = base
+        (base / "agents.yaml").write_text(AGENTS)
+
+    def type(self, *arguments: str, stdin: str = "") -> str:
+        """Run a command; what it prints is all that matters, not how it ends."""
+        settings = {f"TINYSCHEDULER_{name}": value for name, value in SETTINGS.items()}
+        environment = {"PATH": "/usr/bin:/bin", "HOME": "/", **settings}
+        argv = [sys.executable, "-I", "-m", "tinyscheduler", "--base-path", str(self.base)]
+        return subprocess.run(
+            [*argv, *arguments],
+            env=environment,
+            cwd="/",
+            input=stdin,
+            capture_output=True,
+            text=True,
+            check=False,
+        ).stdout
+
+    def state_of(self, task_id: str) -> str:
+        state: str = json.loads(self.type("show", task_id, "--json"))["state"]
+        return state
+
+    def until(self, task_id: str, *states: str) -> None:
+        """Wait for the task to stand so."""
+        deadline = time.monotonic() + LIMIT_S
+        while self.state_of(task_id) not in states:
+            if time.monotonic() > deadline:
+                raise SystemExit(f"task {task_id} is {self.state_of(task_id)}, not {states}")
+            time.sleep(0.05)
+
+    def leases(self) -> list[dict[str, Any]]:
+        files = sorted((self.base / "state" / "running").glob("task_*.json"))
+        return [json.loads(file.read_text()) for file in files]
+
+
+def play(scene: Scene) -> None:
+    """Leave tasks in every state, and attempts that a power cut ended."""
+    for command in (["echo", "hello"], ["false"], ["false"]):
+        most = ["--max-attempts", "1"] if command == ["false"] else []
+        scene.type("add", *most, "--", *command)
+    scene.type("run")  # 1 done, 2 and 3 parked
+    for task_id in ("1", "2", "3"):
+        scene.until(task_id, "settling")
+    scene.type("run")
+    scene.type("cancel", "3")
+    scene.type("add", "--", "sh", "-c", "exit 3")  # 4 fails, and backs off for a day
+    scene.type("run")
+    scene.until("4", "settling")
+    scene.type("run")
+    scene.type("add", "--hold", "--", "true")  # 5
+    scene.type("add", "--not-before", "2099-01-01T00:00Z", "--", "true")  # 6
+    scene.type("add", *FULL, "--", "env")  # 7
+    scene.type("add", "--", "sleep", "1000")  # 8 runs when the power goes
+    scene.type("add", "--", "sleep", "1000")  # 9 too, and was to be cancelled
+    scene.type("add", "--agent", "writer", "--prompt", "write a poem\n")  # 10 ended unsettled
+    scene.type("run")
+    scene.until("8", "running")
+    scene.until("9", "running")
+    scene.until("10", "settling")
+    lines = [
+        {"key": "fetch", "command": ["echo", "data"]},  # 11
+        {"key": "count", "command": ["wc"], "after": ["fetch"], "labels": {"step": "2"}},  # 12
+        {"queue": "words", "prompt": "ünïcödé ✓", "after": [8]},  # 13
+    ]
+    scene.type("add", "--from", "-", stdin="\n".join(map(json.dumps, lines)))
+    pull_the_plug(scene)
+    scene.type("cancel", "9")
+
+
+def pull_the_plug(scene: Scene) -> None:
+    """Kill wrappers and commands at one blow, as the loss of power does."""
+    for lease in scene.leases():
+        for number in (lease["pid"], lease["process"]["pgid"]):
+            try:
+                os.kill(number, signal.SIGKILL)
+            except ProcessLookupError:
+                continue
+
+
+def anonymise(base: Path, folder: Path) -> None:
+    """Copy the state without a trace of the machine it was made on."""
+    # What the kernel no longer vouches for: of the machine, and written afresh anyway.
+    shutil.copytree(
+        base,
+        folder,
+        ignore=shutil.ignore_patterns("config-cache.json", "kick", "*-shm", "*-wal"),
+    )
+    traces = {str(base): "@BASE@", sys.executable: "@PYTHON@", socket.gethostname(): "@HOST@"}
+    for path in folder.rglob("*"):
+        if path.is_file() and path.suffix != ".db":
+            text = path.read_text()
+            for trace, stand_in in traces.items():
+                text = text.replace(trace, stand_in)
+            path.write_text(text)
+    with closing(sqlite3.connect(folder / "state" / "tinyscheduler.db")) as database:
+        database.execute("UPDATE attempts SET log = replace(log, ?, '@BASE@')", (str(base),))
+        database.commit()
+        database.execute("VACUUM")
+
+
+def main(name: str) -> None:
+    """Play the scene somewhere else and keep what it leaves."""
+    folder = Path(name)
+    with tempfile.TemporaryDirectory() as scratch:
+        base = Path(scratch) / "base"
+        base.mkdir()
+        scene = Scene(base)
+        play(scene)
+        # A database at rest: the last one to close it puts the log into the file.
+        with closing(sqlite3.connect(base / "state" / "tinyscheduler.db")) as database:
+            database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        if folder.exists():
+            shutil.rmtree(folder)
+        anonymise(base, folder)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

@@ -1,0 +1,173 @@
+"""Pruning and resetting the database: bounded, whole after a kill, and sound."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+import pytest
+from tests.contract.builders import START
+from tests.queue.builders import (
+    A_SPEC,
+    DONE,
+    PARKED,
+    Opened,
+    assert_sound,
+    open_queue,
+    run_killed,
+)
+
+from tinyscheduler.adapters.sqlite.database import Access
+from tinyscheduler.adapters.sqlite.ledger import SqliteLedger
+from tinyscheduler.adapters.sqlite.pruning import SqlitePruner
+from tinyscheduler.errors import StoreError
+from tinyscheduler.model.history import AttemptRecord
+from tinyscheduler.model.pruning import PruneBounds, PruneKind
+from tinyscheduler.model.tasks import Finish, Outcome, TaskSpec, TaskState
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+LATER = START + timedelta(days=100)
+FAILED = Finish(state=TaskState.FAILED, reason=None, failures=1)
+
+
+def bounds(most: int = 500) -> PruneBounds:
+    return PruneBounds(history_before=LATER, logs_before=LATER, now=LATER, most=most)
+
+
+def end(opened: Opened, task_id: str, ending: Finish = DONE) -> None:
+    opened.end(task_id, ending)
+    SqliteLedger(opened.database).record(
+        AttemptRecord(
+            lease_id=f"ends-{task_id}",
+            task_id=task_id,
+            source="local",
+            agent="shell",
+            attempt=1,
+            started_at=START,
+            ended_at=START,
+            outcome=Outcome.SUCCEEDED,
+            failure_reason=None,
+        )
+    )
+
+
+def test_what_is_left_is_sound(path, opened):
+    for _ in range(20):
+        opened.add(A_SPEC)
+    opened.add(
+        TaskSpec(command=("true",), after=("1", "2")), TaskSpec(command=("x",), after=("3",))
+    )
+    for number in range(1, 16):
+        end(opened, str(number), (DONE, FAILED, PARKED)[number % 3])
+    opened.queue.request_cancel("16")
+
+    SqlitePruner(opened.database).prune(bounds())
+
+    assert_sound(path)
+    left = {record.task_id for record in opened.queue.tasks()}
+    # Parked ones, those of the waiting two, and what never ended.
+    assert left == {"2", "5", "8", "11", "14", "1", "3", "17", "18", "19", "20", "21", "22"}
+
+
+def test_a_blocker_that_was_not_done_leaves_no_trace_in_a_task_that_ran_all_the_same(path, opened):
+    opened.add(A_SPEC)
+    opened.add(TaskSpec(command=("true",), after=("1",)))
+    end(opened, "1", FAILED)
+    opened.queue._blocking_disabled = True
+    end(opened, "2")
+    with opened.database.writing() as connection:
+        # Only the first is old.
+        connection.execute("UPDATE tasks SET ended_at = ended_at + 1000000000000000 WHERE id = 2")
+        connection.commit()
+
+    SqlitePruner(opened.database).prune(bounds())
+
+    assert [record.task_id for record in opened.queue.tasks()] == ["2"]
+    assert_sound(path)
+
+
+def test_a_dry_run_counts_the_same_and_removes_nothing(path, opened):
+    opened.add(*[A_SPEC] * 3)
+    for task_id in "12":
+        end(opened, task_id)
+    opened.database.close()
+    before = path.read_bytes()
+
+    reader = open_queue(path, Access.READ)
+    told = SqlitePruner(reader.database, may_write=False).prune(bounds())
+    assert path.read_bytes() == before
+    done = SqlitePruner(opened.database).prune(bounds())
+
+    assert {one.kind: one.number for one in told.removed} == {
+        PruneKind.TASKS: 2,
+        PruneKind.ATTEMPTS: 2,
+    }
+    assert [(one.kind, one.number) for one in done.removed] == [
+        (one.kind, one.number) for one in told.removed
+    ]
+
+
+@pytest.mark.parametrize("moment", ["before", "after"])
+@pytest.mark.parametrize("step", ["prune.rows", "reset.rows"])
+def test_a_process_killed_while_it_removes_removes_all_or_nothing(path: Path, step, moment):
+    program = """
+import sys
+from tests.queue.builders import open_queue
+from tests.queue.test_pruning import SqlitePruner, bounds
+pruner = SqlitePruner(open_queue(sys.argv[1]).database)
+pruner.empty() if sys.argv[2] == "reset.rows" else pruner.prune(bounds())
+"""
+    opened = open_queue(path)
+    opened.add(*[A_SPEC] * 10)
+    for number in range(1, 9):
+        end(opened, str(number))
+    opened.database.close()
+
+    run_killed(f"{step}:{moment}", program, path, step)
+
+    left = {"prune.rows": 2, "reset.rows": 0}[step] if moment == "after" else 10
+    again = open_queue(path)
+    assert len(again.queue.tasks()) == left
+    again.database.close()
+    assert_sound(path)
+
+
+def test_a_reset_keeps_a_copy_of_everything_and_numbers_go_on(path, opened):
+    opened.add(A_SPEC)
+    opened.add(TaskSpec(command=("true",), after=("1",)))
+    end(opened, "1")
+
+    done = SqlitePruner(opened.database).empty()
+
+    assert (done.tasks, done.attempts) == (2, 1)
+    assert opened.queue.tasks() == []
+    assert opened.add(A_SPEC) == ["3"]
+    copy = open_queue(path.parent / done.copy.rpartition("/")[2], Access.READ)
+    assert [one.task_id for one in copy.queue.tasks()] == ["1", "2"]
+    assert len(copy.ledger.attempts("1")) == 1
+
+
+def test_a_locked_database_is_a_refusal_and_no_end(path, opened):
+    opened.add(A_SPEC)
+    end(opened, "1")
+    late = open_queue(path, busy_timeout_s=0.05)
+    late.queue.look(window=1)
+
+    with opened.database.writing(), pytest.raises(StoreError, match="is busy"):
+        SqlitePruner(late.database).prune(bounds())
+    late.database.close()
+
+
+def test_who_is_needed_is_known_by_state_and_by_who_waits(opened):
+    opened.add(*[A_SPEC] * 5)
+    opened.add(TaskSpec(command=("true",), after=("1", "2")))
+    end(opened, "1")
+    end(opened, "2", FAILED)
+    end(opened, "3")
+    end(opened, "4", PARKED)
+
+    needed = SqlitePruner(opened.database).needed([*"123456", "99", "x", "tinytask-1"])
+
+    assert needed == {"1", "2", "5", "6"}
