@@ -12,10 +12,12 @@ if TYPE_CHECKING:
 MOST_BYTES = 16 << 20
 
 
-def write_json(path: str, document: Mapping[str, Any]) -> None:
+def write_json(path: str, document: Mapping[str, Any], *, durably: bool = True) -> None:
     """Replace the file durably: temporary file, fsync, rename, fsync of the folder.
 
-    Mode 0600.  Raises OSError with the old file untouched and no temporary file left.
+    Not ``durably`` the file survives the death of any process, but a power failure may
+    cost the new text or all of it.  Mode 0600.  Raises OSError with the old file untouched
+    and no temporary file left.
     """
     folder = os.path.dirname(path)
     temporary = temporary_for(path)
@@ -25,13 +27,16 @@ def write_json(path: str, document: Mapping[str, Any]) -> None:
         try:
             while data:
                 data = data[os.write(fd, data) :]
-            os.fsync(fd)
+            if durably:
+                os.fsync(fd)
         finally:
             os.close(fd)
         os.replace(temporary, path)
     except OSError:
         remove(temporary)
         raise
+    if not durably:
+        return
     folder_fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(folder_fd)

@@ -45,7 +45,8 @@ class FileMemoryStore:
         """Replace the file; StoreError if the disk refuses."""
         try:
             with durable_step("memory.save"):
-                write_json(self._path, _encode(memory))
+                # Losing it costs time, never a task; a tick need not wait for the disk.
+                write_json(self._path, _encode(memory), durably=False)
         except OSError as error:
             message = f"{self._path}: {error.strerror}"
             raise StoreError(message, hint="make room on the disk") from error
