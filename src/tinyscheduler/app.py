@@ -315,7 +315,8 @@ def keeping_ticks_out(config: Config, clock: SystemClock) -> Iterator[None]:
     finally:
         lock.release()
         has_leases = bool(FileLeaseStore(config.paths, locks=LockTable()).scan().entries)
-        if has_leases and lock.is_kicked():
+        # Inside an attempt nothing may be started; its own end makes a tick happen.
+        if has_leases and lock.is_kicked() and not is_inside_attempt(config, os.environ):
             start_detached_tick(config)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import sqlite3
 import subprocess
 import sys
@@ -13,7 +14,7 @@ from contextlib import closing
 from typing import TYPE_CHECKING
 
 import pytest
-from tests.cli.place import Place, compare, settle_text
+from tests.cli.place import PROGRAM, Place, compare, settle_text
 from tests.process.station import until
 
 if TYPE_CHECKING:
@@ -194,6 +195,22 @@ def test_a_wrapper_that_ended_while_ticks_were_kept_out_is_settled(place: Place)
     )
 
     assert place.run("wait", "1", "--timeout", "30s").code == 0
+
+
+def test_a_task_that_prunes_starts_nothing_from_inside_its_attempt(place: Place):
+    program = " ".join(map(shlex.quote, PROGRAM))
+    place.settings["KICK"] = "false"
+    place.add("--", "sh", "-c", f"{program} -q release 2; {program} prune; sleep 2")
+    place.add("--hold", "--", "true")
+    place.run("run")
+
+    until(
+        lambda: place.run("show", "1", "--json").json["state"] == "settling", "the attempt to end"
+    )
+
+    assert place.run("logs", "1").out == "nothing is old enough to be removed\n"
+    assert place.run("show", "2", "--json").json["state"] == "waiting"
+    assert (place.state / "kick").exists()
 
 
 def test_reset_needs_to_be_meant(place: Place):

@@ -21,6 +21,7 @@ LOOKS: tuple[list[str], ...] = (
     ["logs", "1"],
     ["wait", "1"],
     ["run", "--dry-run"],
+    ["prune", "--dry-run", "--older-than", "0s"],
     ["run", "--dry-run", "--json", "--agent-limit", "shell=7"],
     ["config"],
     ["validate-config"],

@@ -16,6 +16,7 @@ from tests.queue.builders import (
     open_queue,
     run_killed,
 )
+from tests.queue.test_bounded import cost
 
 from tinyscheduler.adapters.sqlite.database import Access
 from tinyscheduler.adapters.sqlite.ledger import SqliteLedger
@@ -147,6 +148,27 @@ def test_a_reset_keeps_a_copy_of_everything_and_numbers_go_on(path, opened):
     copy = open_queue(path.parent / done.copy.rpartition("/")[2], Access.READ)
     assert [one.task_id for one in copy.queue.tasks()] == ["1", "2"]
     assert len(copy.ledger.attempts("1")) == 1
+
+
+def test_a_backlog_ten_times_as_long_costs_a_call_the_same(tmp_path):
+    costs = []
+    for number in (1_000, 10_000):
+        opened = open_queue(tmp_path / str(number) / "tinyscheduler.db")
+        opened.add(*[A_SPEC] * number)
+        with opened.database.writing() as connection:
+            connection.execute("UPDATE tasks SET state = 'done', ended_at = id")
+            connection.execute(
+                "INSERT INTO attempts (lease_id, task_id, source, agent, attempt, ended_at,"
+                " outcome, message) SELECT id, id, 'local', 'a', 1, id, 'succeeded', '' FROM tasks"
+            )
+            connection.commit()
+
+        pruner = SqlitePruner(opened.database)
+        costs.append(cost(opened, lambda _: pruner.prune(bounds(100))))  # noqa: B023 - called at once
+        opened.database.close()
+
+    few, many = costs
+    assert many <= few * 1.3 + 4
 
 
 def test_a_locked_database_is_a_refusal_and_no_end(path, opened):

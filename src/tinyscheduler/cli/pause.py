@@ -50,9 +50,10 @@ _Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 def pause(
     context: typer.Context, targets: _Targets = None, *, reason: _Why = None, json: _Json = False
 ) -> int:
-    """Start nothing for an agent, a queue, or at all, until `resume`.
+    """Start nothing for a target until it is resumed.
 
-    Attempts under way go on.  It lasts over restarts.
+    A target is an agent, a queue, a schedule, or all.  Attempts under way go on.  It
+    lasts over restarts.
 
     Example: tinyscheduler pause agent:coder --reason "key expired"
     """
@@ -75,7 +76,9 @@ def pause(
 
 
 def resume(context: typer.Context, targets: _Targets = None, *, json: _Json = False) -> int:
-    """End pauses: of an agent, of a queue, or every one there is.
+    """Let what is paused start again.
+
+    Without a target every pause ends; a drain goes on.
 
     Example: tinyscheduler resume agent:coder
     """
@@ -114,9 +117,10 @@ def drain(
     ] = None,
     json: _Json = False,
 ) -> int:
-    """Start nothing at all until `undrain`, whatever is resumed.
+    """Start nothing at all until `undrain`.
 
-    Attempts under way go on; with --wait the command returns when the last has ended.
+    Nothing starts either when something is resumed.  Attempts under way go on; with
+    --wait the command returns when the last has ended.
 
     Example: tinyscheduler drain --wait --timeout 1h --reason "kernel update"
     """

@@ -142,6 +142,9 @@ class SqlitePruner:
 
 def _find(connection: sqlite3.Connection, values: dict[str, int]) -> tuple[list[int], list[int]]:
     tasks = [row[0] for row in connection.execute(_OLD_TASKS, values)]
+    if len(tasks) == values["most"]:
+        # More than may go: their attempts would all be passed over in search of others.
+        return tasks, []
     return tasks, [row[0] for row in connection.execute(_OLD_ATTEMPTS, values)]
 
 
