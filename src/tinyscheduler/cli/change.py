@@ -72,7 +72,7 @@ def change_all(
     from tinyscheduler.app import kick, open_queue
 
     ids = check_task_ids(task_ids)
-    config = invocation.configure_writing()
+    config = invocation.configure_changing()
     queue = open_queue(config, Access.WRITE)
     told: list[dict[str, Any]] = []
     codes: list[int] = []

@@ -101,11 +101,10 @@ def run(
         return _run_kicked(invocation)
     if daemon:
         return run_daemon(invocation, overrides, as_json=json)
-    # Read first as one that changes nothing: it may turn out to be a dry run.
-    config = invocation.configure_reading(overrides)
+    config = invocation.configure_writing(overrides)
     if config.dry_run:
         return run_dry(invocation, config, as_json=json)
-    return run_tick(invocation, overrides, as_json=json, fail_if_locked=fail_if_locked)
+    return run_tick(invocation, config, as_json=json, fail_if_locked=fail_if_locked)
 
 
 def parse_limits(texts: list[str]) -> tuple[tuple[str, int], ...]:
@@ -141,12 +140,11 @@ def run_dry(invocation: Invocation, config: Config, *, as_json: bool) -> int:
 
 
 def run_tick(
-    invocation: Invocation, overrides: Overrides, *, as_json: bool, fail_if_locked: bool
+    invocation: Invocation, config: Config, *, as_json: bool, fail_if_locked: bool
 ) -> int:
     """Do one tick, and those that were wished for meanwhile."""
     from tinyscheduler.app import run_once
 
-    config = load_for_tick(overrides)
     report = run_once(config)
     _tell_troubles(invocation, config, report)
     if report.locked:
@@ -161,16 +159,10 @@ def run_tick(
     return exit_code(report, fail_if_locked=fail_if_locked)
 
 
-def load_for_tick(overrides: Overrides) -> Config:
-    """Return the configuration again, this time kept for later commands."""
-    from tinyscheduler.config.load import load_config
-
-    return load_config(overrides)
-
-
 def run_daemon(invocation: Invocation, overrides: Overrides, *, as_json: bool) -> int:
     """Tick until SIGTERM or SIGINT; print each tick that did something."""
     from tinyscheduler import app
+    from tinyscheduler.config.load import load_config
 
     def notice(report: TickReport) -> None:
         for error in report.errors:
@@ -180,12 +172,12 @@ def run_daemon(invocation: Invocation, overrides: Overrides, *, as_json: bool) -
         elif invocation.verbosity > QUIET and not _is_quiet(report):
             emit("\n".join(tick_lines(report)))
 
-    if invocation.configure_reading(overrides).dry_run:
+    if invocation.configure_writing(overrides).dry_run:
         raise UsageError(
             "--daemon cannot be a dry run, and TINYSCHEDULER_DRY_RUN is set",
             hint="unset it, or leave out --daemon",
         )
-    app.run_daemon(lambda: load_for_tick(overrides), notice=notice)
+    app.run_daemon(lambda: load_config(overrides), notice=notice)
     return EXIT_DONE
 
 

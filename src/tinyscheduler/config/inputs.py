@@ -124,11 +124,11 @@ def digest_of_variables(names: tuple[str, ...], environ: Mapping[str, str]) -> s
 
 
 def digest_of_file(path: str) -> str | None:
-    """Return the fingerprint of a file as it is now, or None where it cannot be read."""
+    """Return the fingerprint of a file as it is now, None of a missing one."""
     try:
         found = read_input(path, what="file")
     except ConfigError:
-        return None
+        return ""  # something is there, and nobody knows what: not the same as nothing
     return digest(found.content) if found else None
 
 
