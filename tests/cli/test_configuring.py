@@ -71,7 +71,15 @@ def test_a_faulty_agents_file_keeps_nobody_from_looking_or_cancelling(
     else:
         agents_file.write_text(content)
 
-    looks = (["list"], ["show", "1"], ["status"], ["ps"], ["logs", "1"], ["wait", "1"], [])
+    looks: tuple[list[str], ...] = (
+        ["list"],
+        ["show", "1"],
+        ["status"],
+        ["ps"],
+        ["logs", "1"],
+        ["wait", "1"],
+        [],
+    )
     changes = (["release", "3"], ["hold", "3"], ["cancel", "3"], ["retry", "3"])
     answers = {" ".join(typed): place.run(*typed) for typed in (*looks, *changes)}
     refusals = {

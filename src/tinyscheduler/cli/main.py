@@ -172,7 +172,7 @@ def main(arguments: list[str]) -> int:
 
 def _exit_code(error: TinySchedulerError) -> int:
     # A setting is named by where it was set; an option's text is a fault of the command line.
-    if isinstance(error, ConfigError) and error.what.startswith("--"):
+    if isinstance(error, ConfigError) and error.where.startswith("--"):
         return EXIT_USAGE
     return error.exit_code
 

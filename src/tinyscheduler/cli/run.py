@@ -139,9 +139,7 @@ def run_dry(invocation: Invocation, config: Config, *, as_json: bool) -> int:
     return exit_code(report, fail_if_locked=False)
 
 
-def run_tick(
-    invocation: Invocation, config: Config, *, as_json: bool, fail_if_locked: bool
-) -> int:
+def run_tick(invocation: Invocation, config: Config, *, as_json: bool, fail_if_locked: bool) -> int:
     """Do one tick, and those that were wished for meanwhile."""
     from tinyscheduler.app import run_once
 
