@@ -147,7 +147,18 @@ def test_a_narrow_terminal_still_gets_a_table(busy: Place):
     assert "sleep 1…" in text
 
 
+def test_a_base_path_without_state_is_told_and_stays_as_it_is(place: Place):
+    for arguments in (["list"], ["status"], ["ps"], [], ["run", "--dry-run"]):
+        answer = place.run(*arguments)
+        assert answer.code == 0
+        told = f"no state yet in {place.base}; the first `add` makes it\n"
+        assert answer.err.startswith(told)
+        assert place.run("-q", *arguments).err == ""
+    assert list(place.base.iterdir()) == []
+
+
 def test_nothing_to_show_is_told_beside_the_data(place: Place):
+    place.state.mkdir(mode=0o700)
     for arguments, words in ((["list"], "no tasks\n"), (["ps"], "nothing is running\n")):
         answer = place.run(*arguments)
         assert (answer.code, answer.out, answer.err) == (0, "", words)

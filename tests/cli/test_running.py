@@ -154,9 +154,12 @@ def test_the_state_of_another_user_is_refused(place: Place):
     place.add("--", "true")
     os.chown(place.state, 65534, 65534)
 
-    for arguments in (["run"], ["add", "true"], ["cancel", "1"]):
+    for arguments in (
+        *(["run"], ["run", "--dry-run"], ["add", "true"], ["cancel", "1"], ["list"], ["status"]),
+        *(["show", "1"], ["ps"], ["logs", "1"], ["wait", "1"], []),
+    ):
         answer = place.run(*arguments)
-        assert (answer.code, answer.out) == (4, "")
+        assert (answer.code, answer.out) == (4, ""), arguments
         assert "belongs to user nobody, not to you" in answer.err
         assert "hint: run this as nobody" in answer.err
 

@@ -16,7 +16,7 @@ from typer.core import TyperCommand, TyperGroup
 
 from tinyscheduler import __version__
 from tinyscheduler.cli.invocation import NORMAL, QUIET, Invocation
-from tinyscheduler.cli.render import Color, Ink, ReaderGoneError, emit, escape, page_of, tell
+from tinyscheduler.cli.render import Color, ReaderGoneError, emit, tell
 from tinyscheduler.config.problems import did_you_mean
 from tinyscheduler.errors import (
     EXIT_BUG,
@@ -145,27 +145,28 @@ def main(arguments: list[str]) -> int:
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
     invocation = Invocation()
-    explain = partial(_explain, invocation)
+    fail = invocation.fail
     own = arguments[: arguments.index("--")] if "--" in arguments else arguments
     if "--debug" in own:
-        explain = partial(_explain_with_traceback, explain)
+        fail = partial(_fail_with_traceback, fail)
     try:
         code = app(arguments, prog_name="tinyscheduler", standalone_mode=False, obj=invocation)
         return int(code or 0)
     except TinySchedulerError as error:
-        explain(error.what, error.hint)
+        fail(error.what, hint=error.hint)
         return _exit_code(error)
     except typer.TyperException as error:
-        explain(*_words_of(error))
+        what, hint = _words_of(error)
+        fail(what, hint=hint)
         return EXIT_USAGE
     except (KeyboardInterrupt, typer.Abort):
         return EXIT_INTERRUPTED
     except ReaderGoneError:
         return EXIT_PIPE
     except Exception as error:  # noqa: BLE001 - the outermost place: a bug, told in one line
-        explain(
+        fail(
             f"internal error: {type(error).__name__}: {error}",
-            "this is a bug; the same command with `tinyscheduler --debug …` shows where",
+            hint="this is a bug; the same command with `tinyscheduler --debug …` shows where",
         )
         return EXIT_BUG
 
@@ -177,18 +178,9 @@ def _exit_code(error: TinySchedulerError) -> int:
     return error.exit_code
 
 
-def _explain(invocation: Invocation, what: str, hint: str | None) -> None:
-    page = page_of(sys.stderr, invocation.color)
-    tell(f"{page.paint('error:', Ink.RED)} {escape(what)}")
-    if hint:
-        tell(f"{page.paint('hint:', Ink.DIM)} {escape(hint)}")
-
-
-def _explain_with_traceback(
-    explain: Callable[[str, str | None], None], what: str, hint: str | None
-) -> None:
+def _fail_with_traceback(fail: Callable[..., None], what: str, *, hint: str | None) -> None:
     tell(traceback.format_exc())
-    explain(what, hint)
+    fail(what, hint=hint)
 
 
 def _words_of(error: typer.TyperException) -> tuple[str, str]:

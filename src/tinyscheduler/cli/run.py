@@ -124,6 +124,7 @@ def run_dry(invocation: Invocation, config: Config, *, as_json: bool) -> int:
     """Say what a tick would do."""
     from tinyscheduler.app import preview
 
+    invocation.note_missing_state(config)
     report = preview(config)
     _tell_troubles(invocation, config, report)
     if as_json:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from tinyscheduler.model.records import TaskRecord
     from tinyscheduler.model.tasks import TaskSpec
 
+_AT_WORK = (TaskState.STARTING, TaskState.RUNNING)
 NOTHING_LEASED = LeaseScan(entries=(), results=())
 _LONGEST_ID_TOLD = 80
 
@@ -37,6 +38,12 @@ class Standing:
     def agent(self) -> str | None:
         """The agent at work on it, else the one it was added for."""
         return self.record.claimed_by or self.record.agent
+
+    @property
+    def word(self) -> str:
+        """The state in a word for people, who asked for its end or not."""
+        is_ending = self.record.cancel_requested and self.state in _AT_WORK
+        return "cancelling" if is_ending else self.state
 
     @property
     def attempt(self) -> int:

@@ -100,7 +100,7 @@ def format_tasks(standings: list[Standing], *, page: Page, now: datetime) -> lis
     rows: list[Row] = [
         [
             one.record.task_id,
-            Cell(text=one.state, ink=INK_OF_STATE[one.state]),
+            Cell(text=one.word, ink=INK_OF_STATE[one.state]),
             one.agent or "-",
             str(one.attempt),
             format_when(moment_of(one), now=now),
