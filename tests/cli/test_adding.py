@@ -218,6 +218,8 @@ def test_a_time_without_a_zone_is_local_and_a_duration_counts_from_now(place: Pl
         (["--gpus", "-1", "--", "ls"], "--gpus: -1 is less than 0", ""),
         (["--max-turns", "0", "--", "ls"], "--max-turns: 0 is less than 1", ""),
         (["--from", "x", "--title", "t"], "--from cannot be combined with --title", "lines"),
+        (["--from", "x", "--seed", "0"], "--from cannot be combined with --seed", "lines"),
+        (["--from", "x", "--class", "batch"], "cannot be combined with --class", "lines"),
         (["--from", "x", "--", "ls"], "--from cannot be combined with a command", "lines"),
     ],
 )

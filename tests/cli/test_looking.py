@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import sqlite3
+from contextlib import closing
 from typing import TYPE_CHECKING
 
 import pytest
@@ -181,3 +183,53 @@ def test_warnings_about_the_configuration_are_told_once_and_not_when_quiet(place
     assert loud.err.count("STAGGER_DELAY_MS") == 1
     assert loud.err.startswith("warning: TINYSCHEDULER_STAGGER_DELAY_MS: 'soon'")
     assert (quiet.out, quiet.err) == ("", "")
+
+
+def test_states_that_only_leases_tell_are_found_behind_newer_tasks_at_work(place: Place):
+    place.settings |= {"AGENT_LIMITS": "shell:3", "HEARTBEAT_SEC": "1000"}
+    for _ in range(3):
+        place.add("--", "sleep", "1000")
+    place.run("run")
+    until(lambda: len(_listed(place, "--state", "running")) == 3, "three tasks to run")
+    lease = place.state / "running" / "task_3.json"
+    lease.write_text(lease.read_text().replace('"running"', '"starting"'))
+
+    assert _listed(place, "--state", "running", "--limit", "1") == ["2"]
+    assert _listed(place, "--state", "starting", "--limit", "1") == ["3"]
+    assert _listed(place, "--state", "working", "--limit", "2") == ["2", "3"]
+
+
+def _listed(place: Place, *arguments: str) -> list[str]:
+    return [one["task_id"] for one in place.run("list", *arguments, "--json").json["tasks"]]
+
+
+def test_since_is_when_a_task_became_as_it_is(place: Place):
+    place.add("--", "true")
+    place.add("--hold", "--", "true")
+    database = place.state / "tinyscheduler.db"
+    with closing(sqlite3.connect(database, isolation_level=None)) as connection:
+        connection.execute("UPDATE tasks SET created_at = 0, updated_at = 0")
+    years = re.compile(r"\d{5}d")
+
+    assert len(years.findall(place.run("list").out)) == 2
+    place.run("hold", "1")
+    place.run("release", "2")
+
+    assert years.findall(place.run("list").out) == []
+
+
+def test_list_and_show_count_attempts_alike(place: Place):
+    place.settings["RETRY_BASE_SEC"] = "1000"
+    place.add("--hold", "--", "true")
+    place.add("--start", "--", "false")
+    until(lambda: "backing" in place.run("show", "2").out, "the failure to be settled")
+
+    rows = [line.split() for line in place.run("list").out.splitlines()]
+    shown = [place.run("show", task_id).out for task_id in ("1", "2")]
+
+    assert [row[:4] for row in rows[1:]] == [
+        ["1", "held", "shell", "0"],
+        ["2", "waiting", "shell", "1"],
+    ]
+    assert re.findall(r"^(?:next )?attempt: +.*", shown[0], re.MULTILINE) == ["next attempt: 1"]
+    assert "next attempt: 2, 1 failure before" in shown[1]

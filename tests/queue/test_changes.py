@@ -178,7 +178,7 @@ def test_retry_refuses_what_it_would_make_no_sense_of(opened, state, hint):
     task_id = bring_to(opened, state)
     before = opened.queue.task(task_id)
 
-    with pytest.raises(UsageError, match="is (done|held|running)") as refused:
+    with pytest.raises(UsageError, match=r"is (done|held|running)") as refused:
         opened.queue.retry(task_id)
 
     assert hint in (refused.value.hint or "")

@@ -275,14 +275,14 @@ def _follow_up(invocation: Invocation, config: Config, *, start: bool) -> int:
 
 def _refuse_beside_batch(context: typer.Context) -> None:
     allowed = {"batch", "start", "json"}
-    defaults = {parameter.name: parameter for parameter in context.command.params}
-    for name, value in context.params.items():
-        if name in allowed or value in (None, [], (), False, 0, PriorityClass.BATCH):
+    for parameter in context.command.params:
+        name = parameter.name or ""
+        source = context.get_parameter_source(name)
+        if name in allowed or source is None or source.name != "COMMANDLINE":
             continue
-        parameter = defaults.get(name)
-        spelt = parameter.opts[0] if parameter is not None else name
+        spelt = "a command" if name == "command" else parameter.opts[0]
         raise UsageError(
-            f"--from cannot be combined with {'a command' if name == 'command' else spelt}",
+            f"--from cannot be combined with {spelt}",
             hint="write it into the lines of the file",
         )
 

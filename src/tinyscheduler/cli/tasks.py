@@ -24,6 +24,7 @@ from tinyscheduler.cli.render import (
     format_when,
 )
 from tinyscheduler.cli.standing import (
+    SEEN_ON_THE_LEASE,
     Standing,
     brief_json,
     check_task_ids,
@@ -68,8 +69,10 @@ def list_tasks(
     from tinyscheduler.app import open_queue
 
     queue = open_queue(invocation.configure_reading(), Access.READ)
-    # One more than wanted tells whether there are more.
-    records = queue.tasks.tasks(state=state, agent=agent, limit=limit + 1)
+    # One more than wanted tells whether there are more.  How far an attempt has come is seen
+    # on its lease: of these all are read, no more than there are slots, and cut afterwards.
+    most = _MOST_LISTED if state in SEEN_ON_THE_LEASE else limit
+    records = queue.tasks.tasks(state=state, agent=agent, limit=most + 1)
     standings = with_state(find_standings(queue, records), state)
     shown = standings[-limit:]
     if json:
@@ -115,7 +118,7 @@ def moment_of(standing: Standing) -> datetime:
     """Return since when the task has been as it is."""
     if standing.lease is not None:
         return standing.lease.started_at
-    return standing.record.ended_at or standing.record.created_at
+    return standing.record.ended_at or standing.record.updated_at
 
 
 def show(
@@ -221,7 +224,7 @@ class _TaskReport:
             ("command", shlex.join(self.spec.command)),
             ("added", self._when(record.created_at)),
             ("ended", self._when(record.ended_at)),
-            ("attempt", self._attempt_words()),
+            ("attempt" if record.lease_id else "next attempt", self._attempt_words()),
         ]
 
     def _attempt_words(self) -> str:
