@@ -203,6 +203,29 @@ def _listed(place: Place, *arguments: str) -> list[str]:
     return [one["task_id"] for one in place.run("list", *arguments, "--json").json["tasks"]]
 
 
+def test_what_waits_is_grouped_however_many_and_fits_the_terminal(place: Place):
+    lines = [{"hold": True, "key": f"held {one}"} for one in range(10)]
+    lines += [{"not_before": f"{one}h30m"} for one in range(2, 12)]
+    lines += [{"after": [f"held {one}"]} for one in range(10)]
+    lines += [{}] * 3
+    batch = "".join(json.dumps({"command": ["true"], **line}) + "\n" for line in lines)
+    assert place.run("add", "--from", "-", stdin=batch.encode()).code == 0
+
+    _, screen = place.type("status", columns=80, NO_COLOR="1")
+    table = screen[screen.index("WAITING") : screen.index("\nAGENT")]
+
+    table = re.sub(r"(29|30)m", "half", table)
+    assert [re.split(" {2,}", line) for line in table.splitlines()[1:]] == [
+        ["held", "1 2 3 4 5 +5", "`release` lets them go"],
+        ["not_before", "11 12 13 14 15 +5", "may start in 2h half to 11h half"],
+        ["blocked_by", "21 22 23 24 25 +5", "wait for 1 2 3 4 5 +5 to be done"],
+        ["agent_limit", "33", "both slots of agent shell go to tasks before it"],
+    ]
+    assert "0 of 2 slots in use" in screen
+    assert "the next tick starts 2 tasks" in screen
+    assert "asked to wait until 2" in place.run("-v", "status").out
+
+
 def test_since_is_when_a_task_became_as_it_is(place: Place):
     place.add("--", "true")
     place.add("--hold", "--", "true")

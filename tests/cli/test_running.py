@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import re
 import select
 import signal
 import sqlite3
@@ -63,6 +64,9 @@ def test_quiet_says_nothing_and_verbose_says_why_the_rest_waits(place: Place):
     place.add("--hold", "--", "true")
 
     assert place.run("-q", "run").out == ""
+    place.add("--not-before", "2h30m", "--", "true")
+    assert "`release` lets it go" in place.run("run", "--dry-run").out
+    assert re.search(r"may start in 2h (29|30)m$", place.run("run", "--dry-run").out, re.MULTILINE)
     assert "held; `release 1` lets it go" in place.run("-v", "run").out
 
 
