@@ -282,7 +282,7 @@ def _agents(
         (overridden, "--agent-limit", Origin.COMMAND_LINE),
     ):
         for name, limit in pairs:
-            if name not in agents and agents_file.found:
+            if name not in agents and agents_file.found and agents_file.is_whole:
                 problems.append(_undefined_agent(name, setting, agents, agents_file.path))
             agents[name] = replace(agents.get(name) or goose_agent(name, goose), limit=limit)
             origins[name] = str(origin)
