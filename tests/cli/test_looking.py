@@ -256,3 +256,24 @@ def test_list_and_show_count_attempts_alike(place: Place):
     ]
     assert re.findall(r"^(?:next )?attempt: +.*", shown[0], re.MULTILINE) == ["next attempt: 1"]
     assert "next attempt: 2, 1 failure before" in shown[1]
+
+
+def test_a_prompt_and_a_command_of_any_length_are_shown_in_lines_that_fit(place: Place):
+    (place.base / "agents.yaml").write_text(
+        "agents:\n  writer: {command: [cat, '{prompt_file}']}\n"
+    )
+    (place.base / "prompt").write_text("é" * 2**19 + "\nshort")
+    place.add("--agent", "writer", "--prompt-file", "prompt", "--title", "t" * 4000)
+    place.add("--", "echo", "x" * 100_000)
+
+    for task_id, sizes in (("1", ["4000", "1048576"]), ("2", ["100005"])):
+        for columns, text in (
+            (200, place.run("show", task_id).out),
+            (80, place.type("show", task_id, columns=80, NO_COLOR="1")[1]),
+        ):
+            lines = [line for line in text.splitlines() if not line.startswith("cwd:")]
+            assert max(map(len, lines)) == columns
+            told = [line for line in lines if line.endswith(" bytes; --json has all")]
+            assert [line.split()[-5] for line in told] == sizes
+            assert all("… " in line for line in told)
+    assert "\n  short\n" in place.run("show", "1").out

@@ -206,8 +206,25 @@ def test_a_daemon_starts_what_is_added_and_ends_on_sigterm(place: Place):
         out, err = daemon.communicate(timeout=30)
 
     assert (waited.code, second.code) == (0, 75)
-    assert (daemon.returncode, err) == (0, b"")
+    assert daemon.returncode == 0
+    begun, ended = err.decode().splitlines()
+    assert begun == (
+        f"ticking in {place.base} every 1m and when something happens; agents: shell 2;"
+        " SIGTERM or Ctrl-C stops it"
+    )
+    assert ended == "stopped; 0 attempts run on"
     assert out.startswith(b"started task 1 (attempt 1, agent shell)\n")
+
+
+def test_a_daemon_says_how_many_attempts_it_leaves_behind(place: Place):
+    place.add("--", "sleep", "1000")
+    with place.start("run", "--daemon") as daemon:
+        assert daemon.stdout is not None
+        daemon.stdout.readline()
+        daemon.send_signal(signal.SIGTERM)
+        _, err = daemon.communicate(timeout=30)
+
+    assert err.decode().splitlines()[-1] == "stopped; 1 attempt runs on"
 
 
 def test_a_daemon_is_not_woken_by_its_own_files(place: Place):

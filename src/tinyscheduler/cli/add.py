@@ -8,8 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from typer.core import TyperCommand
 
+from tinyscheduler.cli.command import Command
 from tinyscheduler.cli.invocation import Invocation
 from tinyscheduler.cli.parsing import pairs, whole_number
 from tinyscheduler.cli.render import emit, emit_json
@@ -27,13 +27,18 @@ if TYPE_CHECKING:
 MOST_PROMPT_BYTES = 16 << 20
 
 
-class AddCommand(TyperCommand):
+class AddCommand(Command):
     """``add``, whose ``--after`` takes several ids and whose own options end at the command."""
 
     def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:  # type: ignore[override]  # typer's own subclass of what it declares
         """Repeat ``--after`` before each further id behind it."""
         result: list[str] = super().parse_args(ctx, spread_after(args))
         return result
+
+    def collect_usage_pieces(self, ctx: typer.Context) -> list[str]:  # type: ignore[override]  # likewise
+        """Return the usage as it should be typed."""
+        del ctx
+        return ["[OPTIONS]", "-- COMMAND..."]
 
 
 def spread_after(arguments: list[str]) -> list[str]:

@@ -12,9 +12,10 @@ from importlib import import_module
 from typing import Annotated
 
 import typer
-from typer.core import TyperCommand, TyperGroup
+from typer.core import TyperCommand, TyperGroup, TyperOption
 
 from tinyscheduler import __version__
+from tinyscheduler.cli.command import Command, print_by_emit
 from tinyscheduler.cli.invocation import NORMAL, QUIET, Invocation
 from tinyscheduler.cli.render import Color, ReaderGoneError, emit, tell
 from tinyscheduler.config.problems import did_you_mean
@@ -74,6 +75,10 @@ class Commands(TyperGroup):
         del ctx
         return list(COMMANDS)
 
+    def get_help_option(self, ctx: typer.Context) -> TyperOption | None:  # type: ignore[override]  # as above
+        """Return the help option, which prints as all data is printed."""
+        return print_by_emit(super().get_help_option(ctx))
+
     def get_command(self, ctx: typer.Context, cmd_name: str) -> TyperCommand | None:  # type: ignore[override]  # as above
         """Build one command; UsageError for a name that is none."""
         if cmd_name not in COMMANDS:
@@ -87,7 +92,7 @@ class Commands(TyperGroup):
         function = getattr(import_module(module), name)
         single = typer.Typer(add_completion=False, rich_markup_mode=None)
         settings = {**_HELP_OPTIONS, **getattr(function, "context_settings", {})}
-        kind = getattr(function, "command_class", None)
+        kind = getattr(function, "command_class", Command)
         single.command(cmd_name, cls=kind, context_settings=settings)(function)
         command: TyperCommand = typer.main.get_command(single)  # type: ignore[assignment]  # one command makes no group
         return command
@@ -116,7 +121,9 @@ def tinyscheduler(
         str | None, typer.Option(metavar="LEVEL", help="DEBUG, INFO, WARNING or ERROR.")
     ] = None,
     color: Annotated[Color, typer.Option(help="When to colour.")] = Color.AUTO,
-    verbose: Annotated[int, typer.Option("--verbose", "-v", count=True, help="Say more.")] = 0,
+    verbose: Annotated[
+        int, typer.Option("--verbose", "-v", count=True, show_default=False, help="Say more.")
+    ] = 0,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but errors.")] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show where an error arose.")] = False,
     version: Annotated[bool, typer.Option("--version", "-V", help="Show the version.")] = False,

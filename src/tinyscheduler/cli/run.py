@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tinyscheduler.cli.invocation import NORMAL, QUIET, Invocation
-from tinyscheduler.cli.render import emit, emit_json
+from tinyscheduler.cli.render import count, emit, emit_json, format_span
 from tinyscheduler.cli.report import preview_lines, report_json, tick_lines, wait_lines
 from tinyscheduler.config.overrides import Overrides
 from tinyscheduler.config.problems import quote
@@ -48,7 +48,6 @@ _McpEndpoint = Annotated[_Text, typer.Option(metavar="URL", help="Where tinytask
 _DisableBlocking = Annotated[
     bool, typer.Option("--disable-blocking", help="Start blocked tasks too.")
 ]
-_Kicked = Annotated[bool, typer.Option("--kicked", hidden=True)]
 _Json = Annotated[bool, typer.Option("--json", help="Print the tick's report.")]
 
 
@@ -69,7 +68,6 @@ def run(
     goose_bin: _GooseBin = None,
     mcp_endpoint: _McpEndpoint = None,
     disable_blocking: _DisableBlocking = False,
-    kicked: _Kicked = False,
     json: _Json = False,
 ) -> int:
     """Run one tick: settle, reclaim, start.
@@ -97,8 +95,6 @@ def run(
         disable_blocking=disable_blocking or None,
         dry_run=dry_run or None,
     )
-    if kicked:
-        return _run_kicked(invocation)
     if daemon:
         return run_daemon(invocation, overrides, as_json=json)
     config = invocation.configure_writing(overrides)
@@ -161,6 +157,7 @@ def run_tick(invocation: Invocation, config: Config, *, as_json: bool, fail_if_l
 def run_daemon(invocation: Invocation, overrides: Overrides, *, as_json: bool) -> int:
     """Tick until SIGTERM or SIGINT; print each tick that did something."""
     from tinyscheduler import app
+    from tinyscheduler.adapters.sqlite.database import Access
     from tinyscheduler.config.load import load_config
 
     def notice(report: TickReport) -> None:
@@ -171,13 +168,26 @@ def run_daemon(invocation: Invocation, overrides: Overrides, *, as_json: bool) -
         elif invocation.verbosity > QUIET and not _is_quiet(report):
             emit("\n".join(tick_lines(report)))
 
-    if invocation.configure_writing(overrides).dry_run:
+    config = invocation.configure_writing(overrides)
+    if config.dry_run:
         raise UsageError(
             "--daemon cannot be a dry run, and TINYSCHEDULER_DRY_RUN is set",
             hint="unset it, or leave out --daemon",
         )
+    invocation.note(_daemon_words(config))
     app.run_daemon(lambda: load_config(overrides), notice=notice)
+    running = len(app.open_queue(config, Access.READ).leases.scan().entries)
+    invocation.note(f"stopped; {count(running, 'attempt')} run{'s' * (running == 1)} on")
     return EXIT_DONE
+
+
+def _daemon_words(config: Config) -> str:
+    agents = ", ".join(f"{agent.name} {agent.limit}" for agent in config.agents)
+    interval = format_span(config.timing.loop_interval_s)
+    return (
+        f"ticking in {config.paths.base} every {interval} and when something happens;"
+        f" agents: {agents}; SIGTERM or Ctrl-C stops it"
+    )
 
 
 def exit_code(report: TickReport, *, fail_if_locked: bool) -> int:
@@ -187,14 +197,6 @@ def exit_code(report: TickReport, *, fail_if_locked: bool) -> int:
     if report.all_sources_down:
         return EXIT_UNAVAILABLE
     return EXIT_FAILED if report.errors else EXIT_DONE
-
-
-def _run_kicked(invocation: Invocation) -> int:
-    from tinyscheduler.app import run_kicked
-
-    if invocation.base_path is None:
-        raise UsageError("--kicked needs --base-path", hint="it is for wrappers; use `run --once`")
-    return run_kicked(invocation.base_path)
 
 
 def _is_quiet(report: TickReport) -> bool:

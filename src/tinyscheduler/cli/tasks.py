@@ -16,12 +16,14 @@ from tinyscheduler.cli.render import (
     Page,
     Row,
     count,
+    cut,
     emit,
     emit_json,
     escape,
     format_span,
     format_table,
     format_when,
+    measure,
 )
 from tinyscheduler.cli.standing import (
     SEEN_ON_THE_LEASE,
@@ -46,13 +48,21 @@ if TYPE_CHECKING:
 DEFAULT_LIMIT = 100
 _MOST_LISTED = 1_000_000
 _LINES_OF_PROMPT = 10
+_WIDTH_WITHOUT_TERMINAL = 200
+_NARROWEST = 8
+_OF_ANY_LENGTH = frozenset({"title", "command", "label", "env"})
 
 
 def list_tasks(
     context: typer.Context,
     *,
-    state: Annotated[TaskState | None, typer.Option(help="Only tasks in this state.")] = None,
-    agent: Annotated[str | None, typer.Option(help="Only tasks of this agent.")] = None,
+    state: Annotated[
+        TaskState | None,
+        typer.Option(metavar="STATE", help=f"Only tasks in this state: {', '.join(TaskState)}."),
+    ] = None,
+    agent: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Only tasks of this agent.")
+    ] = None,
     limit: Annotated[
         int,
         typer.Option(
@@ -192,17 +202,31 @@ class _TaskReport:
         facts = [*self._standing_facts(), *self._asked_facts()]
         known = [(name, text) for name, text in facts if text]
         width = max(len(name) for name, _ in known) + 2
-        lines = [f"{name + ':':<{width}}{self._value(name, text)}".rstrip() for name, text in known]
+        lines = [
+            f"{name + ':':<{width}}{self._value(name, text, indent=width)}".rstrip()
+            for name, text in known
+        ]
         rows = self._attempt_rows()
         if rows:
             head = ["ATTEMPT", "AGENT", "STARTED", "TOOK", "OUTCOME"]
             lines += ["", *format_table(head, rows, self.page)]
         return [*lines, *self._prompt_lines()]
 
-    def _value(self, name: str, text: str) -> str:
+    def _value(self, name: str, text: str, *, indent: int) -> str:
         if name == "state":
             return self.page.paint(text, INK_OF_STATE[self.standing.state])
-        return escape(text)
+        return self._fit(text, indent=indent) if name in _OF_ANY_LENGTH else escape(text)
+
+    def _fit(self, text: str, *, indent: int) -> str:
+        """Return as much of a line as the page is wide, and how much there is of it."""
+        width = (self.page.width or _WIDTH_WITHOUT_TERMINAL) - indent
+        # No letter takes less than a column for long, and a megabyte is not to be measured.
+        shown = escape(text[: 2 * width + 1])
+        if len(text) <= 2 * width and measure(shown) <= width:
+            return shown
+        size = len(text.encode(errors="surrogateescape"))
+        rest = f" {size} bytes; --json has all"
+        return cut(shown, max(width - len(rest), _NARROWEST)) + rest
 
     def _standing_facts(self) -> list[tuple[str, str]]:
         record = self.standing.record
@@ -305,7 +329,7 @@ class _TaskReport:
         if self.spec.prompt is None:
             return []
         lines = self.spec.prompt.splitlines() or [""]
-        shown = [f"  {escape(line)}" for line in lines[:_LINES_OF_PROMPT]]
+        shown = [f"  {self._fit(line, indent=2)}" for line in lines[:_LINES_OF_PROMPT]]
         if len(lines) > _LINES_OF_PROMPT:
             shown.append(f"  … {len(lines) - _LINES_OF_PROMPT} more lines; --json has them all")
         return ["", "prompt:", *shown]

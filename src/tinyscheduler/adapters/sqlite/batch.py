@@ -91,8 +91,12 @@ def summarise(spec: TaskSpec) -> str:
     "echo 'two words'"
     """
     text = (spec.title or shlex.join(spec.command) or spec.prompt or "")[: _SUMMARY_LENGTH * 4]
-    # It is shown in tables on terminals, which would obey control characters.
-    line = "".join(one if one.isprintable() else "?" for one in " ".join(text.split()))
+    # It is shown in tables on terminals, which would obey control characters; written out as
+    # wherever else they are shown.
+    line = "".join(
+        one if one.isprintable() else one.encode("unicode_escape").decode()
+        for one in " ".join(text.split())
+    )
     return line if len(line) <= _SUMMARY_LENGTH else line[: _SUMMARY_LENGTH - 1] + "…"
 
 
