@@ -15,7 +15,7 @@ from tinyscheduler.cli.parsing import pairs, whole_number
 from tinyscheduler.cli.render import emit, emit_json
 from tinyscheduler.cli.wish import Granter, Wish
 from tinyscheduler.config.problems import quote
-from tinyscheduler.errors import EXIT_FAILED, QueueFullError, UsageError
+from tinyscheduler.errors import EXIT_FAILED, NotFoundError, QueueFullError, UsageError
 from tinyscheduler.model.events import EventName
 from tinyscheduler.model.tasks import PriorityClass, TaskSpec, TaskState
 from tinyscheduler.values import fields
@@ -204,7 +204,10 @@ def add_batch(invocation: Invocation, name: str, *, start: bool, as_json: bool) 
     config = invocation.configure_writing()
     queue = _open(config)
     batch = read_batch(name, granter_for(config, queue, spell=lambda name: name))
-    task_ids = _add_all(queue, batch.specs, places=batch.places)
+    try:
+        task_ids = _add_all(queue, batch.specs, places=batch.places)
+    except (UsageError, NotFoundError) as error:
+        raise type(error)(f"{error.what}; nothing was added", hint=error.hint) from error
     announce(queue, EventName.TASK_ADDED, task_ids)
     if as_json:
         emit_json(task_ids=task_ids)
@@ -296,7 +299,9 @@ def _find_prompt(prompt: str | None, path: str | None) -> str | None:
     if path is None:
         return prompt
     if prompt is not None:
-        raise UsageError("--prompt and --prompt-file cannot be given together")
+        raise UsageError(
+            "--prompt and --prompt-file cannot be given together", hint="leave out one of the two"
+        )
     try:
         if path == "-":
             content = sys.stdin.buffer.read(MOST_PROMPT_BYTES + 1)
@@ -305,10 +310,14 @@ def _find_prompt(prompt: str | None, path: str | None) -> str | None:
                 content = file.read(MOST_PROMPT_BYTES + 1)
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
-        raise UsageError(f"--prompt-file: cannot read {quote(path)}: {reason}") from error
+        raise UsageError(
+            f"--prompt-file: cannot read {quote(path)}: {reason}",
+            hint="name a file that you may read, or - for standard input",
+        ) from error
     if len(content) > MOST_PROMPT_BYTES:
         raise UsageError(
-            f"--prompt-file: {quote(path)} is larger than {MOST_PROMPT_BYTES >> 20} MiB"
+            f"--prompt-file: {quote(path)} is larger than {MOST_PROMPT_BYTES >> 20} MiB",
+            hint="let the prompt name the file, and the agent read it",
         )
     try:
         return content.decode("utf-8")

@@ -163,7 +163,7 @@ def main(arguments: list[str]) -> int:
         fail(error.what, hint=error.hint)
         return _exit_code(error)
     except typer.TyperException as error:
-        what, hint = _words_of(error)
+        what, hint = _words_of(error, arguments)
         fail(what, hint=hint)
         return EXIT_USAGE
     except (KeyboardInterrupt, typer.Abort):
@@ -190,14 +190,15 @@ def _fail_with_traceback(fail: Callable[..., None], what: str, *, hint: str | No
     fail(what, hint=hint)
 
 
-def _words_of(error: typer.TyperException) -> tuple[str, str]:
+def _words_of(error: typer.TyperException, arguments: list[str]) -> tuple[str, str]:
     """Say a fault of the command line as all others are said: what, and the fix."""
     context = getattr(error, "ctx", None)
-    command = context.command_path if context is not None else "tinyscheduler"
+    typed = next((one for one in arguments if one in COMMANDS), "")
+    command = context.command_path if context is not None else f"tinyscheduler {typed}".strip()
     wrong_option = getattr(error, "option_name", None)
     nearest = getattr(error, "possibilities", None)
     if nearest:
-        return _tidy(error.message), f"did you mean {' or '.join(sorted(nearest))}?"
+        return _tidy(error.message), did_you_mean(wrong_option or "", nearest)
     what = _tidy(error.format_message())
     if wrong_option in _GLOBAL_OPTIONS and context is not None and context.parent is not None:
         name = context.command.name

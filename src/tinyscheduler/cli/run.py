@@ -78,7 +78,9 @@ def run(
     invocation: Invocation = context.obj
     if daemon and (once or dry_run):
         other = "--once" if once else "--dry-run"
-        raise UsageError(f"--daemon and {other} cannot be given together")
+        raise UsageError(
+            f"--daemon and {other} cannot be given together", hint="leave out one of the two"
+        )
     overrides = Overrides(
         env_file=invocation.env_file,
         base_path=invocation.base_path,
