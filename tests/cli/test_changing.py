@@ -55,12 +55,13 @@ def test_cancelling_twice_is_no_error_and_what_is_over_ends_with_3(place: Place)
 def test_an_unknown_task_keeps_the_others_from_nothing(place: Place):
     place.add("--hold", "--", "true")
 
-    answer = place.run("cancel", "9", "1")
+    answer = place.run("cancel", "9", "8", "1")
     document = place.run("cancel", "9", "1", "--json")
 
     assert (answer.code, answer.out) == (5, "task 1 is cancelled\n")
     assert answer.err == (
         "error: there is no task '9'\nhint: `tinyscheduler list` shows the tasks there are\n"
+        "error: there is no task '8'\n"
     )
     assert document.code == 5
     assert document.json["tasks"] == [

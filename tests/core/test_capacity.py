@@ -55,6 +55,18 @@ def test_a_slot_that_is_only_promised_is_not_told_as_running(
     assert refusal.words == words
 
 
+def test_a_slot_of_the_machine_that_is_only_promised_is_not_told_as_running():
+    busy, idle = an_agent_view(limit=9, active=0), an_agent_view(limit=9, active=0)
+    capacity = Capacity(agents=(busy,), host_limit=2, host_active=1).take("coder")
+
+    refusal = capacity.refuse(idle)
+
+    assert refusal == Refusal(
+        reason=Reason.HOST_SLOTS,
+        words="this machine runs 1 of 2, and the last slot goes to a task before it",
+    )
+
+
 def test_slots_are_counted_from_leases():
     snapshot = a_snapshot(
         an_entry(a_lease("1")),

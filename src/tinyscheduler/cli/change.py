@@ -81,12 +81,15 @@ def change_all(
         change = _refuse_all
     told: list[dict[str, Any]] = []
     codes: list[int] = []
+    hints: set[str | None] = set()
     for task_id in ids:
         try:
             done = change(queue, task_id)
         except TinySchedulerError as error:
             done = Change(state="", words=error.what, code=error.exit_code)
-            invocation.fail(error.what, hint=error.hint)
+            # Several tasks are often refused for one reason: the way out is told once.
+            invocation.fail(error.what, hint=None if error.hint in hints else error.hint)
+            hints.add(error.hint)
         codes.append(done.code)
         told.append({"task_id": task_id, "state": done.state or None, "message": done.words})
         if done.state and not as_json and invocation.verbosity > QUIET:

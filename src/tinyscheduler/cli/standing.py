@@ -43,7 +43,7 @@ class Standing:
 
     @property
     def word(self) -> str:
-        """The state in a word for people, who asked for its end or not."""
+        """The state in a word for people; ``cancelling`` once its end has been asked for."""
         is_ending = self.record.cancel_requested and self.state in _AT_WORK
         return "cancelling" if is_ending else self.state
 
