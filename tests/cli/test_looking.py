@@ -46,7 +46,7 @@ def busy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
         "agents:\n  writer: {queue: words, command: [cat, '{prompt_file}']}\n"
     )
     place.add("--cwd", "/", "--", "echo", "hello")
-    place.add("--cwd", "/", "--title", "a title \x1b[2J too long for any terminal " * 3, "false")
+    place.add("--cwd", "/", "--title", "a title \x1b[2J too long for any screen " * 3, "false")
     assert place.run("run").code == 0
     assert place.run("wait", "1", "2").code == 1
     place.add("--cwd", "/", "--memory", "2G", "--env", "TOKEN=x", "--", "sleep", "1000")
