@@ -50,9 +50,9 @@ _Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 def pause(
     context: typer.Context, targets: _Targets = None, *, reason: _Why = None, json: _Json = False
 ) -> int:
-    """Start nothing for an agent, a queue, or at all, until `resume`.
+    """Start nothing of an agent, a queue, or at all.
 
-    Attempts under way go on.  It lasts over restarts.
+    Until `resume`; it lasts over restarts.  Attempts under way go on.
 
     Example: tinyscheduler pause agent:coder --reason "key expired"
     """
@@ -75,7 +75,7 @@ def pause(
 
 
 def resume(context: typer.Context, targets: _Targets = None, *, json: _Json = False) -> int:
-    """End pauses: of an agent, of a queue, or every one there is.
+    """End pauses of an agent, of a queue, or all of them.
 
     Example: tinyscheduler resume agent:coder
     """
@@ -114,9 +114,10 @@ def drain(
     ] = None,
     json: _Json = False,
 ) -> int:
-    """Start nothing at all until `undrain`, whatever is resumed.
+    """Start nothing at all until `undrain`.
 
-    Attempts under way go on; with --wait the command returns when the last has ended.
+    Whatever is resumed meanwhile.  Attempts under way go on; with --wait the command returns
+    when the last has ended.
 
     Example: tinyscheduler drain --wait --timeout 1h --reason "kernel update"
     """

@@ -48,7 +48,7 @@ def prune(
     ] = False,
     json: _Json = False,
 ) -> int:
-    """Remove ended tasks, their history and logs once they are old.
+    """Remove what is over and old, with its history and logs.
 
     Ticks do the same by themselves, a little every hour.  What waits, runs or is parked
     stays, and what such a task comes after.
@@ -100,7 +100,7 @@ def reset(
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
     json: _Json = False,
 ) -> int:
-    """Remove every task and all history, whatever state it is in.
+    """Remove every task and all history.
 
     Refused while anything runs.  A copy of the database is kept; logs, settings and
     pauses stay.
