@@ -70,10 +70,10 @@ def open_queue(config: Config, access: Access) -> Queue:
     """Open the embedded queue for a person's command.
 
     For reading, nothing on disk changes (SQLite's -shm excepted) and no lock is touched.
-    Raises ConfigError for state that is not ours to write.
+    Raises ConfigError for state of another user.
     """
+    refuse_foreign_state(config)
     if access is Access.WRITE:
-        refuse_foreign_state(config)
         _make_state_folder(config)
     clock = SystemClock()
     database = Database(config.paths.database, access)
@@ -188,6 +188,7 @@ def run_daemon(
 
 def preview(config: Config) -> TickReport:
     """Say what a tick would do, changing nothing and taking no lock."""
+    refuse_foreign_state(config)
     clock = SystemClock()
     with wired(config, clock=clock, mode=Mode.DRY_RUN, warnings=[]) as world:
         return tick(world, settings_of(config, window=_DRY_RUN_WINDOW), Mode.DRY_RUN)
@@ -412,13 +413,23 @@ def is_inside_attempt(config: Config, environ: Mapping[str, str]) -> bool:
 
 
 def refuse_foreign_state(config: Config) -> None:
-    """Raise ConfigError if the state belongs to another user: mixed owners lock both out."""
+    """Raise ConfigError if the state belongs to another user: mixed owners lock both out.
+
+    That holds for looking too: what a reader opens, SQLite may have to create.
+    """
+    folder = config.paths.state
     try:
-        owner = os.stat(config.paths.state).st_uid
+        owner = os.stat(folder).st_uid
+    except PermissionError:
+        folder = config.paths.base
+        try:
+            owner = os.stat(folder).st_uid
+        except OSError:
+            return
     except OSError:
         return
     if owner != os.geteuid():
-        message = f"{config.paths.state} belongs to user {user_name(owner)}, not to you"
+        message = f"{folder} belongs to user {user_name(owner)}, not to you"
         raise ConfigError(
             message, hint=f"run this as {user_name(owner)}, or choose another --base-path"
         )

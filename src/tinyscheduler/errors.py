@@ -48,6 +48,12 @@ class ConfigError(TinySchedulerError):
 
     exit_code = EXIT_CONFIG
 
+    def __init__(self, what: str, *, where: str = "", hint: str | None = None) -> None:
+        """``where`` is a variable, an option, a file or ``file:line``, where there is one."""
+        super().__init__(f"{where}: {what}" if where else what, hint=hint)
+        self.where = where
+        self.message = what
+
 
 class BusyError(TinySchedulerError):
     """Something else holds what was asked for; the same call may work later."""

@@ -187,7 +187,6 @@ def settle_text(text: str, place: Place) -> str:
     text = text.replace(str(place.base), "BASE")
     text = re.sub(r"\d{4}-\d\d-\d\dT[\d:.]+Z", "TIME", text)
     text = re.sub(r"\bpid \d+, start ticks \d+", "PID", text)
-    text = re.sub(r"until TIME, \d+ s.*$", "until TIME, N s from now", text, flags=re.MULTILINE)
     text = re.sub(r"\bin \d+ ms", "in N ms", text)
     text = re.sub(
         r"\b(?:in )?\d+[smhd](?: \d+[smhd])?(?: ago)?(?= |$|\))", "AGE", text, flags=re.MULTILINE

@@ -63,7 +63,8 @@ def test_files_from_other_systems_are_read(place: Place):
 @pytest.mark.parametrize(
     ("line", "fault"),
     [
-        ("{", "it is not JSON"),
+        ("{", "it is not JSON: Expecting property name enclosed in double quotes at column 2;"),
+        ('{"seed": ' + "9" * 5000 + "}", "it holds a number of thousands of digits;"),
         ("[]", "is not an object"),
         ("7", "is not an object"),
         ('"x"', "is not an object"),
@@ -112,8 +113,10 @@ def test_one_bad_line_is_named_and_nothing_is_added(
     answer = here("add", "--from", "tasks.jsonl")
 
     assert (answer.code, answer.out) in {(2, ""), (5, "")}, answer
-    first = answer.err.splitlines()[0]
+    first, hint = answer.err.splitlines()
+    assert hint.startswith("hint: ")
     assert first.startswith("error: tasks.jsonl, line 2: ")
+    assert first.endswith("; nothing was added")
     assert fault in first
     assert len(first) < 400
     assert here("list", "--json").json["tasks"] == []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
+import pytest
 from tests.process.station import until
 
 if TYPE_CHECKING:
@@ -16,8 +17,9 @@ def states(place: Place) -> list[str]:
 
 
 def test_what_waits_is_cancelled_at_once_and_what_runs_is_ended(place: Place):
-    place.add("--", "sh", "-c", "trap 'exit 0' TERM; sleep 1000 & wait")
+    place.add("--", "sh", "-c", f"trap : TERM; until test -e {place.base}/flag; do sleep 0.1; done")
     place.add("--hold", "--", "true")
+    place.settings["KILL_GRACE_SEC"] = "1000"
     place.run("run")
     until(lambda: states(place)[0] == "running", "task 1 to run")
 
@@ -25,6 +27,12 @@ def test_what_waits_is_cancelled_at_once_and_what_runs_is_ended(place: Place):
 
     assert (answer.code, answer.err) == (0, "")
     assert answer.out == "task 1 is running; its attempt is being ended\ntask 2 is cancelled\n"
+    assert " cancelling " in place.run("status").out
+    assert " cancelling " in place.run("list").out
+    assert place.run("show", "1", "--json").json["cancel_requested"]
+    document = place.run("cancel", "1", "--json").json["tasks"]
+    assert [one["state"] for one in document] == ["running"]
+    (place.base / "flag").touch()
     assert place.run("wait", "1", "--timeout", "30s").code == 1
     assert states(place) == ["cancelled", "cancelled"]
     events = (place.state / "logs" / "events.jsonl").read_text().splitlines()
@@ -47,11 +55,14 @@ def test_cancelling_twice_is_no_error_and_what_is_over_ends_with_3(place: Place)
 def test_an_unknown_task_keeps_the_others_from_nothing(place: Place):
     place.add("--hold", "--", "true")
 
-    answer = place.run("cancel", "9", "1")
+    answer = place.run("cancel", "9", "8", "1")
     document = place.run("cancel", "9", "1", "--json")
 
     assert (answer.code, answer.out) == (5, "task 1 is cancelled\n")
-    assert answer.err == "error: there is no task '9'\n"
+    assert answer.err == (
+        "error: there is no task '9'\nhint: `tinyscheduler list` shows the tasks there are\n"
+        "error: there is no task '8'\n"
+    )
     assert document.code == 5
     assert document.json["tasks"] == [
         {"task_id": "9", "state": None, "message": "there is no task '9'"},
@@ -80,20 +91,60 @@ def test_a_parked_task_runs_again_after_retry(place: Place):
 
 
 def test_what_cannot_be_done_ends_with_2_and_says_what_can(place: Place):
+    place.settings["MAX_ATTEMPTS"] = "1"
     place.add("--start", "--", "true")
-    place.run("wait", "1")
     place.add("--hold", "--", "true")
+    place.add("--", "false")
+    place.add("--", "sleep", "1000")
+    place.run("run")
+    assert place.run("wait", "1", "3").code == 1
 
-    for command, task_id, fix in (
-        ("retry", "1", "add it anew"),
-        ("retry", "2", "release it instead"),
-        ("hold", "1", ""),
-        ("release", "1", ""),
+    for command, task_id, what, fix in (
+        ("retry", "1", "is done and cannot be retried", "add it anew"),
+        ("retry", "2", "is held and cannot be retried", "release it instead"),
+        ("retry", "4", "is running and cannot be retried", "cancel it first"),
+        ("hold", "1", "is done; only a waiting task can be held", "add it anew"),
+        ("hold", "3", "is parked; only a waiting task can be held", "retry 3` lets it wait"),
+        ("hold", "4", "is running; only a waiting task can be held", "cancel 4` ends it"),
+        ("release", "1", "is done; only a held task can be released", "add it anew"),
+        ("release", "4", "is running; only a held task can be released", "started already"),
     ):
         answer = place.run(command, task_id)
-        assert (answer.code, answer.out) == (2, ""), command
-        assert answer.err.startswith(f"error: task {task_id} is ")
-        assert fix in answer.err
+        document = place.run(command, task_id, "--json")
+        assert (answer.code, answer.out, answer.err) == (2, "", document.err), command
+        first, second = answer.err.splitlines()
+        assert first == f"error: task {task_id} {what}"
+        assert second.startswith("hint: ")
+        assert fix in second
+        assert document.code == 2
+        assert document.json["tasks"] == [
+            {"task_id": task_id, "state": None, "message": f"task {task_id} {what}"}
+        ]
+
+
+def test_holding_and_releasing_twice_is_no_error_and_says_so(place: Place):
+    place.add("--", "true")
+
+    answers = [place.run(name, "1") for name in ("release", "hold", "hold", "release", "release")]
+
+    assert [answer.code for answer in answers] == [0] * 5
+    assert [answer.out.removeprefix("task 1 ").strip() for answer in answers] == [
+        "was not held; it waits",
+        "is held",
+        "was held before",
+        "waits again",
+        "was not held; it waits",
+    ]
+
+
+@pytest.mark.parametrize("command", ["cancel", "retry", "hold", "release"])
+def test_where_nothing_was_ever_added_nothing_is_made(place: Place, command: str):
+    answer = place.run(command, "1")
+
+    assert answer.code == 5
+    assert answer.err.startswith(f"no state yet in {place.base}; the first `add` makes it\n")
+    assert "error: there is no task '1'\n" in answer.err
+    assert list(place.base.iterdir()) == []
 
 
 def test_a_held_task_starts_only_after_release(place: Place):

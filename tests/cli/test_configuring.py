@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import pytest
+
 if TYPE_CHECKING:
     from tests.cli.place import Place
 
@@ -52,3 +54,43 @@ def test_validate_config_lists_every_problem_as_json(place: Place):
     settings = [problem["setting"] for problem in answer.json["errors"]]
     assert {"TINYSCHEDULER_MAX_ATTEMPTS", "TINYSCHEDULER_AGENT_LIMITS"} <= set(settings)
     assert all(problem["fix"] for problem in answer.json["errors"])
+
+
+@pytest.mark.parametrize("content", ["agents: {coder: {limit: -1}}", "agents: [", None])
+def test_a_faulty_agents_file_keeps_nobody_from_looking_or_cancelling(
+    place: Place, content: str | None
+):
+    for _ in range(2):
+        place.add("--", "true")
+    place.run("run")
+    place.run("wait", "1", "2")
+    place.add("--hold", "--", "true")
+    agents_file = place.base / "agents.yaml"
+    if content is None:
+        agents_file.mkdir()
+    else:
+        agents_file.write_text(content)
+
+    looks: tuple[list[str], ...] = (
+        ["list"],
+        ["show", "1"],
+        ["status"],
+        ["ps"],
+        ["logs", "1"],
+        ["wait", "1"],
+        [],
+    )
+    changes = (["release", "3"], ["hold", "3"], ["cancel", "3"], ["retry", "3"])
+    answers = {" ".join(typed): place.run(*typed) for typed in (*looks, *changes)}
+    refusals = {
+        " ".join(typed): place.run(*typed)
+        for typed in (["run"], ["run", "--dry-run"], ["add", "true"], ["validate-config"])
+    }
+
+    assert {name: one.code for name, one in answers.items()} == dict.fromkeys(answers, 0)
+    for name, answer in answers.items():
+        first = answer.err.splitlines()[0]
+        assert first.startswith(f"warning: {agents_file}"), name
+        assert first.endswith("until `tinyscheduler validate-config` is content")
+    assert {name: one.code for name, one in refusals.items()} == dict.fromkeys(refusals, 4)
+    assert len(place.run("list", "--json").json["tasks"]) == 3

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import sqlite3
+from contextlib import closing
 from typing import TYPE_CHECKING
 
 import pytest
@@ -44,7 +46,7 @@ def busy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
         "agents:\n  writer: {queue: words, command: [cat, '{prompt_file}']}\n"
     )
     place.add("--cwd", "/", "--", "echo", "hello")
-    place.add("--cwd", "/", "--title", "a title \x1b[2J too long for any terminal " * 3, "false")
+    place.add("--cwd", "/", "--title", "a title \x1b[2J too long for any screen " * 3, "false")
     assert place.run("run").code == 0
     assert place.run("wait", "1", "2").code == 1
     place.add("--cwd", "/", "--memory", "2G", "--env", "TOKEN=x", "--", "sleep", "1000")
@@ -147,7 +149,18 @@ def test_a_narrow_terminal_still_gets_a_table(busy: Place):
     assert "sleep 1…" in text
 
 
+def test_a_base_path_without_state_is_told_and_stays_as_it_is(place: Place):
+    for arguments in (["list"], ["status"], ["ps"], [], ["run", "--dry-run"]):
+        answer = place.run(*arguments)
+        assert answer.code == 0
+        told = f"no state yet in {place.base}; the first `add` makes it\n"
+        assert answer.err.startswith(told)
+        assert place.run("-q", *arguments).err == ""
+    assert list(place.base.iterdir()) == []
+
+
 def test_nothing_to_show_is_told_beside_the_data(place: Place):
+    place.state.mkdir(mode=0o700)
     for arguments, words in ((["list"], "no tasks\n"), (["ps"], "nothing is running\n")):
         answer = place.run(*arguments)
         assert (answer.code, answer.out, answer.err) == (0, "", words)
@@ -170,3 +183,97 @@ def test_warnings_about_the_configuration_are_told_once_and_not_when_quiet(place
     assert loud.err.count("STAGGER_DELAY_MS") == 1
     assert loud.err.startswith("warning: TINYSCHEDULER_STAGGER_DELAY_MS: 'soon'")
     assert (quiet.out, quiet.err) == ("", "")
+
+
+def test_states_that_only_leases_tell_are_found_behind_newer_tasks_at_work(place: Place):
+    place.settings |= {"AGENT_LIMITS": "shell:3", "HEARTBEAT_SEC": "1000"}
+    for _ in range(3):
+        place.add("--", "sleep", "1000")
+    place.run("run")
+    until(lambda: len(_listed(place, "--state", "running")) == 3, "three tasks to run")
+    lease = place.state / "running" / "task_3.json"
+    lease.write_text(lease.read_text().replace('"running"', '"starting"'))
+
+    assert _listed(place, "--state", "running", "--limit", "1") == ["2"]
+    assert _listed(place, "--state", "starting", "--limit", "1") == ["3"]
+    assert _listed(place, "--state", "working", "--limit", "2") == ["2", "3"]
+
+
+def _listed(place: Place, *arguments: str) -> list[str]:
+    return [one["task_id"] for one in place.run("list", *arguments, "--json").json["tasks"]]
+
+
+def test_what_waits_is_grouped_however_many_and_fits_the_terminal(place: Place):
+    lines = [{"hold": True, "key": f"held {one}"} for one in range(10)]
+    lines += [{"not_before": f"{one}h30m"} for one in range(2, 12)]
+    lines += [{"after": [f"held {one}"]} for one in range(10)]
+    lines += [{}] * 3
+    batch = "".join(json.dumps({"command": ["true"], **line}) + "\n" for line in lines)
+    assert place.run("add", "--from", "-", stdin=batch.encode()).code == 0
+
+    _, screen = place.type("status", columns=80, NO_COLOR="1")
+    table = screen[screen.index("WAITING") : screen.index("\nAGENT")]
+
+    table = re.sub(r"(29|30)m", "half", table)
+    assert [re.split(" {2,}", line) for line in table.splitlines()[1:]] == [
+        ["held", "1 2 3 4 5 +5", "`release` lets them go"],
+        ["not_before", "11 12 13 14 15 +5", "may start in 2h half to 11h half"],
+        ["blocked_by", "21 22 23 24 25 +5", "wait for 1 2 3 4 5 +5 to be done"],
+        ["agent_limit", "33", "both slots of agent shell go to tasks before it"],
+    ]
+    assert "0 of 2 slots in use" in screen
+    assert "the next tick starts 2 tasks" in screen
+    assert "asked to wait until 2" in place.run("-v", "status").out
+
+
+def test_since_is_when_a_task_became_as_it_is(place: Place):
+    place.add("--", "true")
+    place.add("--hold", "--", "true")
+    database = place.state / "tinyscheduler.db"
+    with closing(sqlite3.connect(database, isolation_level=None)) as connection:
+        connection.execute("UPDATE tasks SET created_at = 0, updated_at = 0")
+    years = re.compile(r"\d{5}d")
+
+    assert len(years.findall(place.run("list").out)) == 2
+    place.run("hold", "1")
+    place.run("release", "2")
+
+    assert years.findall(place.run("list").out) == []
+
+
+def test_list_and_show_count_attempts_alike(place: Place):
+    place.settings["RETRY_BASE_SEC"] = "1000"
+    place.add("--hold", "--", "true")
+    place.add("--start", "--", "false")
+    until(lambda: "backing" in place.run("show", "2").out, "the failure to be settled")
+
+    rows = [line.split() for line in place.run("list").out.splitlines()]
+    shown = [place.run("show", task_id).out for task_id in ("1", "2")]
+
+    assert [row[:4] for row in rows[1:]] == [
+        ["1", "held", "shell", "0"],
+        ["2", "waiting", "shell", "1"],
+    ]
+    assert re.findall(r"^(?:next )?attempt: +.*", shown[0], re.MULTILINE) == ["next attempt: 1"]
+    assert "next attempt: 2, 1 failure before" in shown[1]
+
+
+def test_a_prompt_and_a_command_of_any_length_are_shown_in_lines_that_fit(place: Place):
+    (place.base / "agents.yaml").write_text(
+        "agents:\n  writer: {command: [cat, '{prompt_file}']}\n"
+    )
+    (place.base / "prompt").write_text("é" * 2**19 + "\nshort")
+    place.add("--agent", "writer", "--prompt-file", "prompt", "--title", "t" * 4000)
+    place.add("--", "echo", "x" * 100_000)
+
+    for task_id, sizes in (("1", ["4000", "1048576"]), ("2", ["100005"])):
+        for columns, text in (
+            (200, place.run("show", task_id).out),
+            (80, place.type("show", task_id, columns=80, NO_COLOR="1")[1]),
+        ):
+            lines = [line for line in text.splitlines() if not line.startswith("cwd:")]
+            assert max(map(len, lines)) == columns
+            told = [line for line in lines if line.endswith(" bytes; --json has all")]
+            assert [line.split()[-5] for line in told] == sizes
+            assert all("… " in line for line in told)
+    assert "\n  short\n" in place.run("show", "1").out

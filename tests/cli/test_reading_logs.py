@@ -10,9 +10,12 @@ from typing import TYPE_CHECKING
 
 from tests.process.station import until
 
+from tinyscheduler.cli.logs import Log, LogReader
+
 if TYPE_CHECKING:
     from pathlib import Path
 
+    import pytest
     from tests.cli.place import Place
 
 BLOCK = 65536
@@ -151,3 +154,42 @@ def test_show_names_the_log_of_each_attempt(place: Place):
     answer = place.run("show", task_id, "--json")
 
     assert [one["log"] for one in json.loads(answer.out)["attempts"]] == [str(log)]
+
+
+def test_a_log_that_is_cut_off_while_it_is_read_is_read_from_its_beginning(
+    tmp_path: Path, capfdbinary: pytest.CaptureFixture[bytes]
+):
+    path = tmp_path / "log"
+    path.write_bytes(b"long ago\n")
+    notes: list[str] = []
+    reader = LogReader(note=notes.append)
+    assert reader.open(Log(attempt=1, path=str(path)), last_lines=None)
+    reader.copy()
+
+    path.write_bytes(b"")
+    reader.copy()
+    path.write_bytes(b"anew\n")
+    reader.copy()
+
+    assert capfdbinary.readouterr().out == b"long ago\nanew\n"
+    assert notes == ["… this log was cut off and goes on from its beginning …"]
+
+
+def test_a_log_that_vanishes_between_two_looks_ends_no_command(
+    tmp_path: Path, capfdbinary: pytest.CaptureFixture[bytes], monkeypatch: pytest.MonkeyPatch
+):
+    path = tmp_path / "log"
+    path.write_bytes(b"first\n")
+    reader = LogReader(note=lambda _: None)
+    assert reader.open(Log(attempt=1, path=str(path)), last_lines=None)
+    real = os.pread
+
+    def read_and_cut(fd: int, length: int, offset: int) -> bytes:
+        block = real(fd, length, offset)
+        os.truncate(path, 0)
+        return block
+
+    monkeypatch.setattr(os, "pread", read_and_cut)
+    reader.copy()
+
+    assert capfdbinary.readouterr().out == b"first\n"

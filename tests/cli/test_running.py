@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import re
 import select
 import signal
 import sqlite3
@@ -63,6 +64,9 @@ def test_quiet_says_nothing_and_verbose_says_why_the_rest_waits(place: Place):
     place.add("--hold", "--", "true")
 
     assert place.run("-q", "run").out == ""
+    place.add("--not-before", "2h30m", "--", "true")
+    assert "`release` lets it go" in place.run("run", "--dry-run").out
+    assert re.search(r"may start in 2h (29|30)m$", place.run("run", "--dry-run").out, re.MULTILINE)
     assert "held; `release 1` lets it go" in place.run("-v", "run").out
 
 
@@ -154,9 +158,12 @@ def test_the_state_of_another_user_is_refused(place: Place):
     place.add("--", "true")
     os.chown(place.state, 65534, 65534)
 
-    for arguments in (["run"], ["add", "true"], ["cancel", "1"]):
+    for arguments in (
+        *(["run"], ["run", "--dry-run"], ["add", "true"], ["cancel", "1"], ["list"], ["status"]),
+        *(["show", "1"], ["ps"], ["logs", "1"], ["wait", "1"], []),
+    ):
         answer = place.run(*arguments)
-        assert (answer.code, answer.out) == (4, "")
+        assert (answer.code, answer.out) == (4, ""), arguments
         assert "belongs to user nobody, not to you" in answer.err
         assert "hint: run this as nobody" in answer.err
 
@@ -199,8 +206,25 @@ def test_a_daemon_starts_what_is_added_and_ends_on_sigterm(place: Place):
         out, err = daemon.communicate(timeout=30)
 
     assert (waited.code, second.code) == (0, 75)
-    assert (daemon.returncode, err) == (0, b"")
+    assert daemon.returncode == 0
+    begun, ended = err.decode().splitlines()
+    assert begun == (
+        f"ticking in {place.base} every 1m and when something happens; agents: shell 2;"
+        " SIGTERM or Ctrl-C stops it"
+    )
+    assert ended == "stopped; 0 attempts run on"
     assert out.startswith(b"started task 1 (attempt 1, agent shell)\n")
+
+
+def test_a_daemon_says_how_many_attempts_it_leaves_behind(place: Place):
+    place.add("--", "sleep", "1000")
+    with place.start("run", "--daemon") as daemon:
+        assert daemon.stdout is not None
+        daemon.stdout.readline()
+        daemon.send_signal(signal.SIGTERM)
+        _, err = daemon.communicate(timeout=30)
+
+    assert err.decode().splitlines()[-1] == "stopped; 1 attempt runs on"
 
 
 def test_a_daemon_is_not_woken_by_its_own_files(place: Place):

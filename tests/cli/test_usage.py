@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import subprocess
 from typing import TYPE_CHECKING
@@ -33,7 +34,9 @@ COMMANDS_ON_TASKS = ("show", "logs", "wait", "cancel", "retry", "hold", "release
     [
         (["lst"], "there is no command 'lst'", "did you mean list?"),
         (["frobnicate"], "there is no command 'frobnicate'", "--help"),
-        (["list", "--stat", "done"], "no such option: --stat", "--state"),
+        (["list", "--stat", "done"], "no such option: --stat", "did you mean --state?"),
+        (["add", "--titel", "x", "ls"], "no such option: --titel", "did you mean --title?"),
+        (["run", "--max-runtime"], "requires an argument", "`tinyscheduler run --help` shows"),
         (["--frob"], "no such option: --frob", "--help"),
         (["status", "--base-path", "x"], "no such option: --base-path", "before the command"),
         (["list", "--limit", "x"], "--limit: 'x' is not a whole number", "--help"),
@@ -55,7 +58,7 @@ COMMANDS_ON_TASKS = ("show", "logs", "wait", "cancel", "retry", "hold", "release
         (["--env-file", "/nonexistent", "run"], "--env-file", ""),
         (["add", "--priority", "high", "--", "true"], "--priority: 'high'", "--help"),
         (["add", "--class", "urgent", "--", "true"], "--class: 'urgent'", "--help"),
-        (["run", "--kicked", "--once", "--daemon"], "cannot be given together", ""),
+        (["run", "--kicked"], "no such option: --kicked", "--help"),
     ],
 )
 def test_a_wrong_command_line_ends_with_2_and_says_how_to_mend_it(
@@ -67,9 +70,9 @@ def test_a_wrong_command_line_ends_with_2_and_says_how_to_mend_it(
     first, *rest = answer.err.splitlines()
     assert first.startswith("error: ")
     assert what in first
-    assert len(rest) <= 1
-    assert fix in "".join(rest)
-    assert all(line.startswith("hint: ") for line in rest)
+    assert len(rest) == 1
+    assert fix in rest[0]
+    assert rest[0].startswith("hint: ")
 
 
 @pytest.mark.parametrize("command", COMMANDS_ON_TASKS)
@@ -93,7 +96,7 @@ def test_a_task_that_does_not_exist_ends_with_5(here: Callable[..., Answer], com
     answer = here(command, "4711")
 
     assert (answer.code, answer.out) == (5, "")
-    assert answer.err.startswith("error: there is no task '4711'\n")
+    assert "error: there is no task '4711'\n" in answer.err
 
 
 @pytest.mark.parametrize("name", command_line.COMMANDS)
@@ -103,6 +106,9 @@ def test_every_command_explains_itself(here: Callable[..., Answer], name: str):
     assert (answer.code, answer.err) == (0, "")
     assert answer.out.startswith(f"Usage: tinyscheduler {name} ")
     assert answer.out == here(name, "--help").out
+    assert max(map(len, answer.out.splitlines())) <= 80
+    assert not re.search(r"<(str|int|list)[>[]", answer.out)
+    assert "[default: 0]" not in here("--help").out.partition("--verbose")[2].splitlines()[0]
 
 
 @pytest.mark.parametrize(("name", "options"), [("add", OPTIONS_OF_ADD), ("run", OPTIONS_OF_RUN)])
@@ -110,7 +116,6 @@ def test_every_documented_option_is_there(here: Callable[..., Answer], name: str
     words = here(name, "--help").out.split()
 
     assert [option for option in options.split() if option not in words] == []
-    assert "--kicked" not in words
 
 
 def test_the_help_names_every_command(here: Callable[..., Answer]):
@@ -119,7 +124,7 @@ def test_the_help_names_every_command(here: Callable[..., Answer]):
     assert answer.code == 0
     commands = answer.out.partition("Commands:\n")[2].splitlines()
     assert [line.split()[0] for line in commands] == list(command_line.COMMANDS)
-    assert not [line for line in commands if line.endswith("...") and "demo" not in line]
+    assert not [line for line in commands if line.endswith("...")]
 
 
 def test_the_version_is_told_with_either_option(here: Callable[..., Answer]):
@@ -172,6 +177,7 @@ def test_closed_standard_streams_do_no_harm(place: Place):
 
 
 def test_a_full_disk_under_stdout_is_told_in_one_line(place: Place):
+    place.state.mkdir(mode=0o700)
     done = subprocess.run(
         ["sh", "-c", '"$@" >/dev/full', "sh", *place.argv("status")],
         env=place.environment(),
@@ -184,10 +190,25 @@ def test_a_full_disk_under_stdout_is_told_in_one_line(place: Place):
     assert done.stderr == b"error: cannot write the output: No space left on device\n"
 
 
-def test_a_reader_that_has_seen_enough_is_no_error(place: Place):
+@pytest.mark.parametrize("arguments", [["--help"], ["list", "-h"], ["--version"]])
+def test_help_on_a_full_disk_is_told_in_one_line(place: Place, arguments: list[str]):
+    done = subprocess.run(
+        ["sh", "-c", '"$@" >/dev/full', "sh", *place.argv(*arguments)],
+        env=place.environment(),
+        capture_output=True,
+        timeout=60,
+        check=False,
+    )
+
+    assert done.returncode == 1
+    assert done.stderr == b"error: cannot write the output: No space left on device\n"
+
+
+@pytest.mark.parametrize("arguments", [["list"], ["--help"], ["list", "--help"]])
+def test_a_reader_that_has_seen_enough_is_no_error(place: Place, arguments: list[str]):
     place.add("--", "true")
     done = subprocess.run(
-        ["sh", "-c", '{ "$@"; echo $? >&2; } | true', "sh", *place.argv("list")],
+        ["sh", "-c", '{ "$@"; echo $? >&2; } | true', "sh", *place.argv(*arguments)],
         env=place.environment(),
         capture_output=True,
         timeout=60,

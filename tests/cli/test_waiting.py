@@ -51,6 +51,7 @@ def test_time_out_ends_with_124_and_tells_how_things_stand(place: Place):
     assert (answer.code, answer.out) == (124, "task 1 held\n")
     assert "gave up after 300ms: 1 task not ended" in answer.err
     assert (document.code, document.json["timed_out"]) == (124, True)
+    assert document.err.endswith("\ngave up after 0s: 1 task not ended\n")
 
 
 def test_an_end_is_noticed_at_once(place: Place):

@@ -282,6 +282,26 @@ def test_an_agents_file_that_can_no_longer_be_read_is_noticed(tmp_path: Path):
         remembered(base)
 
 
+def test_a_dry_run_is_not_remembered(tmp_path: Path):
+    base = a_base(tmp_path)
+
+    loaded(base, write_cache=True, dry_run=True)
+    assert not cache_of(base).exists()
+    loaded(base, write_cache=True)
+    assert cache_of(base).exists()
+
+
+def test_a_folder_in_place_of_a_missing_agents_file_is_noticed(tmp_path: Path):
+    base = a_base(tmp_path)
+    remembered(base)
+
+    (base / "agents.yaml").mkdir()
+
+    with pytest.raises(ConfigError, match="the agents file is not a file") as raised:
+        remembered(base)
+    assert raised.value.where == str(base / "agents.yaml")
+
+
 def test_overrides_have_entries_of_their_own(tmp_path: Path):
     base = a_base(tmp_path)
 

@@ -98,7 +98,7 @@ def test_an_env_file_that_may_not_be_read_is_an_error_and_not_ignored():
 
         printed = run_python(program, str(folder), unprivileged=True)
 
-    assert printed.startswith(f"env file {path} cannot be read: Permission denied | make it")
+    assert printed.startswith(f"{path}: the env file cannot be read: Permission denied | make it")
 
 
 @pytest.mark.parametrize(

@@ -423,3 +423,45 @@ def test_a_fix_that_fails_says_why_and_makes_the_rest():
         printed = run_python(program, f"{folder}/base", unprivileged=True)
 
     assert printed.startswith("8 TINYSCHEDULER_LOG_DIR: /proc/logs cannot be made: ")
+
+
+@pytest.mark.parametrize(
+    "agents",
+    [
+        "agents:\n  parrot: {command: [echo, '{prmpt}'], cwd: /nowhere}",
+        "agents:\n  parrot: {limit: -1, command: [no-such-program]}",
+        "agents:\n  parrot: {limitt: 1}",
+        "agents: [",
+        '[{"agentName": "parrot"}]',
+    ],
+)
+def test_a_faulty_agent_has_that_fault_and_no_other(tmp_path: Path, agents: str):
+    base = a_sound_base(tmp_path, agents=agents)
+
+    report = validated(base, AGENT_LIMITS="parrot:2")
+
+    (error,) = report.errors
+    assert error.setting.startswith(f"{base}/agents.yaml")
+    assert report.warnings == ()
+    assert "a list holds" not in error.message
+
+
+def test_a_folder_that_cannot_be_written_to_is_one_fault_also_after_the_fix():
+    with a_public_folder() as folder:
+        printed = run_python(
+            f"""if True:
+        from tinyscheduler.config.overrides import Overrides
+        from tinyscheduler.config.validate import fix_config
+        for base in ("{folder}", "{folder}/inner"):
+            report = fix_config(Overrides(base_path=base), {{"HOME": "/"}}).report
+            for problem in (*report.errors, *report.warnings):
+                print(problem.sentence, "|", problem.fix)
+    """,
+            unprivileged=True,
+        )
+
+    name, by_hand = "TINYSCHEDULER_BASE_PATH", "make it yourself, or choose another path"
+    assert printed.splitlines() == [
+        f"{name}: {folder} is not writable for user nobody | change its owner or its mode",
+        f"{name}: {folder}/inner cannot be made: Permission denied | {by_hand}",
+    ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tests.builders import a_claim, a_lease, a_snapshot, an_agent, an_entry
@@ -24,6 +25,46 @@ def measured(snapshot: Snapshot) -> Capacity:
 
 def an_agent_view(*, limit: int, active: int) -> AgentView:
     return AgentView(name="coder", queue="dev", limit=limit, active=active)
+
+
+@pytest.mark.parametrize(
+    ("active", "planned", "limit", "words"),
+    [
+        (0, 1, 1, "the slot of agent coder goes to a task before it"),
+        (0, 2, 2, "both slots of agent coder go to tasks before it"),
+        (0, 3, 3, "all 3 slots of agent coder go to tasks before it"),
+        (2, 1, 3, "agent coder runs 2 of 3, and the last slot goes to a task before it"),
+        (1, 2, 3, "agent coder runs 1 of 3, and the other 2 slots go to tasks before it"),
+    ],
+)
+def test_a_slot_that_is_only_promised_is_not_told_as_running(
+    active: int, planned: int, limit: int, words: str
+):
+    capacity = Capacity(
+        agents=(AgentView(name="coder", queue="dev", limit=limit, active=active),),
+        host_limit=9,
+        host_active=active,
+    )
+    for _ in range(planned):
+        capacity = capacity.take("coder")
+    (coder,) = capacity.agents
+
+    refusal = capacity.refuse(coder)
+
+    assert refusal is not None
+    assert refusal.words == words
+
+
+def test_a_slot_of_the_machine_that_is_only_promised_is_not_told_as_running():
+    busy, idle = an_agent_view(limit=9, active=0), an_agent_view(limit=9, active=0)
+    capacity = Capacity(agents=(busy,), host_limit=2, host_active=1).take("coder")
+
+    refusal = capacity.refuse(idle)
+
+    assert refusal == Refusal(
+        reason=Reason.HOST_SLOTS,
+        words="this machine runs 1 of 2, and the last slot goes to a task before it",
+    )
 
 
 def test_slots_are_counted_from_leases():

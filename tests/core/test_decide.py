@@ -238,7 +238,11 @@ def test_the_urgent_task_takes_the_last_slot():
 
     assert plan.decisions == (
         Dispatch(task=urgent, agent="coder"),
-        Wait(task=idle, reason=Reason.AGENT_LIMIT, words="agent coder runs 1 of 1"),
+        Wait(
+            task=idle,
+            reason=Reason.AGENT_LIMIT,
+            words="the slot of agent coder goes to a task before it",
+        ),
     )
 
 
@@ -396,7 +400,11 @@ def test_two_sources_may_use_the_same_task_id():
 
     assert plan.decisions == (
         Dispatch(task=ours, agent="coder"),
-        Wait(task=theirs, reason=Reason.AGENT_LIMIT, words="agent coder runs 1 of 1"),
+        Wait(
+            task=theirs,
+            reason=Reason.AGENT_LIMIT,
+            words="the slot of agent coder goes to a task before it",
+        ),
     )
 
 

@@ -82,8 +82,6 @@ def run(command: str, folder: Path) -> str:
         "PATH": os.environ["PATH"],
         "HOME": str(folder),
         "TINYSCHEDULER_BASE_PATH": str(folder),
-        # A reader has time between two commands; a test has not.
-        "TINYSCHEDULER_STAGGER_DELAY_MS": "0",
         **{name: os.environ[name] for name in os.environ if name.startswith("COVERAGE")},
     }
     with subprocess.Popen(

@@ -73,6 +73,10 @@ def test_every_command_of_the_page_prints_what_the_page_says(name: str, folder: 
         )
 
 
+def test_the_pages_run_with_the_settings_a_reader_has(tmp_path: Path):
+    assert run("env | grep -o '^TINYSCHEDULER_[A-Z_]*'", tmp_path) == "TINYSCHEDULER_BASE_PATH\n"
+
+
 def test_a_page_is_read_as_a_conversation():
     text = "```console\n$ cat > f <<'END'\n> one\n> END\n$ cat f\none\n```\n"
 
@@ -125,6 +129,22 @@ def test_every_file_that_a_run_leaves_is_described(folder: Path):
 
     assert len(left) > 8
     assert not [name for name in left if not any(one.fullmatch(name) for one in described)]
+
+
+@pytest.mark.parametrize(("name", "stroke"), [("light", "#d0d7de"), ("dark", "rgba(255,255,255")])
+def test_the_pictures_have_an_edge_and_name_no_folder_of_somebody(name: str, stroke: str):
+    picture = page(f"docs/images/demo-{name}.svg")
+
+    assert f'stroke="{stroke}' in picture
+    assert "font-family: 'DejaVu Sans Mono', Menlo, Consolas, monospace" in picture
+    assert re.findall(r"/tmp/tinyscheduler-demo[^<]*", picture) == ["/tmp/tinyscheduler-demo"]
+
+
+def test_the_picture_is_told_to_those_who_do_not_see_it():
+    (told,) = re.findall(r'alt="([^"]+)"', page("README.md"))
+
+    for word in ("killed", "reclaimed", "cancelled", "parked", "every promise kept"):
+        assert word in told
 
 
 # -- reference ------------------------------------------------------------------------

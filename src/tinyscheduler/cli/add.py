@@ -8,14 +8,14 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from typer.core import TyperCommand
 
+from tinyscheduler.cli.command import Command
 from tinyscheduler.cli.invocation import Invocation
 from tinyscheduler.cli.parsing import pairs, whole_number
 from tinyscheduler.cli.render import emit, emit_json
 from tinyscheduler.cli.wish import Granter, Wish
 from tinyscheduler.config.problems import quote
-from tinyscheduler.errors import EXIT_FAILED, QueueFullError, UsageError
+from tinyscheduler.errors import EXIT_FAILED, NotFoundError, QueueFullError, UsageError
 from tinyscheduler.model.events import EventName
 from tinyscheduler.model.tasks import PriorityClass, TaskSpec, TaskState
 from tinyscheduler.values import fields
@@ -27,13 +27,18 @@ if TYPE_CHECKING:
 MOST_PROMPT_BYTES = 16 << 20
 
 
-class AddCommand(TyperCommand):
+class AddCommand(Command):
     """``add``, whose ``--after`` takes several ids and whose own options end at the command."""
 
     def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:  # type: ignore[override]  # typer's own subclass of what it declares
         """Repeat ``--after`` before each further id behind it."""
         result: list[str] = super().parse_args(ctx, spread_after(args))
         return result
+
+    def collect_usage_pieces(self, ctx: typer.Context) -> list[str]:  # type: ignore[override]  # likewise
+        """Return the usage as it should be typed."""
+        del ctx
+        return ["[OPTIONS]", "-- COMMAND..."]
 
 
 def spread_after(arguments: list[str]) -> list[str]:
@@ -199,7 +204,10 @@ def add_batch(invocation: Invocation, name: str, *, start: bool, as_json: bool) 
     config = invocation.configure_writing()
     queue = _open(config)
     batch = read_batch(name, granter_for(config, queue, spell=lambda name: name))
-    task_ids = _add_all(queue, batch.specs, places=batch.places)
+    try:
+        task_ids = _add_all(queue, batch.specs, places=batch.places)
+    except (UsageError, NotFoundError) as error:
+        raise type(error)(f"{error.what}; nothing was added", hint=error.hint) from error
     announce(queue, EventName.TASK_ADDED, task_ids)
     if as_json:
         emit_json(task_ids=task_ids)
@@ -275,14 +283,14 @@ def _follow_up(invocation: Invocation, config: Config, *, start: bool) -> int:
 
 def _refuse_beside_batch(context: typer.Context) -> None:
     allowed = {"batch", "start", "json"}
-    defaults = {parameter.name: parameter for parameter in context.command.params}
-    for name, value in context.params.items():
-        if name in allowed or value in (None, [], (), False, 0, PriorityClass.BATCH):
+    for parameter in context.command.params:
+        name = parameter.name or ""
+        source = context.get_parameter_source(name)
+        if name in allowed or source is None or source.name != "COMMANDLINE":
             continue
-        parameter = defaults.get(name)
-        spelt = parameter.opts[0] if parameter is not None else name
+        spelt = "a command" if name == "command" else parameter.opts[0]
         raise UsageError(
-            f"--from cannot be combined with {'a command' if name == 'command' else spelt}",
+            f"--from cannot be combined with {spelt}",
             hint="write it into the lines of the file",
         )
 
@@ -291,7 +299,9 @@ def _find_prompt(prompt: str | None, path: str | None) -> str | None:
     if path is None:
         return prompt
     if prompt is not None:
-        raise UsageError("--prompt and --prompt-file cannot be given together")
+        raise UsageError(
+            "--prompt and --prompt-file cannot be given together", hint="leave out one of the two"
+        )
     try:
         if path == "-":
             content = sys.stdin.buffer.read(MOST_PROMPT_BYTES + 1)
@@ -300,10 +310,14 @@ def _find_prompt(prompt: str | None, path: str | None) -> str | None:
                 content = file.read(MOST_PROMPT_BYTES + 1)
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
-        raise UsageError(f"--prompt-file: cannot read {quote(path)}: {reason}") from error
+        raise UsageError(
+            f"--prompt-file: cannot read {quote(path)}: {reason}",
+            hint="name a file that you may read, or - for standard input",
+        ) from error
     if len(content) > MOST_PROMPT_BYTES:
         raise UsageError(
-            f"--prompt-file: {quote(path)} is larger than {MOST_PROMPT_BYTES >> 20} MiB"
+            f"--prompt-file: {quote(path)} is larger than {MOST_PROMPT_BYTES >> 20} MiB",
+            hint="let the prompt name the file, and the agent read it",
         )
     try:
         return content.decode("utf-8")

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from tinyscheduler.cli.wish import Granter
     from tinyscheduler.model.tasks import TaskSpec
 
+_LIKE_THIS = 'a line looks like {"command": ["ls", "-l"], "priority": 1, "after": ["7"]}'
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
@@ -54,7 +55,7 @@ def read_batch(name: str, granter: Granter, *, limits: BatchLimits = BatchLimits
                 specs.append((key, granter.grant(wish)))
             except TinySchedulerError as error:
                 raise UsageError(
-                    f"{place}: {error.what}; nothing was added", hint=error.hint
+                    f"{place}: {error.what}; nothing was added", hint=error.hint or _LIKE_THIS
                 ) from error
             places.append(place)
     if not specs:
@@ -113,7 +114,9 @@ def _next_line(file: IO[bytes], shown: str, most_bytes: int) -> bytes:
 def _read_line(line: bytes) -> tuple[str | None, Wish]:
     try:
         document = json.loads(
-            line.decode("utf-8"), object_pairs_hook=_each_once, parse_constant=_refuse_constant
+            line.rstrip().decode("utf-8"),
+            object_pairs_hook=_each_once,
+            parse_constant=_refuse_constant,
         )
     except UnicodeDecodeError as error:
         raise UsageError(
@@ -121,8 +124,12 @@ def _read_line(line: bytes) -> tuple[str | None, Wish]:
         ) from error
     except RecursionError as error:
         raise UsageError("it is nested too deeply") from error
+    except json.JSONDecodeError as error:
+        raise UsageError(
+            f"it is not JSON: {error.msg} at column {error.colno}", hint="write one object a line"
+        ) from error
     except ValueError as error:
-        raise UsageError(f"it is not JSON: {error}", hint="write one object a line") from error
+        raise UsageError("it holds a number of thousands of digits") from error
     if not isinstance(document, dict):
         raise UsageError(
             f"{quote(document)} is not an object", hint='write {"command": ["ls"]} or the like'

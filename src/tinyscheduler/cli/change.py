@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, Any, assert_never
 
@@ -9,11 +10,12 @@ import typer
 
 from tinyscheduler.cli.invocation import QUIET, Invocation
 from tinyscheduler.cli.render import emit, emit_json, escape
-from tinyscheduler.cli.standing import check_task_ids
+from tinyscheduler.cli.standing import check_task_ids, find_standing
 from tinyscheduler.errors import (
     EXIT_DONE,
     EXIT_INACTIVE,
     EXIT_NOT_FOUND,
+    BusyError,
     TinySchedulerError,
 )
 from tinyscheduler.model.events import EventName
@@ -72,28 +74,38 @@ def change_all(
     from tinyscheduler.app import kick, open_queue
 
     ids = check_task_ids(task_ids)
-    config = invocation.configure_writing()
-    queue = open_queue(config, Access.WRITE)
+    config = invocation.configure_changing()
+    is_empty = not os.path.lexists(config.paths.database)
+    queue = open_queue(config, Access.READ if is_empty else Access.WRITE)
+    if is_empty:
+        change = _refuse_all
     told: list[dict[str, Any]] = []
     codes: list[int] = []
+    hints: set[str | None] = set()
     for task_id in ids:
         try:
             done = change(queue, task_id)
         except TinySchedulerError as error:
-            # One task alone fails like any other command.
-            if len(ids) == 1:
-                raise
             done = Change(state="", words=error.what, code=error.exit_code)
-            invocation.fail(error.what)
+            # Several tasks are often refused for one reason: the way out is told once.
+            invocation.fail(error.what, hint=None if error.hint in hints else error.hint)
+            hints.add(error.hint)
         codes.append(done.code)
         told.append({"task_id": task_id, "state": done.state or None, "message": done.words})
         if done.state and not as_json and invocation.verbosity > QUIET:
             emit(escape(f"task {task_id} {done.words}"))
-    kick(config)
+    if any(one["state"] for one in told):
+        kick(config)
     if as_json:
         emit_json(tasks=told)
     # What does not exist weighs more than what had ended.
     return EXIT_NOT_FOUND if EXIT_NOT_FOUND in codes else max(codes)
+
+
+def _refuse_all(queue: Queue, task_id: str) -> Change:
+    """Stand in for a change where nothing was ever added: nothing is made there either."""
+    queue.tasks.task(task_id)
+    raise BusyError(f"task {task_id} was added in this moment", hint="type it again")
 
 
 def cancel_one(queue: Queue, task_id: str) -> Change:
@@ -107,7 +119,8 @@ def cancel_one(queue: Queue, task_id: str) -> Change:
             return Change(state=TaskState.CANCELLED, words="is cancelled")
         case CancelRequested(lease_id=lease_id):
             queue.leases.request_cancel(lease_id)
-            return Change(state=TaskState.WORKING, words="is running; its attempt is being ended")
+            state = find_standing(queue, task_id).state
+            return Change(state=state, words="is running; its attempt is being ended")
         case AlreadyEnded(state=TaskState.CANCELLED):
             return Change(state=TaskState.CANCELLED, words="was cancelled before")
         case AlreadyEnded(state=state):
@@ -126,11 +139,13 @@ def retry_one(queue: Queue, task_id: str) -> Change:
 
 def hold_one(queue: Queue, task_id: str) -> Change:
     """Set a task aside."""
-    queue.tasks.hold(task_id)
-    return Change(state=TaskState.HELD, words="is held")
+    was_waiting = queue.tasks.hold(task_id)
+    words = "is held" if was_waiting else "was held before"
+    return Change(state=TaskState.HELD, words=words)
 
 
 def release_one(queue: Queue, task_id: str) -> Change:
     """Let a held task go."""
-    queue.tasks.release(task_id)
-    return Change(state=TaskState.WAITING, words="waits again")
+    was_held = queue.tasks.release(task_id)
+    words = "waits again" if was_held else "was not held; it waits"
+    return Change(state=TaskState.WAITING, words=words)

@@ -31,7 +31,10 @@ def demo(
         bool, typer.Option("--json", help="Print only one JSON document, at the end.")
     ] = False,
 ) -> int:
-    """Show everything in ten seconds: sample tasks, real ticks, a killed wrapper, a verdict."""
+    """Show everything in ten seconds.
+
+    Sample tasks, real ticks, a killed wrapper, and a verdict.
+    """
     invocation: Invocation = context.obj
     if invocation.base_path or invocation.env_file:
         invocation.note("the demo has a base path and settings of its own; yours are not used")

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import TYPE_CHECKING
 
 from tinyscheduler.cli.render import Color, Ink, Page, escape, page_of, tell
-from tinyscheduler.config.load import load_config
+from tinyscheduler.config.load import load_beside_agents, load_config
 from tinyscheduler.config.overrides import Overrides
 from tinyscheduler.values import dataclass
 
@@ -36,16 +37,36 @@ class Invocation:
         """The global options as the strongest layer of the configuration."""
         return Overrides(env_file=self.env_file, base_path=self.base_path, log_level=self.log_level)
 
-    def configure_reading(self, overrides: Overrides | None = None) -> Config:
-        """Return the configuration for a command that leaves every file as it is."""
-        return self._load(overrides, write_cache=False)
+    def configure_reading(self) -> Config:
+        """Return the configuration for a command that leaves every file as it is.
+
+        It goes on beside a faulty agents file, with a warning.
+        """
+        return self._look(write_cache=False)
+
+    def configure_changing(self) -> Config:
+        """Return the configuration for a command that changes tasks there are.
+
+        It goes on beside a faulty agents file, with a warning.
+        """
+        return self._look(write_cache=True)
 
     def configure_writing(self, overrides: Overrides | None = None) -> Config:
-        """Return the configuration for a command that may write to the state folder."""
-        return self._load(overrides, write_cache=True)
+        """Return the configuration for a command that adds or starts something."""
+        return self._tell_warnings(load_config(overrides or self.overrides))
 
-    def _load(self, overrides: Overrides | None, *, write_cache: bool) -> Config:
-        config = load_config(overrides or self.overrides, write_cache=write_cache)
+    def _look(self, *, write_cache: bool) -> Config:
+        config = load_beside_agents(self.overrides, write_cache=write_cache)
+        self._tell_warnings(config)
+        self.note_missing_state(config)
+        return config
+
+    def note_missing_state(self, config: Config) -> None:
+        """Say if nothing was ever added here: the base path may be another than was meant."""
+        if not os.path.lexists(config.paths.state):
+            self.note(f"no state yet in {config.paths.base}; the first `add` makes it")
+
+    def _tell_warnings(self, config: Config) -> Config:
         for warning in config.warnings:
             self.warn(warning)
         return config
@@ -66,7 +87,9 @@ class Invocation:
             label = page_of(sys.stderr, self.color).paint("warning:", Ink.YELLOW)
             tell(f"{label} {escape(words)}")
 
-    def fail(self, words: str) -> None:
-        """Tell people about a failure that did not end the command."""
-        label = page_of(sys.stderr, self.color).paint("error:", Ink.RED)
-        tell(f"{label} {escape(words)}")
+    def fail(self, words: str, *, hint: str | None = None) -> None:
+        """Tell people about a failure, whether or not it ended the command, and the fix."""
+        page = page_of(sys.stderr, self.color)
+        tell(f"{page.paint('error:', Ink.RED)} {escape(words)}")
+        if hint:
+            tell(f"{page.paint('hint:', Ink.DIM)} {escape(hint)}")

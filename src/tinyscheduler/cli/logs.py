@@ -202,24 +202,29 @@ class LogReader:
         if self._fd is None:
             return
         while True:
-            start = _next_data(self._fd, self._offset)
+            start = _seek(self._fd, self._offset, os.SEEK_DATA)
             if start is None:
-                return
+                if os.fstat(self._fd).st_size >= self._offset:
+                    return
+                self._note("… this log was cut off and goes on from its beginning …")
+                self._offset = 0
+                continue
             if start > self._offset:
                 self._note(f"… {start - self._offset} bytes were cut out of this log here …")
                 self._offset = start
             block = os.pread(self._fd, _BLOCK_BYTES, start)
             # Looked for after reading: the log may be cut while we read it, and then holds zeros.
-            hole = os.lseek(self._fd, start, os.SEEK_HOLE)
-            block = block[: hole - start]
+            hole = _seek(self._fd, start, os.SEEK_HOLE)
+            if hole is not None:  # else it was cut off just now, and the block is what was there
+                block = block[: hole - start]
             write(block)
             self._offset += len(block)
 
 
-def _next_data(fd: int, offset: int) -> int | None:
-    """Return where the next data begins, or None if there is none behind this (lseek(2))."""
+def _seek(fd: int, offset: int, what: int) -> int | None:
+    """Return where the next data or hole begins, or None behind the file's end (lseek(2))."""
     try:
-        return os.lseek(fd, offset, os.SEEK_DATA)
+        return os.lseek(fd, offset, what)
     except OSError as error:
         if error.errno == errno.ENXIO:
             return None

@@ -12,11 +12,12 @@ from importlib import import_module
 from typing import Annotated
 
 import typer
-from typer.core import TyperCommand, TyperGroup
+from typer.core import TyperCommand, TyperGroup, TyperOption
 
 from tinyscheduler import __version__
+from tinyscheduler.cli.command import Command, print_by_emit
 from tinyscheduler.cli.invocation import NORMAL, QUIET, Invocation
-from tinyscheduler.cli.render import Color, Ink, ReaderGoneError, emit, escape, page_of, tell
+from tinyscheduler.cli.render import Color, ReaderGoneError, emit, tell
 from tinyscheduler.config.problems import did_you_mean
 from tinyscheduler.errors import (
     EXIT_BUG,
@@ -74,6 +75,10 @@ class Commands(TyperGroup):
         del ctx
         return list(COMMANDS)
 
+    def get_help_option(self, ctx: typer.Context) -> TyperOption | None:  # type: ignore[override]  # as above
+        """Return the help option, which prints as all data is printed."""
+        return print_by_emit(super().get_help_option(ctx))
+
     def get_command(self, ctx: typer.Context, cmd_name: str) -> TyperCommand | None:  # type: ignore[override]  # as above
         """Build one command; UsageError for a name that is none."""
         if cmd_name not in COMMANDS:
@@ -87,7 +92,7 @@ class Commands(TyperGroup):
         function = getattr(import_module(module), name)
         single = typer.Typer(add_completion=False, rich_markup_mode=None)
         settings = {**_HELP_OPTIONS, **getattr(function, "context_settings", {})}
-        kind = getattr(function, "command_class", None)
+        kind = getattr(function, "command_class", Command)
         single.command(cmd_name, cls=kind, context_settings=settings)(function)
         command: TyperCommand = typer.main.get_command(single)  # type: ignore[assignment]  # one command makes no group
         return command
@@ -116,7 +121,9 @@ def tinyscheduler(
         str | None, typer.Option(metavar="LEVEL", help="DEBUG, INFO, WARNING or ERROR.")
     ] = None,
     color: Annotated[Color, typer.Option(help="When to colour.")] = Color.AUTO,
-    verbose: Annotated[int, typer.Option("--verbose", "-v", count=True, help="Say more.")] = 0,
+    verbose: Annotated[
+        int, typer.Option("--verbose", "-v", count=True, show_default=False, help="Say more.")
+    ] = 0,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but errors.")] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show where an error arose.")] = False,
     version: Annotated[bool, typer.Option("--version", "-V", help="Show the version.")] = False,
@@ -145,60 +152,53 @@ def main(arguments: list[str]) -> int:
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
     invocation = Invocation()
-    explain = partial(_explain, invocation)
+    fail = invocation.fail
     own = arguments[: arguments.index("--")] if "--" in arguments else arguments
     if "--debug" in own:
-        explain = partial(_explain_with_traceback, explain)
+        fail = partial(_fail_with_traceback, fail)
     try:
         code = app(arguments, prog_name="tinyscheduler", standalone_mode=False, obj=invocation)
         return int(code or 0)
     except TinySchedulerError as error:
-        explain(error.what, error.hint)
+        fail(error.what, hint=error.hint)
         return _exit_code(error)
     except typer.TyperException as error:
-        explain(*_words_of(error))
+        what, hint = _words_of(error, arguments)
+        fail(what, hint=hint)
         return EXIT_USAGE
     except (KeyboardInterrupt, typer.Abort):
         return EXIT_INTERRUPTED
     except ReaderGoneError:
         return EXIT_PIPE
     except Exception as error:  # noqa: BLE001 - the outermost place: a bug, told in one line
-        explain(
+        fail(
             f"internal error: {type(error).__name__}: {error}",
-            "this is a bug; the same command with `tinyscheduler --debug …` shows where",
+            hint="this is a bug; the same command with `tinyscheduler --debug …` shows where",
         )
         return EXIT_BUG
 
 
 def _exit_code(error: TinySchedulerError) -> int:
     # A setting is named by where it was set; an option's text is a fault of the command line.
-    if isinstance(error, ConfigError) and error.what.startswith("--"):
+    if isinstance(error, ConfigError) and error.where.startswith("--"):
         return EXIT_USAGE
     return error.exit_code
 
 
-def _explain(invocation: Invocation, what: str, hint: str | None) -> None:
-    page = page_of(sys.stderr, invocation.color)
-    tell(f"{page.paint('error:', Ink.RED)} {escape(what)}")
-    if hint:
-        tell(f"{page.paint('hint:', Ink.DIM)} {escape(hint)}")
-
-
-def _explain_with_traceback(
-    explain: Callable[[str, str | None], None], what: str, hint: str | None
-) -> None:
+def _fail_with_traceback(fail: Callable[..., None], what: str, *, hint: str | None) -> None:
     tell(traceback.format_exc())
-    explain(what, hint)
+    fail(what, hint=hint)
 
 
-def _words_of(error: typer.TyperException) -> tuple[str, str]:
+def _words_of(error: typer.TyperException, arguments: list[str]) -> tuple[str, str]:
     """Say a fault of the command line as all others are said: what, and the fix."""
     context = getattr(error, "ctx", None)
-    command = context.command_path if context is not None else "tinyscheduler"
+    typed = next((one for one in arguments if one in COMMANDS), "")
+    command = context.command_path if context is not None else f"tinyscheduler {typed}".strip()
     wrong_option = getattr(error, "option_name", None)
     nearest = getattr(error, "possibilities", None)
     if nearest:
-        return _tidy(error.message), f"did you mean {' or '.join(sorted(nearest))}?"
+        return _tidy(error.message), did_you_mean(wrong_option or "", nearest)
     what = _tidy(error.format_message())
     if wrong_option in _GLOBAL_OPTIONS and context is not None and context.parent is not None:
         name = context.command.name

@@ -40,7 +40,9 @@ def duration_s(option: str, text: str) -> float:
     try:
         return parse_duration_s(text)
     except ValueError as error:
-        raise UsageError(f"{option} {quote(text)}: {error}") from error
+        raise UsageError(
+            f"{option} {quote(text)}: {error}", hint=f"write it as {option} 90s, 15m or 2h"
+        ) from error
 
 
 def pairs(option: str, texts: list[str] | None) -> tuple[tuple[str, str], ...]:
@@ -49,6 +51,8 @@ def pairs(option: str, texts: list[str] | None) -> tuple[tuple[str, str], ...]:
     for text in texts or ():
         name, equals, value = text.partition("=")
         if not equals or not name:
-            raise UsageError(f"{option} {quote(text)} is not NAME=VALUE")
+            raise UsageError(
+                f"{option} {quote(text)} is not NAME=VALUE", hint=f"write it as {option} color=blue"
+            )
         found[name] = value
     return tuple(found.items())

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from tinyscheduler.cli.render import Page, count, escape, fit, format_table
+from tinyscheduler.cli.render import Page, count, escape, fit, format_span, format_table
 from tinyscheduler.model.clock import format_time
-from tinyscheduler.model.plan import Dispatch, Wait
+from tinyscheduler.model.plan import Dispatch, Reason, Wait
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from tinyscheduler.model.plan import Decision, TickReport
 
 _MOST_IDS = 5
+_WIDEST_IDS = 20  # columns, or long ids would leave none for the words on a narrow terminal
 _MOST_GROUPS = 20
 
 
@@ -130,18 +131,27 @@ def preview_lines(
 
 
 def wait_lines(report: TickReport, page: Page, *, is_verbose: bool) -> list[str]:
-    """Return why tasks wait: one line per reason and its numbers, naming the first tasks."""
-    waits = [one for one in report.decisions if isinstance(one, Wait)]
-    groups: dict[tuple[str, str], list[str]] = {}
-    for wait in waits:
-        groups.setdefault((wait.reason.value, wait.words), []).append(wait.task.task_id)
+    """Return why tasks wait: a line per reason and its numbers, naming the first tasks.
+
+    Said at length, each task that waits for something of its own has its own line.
+    """
+    groups: dict[tuple[str, str], list[Wait]] = {}
+    for wait in report.decisions:
+        if isinstance(wait, Wait):
+            is_shared = wait.reason in _SHARED and not is_verbose
+            key = (wait.reason.value, "" if is_shared else wait.words)
+            groups.setdefault(key, []).append(wait)
     rows = [
-        [reason, _task_ids(ids, is_verbose=is_verbose), words]
-        for (reason, words), ids in groups.items()
+        [
+            reason,
+            _task_ids([one.task.task_id for one in waits], is_verbose=is_verbose),
+            words or describe_waits(waits),
+        ]
+        for (reason, words), waits in groups.items()
     ]
     shown = rows if is_verbose else rows[:_MOST_GROUPS]
     lines = format_table(["WAITING", "TASKS", "BECAUSE"], shown, page) if shown else []
-    hidden = sum(len(ids) for ids in list(groups.values())[len(shown) :])
+    hidden = sum(len(waits) for waits in list(groups.values())[len(shown) :])
     if hidden:
         lines.append(f"… and {count(hidden, 'task')} for other reasons; -v shows all of them")
     seen = sum(not one.task.is_held for one in report.decisions)
@@ -150,8 +160,35 @@ def wait_lines(report: TickReport, page: Page, *, is_verbose: bool) -> list[str]
     return lines
 
 
+def describe_waits(waits: Sequence[Wait]) -> str:
+    """Say in one line why these tasks wait, all for the same reason, each for its own thing."""
+    if waits[0].reason is Reason.HELD:
+        return "`release` lets it go" if len(waits) == 1 else "`release` lets them go"
+    if waits[0].reason is Reason.BLOCKED_BY:
+        verb = "waits" if len(waits) == 1 else "wait"
+        blockers = dict.fromkeys(one for wait in waits for one in wait.task.blocked_by)
+        return f"{verb} for {_task_ids(list(blockers), is_verbose=False)} to be done"
+    what, verb = _WHEN[waits[0].reason]
+    first, *_, last = [*sorted(wait.retry_after_s or 0 for wait in waits)] * 2
+    if len(waits) == 1:
+        return f"{verb} in {format_span(first + 1)}{what}"
+    return f"{verb} in {format_span(first + 1)} to {format_span(last + 1)}{what}"
+
+
+_WHEN = {
+    Reason.NOT_BEFORE: ("", "may start"),
+    Reason.BACKING_OFF: (", after a failure", "tried again"),
+}
+# Each task has words of its own here; told one by one they would fill the screen.
+_SHARED = frozenset({Reason.HELD, Reason.BLOCKED_BY, *_WHEN})
+
+
 def _task_ids(ids: Sequence[str], *, is_verbose: bool) -> str:
-    shown = ids if is_verbose else ids[:_MOST_IDS]
+    shown = list(ids[:_MOST_IDS])
+    while len(" ".join(shown)) > _WIDEST_IDS and len(shown) > 1:
+        shown.pop()
+    if is_verbose:
+        return " ".join(ids)
     more = f" +{len(ids) - len(shown)}" if len(ids) > len(shown) else ""
     return " ".join(shown) + more
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tinyscheduler.cli.invocation import NORMAL, QUIET, Invocation
-from tinyscheduler.cli.render import emit, emit_json
+from tinyscheduler.cli.render import count, emit, emit_json, format_span
 from tinyscheduler.cli.report import preview_lines, report_json, tick_lines, wait_lines
 from tinyscheduler.config.overrides import Overrides
 from tinyscheduler.config.problems import quote
@@ -48,7 +48,6 @@ _McpEndpoint = Annotated[_Text, typer.Option(metavar="URL", help="Where tinytask
 _DisableBlocking = Annotated[
     bool, typer.Option("--disable-blocking", help="Start blocked tasks too.")
 ]
-_Kicked = Annotated[bool, typer.Option("--kicked", hidden=True)]
 _Json = Annotated[bool, typer.Option("--json", help="Print the tick's report.")]
 
 
@@ -69,7 +68,6 @@ def run(
     goose_bin: _GooseBin = None,
     mcp_endpoint: _McpEndpoint = None,
     disable_blocking: _DisableBlocking = False,
-    kicked: _Kicked = False,
     json: _Json = False,
 ) -> int:
     """Run one tick: settle, reclaim, start.
@@ -80,7 +78,9 @@ def run(
     invocation: Invocation = context.obj
     if daemon and (once or dry_run):
         other = "--once" if once else "--dry-run"
-        raise UsageError(f"--daemon and {other} cannot be given together")
+        raise UsageError(
+            f"--daemon and {other} cannot be given together", hint="leave out one of the two"
+        )
     overrides = Overrides(
         env_file=invocation.env_file,
         base_path=invocation.base_path,
@@ -97,15 +97,12 @@ def run(
         disable_blocking=disable_blocking or None,
         dry_run=dry_run or None,
     )
-    if kicked:
-        return _run_kicked(invocation)
     if daemon:
         return run_daemon(invocation, overrides, as_json=json)
-    # Read first as one that changes nothing: it may turn out to be a dry run.
-    config = invocation.configure_reading(overrides)
+    config = invocation.configure_writing(overrides)
     if config.dry_run:
         return run_dry(invocation, config, as_json=json)
-    return run_tick(invocation, overrides, as_json=json, fail_if_locked=fail_if_locked)
+    return run_tick(invocation, config, as_json=json, fail_if_locked=fail_if_locked)
 
 
 def parse_limits(texts: list[str]) -> tuple[tuple[str, int], ...]:
@@ -125,6 +122,7 @@ def run_dry(invocation: Invocation, config: Config, *, as_json: bool) -> int:
     """Say what a tick would do."""
     from tinyscheduler.app import preview
 
+    invocation.note_missing_state(config)
     report = preview(config)
     _tell_troubles(invocation, config, report)
     if as_json:
@@ -140,13 +138,10 @@ def run_dry(invocation: Invocation, config: Config, *, as_json: bool) -> int:
     return exit_code(report, fail_if_locked=False)
 
 
-def run_tick(
-    invocation: Invocation, overrides: Overrides, *, as_json: bool, fail_if_locked: bool
-) -> int:
+def run_tick(invocation: Invocation, config: Config, *, as_json: bool, fail_if_locked: bool) -> int:
     """Do one tick, and those that were wished for meanwhile."""
     from tinyscheduler.app import run_once
 
-    config = load_for_tick(overrides)
     report = run_once(config)
     _tell_troubles(invocation, config, report)
     if report.locked:
@@ -161,16 +156,11 @@ def run_tick(
     return exit_code(report, fail_if_locked=fail_if_locked)
 
 
-def load_for_tick(overrides: Overrides) -> Config:
-    """Return the configuration again, this time kept for later commands."""
-    from tinyscheduler.config.load import load_config
-
-    return load_config(overrides)
-
-
 def run_daemon(invocation: Invocation, overrides: Overrides, *, as_json: bool) -> int:
     """Tick until SIGTERM or SIGINT; print each tick that did something."""
     from tinyscheduler import app
+    from tinyscheduler.adapters.sqlite.database import Access
+    from tinyscheduler.config.load import load_config
 
     def notice(report: TickReport) -> None:
         for error in report.errors:
@@ -180,13 +170,26 @@ def run_daemon(invocation: Invocation, overrides: Overrides, *, as_json: bool) -
         elif invocation.verbosity > QUIET and not _is_quiet(report):
             emit("\n".join(tick_lines(report)))
 
-    if invocation.configure_reading(overrides).dry_run:
+    config = invocation.configure_writing(overrides)
+    if config.dry_run:
         raise UsageError(
             "--daemon cannot be a dry run, and TINYSCHEDULER_DRY_RUN is set",
             hint="unset it, or leave out --daemon",
         )
-    app.run_daemon(lambda: load_for_tick(overrides), notice=notice)
+    invocation.note(_daemon_words(config))
+    app.run_daemon(lambda: load_config(overrides), notice=notice)
+    running = len(app.open_queue(config, Access.READ).leases.scan().entries)
+    invocation.note(f"stopped; {count(running, 'attempt')} run{'s' * (running == 1)} on")
     return EXIT_DONE
+
+
+def _daemon_words(config: Config) -> str:
+    agents = ", ".join(f"{agent.name} {agent.limit}" for agent in config.agents)
+    interval = format_span(config.timing.loop_interval_s)
+    return (
+        f"ticking in {config.paths.base} every {interval} and when something happens;"
+        f" agents: {agents}; SIGTERM or Ctrl-C stops it"
+    )
 
 
 def exit_code(report: TickReport, *, fail_if_locked: bool) -> int:
@@ -196,14 +199,6 @@ def exit_code(report: TickReport, *, fail_if_locked: bool) -> int:
     if report.all_sources_down:
         return EXIT_UNAVAILABLE
     return EXIT_FAILED if report.errors else EXIT_DONE
-
-
-def _run_kicked(invocation: Invocation) -> int:
-    from tinyscheduler.app import run_kicked
-
-    if invocation.base_path is None:
-        raise UsageError("--kicked needs --base-path", hint="it is for wrappers; use `run --once`")
-    return run_kicked(invocation.base_path)
 
 
 def _is_quiet(report: TickReport) -> bool:

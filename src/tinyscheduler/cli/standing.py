@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from tinyscheduler.model.records import TaskRecord
     from tinyscheduler.model.tasks import TaskSpec
 
+# What `working` means in more detail; only lease and result tell.
+SEEN_ON_THE_LEASE = frozenset({TaskState.STARTING, TaskState.RUNNING, TaskState.SETTLING})
+_AT_WORK = (TaskState.STARTING, TaskState.RUNNING)
 NOTHING_LEASED = LeaseScan(entries=(), results=())
 _LONGEST_ID_TOLD = 80
 
@@ -37,6 +40,12 @@ class Standing:
     def agent(self) -> str | None:
         """The agent at work on it, else the one it was added for."""
         return self.record.claimed_by or self.record.agent
+
+    @property
+    def word(self) -> str:
+        """The state in a word for people; ``cancelling`` once its end has been asked for."""
+        is_ending = self.record.cancel_requested and self.state in _AT_WORK
+        return "cancelling" if is_ending else self.state
 
     @property
     def attempt(self) -> int:
@@ -240,8 +249,5 @@ def _current_attempt(standing: Standing) -> dict[str, Any]:
 
 def with_state(records: Iterable[Standing], state: TaskState | None) -> list[Standing]:
     """Keep those that stand so; all of them if no state is asked for."""
-    wanted = None if state is None else _WORKING if state is TaskState.WORKING else {state}
+    wanted = None if state is None else SEEN_ON_THE_LEASE if state is TaskState.WORKING else {state}
     return [one for one in records if wanted is None or one.state in wanted]
-
-
-_WORKING = {TaskState.STARTING, TaskState.RUNNING, TaskState.SETTLING}

@@ -165,7 +165,7 @@ def _running_lines(overview: Overview, page: Page) -> list[str]:
     rows: list[Row] = [
         [
             one.record.task_id,
-            Cell(text=one.state, ink=INK_OF_STATE[one.state]),
+            Cell(text=one.word, ink=INK_OF_STATE[one.state]),
             one.agent or "-",
             str(one.attempt),
             _age(one, overview.now),

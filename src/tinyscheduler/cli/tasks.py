@@ -16,14 +16,17 @@ from tinyscheduler.cli.render import (
     Page,
     Row,
     count,
+    cut,
     emit,
     emit_json,
     escape,
     format_span,
     format_table,
     format_when,
+    measure,
 )
 from tinyscheduler.cli.standing import (
+    SEEN_ON_THE_LEASE,
     Standing,
     brief_json,
     check_task_ids,
@@ -45,13 +48,21 @@ if TYPE_CHECKING:
 DEFAULT_LIMIT = 100
 _MOST_LISTED = 1_000_000
 _LINES_OF_PROMPT = 10
+_WIDTH_WITHOUT_TERMINAL = 200
+_NARROWEST = 8
+_OF_ANY_LENGTH = frozenset({"title", "command", "label", "env"})
 
 
 def list_tasks(
     context: typer.Context,
     *,
-    state: Annotated[TaskState | None, typer.Option(help="Only tasks in this state.")] = None,
-    agent: Annotated[str | None, typer.Option(help="Only tasks of this agent.")] = None,
+    state: Annotated[
+        TaskState | None,
+        typer.Option(metavar="STATE", help=f"Only tasks in this state: {', '.join(TaskState)}."),
+    ] = None,
+    agent: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Only tasks of this agent.")
+    ] = None,
     limit: Annotated[
         int,
         typer.Option(
@@ -68,8 +79,10 @@ def list_tasks(
     from tinyscheduler.app import open_queue
 
     queue = open_queue(invocation.configure_reading(), Access.READ)
-    # One more than wanted tells whether there are more.
-    records = queue.tasks.tasks(state=state, agent=agent, limit=limit + 1)
+    # One more than wanted tells whether there are more.  How far an attempt has come is seen
+    # on its lease: of these all are read, no more than there are slots, and cut afterwards.
+    most = _MOST_LISTED if state in SEEN_ON_THE_LEASE else limit
+    records = queue.tasks.tasks(state=state, agent=agent, limit=most + 1)
     standings = with_state(find_standings(queue, records), state)
     shown = standings[-limit:]
     if json:
@@ -100,7 +113,7 @@ def format_tasks(standings: list[Standing], *, page: Page, now: datetime) -> lis
     rows: list[Row] = [
         [
             one.record.task_id,
-            Cell(text=one.state, ink=INK_OF_STATE[one.state]),
+            Cell(text=one.word, ink=INK_OF_STATE[one.state]),
             one.agent or "-",
             str(one.attempt),
             format_when(moment_of(one), now=now),
@@ -115,7 +128,7 @@ def moment_of(standing: Standing) -> datetime:
     """Return since when the task has been as it is."""
     if standing.lease is not None:
         return standing.lease.started_at
-    return standing.record.ended_at or standing.record.created_at
+    return standing.record.ended_at or standing.record.updated_at
 
 
 def show(
@@ -189,17 +202,31 @@ class _TaskReport:
         facts = [*self._standing_facts(), *self._asked_facts()]
         known = [(name, text) for name, text in facts if text]
         width = max(len(name) for name, _ in known) + 2
-        lines = [f"{name + ':':<{width}}{self._value(name, text)}".rstrip() for name, text in known]
+        lines = [
+            f"{name + ':':<{width}}{self._value(name, text, indent=width)}".rstrip()
+            for name, text in known
+        ]
         rows = self._attempt_rows()
         if rows:
             head = ["ATTEMPT", "AGENT", "STARTED", "TOOK", "OUTCOME"]
             lines += ["", *format_table(head, rows, self.page)]
         return [*lines, *self._prompt_lines()]
 
-    def _value(self, name: str, text: str) -> str:
+    def _value(self, name: str, text: str, *, indent: int) -> str:
         if name == "state":
             return self.page.paint(text, INK_OF_STATE[self.standing.state])
-        return escape(text)
+        return self._fit(text, indent=indent) if name in _OF_ANY_LENGTH else escape(text)
+
+    def _fit(self, text: str, *, indent: int) -> str:
+        """Return as much of a line as the page is wide, and how much there is of it."""
+        width = (self.page.width or _WIDTH_WITHOUT_TERMINAL) - indent
+        # No letter takes less than a column for long, and a megabyte is not to be measured.
+        shown = escape(text[: 2 * width + 1])
+        if len(text) <= 2 * width and measure(shown) <= width:
+            return shown
+        size = len(text.encode(errors="surrogateescape"))
+        rest = f" {size} bytes; --json has all"
+        return cut(shown, max(width - len(rest), _NARROWEST)) + rest
 
     def _standing_facts(self) -> list[tuple[str, str]]:
         record = self.standing.record
@@ -221,7 +248,7 @@ class _TaskReport:
             ("command", shlex.join(self.spec.command)),
             ("added", self._when(record.created_at)),
             ("ended", self._when(record.ended_at)),
-            ("attempt", self._attempt_words()),
+            ("attempt" if record.lease_id else "next attempt", self._attempt_words()),
         ]
 
     def _attempt_words(self) -> str:
@@ -302,7 +329,7 @@ class _TaskReport:
         if self.spec.prompt is None:
             return []
         lines = self.spec.prompt.splitlines() or [""]
-        shown = [f"  {escape(line)}" for line in lines[:_LINES_OF_PROMPT]]
+        shown = [f"  {self._fit(line, indent=2)}" for line in lines[:_LINES_OF_PROMPT]]
         if len(lines) > _LINES_OF_PROMPT:
             shown.append(f"  … {len(lines) - _LINES_OF_PROMPT} more lines; --json has them all")
         return ["", "prompt:", *shown]

@@ -55,7 +55,8 @@ def wait(
                 words += f" ({reason})"
             emit(f"task {one.record.task_id} {words}")
     if unfinished:
-        invocation.note(f"gave up after {timeout}: {count(len(unfinished), 'task')} not ended")
+        span = timeout if timeout and timeout[-1].isalpha() else f"{timeout}s"
+        invocation.note(f"gave up after {span}: {count(len(unfinished), 'task')} not ended")
         return EXIT_TIMEOUT
     is_done = all(one.state is TaskState.DONE for one in standings)
     return EXIT_DONE if is_done else EXIT_FAILED

@@ -189,7 +189,10 @@ class Granter:
         except ValueError as error:
             raise self._wrong("max_runtime", value, error) from error
         if seconds <= 0:
-            raise UsageError(f"{self.spell('max_runtime')} must be longer than 0 seconds")
+            raise UsageError(
+                f"{self.spell('max_runtime')} must be longer than 0 seconds",
+                hint="leave it out for the agent's own limit, or write it as 90s, 15m, 2h or 1d",
+            )
         return seconds
 
     def _moment(self, text: str | None) -> datetime | None:
@@ -209,7 +212,8 @@ class Granter:
             ) from error
 
     def _wrong(self, name: str, value: object, error: ValueError) -> UsageError:
-        return UsageError(f"{self.spell(name)} {quote(value)}: {error}")
+        form = "90s, 15m, 2h or 1d" if name == "max_runtime" else "512M or 14G"
+        return UsageError(f"{self.spell(name)} {quote(value)}: {error}", hint=f"write it as {form}")
 
     def _find_cwd(self, wish: Wish, agents: list[AgentProfile]) -> str | None:
         if wish.cwd is None:
@@ -294,7 +298,20 @@ def fault_of(agent: AgentProfile, spec: TaskSpec) -> UsageError | None:
             "log_file": "log",
         },
     )
-    return UsageError(argv.words) if isinstance(argv, Unfilled) else None
+    if not isinstance(argv, Unfilled):
+        return None
+    ways = [_WAYS_TO_FILL[name] for name in argv.missing if name in _WAYS_TO_FILL]
+    return UsageError(argv.words, hint=" and ".join(dict.fromkeys(ways)) or _READ_ABOUT_AGENTS)
+
+
+_READ_ABOUT_AGENTS = "change the agent's command, or what the task brings"
+_WAYS_TO_FILL = {
+    "prompt": "give it a --prompt or a --prompt-file",
+    "prompt_file": "give it a --prompt or a --prompt-file",
+    "command": "write a command behind --",
+    "model": "give it a --model, or set one in the agents file",
+    "max_turns": "give it --max-turns, or set them in the agents file",
+}
 
 
 def _fault_of_prompt(agent: AgentProfile, prompt: str, spec: TaskSpec) -> UsageError | None:

@@ -60,15 +60,24 @@ class HostBudget:
 
 @dataclass(slots=True, kw_only=True)
 class AgentsFile:
-    """What the file defines, and what is wrong with it; ``limited`` agents say their limit."""
+    """What the file defines, and what is wrong with it.
+
+    ``limited`` agents say their limit; of ``faulty`` ones not everything is as it was meant.
+    """
 
     path: str
     found: bool = False
     agents: dict[str, AgentProfile] = field(default_factory=dict)
     limited: set[str] = field(default_factory=set)
+    faulty: set[str] = field(default_factory=set)
     hosts: dict[str, HostBudget] = field(default_factory=dict)
     models: dict[str, ModelNeed] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether all of it could be read: then an agent that is not here is nowhere."""
+        return all(problem.severity is Severity.ADVICE for problem in self.problems)
 
 
 def goose_command(goose: str) -> tuple[str, ...]:
@@ -208,7 +217,10 @@ class _Reader:
                 value=quote(name),
             )
             return
+        faults_before = len(self._result.problems)
         values = self._fields(f"agent {name}", entry, _AGENT_FIELDS)
+        if len(self._result.problems) > faults_before:
+            self._result.faulty.add(name)
         agent = shell_agent() if name == SHELL else goose_agent(name, self._goose)
         if "command" in values and name == SHELL:
             self.fault(
@@ -257,9 +269,14 @@ class _Reader:
                 values[field_name] = parse(item.node)
             except UnusableError as error:
                 written = _written(item.node)
+                # What a list holds is told; that it is one is not what is wrong with it.
+                is_inside = isinstance(item.node.value, tuple) and error.because != (
+                    f"is not {error.expected}"
+                )
+                value = "" if is_inside else f"{written} "
                 self.fault(
                     item.line,
-                    f"{key} of {what}: {written} {error.because}",
+                    f"{key} of {what}: {value}{error.because}",
                     error.fix or f"set {key} to {error.expected}",
                     value=written,
                 )

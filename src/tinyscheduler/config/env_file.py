@@ -81,12 +81,12 @@ def _decode(source: InputFile) -> str:
     except UnicodeDecodeError as error:
         line = source.content.count(b"\n", 0, error.start) + 1
         raise ConfigError(
-            f"{source.path}:{line}: not UTF-8 text", hint="save the env file as UTF-8"
+            "not UTF-8 text", where=f"{source.path}:{line}", hint="save the env file as UTF-8"
         ) from error
     if "\0" in text:
         line = text.count("\n", 0, text.index("\0")) + 1
         raise ConfigError(
-            f"{source.path}:{line}: holds a NUL byte", hint="is this really an env file?"
+            "holds a NUL byte", where=f"{source.path}:{line}", hint="is this really an env file?"
         )
     return text
 
@@ -104,7 +104,8 @@ def _interpolate(name: str, value: str, environ: Mapping[str, str], result: EnvF
         result.characters += len(pieces[-1])
         if result.characters > MAX_CHARACTERS:
             raise ConfigError(
-                f"{result.path}: the value of {name}, with what it refers to, is too long",
+                f"the value of {name}, with what it refers to, is too long",
+                where=result.path or "",
                 hint=f"shorten {name} or the variables it refers to",
             )
     return "".join(pieces)

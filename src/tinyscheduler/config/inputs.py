@@ -124,11 +124,11 @@ def digest_of_variables(names: tuple[str, ...], environ: Mapping[str, str]) -> s
 
 
 def digest_of_file(path: str) -> str | None:
-    """Return the fingerprint of a file as it is now, or None where it cannot be read."""
+    """Return the fingerprint of a file as it is now, None of a missing one."""
     try:
         found = read_input(path, what="file")
     except ConfigError:
-        return None
+        return ""  # something is there, and nobody knows what: not the same as nothing
     return digest(found.content) if found else None
 
 
@@ -145,18 +145,20 @@ def read_input(path: str, *, what: str) -> InputFile | None:
         return None
     except OSError as error:
         raise ConfigError(
-            f"{what} {path} cannot be read: {error.strerror}",
+            f"the {what} cannot be read: {error.strerror}",
+            where=path,
             hint="make it readable for the user who runs tinyscheduler",
         ) from error
     try:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode) and path != os.devnull:
-            raise ConfigError(f"{what} {path} is not a file", hint="name a regular file")
+            raise ConfigError(f"the {what} is not a file", where=path, hint="name a regular file")
         content = _read_bounded(descriptor)
     finally:
         os.close(descriptor)
     if len(content) > MAX_FILE_BYTES:
         raise ConfigError(
-            f"{what} {path} is larger than 1 MiB",
+            f"the {what} is larger than 1 MiB",
+            where=path,
             hint="keep only settings in it; is this the right file?",
         )
     return InputFile(path=path, content=content)
@@ -213,7 +215,8 @@ def default_base_path(environ: Mapping[str, str], *, seed: str, code: str) -> st
         state_home = expand_home("~/.local/state", environ)
     if not os.path.isabs(state_home):
         raise ConfigError(
-            f"{BASE_PATH}: not set, and there is no home folder to take instead",
+            "not set, and there is no home folder to take instead",
+            where=BASE_PATH,
             hint=f"set {BASE_PATH} to a folder",
         )
     return os.path.join(state_home, "tinyscheduler")
@@ -238,7 +241,7 @@ def chosen_path(given: str, *, name: str, environ: Mapping[str, str], under: str
     """
     fault = fault_in_path(given)
     if fault:
-        raise ConfigError(f"{name}: {given!a} {fault}", hint=f"set {name} to a path")
+        raise ConfigError(f"{given!a} {fault}", where=name, hint=f"set {name} to a path")
     try:
         start = under if under is not None else os.getcwd()
     except FileNotFoundError:
@@ -253,7 +256,8 @@ def _env_file(overrides: Overrides, environ: Mapping[str, str], base_path: str) 
             found = read_input(path, what="env file")
             if found is None:
                 raise ConfigError(
-                    f"{name}: there is no file {path}",
+                    f"there is no file {path}",
+                    where=name,
                     hint=f"create it (see .env.tinyscheduler.example) or leave {name} out",
                 )
             return found

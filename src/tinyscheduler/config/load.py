@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from tinyscheduler.config.cache import Resolution, recall, remember
 from tinyscheduler.config.inputs import Inputs, content_key, gather_inputs
 from tinyscheduler.config.overrides import Overrides
+from tinyscheduler.errors import ConfigError
 from tinyscheduler.model.config import Config
 from tinyscheduler.values import replace
 
@@ -28,8 +29,9 @@ def load_config(
     """Return the configuration that applies now.
 
     ``environ`` is the process's own environment unless given.  ``write_cache`` False
-    leaves every file as it is, for dry runs and readers.  Raises ConfigError for what no
-    run can survive; lesser faults are sentences in ``Config.warnings``.
+    leaves every file as it is, for readers; a dry run leaves it so anyway.  Raises
+    ConfigError for what no run can survive; lesser faults are sentences in
+    ``Config.warnings``.
     """
     inputs = gather_inputs(overrides or Overrides(), os.environ if environ is None else environ)
     key = content_key(inputs)
@@ -41,9 +43,25 @@ def load_config(
 
         resolution = resolve(inputs)
         # A password in the endpoint's address belongs into no file of ours.
-        if write_cache and "@" not in resolution.config.endpoint:
+        config = resolution.config
+        if write_cache and not config.dry_run and "@" not in config.endpoint:
             remember(folder, key, resolution)
     return replace(resolution.config, environment=_environment(resolution, inputs))
+
+
+def load_beside_agents(overrides: Overrides, *, write_cache: bool) -> Config:
+    """Return the configuration for a command that neither adds nor starts anything.
+
+    A fault of the agents file is a warning then: whoever mends it may want to look at
+    tasks meanwhile, or to cancel them.  Such a configuration is never cached, so that
+    every command that needs agents meets the fault.  Raises ConfigError for other faults.
+    """
+    try:
+        return load_config(overrides, write_cache=write_cache)
+    except ConfigError:
+        from tinyscheduler.config.resolve import resolve_beside_agents
+
+        return resolve_beside_agents(gather_inputs(overrides, os.environ))
 
 
 def allowed_names(config: Config) -> tuple[str, ...]:

@@ -62,16 +62,15 @@ def raise_first(problems: Sequence[Problem]) -> None:
     hint = fatal[0].fix
     if len(fatal) > 1:
         hint += f" (one of {len(fatal)} problems; `tinyscheduler validate-config` lists them all)"
-    raise ConfigError(fatal[0].sentence, hint=hint)
+    raise ConfigError(fatal[0].message, where=fatal[0].setting, hint=hint)
 
 
 def problem_from_error(error: ConfigError) -> Problem:
     """Return what was raised as one more problem for the list."""
-    place, colon, message = error.what.partition(": ")
     return Problem(
         severity=Severity.STRUCTURE,
-        setting=place if colon else "configuration",
-        message=message or error.what,
+        setting=error.where or "configuration",
+        message=error.message,
         fix=error.hint or "",
     )
 

@@ -94,6 +94,24 @@ def resolve(inputs: Inputs) -> Resolution:
     )
 
 
+def resolve_beside_agents(inputs: Inputs) -> Config:
+    """Build the configuration without what is wrong in the agents file; that is a warning.
+
+    Raises ConfigError for the first problem elsewhere that no run can survive.
+    """
+    understood = understand(inputs)
+    faults = understood.agents_file.problems
+    raise_first([problem for problem in understood.problems if problem not in faults])
+    fatal = [problem for problem in faults if problem.severity is Severity.STRUCTURE]
+    others = tuple(problem.sentence for problem in understood.problems if problem not in fatal)
+    warnings = tuple(
+        f"{problem.sentence}; nothing is added or started until"
+        " `tinyscheduler validate-config` is content"
+        for problem in fatal[:1]
+    )
+    return replace(_config(understood), warnings=(*warnings, *others))
+
+
 def understand(inputs: Inputs) -> Understood:
     """Read settings and agents, collecting problems instead of stopping at the first.
 
@@ -221,10 +239,9 @@ def _read_agents(
     except ConfigError as error:
         found = AgentsFile(path=path, found=True)
         found.problems.append(problem_from_error(error))
-    problems += found.problems
     given = read.given.get("agent_control_file")
     if given is not None and not found.found:
-        problems.append(
+        found.problems.append(
             Problem(
                 severity=Severity.STRUCTURE,
                 setting=given.name,
@@ -233,6 +250,7 @@ def _read_agents(
                 fix="create it with `tinyscheduler validate-config --fix`, or remove the setting",
             )
         )
+    problems += found.problems
     return found, watched
 
 
@@ -264,7 +282,7 @@ def _agents(
         (overridden, "--agent-limit", Origin.COMMAND_LINE),
     ):
         for name, limit in pairs:
-            if name not in agents and agents_file.found:
+            if name not in agents and agents_file.found and agents_file.is_whole:
                 problems.append(_undefined_agent(name, setting, agents, agents_file.path))
             agents[name] = replace(agents.get(name) or goose_agent(name, goose), limit=limit)
             origins[name] = str(origin)

@@ -267,7 +267,7 @@ class Settings(BaseSettings):
     )
     goose_bin: PathText = Field("goose", description="The goose command, or a path to it.")
     sources: Sources = Field(
-        ("local",), description="Where tasks come from: a comma list of local, tinytask."
+        ("local",), description="Where tasks come from; this version knows local only."
     )
     mcp_endpoint: Endpoint = Field(
         "http://localhost:3000", description="Base URL of the tinytask server."

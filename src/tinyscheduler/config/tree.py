@@ -52,7 +52,7 @@ def read_tree(source: InputFile) -> Node:
     except UnicodeDecodeError as error:
         line = source.content.count(b"\n", 0, error.start) + 1
         raise ConfigError(
-            f"{source.path}:{line}: not UTF-8 text", hint="save it as UTF-8"
+            "not UTF-8 text", where=f"{source.path}:{line}", hint="save it as UTF-8"
         ) from error
     # JSON proper, because YAML refuses the tabs that JSON files are often indented with.
     if text.lstrip().startswith("["):
@@ -64,13 +64,15 @@ def read_tree(source: InputFile) -> Node:
         # The end of the file counts as a line of its own to the parser, but not to an editor.
         line = min(mark.line + 1, len(text.splitlines())) if mark else 1
         raise ConfigError(
-            f"{source.path}:{line}: not YAML: {error.problem or error.context}",
+            f"not YAML: {error.problem or error.context}",
+            where=f"{source.path}:{line}",
             hint="indent with spaces and quote texts that hold ':' or '#'",
         ) from error
     except yaml.YAMLError as error:
         # A character that YAML forbids; the message is the library's last line.
         raise ConfigError(
-            f"{source.path}: not YAML: {str(error).splitlines()[0]}",
+            f"not YAML: {str(error).splitlines()[0]}",
+            where=source.path,
             hint="remove control characters from the file",
         ) from error
 
@@ -123,8 +125,9 @@ class _Composer:
                 raise self._refused(event, "a key that is no text", "use plain words as keys")
             if event.value in entries:
                 raise ConfigError(
-                    f"{self._path}:{line}: key {quote(event.value)} is there twice"
+                    f"key {quote(event.value)} is there twice"
                     f" (first in line {entries[event.value].line})",
+                    where=f"{self._path}:{line}",
                     hint="keep one of the two",
                 )
             node = self._node(next(self._events), depth=depth + 1)
@@ -132,7 +135,8 @@ class _Composer:
         return entries
 
     def _refused(self, event: Any, what: str, fix: str) -> ConfigError:  # noqa: ANN401 - as above
-        return ConfigError(f"{self._path}:{event.start_mark.line + 1}: holds {what}", hint=fix)
+        where = f"{self._path}:{event.start_mark.line + 1}"
+        return ConfigError(f"holds {what}", where=where, hint=fix)
 
 
 _INTEGER = re.compile(r"[-+]?[0-9]{1,18}")
@@ -160,13 +164,14 @@ def _read_json(path: str, text: str) -> Node:
         return _from_json(json.loads(text, object_pairs_hook=_Pairs), path=path, depth=0)
     except json.JSONDecodeError as error:
         raise ConfigError(
-            f"{path}:{error.lineno}: not JSON: {error.msg}",
+            f"not JSON: {error.msg}",
+            where=f"{path}:{error.lineno}",
             hint='write a JSON array such as [{"agentName": "coder", "agentType": "dev"}]',
         ) from error
     except (RecursionError, ValueError) as error:
         # Nested beyond what the parser can follow, or a number of thousands of digits.
         raise ConfigError(
-            f"{path}: holds values nested too deeply or too long", hint="write plain values"
+            "holds values nested too deeply or too long", where=path, hint="write plain values"
         ) from error
 
 
@@ -177,14 +182,17 @@ class _Pairs(list[tuple[str, Any]]):
 def _from_json(value: Any, *, path: str, depth: int) -> Node:  # noqa: ANN401 - whatever JSON holds
     if depth > MAX_DEPTH:
         raise ConfigError(
-            f"{path}: holds values nested too deeply", hint=f"nest at most {MAX_DEPTH} levels"
+            "holds values nested too deeply",
+            where=path,
+            hint=f"nest at most {MAX_DEPTH} levels",
         )
     if isinstance(value, _Pairs):
         entries: dict[str, Entry] = {}
         for key, item in value:
             if key in entries:
                 raise ConfigError(
-                    f"{path}: key {quote(key)} is there twice in one object",
+                    f"key {quote(key)} is there twice in one object",
+                    where=path,
                     hint="keep one of the two",
                 )
             node = _from_json(item, path=path, depth=depth + 1)

@@ -35,6 +35,8 @@ FILE_MODE = 0o600
 # A look at more would make the check slow, and one bad link among so many says enough.
 MAX_RECIPES = 1000
 
+_MAKE_IT = "make it, or run `tinyscheduler validate-config --fix`"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ValidationReport:
@@ -79,7 +81,15 @@ def fix_config(overrides: Overrides, environ: Mapping[str, str]) -> FixReport:
     if not understood.agents_file.found:
         _make_agents_file(understood.paths.agents_file, done, failures)
     report = validate_config(overrides, environ)
-    return FixReport(done=tuple(done), report=replace(report, errors=(*failures, *report.errors)))
+    return FixReport(done=tuple(done), report=replace(report, errors=_causes(failures, report)))
+
+
+def _causes(failures: list[Problem], report: ValidationReport) -> tuple[Problem, ...]:
+    """Return what is still wrong, each cause once: what could not be made is not missing too."""
+    errors = [problem for problem in report.errors if problem.fix != _MAKE_IT]
+    faulty = {problem.value for problem in errors}
+    ones_own = [one for one in failures if os.path.dirname(one.value or "") not in faulty]
+    return tuple(dict.fromkeys((*ones_own, *errors)))
 
 
 def _understand(
@@ -109,12 +119,26 @@ def _report(problems: list[Problem]) -> ValidationReport:
 
 
 def _faults(understood: Understood, environ: Mapping[str, str]) -> Iterator[Problem]:
+    agents = _agents_as_meant(understood)
     yield from _faults_of_folders(understood)
     yield from _faults_of_env_file(understood)
-    yield from _faults_of_programs(understood.agents, environ)
+    yield from _faults_of_programs(agents, environ)
     yield from _faults_of_recipes(understood.paths.recipes)
     yield from _faults_of_slots(understood)
-    yield from _faults_of_vram(understood.agents_file, understood.agents)
+    yield from _faults_of_vram(understood.agents_file, agents)
+
+
+def _agents_as_meant(understood: Understood) -> tuple[AgentProfile, ...]:
+    """Return the agents without those whose faults are told already.
+
+    What stands in for a faulty one would have faults of its own, which nobody made.
+    """
+    file = understood.agents_file
+    return tuple(
+        agent
+        for agent in understood.agents
+        if agent.name not in file.faulty and (file.is_whole or agent.name in file.agents)
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,7 +153,9 @@ class _Folder:
 def _folders(understood: Understood) -> list[_Folder]:
     """List every folder a run works in, outer ones first."""
     paths = understood.paths
-    uses_recipes = any("{recipe}" in item for agent in understood.agents for item in agent.command)
+    uses_recipes = any(
+        "{recipe}" in item for agent in _agents_as_meant(understood) for item in agent.command
+    )
     folders = [
         ("base_path", paths.base, True),
         ("base_path", paths.state, True),
@@ -159,8 +185,7 @@ def _faults_of_folders(understood: Understood) -> Iterator[Problem]:
             yield from _faults_of_folder(folder.setting, folder.path, private=private)
         elif folder.required and not any(folder.path.startswith(f"{outer}/") for outer in missing):
             missing.append(folder.path)
-            fix = "make it, or run `tinyscheduler validate-config --fix`"
-            yield _error(folder.setting, folder.path, "does not exist", fix)
+            yield _error(folder.setting, folder.path, "does not exist", _MAKE_IT)
     if "bin_dir" in understood.read.given and not os.path.isdir(paths.scripts):
         fault, fix = "is not a folder", "name an existing one"
         yield _error(variable_of("bin_dir"), paths.scripts, fault, fix)
@@ -328,6 +353,8 @@ def _faults_of_host(host: HostBudget, total: int, agents_file: AgentsFile) -> It
 def _make_folder(path: str, setting: str, done: list[str], failures: list[Problem]) -> None:
     missing = []
     while not os.path.lexists(path):
+        if any(path == failure.value for failure in failures):
+            return
         missing.append(path)
         path = os.path.dirname(path)
     for folder in reversed(missing):
@@ -351,6 +378,8 @@ def _make_folder(path: str, setting: str, done: list[str], failures: list[Proble
 def _make_agents_file(path: str, done: list[str], failures: list[Problem]) -> None:
     setting = variable_of("agent_control_file")
     _make_folder(os.path.dirname(path), setting, done, failures)
+    if not os.path.isdir(os.path.dirname(path)):
+        return
     text = "[]\n" if path.endswith(".json") else DEFAULT_AGENTS_FILE
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
     try:

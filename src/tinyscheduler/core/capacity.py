@@ -33,11 +33,16 @@ class Refusal:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Capacity:
-    """Slots in use and their limits.  ``take`` returns the capacity with one slot less."""
+    """Slots in use and their limits.  ``take`` returns the capacity with one slot less.
+
+    ``planned`` names the agent of each start that was decided meanwhile: it counts as
+    active and does not run yet.
+    """
 
     agents: tuple[AgentView, ...]
     host_limit: int
     host_active: int
+    planned: tuple[str, ...] = ()
 
     @property
     def host_free(self) -> int:
@@ -56,12 +61,22 @@ class Capacity:
         if agent.free <= 0:
             return Refusal(
                 reason=Reason.AGENT_LIMIT,
-                words=f"agent {agent.name} runs {agent.active} of {agent.limit}",
+                words=_describe_use(
+                    f"agent {agent.name}",
+                    active=agent.active,
+                    planned=self.planned.count(agent.name),
+                    limit=agent.limit,
+                ),
             )
         if self.host_free <= 0:
             return Refusal(
                 reason=Reason.HOST_SLOTS,
-                words=f"this machine runs {self.host_active} of {self.host_limit}",
+                words=_describe_use(
+                    "this machine",
+                    active=self.host_active,
+                    planned=len(self.planned),
+                    limit=self.host_limit,
+                ),
             )
         return None
 
@@ -85,7 +100,23 @@ class Capacity:
             ),
             host_limit=self.host_limit,
             host_active=self.host_active + 1,
+            planned=(*self.planned, agent),
         )
+
+
+def _describe_use(what: str, *, active: int, planned: int, limit: int) -> str:
+    """Say who has the slots: attempts that run, and tasks whose start has just been decided."""
+    running = active - planned
+    in_use = f"{what} runs {running} of {limit}"
+    if not planned:
+        return in_use
+    if running:
+        rest = "the last slot goes" if planned == 1 else f"the other {planned} slots go"
+        words = f"{in_use}, and {rest}"
+    else:
+        slots = {1: "the slot of {} goes", 2: "both slots of {} go"}
+        words = slots.get(planned, f"all {planned} slots of {{}} go").format(what)
+    return f"{words} to {'a task' if planned == 1 else 'tasks'} before it"
 
 
 def measure(snapshot: Snapshot, verdicts: Iterable[Verdict]) -> Capacity:

@@ -37,9 +37,10 @@ _PLACEHOLDER = re.compile(r"\{(" + "|".join(PLACEHOLDERS) + r")\}")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Unfilled:
-    """A command that cannot be built, and why."""
+    """A command that cannot be built, and why; ``missing`` placeholders have no value."""
 
     words: str
+    missing: tuple[str, ...] = ()
 
 
 def build_argv(
@@ -73,7 +74,8 @@ def build_argv(
         names = ", ".join(f"{{{name}}}" for name in missing)
         return Unfilled(
             words=f"the command of agent {agent.name} needs {names}, "
-            "which neither the task nor the agent sets"
+            "which neither the task nor the agent sets",
+            missing=tuple(missing),
         )
     return _check(
         tuple(

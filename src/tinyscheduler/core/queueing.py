@@ -76,6 +76,6 @@ def _wait_until(
     return Wait(
         task=task,
         reason=reason,
-        words=f"{why} until {format_time(until)}, {seconds:.0f} s from now",
+        words=f"{why} until {format_time(until)}",
         retry_after_s=seconds,
     )

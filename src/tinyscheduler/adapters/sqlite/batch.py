@@ -91,8 +91,12 @@ def summarise(spec: TaskSpec) -> str:
     "echo 'two words'"
     """
     text = (spec.title or shlex.join(spec.command) or spec.prompt or "")[: _SUMMARY_LENGTH * 4]
-    # It is shown in tables on terminals, which would obey control characters.
-    line = "".join(one if one.isprintable() else "?" for one in " ".join(text.split()))
+    # It is shown in tables on terminals, which would obey control characters; written out as
+    # wherever else they are shown.
+    line = "".join(
+        one if one.isprintable() else one.encode("unicode_escape").decode()
+        for one in " ".join(text.split())
+    )
     return line if len(line) <= _SUMMARY_LENGTH else line[: _SUMMARY_LENGTH - 1] + "…"
 
 
@@ -153,7 +157,22 @@ def _refuse_cycle(additions: Sequence[Addition], keys: Sequence[str | None]) -> 
 
 def _check(spec: TaskSpec, place: str) -> None:
     for fault in _faults(spec):
-        raise UsageError(_at(place, fault))
+        hint = next((fix for words, fix in _FIXES.items() if words in fault), _SHORTEN)
+        raise UsageError(_at(place, fault), hint=hint)
+
+
+# By words of the fault; what is not here is too long.
+_FIXES = {
+    "empty name": "write the program first: add -- PROGRAM ARGUMENT...",
+    "is empty": "leave it out, or give it a name",
+    "variable of the name": "write variables as NAME=VALUE",
+    "not valid Unicode": "write it as UTF-8",
+    "NUL character": "take the NUL out, or put the text into a prompt or a file",
+    "out of range": "give it a number that makes sense",
+    "time zone": "write it as 2026-01-31T18:00:00Z",
+    "it waits for": "let a task of its own wait for some of them",
+}
+_SHORTEN = "shorten it, or put it into a prompt or a file"
 
 
 def _faults(spec: TaskSpec) -> Iterator[str]:

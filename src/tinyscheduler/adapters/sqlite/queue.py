@@ -387,7 +387,9 @@ class LocalQueue:
             state = TaskState(task["state"])
             hint = _WHY_NO_RETRY.get(state)
             if hint is not None:
-                raise UsageError(f"task {task_id} is {state} and cannot be retried", hint=hint)
+                raise UsageError(
+                    f"task {task_id} is {_told(state)} and cannot be retried", hint=hint
+                )
             connection.execute(_RETRY, {"id": task["id"], "now": self._now()})
             if state.is_final:
                 _count_as_dependent(connection, task, change=1)
@@ -447,28 +449,36 @@ class LocalQueue:
         )
         connection.execute(_EDIT_SPEC, (spec.prompt, spec_details(spec), row))
 
-    def hold(self, task_id: str) -> None:
-        """Set a waiting task aside until it is released; UsageError if it does not wait."""
-        self._switch(task_id, TaskState.WAITING, TaskState.HELD)
+    def hold(self, task_id: str) -> bool:
+        """Set a waiting task aside until it is released; False if it was held before.
 
-    def release(self, task_id: str) -> None:
-        """Let a held task wait again; UsageError if it is not held."""
-        self._switch(task_id, TaskState.HELD, TaskState.WAITING)
+        UsageError if it neither waits nor is held.
+        """
+        return self._switch(task_id, TaskState.WAITING, TaskState.HELD)
 
-    def _switch(self, task_id: str, before: TaskState, after: TaskState) -> None:
+    def release(self, task_id: str) -> bool:
+        """Let a held task wait again; False if it waited before.
+
+        UsageError if it neither is held nor waits.
+        """
+        return self._switch(task_id, TaskState.HELD, TaskState.WAITING)
+
+    def _switch(self, task_id: str, before: TaskState, after: TaskState) -> bool:
         with self._changing(task_id) as (connection, task):
             if task["state"] == after:
-                return
+                return False
             if task["state"] != before:
+                state = TaskState(task["state"])
+                wish = "be held" if after is TaskState.HELD else "be released"
                 raise UsageError(
-                    f"task {task_id} is {task['state']}; only a task that is {before} can"
-                    f" become {after}",
-                    hint=_WAYS_OUT.get(TaskState(task["state"])),
+                    f"task {task_id} is {_told(state)}; only a {before} task can {wish}",
+                    hint=_way_out(task_id, state, after),
                 )
             values = {"id": task["id"], "state": after, "now": self._now()}
             connection.execute(_SET_STATE, values)
             with durable_step("queue.hold"):
                 connection.commit()
+        return True
 
     @contextmanager
     def _changing(self, task_id: str) -> Iterator[tuple[sqlite3.Connection, sqlite3.Row]]:
@@ -567,12 +577,22 @@ _WHY_NO_EDIT = {
     TaskState.FAILED: "retry it first",
     TaskState.CANCELLED: "retry it first",
 }
-_WAYS_OUT = {
-    TaskState.WORKING: "cancel it, or wait until it has ended",
-    TaskState.FAILED: "retry it first",
-    TaskState.PARKED: "retry it first",
-    TaskState.CANCELLED: "retry it first",
-}
+
+
+def _told(state: TaskState) -> str:
+    """Return a stored state as people are told it."""
+    return TaskState.RUNNING if state is TaskState.WORKING else state
+
+
+def _way_out(task_id: str, state: TaskState, wished: TaskState) -> str:
+    """Say what can be done with a task that can be neither held nor released."""
+    if state is TaskState.DONE:
+        return "it succeeded; add it anew to run it again"
+    if state is not TaskState.WORKING:
+        return f"`tinyscheduler retry {task_id}` lets it wait again"
+    if wished is TaskState.HELD:
+        return f"`tinyscheduler cancel {task_id}` ends it, `wait {task_id}` waits for its end"
+    return "nothing keeps it: it has started already"
 
 
 @contextmanager
