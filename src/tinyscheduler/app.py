@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 from contextlib import contextmanager
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -50,6 +50,7 @@ _MOST_PRUNED_AT_ONCE = 2000
 # How long a person's command waits for a tick to end.
 _PATIENCE_S = 10.0
 _LOOK_S = 0.1
+_MOST_HOLDER_CHARACTERS = 200
 _NETWORK_FILESYSTEMS = frozenset(
     {"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "ceph", "lustre", "gpfs", "fuse.sshfs"}
 )
@@ -264,6 +265,40 @@ def _words_for_status(report: TickReport) -> str:
     did = f"{stats.tasks_spawned} started, {stats.leases_settled} settled"
     at = format_time(report.started_at)
     return f"{did}, {stats.tasks_waiting} waiting, {stats.errors} errors at {at}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunningDaemon:
+    """The daemon that serves a base path; who it is, as far as it could write it down."""
+
+    pid: int | None
+    since: str | None
+
+
+def find_daemon(config: Config) -> RunningDaemon | None:
+    """Return the daemon of this base path, without touching its lock."""
+    path = config.paths.daemon_lock
+    try:
+        status = os.stat(path)
+        with open(path, encoding="ascii", errors="replace") as file:
+            text = file.read(_MOST_HOLDER_CHARACTERS)
+    except OSError:
+        return None
+    locks = LockTable()
+    locks.begin()
+    if not locks.is_held(path, status):
+        return None
+    pid, _, since = text.strip().removeprefix("pid ").partition(", since ")
+    return RunningDaemon(pid=int(pid) if pid.isdecimal() else None, since=since or None)
+
+
+def last_tick_at(config: Config) -> datetime | None:
+    """Return when a tick took the lock last: each one writes its line then."""
+    try:
+        status = os.stat(config.paths.tick_lock)
+    except OSError:
+        return None
+    return datetime.fromtimestamp(status.st_mtime, tz=UTC) if status.st_size else None
 
 
 def preview(config: Config) -> TickReport:
