@@ -51,7 +51,7 @@ _MOST_PRUNED_AT_ONCE = 2000
 _PATIENCE_S = 10.0
 _LOOK_S = 0.1
 _MOST_HOLDER_CHARACTERS = 200
-_NETWORK_FILESYSTEMS = frozenset(
+NETWORK_FILESYSTEMS = frozenset(
     {"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "ceph", "lustre", "gpfs", "fuse.sshfs"}
 )
 
@@ -330,7 +330,7 @@ def wired(config: Config, *, clock: Clock, mode: Mode, warnings: list[str]) -> I
                 _source(name, config, database=database, clock=clock) for name in config.sources
             ),
             store=FileLeaseStore(config.paths, locks=LockTrial() if acts else LockTable()),
-            launcher=LocalLauncher(config, wrapper=_wrapper_path(), kick_argv=kick_argv(config)),
+            launcher=LocalLauncher(config, wrapper=wrapper_path(), kick_argv=kick_argv(config)),
             probe=ProcProbe(),
             policy=platform,
             fallback=platform,
@@ -538,22 +538,29 @@ def refuse_foreign_state(config: Config) -> None:
 
 def refuse_network_filesystem(config: Config) -> None:
     """Raise ConfigError where locks do not mean what they mean on a local filesystem."""
+    kind = filesystem_of(config.paths.base)
+    if kind in NETWORK_FILESYSTEMS:
+        raise ConfigError(
+            f"{config.paths.base} is on {kind}, a network filesystem",
+            hint="put the base path on a local disk: file locks must be reliable",
+        )
+
+
+def filesystem_of(path: str) -> str | None:
+    """Return the type of the filesystem a path is on; None if that cannot be told."""
     try:
-        status = os.stat(config.paths.base)
+        status = os.stat(path)
         with open("/proc/self/mountinfo", encoding="utf-8", errors="replace") as file:
             lines = file.read().splitlines()
     except OSError:
-        return
+        return None
     device = f"{os.major(status.st_dev)}:{os.minor(status.st_dev)}"
     for line in lines:
         # The third field is the device; the filesystem's type follows a lone dash (proc(5)).
         before, _, after = line.partition(" - ")
-        fields = before.split()
-        if fields[2:3] == [device] and after.split()[0] in _NETWORK_FILESYSTEMS:
-            message = f"{config.paths.base} is on {after.split()[0]}, a network filesystem"
-            raise ConfigError(
-                message, hint="put the base path on a local disk: file locks must be reliable"
-            )
+        if before.split()[2:3] == [device]:
+            return after.split()[0]
+    return None
 
 
 def refuse_moved_leases(config: Config) -> None:
@@ -619,7 +626,7 @@ def _local_queue(config: Config, database: Database, clock: Clock) -> LocalQueue
     )
 
 
-def _wrapper_path() -> str:
+def wrapper_path() -> str:
     """Return the wrapper's source; it is run by path, never imported."""
     return os.path.join(os.path.dirname(os.path.abspath(__file__)), "wrapper.py")
 

@@ -62,10 +62,10 @@ def tools(place: Place) -> Path:
     return folder
 
 
-def service(place: Place, tools: Path, *arguments: str, **environment: str) -> Answer:
+def service(place: Place, tools: Path, *arguments: str) -> Answer:
     path = f"{tools}:{os.environ['PATH']}"
     home = str(place.base.parent)
-    return place.run("service", *arguments, PATH=path, HOME=home, **environment)
+    return place.run("service", *arguments, PATH=path, HOME=home)
 
 
 def units(place: Place) -> Path:
