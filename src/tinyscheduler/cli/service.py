@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 import os
 import pwd
 import re
@@ -93,11 +92,11 @@ def service(
     if action is Action.STATUS:
         return _show(invocation, config, installation, as_json=json)
     if print_only:
-        chosen = kind or _fitting_kind(installation, scope)
+        chosen = kind or _fitting_kind(scope)
         emit(printed(chosen, installation, scope).rstrip("\n"))
         return EXIT_DONE
     if action is Action.INSTALL:
-        chosen = kind or _fitting_kind(installation, scope)
+        chosen = kind or _fitting_kind(scope)
         return install(invocation, installation, chosen, scope, is_agreed=yes)
     return _uninstall(invocation, installation, kind, scope, is_agreed=yes)
 
@@ -119,13 +118,27 @@ def install(
     return code
 
 
+def offer(invocation: Invocation) -> None:
+    """Show the service that fits here, and install it if a person agrees."""
+    scope = Scope.SYSTEM if os.geteuid() == 0 else Scope.USER
+    kind = _fitting_kind(scope)
+    installation = find_installation(
+        invocation, invocation.configure_reading(), kind=kind, scope=scope
+    )
+    try:
+        install(invocation, installation, kind, scope, is_agreed=False)
+    except TinySchedulerError as error:
+        # The set-up itself is done; this can be typed again at any time.
+        invocation.fail(error.what)
+        invocation.note("`tinyscheduler service install` tries it again")
+
+
 def find_installation(
     invocation: Invocation, config: Config, *, kind: Kind | None, scope: Scope
 ) -> Installation:
     """Return where this program is, and for whom it would tick."""
-    user = getpass.getuser() if kind is not None and kind is Kind.CRON else _ticking_user(config)
-    if scope is Scope.USER or kind is Kind.CRON:
-        user = _name_of(os.geteuid())
+    is_own = scope is Scope.USER or kind is Kind.CRON
+    user = _name_of(os.geteuid()) if is_own else _ticking_user(config)
     env_file = invocation.env_file
     return Installation(
         python=sys.executable,
@@ -170,8 +183,7 @@ def _name_of(uid: int) -> str:
         return str(uid)
 
 
-def _fitting_kind(installation: Installation, scope: Scope) -> Kind:
-    del installation
+def _fitting_kind(scope: Scope) -> Kind:
     return Kind.DAEMON if Systemd(scope=scope).is_there() else Kind.CRON
 
 
