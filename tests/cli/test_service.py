@@ -72,6 +72,13 @@ def units(place: Place) -> Path:
     return place.base.parent / ".config" / "systemd" / "user"
 
 
+def cron_command(tools: Path) -> str:
+    """Return what cron(8) would run: after five fields, and with \\% for %."""
+    lines = (tools / "spool").read_text().splitlines()
+    (line,) = [line for line in lines if line.startswith("* * * * * ")]
+    return line.split(maxsplit=5)[5].replace("\\%", "%")
+
+
 # -- texts -------------------------------------------------------------------------------
 
 
@@ -240,9 +247,7 @@ def test_the_line_ticks_exactly_as_cron_would_run_it(tmp_path: Path, tools: Path
     try:
         place.add("--", "sh", "-c", "echo $TINYSCHEDULER_TASK_ID from cron")
         assert service(place, tools, "install", "cron", "--yes").code == 0
-        line = (tools / "spool").read_text().splitlines()[1]
-        # As cron(8): five fields, then the command, in which \% stands for %.
-        command = line.split(maxsplit=5)[5].replace("\\%", "%")
+        command = cron_command(tools)
 
         done = subprocess.run(
             ["/bin/sh", "-c", command],
@@ -271,7 +276,7 @@ def test_the_line_ticks_exactly_as_cron_would_run_it(tmp_path: Path, tools: Path
 def test_what_a_cron_tick_complains_of_is_in_its_log(place: Place, tools: Path):
     service(place, tools, "install", "cron", "--yes")
     (place.base / "agents.yaml").write_text("agents: 7\n")
-    command = (tools / "spool").read_text().splitlines()[1].split(maxsplit=5)[5]
+    command = cron_command(tools)
 
     done = subprocess.run(["/bin/sh", "-c", command], env={}, capture_output=True, check=False)
 

@@ -104,7 +104,7 @@ def cron_block(installation: Installation) -> str:
     after it, and those are not ours.
     """
     begin, end = cron_marks(installation)
-    argv = ["/usr/bin/env", f"PATH={installation.search_path}", *installation.argv("-q", "run")]
+    argv = ["/usr/bin/env", f"PATH={installation.search_path}", *installation.argv("-q", "run", "--once")]
     command = shlex.join(argv) + f" >>{shlex.quote(installation.cron_log)} 2>&1"
     # To cron a percent sign is the end of the command (crontab(5)).
     command = command.replace("%", "\\%")
@@ -113,7 +113,8 @@ def cron_block(installation: Installation) -> str:
             f"the cron line would have {len(command.encode())} characters, and cron takes 1000",
             hint="use a shorter base path, or `service install timer`",
         )
-    return f"{begin}\n* * * * * {command}\n{end}\n"
+    note = "# `tinyscheduler service uninstall cron` removes these lines."
+    return f"{begin}\n{note}\n* * * * * {command}\n{end}\n"
 
 
 def cron_marks(installation: Installation) -> tuple[str, str]:
@@ -197,7 +198,7 @@ Description=TinyScheduler: one tick for {_specifiers(installation.base_path)}
 {_mounts(installation, scope)}
 [Service]
 Type=oneshot
-ExecStart={_command(installation.argv("-q", "run"))}
+ExecStart={_command(installation.argv("-q", "run", "--once"))}
 # A tick that hangs must not keep the next ones away for ever.
 TimeoutStartSec=15min
 {_shared(installation, scope)}"""
