@@ -450,11 +450,16 @@ def test_status_names_the_daemon_that_serves_this_base_path(place: Place, tools:
             time.sleep(0.1)
 
         answer = service(place, tools, "status")
+        overview = place.run("status")
+        document = place.run("status", "--json").json
         daemon.terminate()
         daemon.communicate(timeout=20)
 
     assert answer.code == 0
     assert f"daemon: pid {daemon.pid} serves this base path" in answer.out
+    assert f"a daemon ticks: pid {daemon.pid}, since 20" in overview.out
+    assert document["daemon"]["pid"] == daemon.pid
+    assert place.run("status", "--json").json["daemon"] is None
 
 
 def test_at_a_terminal_it_asks_and_only_yes_is_yes(place: Place, tools: Path):

@@ -104,7 +104,11 @@ def cron_block(installation: Installation) -> str:
     after it, and those are not ours.
     """
     begin, end = cron_marks(installation)
-    argv = ["/usr/bin/env", f"PATH={installation.search_path}", *installation.argv("-q", "run", "--once")]
+    argv = [
+        "/usr/bin/env",
+        f"PATH={installation.search_path}",
+        *installation.argv("-q", "run", "--once"),
+    ]
     command = shlex.join(argv) + f" >>{shlex.quote(installation.cron_log)} 2>&1"
     # To cron a percent sign is the end of the command (crontab(5)).
     command = command.replace("%", "\\%")
