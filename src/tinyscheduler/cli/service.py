@@ -145,6 +145,7 @@ def find_installation(
         base_path=config.paths.base,
         env_file=None if env_file is None else os.path.abspath(os.path.expanduser(env_file)),
         user=user,
+        group=_group_of(user),
         search_path=search_path(config),
     )
 
@@ -181,6 +182,15 @@ def _name_of(uid: int) -> str:
         return pwd.getpwuid(uid).pw_name
     except KeyError:
         return str(uid)
+
+
+def _group_of(user: str) -> str:
+    import grp
+
+    try:
+        return grp.getgrgid(pwd.getpwnam(user).pw_gid).gr_name
+    except KeyError:
+        return user
 
 
 def _fitting_kind(scope: Scope) -> Kind:
@@ -320,7 +330,7 @@ def _is_current(kind: Kind, installation: Installation, scope: Scope, config: Co
     """Whether it reads as this version would write it, whatever PATH the shells had."""
     user = installation.user if scope is Scope.USER else _ticking_user(config)
     try:
-        plan = plan_install(kind, replace(installation, user=user), scope)
+        plan = plan_install(kind, replace(installation, user=user, group=_group_of(user)), scope)
     except TinySchedulerError:
         return False
     return all(

@@ -45,6 +45,7 @@ class Installation:
     base_path: str
     env_file: str | None
     user: str
+    group: str
     search_path: str
 
     @property
@@ -283,7 +284,7 @@ def _logrotate(installation: Installation, _scope: Scope) -> str:
 # All other logs are kept small by TinyScheduler itself.
 
 {names} {{
-    su {installation.user} {installation.user}
+    su {installation.user} {installation.group}
     weekly
     maxsize 10M
     rotate 4
