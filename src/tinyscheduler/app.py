@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING
@@ -164,7 +164,7 @@ def run_daemon(
     clock = SystemClock()
     lock = DaemonLock(config.paths.daemon_lock, clock=clock)
     manager = ServiceManager(os.environ, own_pid=os.getpid(), clock=clock)
-    waker = Waker(config.paths, clock=clock, manager=manager)
+    waker = Waker(config.paths, clock=clock, manager=manager, lock=lock)
     daemon = _Daemon(
         config=config,
         load=load,
@@ -178,7 +178,9 @@ def run_daemon(
         daemon.configure()
         report = daemon.tick()
         if report is not None:
-            notice(report)
+            # A full disk behind stdout must not end what fills it.
+            with suppress(TinySchedulerError):
+                notice(report)
         # Not done, the wish for it may still lie there and would wake us at once.
         return report is not None and not report.locked
 

@@ -86,6 +86,14 @@ def test_an_agent_whose_program_is_missing_is_a_failure(place: Place):
     assert "no-such-program is not on PATH" in finding["what"]
 
 
+def test_a_source_that_cannot_be_reached_is_a_failure(place: Place):
+    place.settings["SOURCES"] = "local,tinytask"
+
+    finding = found(place, "sources")
+
+    assert (finding["verdict"], finding["where"]) == ("fail", "TINYSCHEDULER_SOURCES")
+
+
 def test_a_damaged_queue_is_a_failure(place: Place):
     place.add("--", "true")
     database = place.state / "tinyscheduler.db"

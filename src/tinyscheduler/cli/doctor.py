@@ -90,6 +90,7 @@ def _checks_of(
     queue = open_queue(config, Access.READ)
     installation = find_installation(invocation, config, kind=None, scope=Scope.USER)
     return [
+        ("sources", partial(doctor_state.look_at_sources, config)),
         ("folders", partial(doctor_state.look_at_folders, config)),
         ("filesystem", partial(doctor_state.look_at_disk, config)),
         ("clocks", partial(doctor_machine.look_at_clocks, config, now)),

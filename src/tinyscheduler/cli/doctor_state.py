@@ -68,6 +68,17 @@ def look_at_folders(config: Config) -> Iterator[Finding]:
         yield ok("folders", f"{count(sound, 'folder')} as they should be", paths.base)
 
 
+def look_at_sources(config: Config) -> Iterator[Finding]:
+    """Look whether this version can reach what tasks come from."""
+    for name in config.sources:
+        if name == "local":
+            yield ok("sources", "local: the embedded queue", config.paths.database)
+        else:
+            what = f"{name}: this version cannot reach it, so no tick runs"
+            fix = "set it to local"
+            yield fail("sources", what, where="TINYSCHEDULER_SOURCES", fix=fix)
+
+
 def look_at_disk(config: Config) -> Iterator[Finding]:
     """Look at the filesystem: does it keep locks and files, and has it room?"""
     from tinyscheduler.app import NETWORK_FILESYSTEMS, filesystem_of

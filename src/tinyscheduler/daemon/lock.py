@@ -24,20 +24,23 @@ class DaemonLock:
         self._clock = clock
         self._fd = self._take()
 
+    def is_in_place(self) -> bool:
+        """Whether the file of that name is still the one that is locked."""
+        mine = os.fstat(self._fd)
+        try:
+            named = os.stat(self.path)
+        except OSError:
+            return False
+        return (mine.st_dev, mine.st_ino) == (named.st_dev, named.st_ino)
+
     def renew(self) -> None:
         """Take the lock of that name again, if the file was removed or replaced under us.
 
         BusyError if another daemon was faster: it serves this base path now.
         """
-        mine = os.fstat(self._fd)
-        try:
-            named = os.stat(self.path)
-            if (mine.st_dev, mine.st_ino) == (named.st_dev, named.st_ino):
-                return
-        except OSError:
-            pass  # removed: made again below
-        old, self._fd = self._fd, self._take()
-        os.close(old)
+        if not self.is_in_place():
+            old, self._fd = self._fd, self._take()
+            os.close(old)
 
     def close(self) -> None:
         """Let go; wrappers that end from now on tick for themselves."""

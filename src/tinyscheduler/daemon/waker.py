@@ -12,6 +12,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from tinyscheduler.daemon.lock import DaemonLock
     from tinyscheduler.daemon.service_manager import ServiceManager
     from tinyscheduler.model.clock import Instant
     from tinyscheduler.model.config import Paths
@@ -31,15 +32,22 @@ _RESULT_GRACE_S = 1.0
 class Waker:
     """Sleeps until there is a reason to tick."""
 
-    def __init__(self, paths: Paths, *, clock: Clock, manager: ServiceManager) -> None:
-        """Take over the signals; children that end count as a reason."""
+    def __init__(
+        self, paths: Paths, *, clock: Clock, manager: ServiceManager, lock: DaemonLock
+    ) -> None:
+        """Take over the signals; children that end count as a reason.
+
+        Watches from now on, so that nothing is missed while a tick is at work.
+        """
         self._kick_path = paths.kick
         self._clock = clock
         self._manager = manager
         self._stopped = False
         self._is_reload_wanted = False
         self._has_terminal = sys.stderr.isatty()
+        self._lock = lock
         self._folders = Folders(paths.state)
+        self._folders.watch()
         self._wakeup_fd, write_fd = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         signal.set_wakeup_fd(write_fd, warn_on_full_buffer=False)
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -54,7 +62,8 @@ class Waker:
         change there is a reason to look for the kick file and nothing more.
         """
         end_ns = self._now_ns() + int(seconds * 1e9)
-        if not self._folders.watch():
+        if not (self._folders.watch() and self._lock.is_in_place()):
+            # Moved away while a tick was at work: the next one serves what lies there now.
             end_ns = min(end_ns, self._now_ns() + int(_REST_S * 1e9))
         reap()
         while not self.is_interrupted() and not os.path.lexists(self._kick_path):
