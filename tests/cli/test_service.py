@@ -385,7 +385,7 @@ def test_settings_that_a_service_would_not_see_are_named(place: Place, tools: Pa
     [
         (["install", "daemon", "--user", "--system"], "cannot be given together"),
         (["install", "cron", "--user"], "a crontab is always a user's"),
-        (["instal"], "'instal' is not one of 'install', 'uninstall', 'status'"),
+        (["setup"], "'setup' is not one of 'install', 'uninstall', 'status'"),
         (["install", "systemd"], "'systemd' is not one of"),
         ([], "missing argument 'action'"),
     ],
