@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from contextlib import contextmanager
-from datetime import timedelta
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -22,8 +22,8 @@ from tinyscheduler.adapters.sqlite.queue import LocalQueue
 from tinyscheduler.adapters.sqlite.switches import SqliteSwitches
 from tinyscheduler.adapters.tick_lock_file import FileTickLock, touch
 from tinyscheduler.config.saved import load_settings, save_settings, saved_running_folder
-from tinyscheduler.daemon import DaemonLock, Waker, repeat
 from tinyscheduler.errors import BusyError, ConfigError, StoreError, TinySchedulerError, UsageError
+from tinyscheduler.model.clock import format_time
 from tinyscheduler.model.events import Event
 from tinyscheduler.model.snapshot import Rules
 from tinyscheduler.policy.platform import PlatformPolicy
@@ -35,11 +35,12 @@ if TYPE_CHECKING:
 
     from tinyscheduler.adapters.prune_files import FilePruner
     from tinyscheduler.adapters.sqlite.pruning import SqlitePruner
+    from tinyscheduler.daemon import DaemonLock, ServiceManager, Waker, WakingClock
     from tinyscheduler.model.config import Config
     from tinyscheduler.model.events import EventName
     from tinyscheduler.model.plan import TickReport
     from tinyscheduler.model.pruning import Emptied, PruneBounds, Pruned
-    from tinyscheduler.ports import TaskSource
+    from tinyscheduler.ports import Clock, TaskSource
 
 # A dry run tells people why tasks wait, so it looks at more of them than a tick needs.
 _DRY_RUN_WINDOW = 1000
@@ -49,7 +50,8 @@ _MOST_PRUNED_AT_ONCE = 2000
 # How long a person's command waits for a tick to end.
 _PATIENCE_S = 10.0
 _LOOK_S = 0.1
-_NETWORK_FILESYSTEMS = frozenset(
+_MOST_HOLDER_CHARACTERS = 200
+NETWORK_FILESYSTEMS = frozenset(
     {"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "ceph", "lustre", "gpfs", "fuse.sshfs"}
 )
 
@@ -150,40 +152,155 @@ def run_daemon(
     """Repeat the tick until SIGTERM or SIGINT; the configuration is looked at before each.
 
     ``load`` returns the configuration that applies now; one that has become invalid is
-    told through a report's errors, and the last valid one stays in force.  Raises
-    BusyError if another daemon serves this base path.
+    told on stderr and to the service manager, and the last valid one stays in force.
+    Raises BusyError if another daemon serves this base path.
     """
+    # Not cheap, and ticks of cron do without.
+    from tinyscheduler.daemon import DaemonLock, ServiceManager, Waker, WakingClock, repeat
+
     config = load()
     refuse_inside_attempt(config, os.environ)
     _prepare_to_tick(config, is_kicked=False)
-    lock = DaemonLock(config.paths.daemon_lock)
     clock = SystemClock()
-    waker = Waker(config.paths.kick, clock=clock, on_stop=clock.stop)
+    lock = DaemonLock(config.paths.daemon_lock, clock=clock)
+    manager = ServiceManager(os.environ, own_pid=os.getpid(), clock=clock)
+    waker = Waker(config.paths, clock=clock, manager=manager, lock=lock)
+    daemon = _Daemon(
+        config=config,
+        load=load,
+        lock=lock,
+        manager=manager,
+        waker=waker,
+        clock=WakingClock(clock, waker, manager),
+    )
 
     def do_tick() -> bool:
-        nonlocal config
-        try:
-            config = load()
-        except ConfigError as error:
-            sys.stderr.write(f"warning: {error.what}; going on with the settings before\n")
-        try:
-            warnings = _prepare_to_tick(config, is_kicked=False)
-            with wired(config, clock=clock, mode=Mode.ACT, warnings=warnings) as world:
-                report, _ = run_ticks(world, settings_of(config), should_stop=waker.is_stopped)
-        except TinySchedulerError as error:
-            # What ails this tick may be gone by the next; a daemon that ends helps nobody.
-            sys.stderr.write(f"error: {error.what}\n")
-            return True
-        notice(report)
-        return not report.locked
+        daemon.configure()
+        report = daemon.tick()
+        if report is not None:
+            # A full disk behind stdout must not end what fills it.
+            with suppress(TinySchedulerError):
+                notice(report)
+        # Not done, the wish for it may still lie there and would wake us at once.
+        return report is not None and not report.locked
 
+    manager.begin()
     try:
-        repeat(do_tick, waker, interval_s=lambda: config.timing.loop_interval_s)
+        repeat(do_tick, waker, interval_s=lambda: daemon.config.timing.loop_interval_s)
     finally:
+        manager.end()
         lock.close()
     # A wrapper that ended just now saw the daemon's lock and left the ticking to us.
     if os.path.lexists(config.paths.kick):
-        start_detached_tick(config)
+        start_detached_tick(daemon.config)
+
+
+@dataclass(slots=True, kw_only=True)
+class _Daemon:
+    """What a daemon keeps from tick to tick: little, so that nothing can pile up."""
+
+    config: Config
+    load: Callable[[], Config]
+    lock: DaemonLock
+    manager: ServiceManager
+    waker: Waker
+    clock: WakingClock
+    complaint: str = ""
+
+    def configure(self) -> None:
+        """Read the configuration again; one that cannot be used changes nothing."""
+        is_reload = self.waker.take_reload()
+        if is_reload:
+            self.manager.begin_reload()
+        try:
+            config = self.load()
+        except ConfigError as error:
+            self._complain(f"warning: {error.what}; going on with the settings before")
+        else:
+            if config.paths.daemon_lock == self.lock.path:
+                self.config = config
+                self.complaint = self.complaint if self.complaint.startswith("error") else ""
+            else:
+                base = config.paths.base
+                self._complain(f"warning: the base path has become {base}; restart the daemon")
+        if is_reload:
+            self.manager.end_reload()
+
+    def tick(self) -> TickReport | None:
+        """Do one tick, and those wished for meanwhile; None if it could not be done at all."""
+        config = self.config
+        timing = config.timing
+        # Ten times what a tick may take: only a hanging one is ever so late.
+        self.clock.begin_tick(longest_s=10 * (timing.tick_budget_s + timing.kill_grace_s))
+        try:
+            warnings = _prepare_to_tick(config, is_kicked=False)
+            self.lock.renew()
+        except (ConfigError, StoreError) as error:
+            self._complain(f"error: {error.what}")
+            return None
+        try:
+            with wired(config, clock=self.clock, mode=Mode.ACT, warnings=warnings) as world:
+                report, _ = run_ticks(
+                    world, settings_of(config), should_stop=self.waker.should_end_tick
+                )
+        except TinySchedulerError as error:
+            # What ails this tick may be gone by the next; a daemon that ends helps nobody.
+            self._complain(f"error: {error.what}")
+            return None
+        if not self.complaint.startswith("warning"):
+            self.complaint = ""
+            self.manager.tell(_words_for_status(report))
+        return report
+
+    def _complain(self, words: str) -> None:
+        """Say it once, however many ticks it lasts: a log must not fill up with it."""
+        if words != self.complaint:
+            self.complaint = words
+            sys.stderr.write(words + "\n")
+            self.manager.tell(words)
+
+
+def _words_for_status(report: TickReport) -> str:
+    if report.locked:
+        return f"another tick is at work ({report.holder})"
+    stats = report.stats
+    did = f"{stats.tasks_spawned} started, {stats.leases_settled} settled"
+    at = format_time(report.started_at)
+    return f"{did}, {stats.tasks_waiting} waiting, {stats.errors} errors at {at}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunningDaemon:
+    """The daemon that serves a base path; who it is, as far as it could write it down."""
+
+    pid: int | None
+    since: str | None
+
+
+def find_daemon(config: Config) -> RunningDaemon | None:
+    """Return the daemon of this base path, without touching its lock."""
+    path = config.paths.daemon_lock
+    try:
+        status = os.stat(path)
+        with open(path, encoding="ascii", errors="replace") as file:
+            text = file.read(_MOST_HOLDER_CHARACTERS)
+    except OSError:
+        return None
+    locks = LockTable()
+    locks.begin()
+    if not locks.is_held(path, status):
+        return None
+    pid, _, since = text.strip().removeprefix("pid ").partition(", since ")
+    return RunningDaemon(pid=int(pid) if pid.isdecimal() else None, since=since or None)
+
+
+def last_tick_at(config: Config) -> datetime | None:
+    """Return when a tick took the lock last: each one writes its line then."""
+    try:
+        status = os.stat(config.paths.tick_lock)
+    except OSError:
+        return None
+    return datetime.fromtimestamp(status.st_mtime, tz=UTC) if status.st_size else None
 
 
 def preview(config: Config) -> TickReport:
@@ -202,9 +319,7 @@ def run_kicked(base_path: str) -> int:
 
 
 @contextmanager
-def wired(
-    config: Config, *, clock: SystemClock, mode: Mode, warnings: list[str]
-) -> Iterator[World]:
+def wired(config: Config, *, clock: Clock, mode: Mode, warnings: list[str]) -> Iterator[World]:
     """Wire every port.  A dry run gets readers: no lock is tried, no file is written."""
     acts = mode is Mode.ACT
     database = Database(config.paths.database, Access.WRITE if acts else Access.READ)
@@ -218,7 +333,7 @@ def wired(
                 _source(name, config, database=database, clock=clock) for name in config.sources
             ),
             store=FileLeaseStore(config.paths, locks=LockTrial() if acts else LockTable()),
-            launcher=LocalLauncher(config, wrapper=_wrapper_path(), kick_argv=kick_argv(config)),
+            launcher=LocalLauncher(config, wrapper=wrapper_path(), kick_argv=kick_argv(config)),
             probe=ProcProbe(),
             policy=platform,
             fallback=platform,
@@ -333,7 +448,7 @@ def _opened(config: Config, access: Access) -> Iterator[Database]:
         database.close()
 
 
-def _bounds(config: Config, clock: SystemClock, *, age_s: float | None, most: int) -> PruneBounds:
+def _bounds(config: Config, clock: Clock, *, age_s: float | None, most: int) -> PruneBounds:
     from tinyscheduler.model.pruning import PruneBounds
 
     limits, now = config.limits, clock.now().wall
@@ -347,7 +462,7 @@ def _bounds(config: Config, clock: SystemClock, *, age_s: float | None, most: in
     )
 
 
-def _source(name: str, config: Config, *, database: Database, clock: SystemClock) -> TaskSource:
+def _source(name: str, config: Config, *, database: Database, clock: Clock) -> TaskSource:
     if name == "local":
         return _local_queue(config, database, clock)
     message = f"TINYSCHEDULER_SOURCES names {name!r}, which this version cannot reach"
@@ -437,22 +552,29 @@ def refuse_foreign_state(config: Config) -> None:
 
 def refuse_network_filesystem(config: Config) -> None:
     """Raise ConfigError where locks do not mean what they mean on a local filesystem."""
+    kind = filesystem_of(config.paths.base)
+    if kind in NETWORK_FILESYSTEMS:
+        raise ConfigError(
+            f"{config.paths.base} is on {kind}, a network filesystem",
+            hint="put the base path on a local disk: file locks must be reliable",
+        )
+
+
+def filesystem_of(path: str) -> str | None:
+    """Return the type of the filesystem a path is on; None if that cannot be told."""
     try:
-        status = os.stat(config.paths.base)
+        status = os.stat(path)
         with open("/proc/self/mountinfo", encoding="utf-8", errors="replace") as file:
             lines = file.read().splitlines()
     except OSError:
-        return
+        return None
     device = f"{os.major(status.st_dev)}:{os.minor(status.st_dev)}"
     for line in lines:
         # The third field is the device; the filesystem's type follows a lone dash (proc(5)).
         before, _, after = line.partition(" - ")
-        fields = before.split()
-        if fields[2:3] == [device] and after.split()[0] in _NETWORK_FILESYSTEMS:
-            message = f"{config.paths.base} is on {after.split()[0]}, a network filesystem"
-            raise ConfigError(
-                message, hint="put the base path on a local disk: file locks must be reliable"
-            )
+        if before.split()[2:3] == [device]:
+            return after.split()[0]
+    return None
 
 
 def refuse_moved_leases(config: Config) -> None:
@@ -507,7 +629,7 @@ def _make_state_folder(config: Config) -> None:
         ) from error
 
 
-def _local_queue(config: Config, database: Database, clock: SystemClock) -> LocalQueue:
+def _local_queue(config: Config, database: Database, clock: Clock) -> LocalQueue:
     return LocalQueue(
         database,
         clock,
@@ -518,7 +640,7 @@ def _local_queue(config: Config, database: Database, clock: SystemClock) -> Loca
     )
 
 
-def _wrapper_path() -> str:
+def wrapper_path() -> str:
     """Return the wrapper's source; it is run by path, never imported."""
     return os.path.join(os.path.dirname(os.path.abspath(__file__)), "wrapper.py")
 

@@ -30,7 +30,7 @@ class Clock(Protocol):
         """Return both clocks and the boot id, read together."""
 
     def sleep(self, seconds: float) -> None:
-        """Return after that time; earlier only if the process was asked to stop."""
+        """Return after that time; earlier only if there is a reason to look at the world again."""
 
 
 class TaskSource(Protocol):

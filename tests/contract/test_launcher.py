@@ -196,7 +196,7 @@ def build_real(folder: Path) -> Iterator[Place]:
         os.makedirs(os.path.join(config.paths.logs, "wrapper.log"))
 
     place = Place(
-        launcher=LocalLauncher(config, wrapper=app._wrapper_path(), kick_argv=()),
+        launcher=LocalLauncher(config, wrapper=app.wrapper_path(), kick_argv=()),
         store=FileLeaseStore(config.paths, locks=LockTrial()),
         spec=lambda what: TaskSpec(
             agent="shell", command=("sh", "-c", SHELL[what], marks[what]), cwd=str(base)

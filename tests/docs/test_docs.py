@@ -29,7 +29,12 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 DOCS = TOP / "docs"
-RUN = ("README.md", "docs/quick-start.md", "docs/guides/living-with-it.md")
+RUN = (
+    "README.md",
+    "docs/quick-start.md",
+    "docs/guides/living-with-it.md",
+    "docs/guides/run-it-every-minute.md",
+)
 PACKAGE = TOP / "src" / "tinyscheduler"
 
 

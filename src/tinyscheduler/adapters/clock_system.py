@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import select
 import time
+from contextlib import suppress
 from datetime import UTC, datetime
 
 from tinyscheduler.model.clock import Instant
@@ -44,4 +45,6 @@ class SystemClock:
 
     def stop(self) -> None:
         """End all sleeping, now and later: the process was asked to end."""
-        os.write(self._stop_pipe[1], b"!")
+        # A full pipe has been stopped often enough.
+        with suppress(BlockingIOError):
+            os.write(self._stop_pipe[1], b"!")

@@ -86,7 +86,7 @@ class FileTickLock:
         is looked at again before it is called so.
         """
         text = _read_holder(fd)
-        if _is_gone(text):
+        if is_gone(text):
             select.select([], [], [], _SECOND_LOOK_S)
             if _read_holder(fd) == text:
                 return f"{text}, which is gone: another process keeps {self._path} open and locked"
@@ -126,7 +126,7 @@ def _read_holder(fd: int) -> str:
     return os.pread(fd, _MOST_HOLDER_BYTES, 0).decode("ascii", "replace").strip()
 
 
-def _is_gone(text: str) -> bool:
+def is_gone(text: str) -> bool:
     """Whether the line names a process that no longer exists under that start time."""
     match = _HOLDER.match(text)
     return match is not None and _start_ticks(int(match[1])) != int(match[2])

@@ -53,6 +53,9 @@ COMMANDS = {
     "reset": "tinyscheduler.cli.prune:reset",
     "config": "tinyscheduler.cli.settings:show_settings",
     "validate-config": "tinyscheduler.cli.settings:validate",
+    "init": "tinyscheduler.cli.init:init",
+    "doctor": "tinyscheduler.cli.doctor:doctor",
+    "service": "tinyscheduler.cli.service:service",
     "demo": "tinyscheduler.cli.demo:demo",
 }
 _GLOBAL_OPTIONS = (

@@ -36,7 +36,7 @@ from tinyscheduler.model.tasks import TaskState
 from tinyscheduler.values import dataclass
 
 if TYPE_CHECKING:
-    from tinyscheduler.app import Queue
+    from tinyscheduler.app import Queue, RunningDaemon
     from tinyscheduler.model.config import Config
 
 _MOST_WORKING = 10_000
@@ -56,6 +56,7 @@ class Overview:
     report: TickReport
     active: Mapping[str, int]
     host_active: int
+    daemon: RunningDaemon | None
 
     @property
     def load_state(self) -> str:
@@ -86,6 +87,7 @@ def look(config: Config) -> Overview:
         report=report,
         active=Counter(entry.lease.agent for entry in occupied if isinstance(entry.lease, Lease)),
         host_active=len(occupied),
+        daemon=app.find_daemon(config),
     )
 
 
@@ -158,7 +160,10 @@ def status_lines(overview: Overview, invocation: Invocation) -> list[str]:
         [name, str(one["active"]), str(one["limit"]), str(one["free"])]
         for name, one in agents_json(overview).items()
     ]
-    return [*lines, "", *format_table(["AGENT", "ACTIVE", "LIMIT", "FREE"], agents, page)]
+    lines += ["", *format_table(["AGENT", "ACTIVE", "LIMIT", "FREE"], agents, page)]
+    if overview.daemon is not None:
+        lines += ["", f"a daemon ticks: pid {overview.daemon.pid}, since {overview.daemon.since}"]
+    return lines
 
 
 def _running_lines(overview: Overview, page: Page) -> list[str]:
@@ -263,6 +268,9 @@ def status_json(overview: Overview) -> dict[str, Any]:
             "availableSlots": max(0, overview.config.limits.host_slots - overview.host_active),
         },
         "paused": paused_json(overview),
+        "daemon": None
+        if overview.daemon is None
+        else {"pid": overview.daemon.pid, "since": overview.daemon.since},
         "queueDepth": overview.counts[TaskState.WAITING],
         "isRunning": overview.host_active > 0,
         "lastClaimTime": None if last_claim is None else format_time(last_claim),

@@ -92,6 +92,16 @@ def _causes(failures: list[Problem], report: ValidationReport) -> tuple[Problem,
     return tuple(dict.fromkeys((*ones_own, *errors)))
 
 
+def missing_folders(overrides: Overrides, environ: Mapping[str, str]) -> tuple[str, ...]:
+    """Return the folders that `fix_config` would make, outer ones first.
+
+    Raises ConfigError if the settings do not say where they belong.
+    """
+    understood = understand(gather_inputs(overrides, environ))
+    folders = [folder.path for folder in _folders(understood)]
+    return tuple(folder for folder in folders if not os.path.lexists(folder))
+
+
 def _understand(
     overrides: Overrides, environ: Mapping[str, str]
 ) -> tuple[Understood | None, list[Problem]]:

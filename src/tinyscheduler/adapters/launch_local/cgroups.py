@@ -25,7 +25,7 @@ class ControlGroups:
     def name_for(self, lease_id: str) -> str | None:
         """Return the path of a group for one attempt, or None where none may be made."""
         if not self._is_known:
-            self._folder, self._is_known = _find_divisible(), True
+            self._folder, self._is_known = find_divisible(), True
             if self._folder is not None:
                 _sweep(self._folder)
         return None if self._folder is None else f"{self._folder}/{_PREFIX}{lease_id}"
@@ -57,7 +57,8 @@ def kill_members(group: str) -> None:
         os.rmdir(group)
 
 
-def _find_divisible() -> str | None:
+def find_divisible() -> str | None:
+    """Return the folder of this process's own group if we may make groups in it, or None."""
     try:
         with open("/proc/self/cgroup", encoding="ascii") as file:
             lines = file.read().splitlines()
