@@ -87,8 +87,12 @@ def _checks_of(
     from tinyscheduler.cli.service_texts import Scope
 
     now = SystemClock().now()
-    queue = open_queue(config, Access.READ)
     installation = find_installation(invocation, config, kind=None, scope=Scope.USER)
+
+    def leases() -> Iterator[Finding]:
+        # Opened only here: the state of somebody else is refused, which is a finding too.
+        return doctor_state.look_at_leases(open_queue(config, Access.READ), now)
+
     return [
         ("sources", partial(doctor_state.look_at_sources, config)),
         ("folders", partial(doctor_state.look_at_folders, config)),
@@ -96,7 +100,7 @@ def _checks_of(
         ("clocks", partial(doctor_machine.look_at_clocks, config, now)),
         ("database", partial(doctor_state.look_at_database, config)),
         ("tick lock", partial(doctor_state.look_at_tick_lock, config, now)),
-        ("leases", partial(doctor_state.look_at_leases, queue, now)),
+        ("leases", leases),
         ("ticks", partial(doctor_machine.look_at_clockwork, config, installation, now)),
     ]
 

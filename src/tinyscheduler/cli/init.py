@@ -89,7 +89,9 @@ def init(
     invocation.base_path = base_path or invocation.base_path
     if not (yes or sys.stdin.isatty()):
         raise UsageError("nothing was set up: nobody is here to agree", hint="add --yes")
-    config = invocation.configure_reading()
+    from tinyscheduler.cli.service import configure
+
+    config = configure(invocation)
     found = look_around(invocation, config)
     if not json:
         emit("\n".join(_lines(found, config, invocation)))

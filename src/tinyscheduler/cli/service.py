@@ -87,7 +87,7 @@ def service(
     scope = Scope.SYSTEM if system or (not user and os.geteuid() == 0) else Scope.USER
     if kind is Kind.CRON and (user or system):
         raise UsageError("--user and --system are for systemd; a crontab is always a user's")
-    config = invocation.configure_reading()
+    config = configure(invocation)
     installation = find_installation(invocation, config, kind=kind, scope=scope)
     if action is Action.STATUS:
         return _show(invocation, config, installation, as_json=json)
@@ -99,6 +99,16 @@ def service(
         chosen = kind or _fitting_kind(scope)
         return install(invocation, installation, chosen, scope, is_agreed=yes)
     return _uninstall(invocation, installation, kind, scope, is_agreed=yes)
+
+
+def configure(invocation: Invocation) -> Config:
+    """Return the configuration for a command to which a state folder does not matter yet."""
+    from tinyscheduler.config.load import load_config
+
+    config = load_config(invocation.overrides, write_cache=False)
+    for warning in config.warnings:
+        invocation.warn(warning)
+    return config
 
 
 def install(
@@ -122,9 +132,7 @@ def offer(invocation: Invocation) -> None:
     """Show the service that fits here, and install it if a person agrees."""
     scope = Scope.SYSTEM if os.geteuid() == 0 else Scope.USER
     kind = _fitting_kind(scope)
-    installation = find_installation(
-        invocation, invocation.configure_reading(), kind=kind, scope=scope
-    )
+    installation = find_installation(invocation, configure(invocation), kind=kind, scope=scope)
     try:
         install(invocation, installation, kind, scope, is_agreed=False)
     except TinySchedulerError as error:
