@@ -374,6 +374,10 @@ _tinyscheduler() {
             :
             return
             ;;
+        init:--base-path)
+            mapfile -t COMPREPLY < <(compgen -d -- "$cur")
+            return
+            ;;
         selftest:--rounds)
             :
             return
@@ -413,6 +417,9 @@ _tinyscheduler() {
         "reset") words="-y --yes --json -h --help --help" ;;
         "config") words="--show --json -h --help --help" ;;
         "validate-config") words="--fix --json -h --help --help" ;;
+        "init") words="--base-path -y --yes --json -h --help --help" ;;
+        "doctor") words="--json -h --help --help" ;;
+        "service") words="--user --system --print -y --yes --json -h --help --help" ;;
         "demo") words="--keep --json -h --help --help" ;;
         "selftest") words="--rounds --seed --json -h --help --help" ;;
         "completion") words="-h --help --help" ;;
@@ -422,7 +429,7 @@ _tinyscheduler() {
         return
     fi
     case $command in
-        "") mapfile -t COMPREPLY < <(compgen -W "run add status list show why ps logs wait parked history report top health events cancel retry hold release pause resume drain undrain edit prune reset config validate-config demo selftest completion" -- "$cur") ;;
+        "") mapfile -t COMPREPLY < <(compgen -W "run add status list show why ps logs wait parked history report top health events cancel retry hold release pause resume drain undrain edit prune reset config validate-config init doctor service demo selftest completion" -- "$cur") ;;
         "show") mapfile -t COMPREPLY < <(compgen -W "$(_tinyscheduler_ask tasks)" -- "$cur") ;;
         "why") mapfile -t COMPREPLY < <(compgen -W "$(_tinyscheduler_ask tasks)" -- "$cur") ;;
         "logs") mapfile -t COMPREPLY < <(compgen -W "$(_tinyscheduler_ask tasks)" -- "$cur") ;;
@@ -432,6 +439,7 @@ _tinyscheduler() {
         "hold") mapfile -t COMPREPLY < <(compgen -W "$(_tinyscheduler_ask tasks:waiting)" -- "$cur") ;;
         "release") mapfile -t COMPREPLY < <(compgen -W "$(_tinyscheduler_ask tasks:held)" -- "$cur") ;;
         "edit") mapfile -t COMPREPLY < <(compgen -W "$(_tinyscheduler_ask tasks:waiting,held)" -- "$cur") ;;
+        "service") mapfile -t COMPREPLY < <(compgen -W "install uninstall status cron timer daemon logrotate" -- "$cur") ;;
         "completion") mapfile -t COMPREPLY < <(compgen -W "bash zsh fish" -- "$cur") ;;
     esac
 }
