@@ -42,8 +42,8 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "doctor": ("tinyscheduler doctor",),
     "service": ("tinyscheduler service install --print", "tinyscheduler service status"),
     "completion": (
-        "tinyscheduler completion bash > ~/.local/share/bash-completion/completions/tinyscheduler",
-        "tinyscheduler completion fish > ~/.config/fish/completions/tinyscheduler.fish",
+        "tinyscheduler completion bash > ~/.tinyscheduler-completion",
+        "tinyscheduler completion zsh > ~/.zfunc/_tinyscheduler",
     ),
     "selftest": ("tinyscheduler selftest", "tinyscheduler selftest --rounds 50 --seed 7"),
     "demo": ("tinyscheduler demo", "tinyscheduler demo --keep"),
