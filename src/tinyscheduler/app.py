@@ -17,6 +17,7 @@ from tinyscheduler.adapters.leases_file import FileLeaseStore, LockTable, LockTr
 from tinyscheduler.adapters.memory_file import FileMemoryStore
 from tinyscheduler.adapters.probe_host import ProcProbe
 from tinyscheduler.adapters.sqlite.database import Access, Database
+from tinyscheduler.adapters.sqlite.inquiry import Inquiry
 from tinyscheduler.adapters.sqlite.ledger import SqliteLedger
 from tinyscheduler.adapters.sqlite.queue import LocalQueue
 from tinyscheduler.adapters.sqlite.switches import SqliteSwitches
@@ -27,7 +28,16 @@ from tinyscheduler.model.clock import format_time
 from tinyscheduler.model.events import Event
 from tinyscheduler.model.snapshot import Rules
 from tinyscheduler.policy.platform import PlatformPolicy
-from tinyscheduler.tick import Mode, Retention, TickSettings, World, run_ticks, tick
+from tinyscheduler.tick import (
+    Foresight,
+    Mode,
+    Retention,
+    TickSettings,
+    World,
+    foresee,
+    run_ticks,
+    tick,
+)
 from tinyscheduler.values import dataclass, replace
 
 if TYPE_CHECKING:
@@ -40,6 +50,8 @@ if TYPE_CHECKING:
     from tinyscheduler.model.events import EventName
     from tinyscheduler.model.plan import TickReport
     from tinyscheduler.model.pruning import Emptied, PruneBounds, Pruned
+    from tinyscheduler.model.snapshot import SourceView
+    from tinyscheduler.model.tasks import WaitingTask
     from tinyscheduler.ports import Clock, TaskSource
 
 # A dry run tells people why tasks wait, so it looks at more of them than a tick needs.
@@ -61,6 +73,7 @@ class Queue:
     """The embedded queue and everything that looking at it or changing it takes."""
 
     tasks: LocalQueue
+    inquiry: Inquiry
     ledger: SqliteLedger
     switches: SqliteSwitches
     leases: FileLeaseStore
@@ -81,6 +94,12 @@ def open_queue(config: Config, access: Access) -> Queue:
     database = Database(config.paths.database, access)
     return Queue(
         tasks=_local_queue(config, database, clock),
+        inquiry=Inquiry(
+            database,
+            clock,
+            priority_enabled=config.priority_enabled,
+            blocking_disabled=config.blocking_disabled,
+        ),
         ledger=SqliteLedger(database),
         switches=SqliteSwitches(database),
         leases=FileLeaseStore(config.paths, locks=LockTable()),
@@ -309,6 +328,34 @@ def preview(config: Config) -> TickReport:
     clock = SystemClock()
     with wired(config, clock=clock, mode=Mode.DRY_RUN, warnings=[]) as world:
         return tick(world, settings_of(config, window=_DRY_RUN_WINDOW), Mode.DRY_RUN)
+
+
+def foresee_task(config: Config, task: WaitingTask) -> Foresight:
+    """Say what a tick would do, with this task in its window, wherever in line it stands."""
+    clock = SystemClock()
+    with wired(config, clock=clock, mode=Mode.DRY_RUN, warnings=[]) as world:
+        sources = tuple(
+            _Including(source, task) if source.name == task.source else source
+            for source in world.sources
+        )
+        return foresee(replace(world, sources=sources), settings_of(config))
+
+
+class _Including:
+    """A source whose window holds one more task; for looking only."""
+
+    def __init__(self, source: TaskSource, task: WaitingTask) -> None:
+        self._source = source
+        self._task = task
+        self.name = source.name
+        self.describe, self.claim, self.settle = source.describe, source.claim, source.settle
+
+    def look(self, *, window: int) -> SourceView:
+        """Return the source's window and the task, unless it is in there anyhow."""
+        view = self._source.look(window=window)
+        if any(one.task_id == self._task.task_id for one in view.waiting):
+            return view
+        return replace(view, waiting=(*view.waiting, self._task))
 
 
 def run_kicked(base_path: str) -> int:

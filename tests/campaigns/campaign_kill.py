@@ -18,9 +18,9 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.campaigns.witness import command, hear, parallel_rounds
 from tests.process.station import Station, survivors, wrappers
 
+from tinyscheduler.cli.witness import hear, testify
 from tinyscheduler.model.tasks import FailureReason, Outcome, TaskSpec, TaskState
 
 SLOTS = 3
@@ -62,7 +62,7 @@ def run_round(seed: int) -> tuple[list[str], dict[str, int]]:
         "RETRY_MAX_SEC": "0.2",
     }
     station = Station(folder / "base", settings)
-    argvs = [command(station.base, draw.choice(BODIES)) for _ in range(draw.randint(3, 7))]
+    argvs = [testify(str(station.base), draw.choice(BODIES)) for _ in range(draw.randint(3, 7))]
     queue = station.queue().tasks
     ids: list[str] = []
     for argv in argvs:
@@ -141,7 +141,7 @@ def _settle(station: Station, ids: list[str]) -> list[str]:
 
 
 def _judge(station: Station, ids: list[str], chaos: Chaos) -> list[str]:
-    said = hear(station.base)
+    said = hear(str(station.base))
     queue = station.queue()
     found = list(chaos.broken)
     if said.most_of_a_task > 1:
@@ -175,6 +175,11 @@ def _failed_by_itself(reason: FailureReason | None, exit_code: int | None) -> bo
     return reason is FailureReason.COMMAND_FAILED and exit_code == 1
 
 
+def _side_by_side(rounds: int) -> int:
+    """Return how many rounds to run at once on this machine."""
+    return max(1, min(rounds, os.cpu_count() or 1))
+
+
 def main() -> int:
     """Run the rounds and print the counts."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -185,7 +190,7 @@ def main() -> int:
     violations = 0
     kills = {"tick": 0, "wrapper": 0, "command": 0}
     seeds = range(options.seed, options.seed + options.rounds)
-    with ProcessPoolExecutor(parallel_rounds(options.rounds)) as pool:
+    with ProcessPoolExecutor(_side_by_side(options.rounds)) as pool:
         for found, killed in pool.map(run_round, seeds):
             violations += len(found)
             for words in found:

@@ -13,9 +13,9 @@ import tempfile
 import time
 from pathlib import Path
 
-from tests.campaigns.witness import command, hear
 from tests.process.station import PYTHON, Station
 
+from tinyscheduler.cli.witness import hear, testify
 from tinyscheduler.model.tasks import TaskSpec, TaskState
 
 AGENTS = {"red": 3, "blue": 2, "green": 4}
@@ -41,7 +41,7 @@ def run_round(folder: Path, *, tasks: int, ticks: int, modes: str = "kicked") ->
     settings = {"MAX_CONCURRENT_SLOTS": str(SLOTS), "LOOP_INTERVAL_SEC": "0.2"}
     station = Station(folder / "base", settings)
     names = list(AGENTS)
-    argv = command(station.base, "true")
+    argv = testify(str(station.base), "true")
     specs = [
         TaskSpec(agent=names[i % len(names)], command=argv, cwd=str(station.base))
         for i in range(tasks)
@@ -105,7 +105,7 @@ def _all_final(station: Station, ids: list[str]) -> bool:
 
 
 def _judge(station: Station, ids: list[str]) -> list[str]:
-    said = hear(station.base)
+    said = hear(str(station.base))
     states = station.queue().tasks.states(ids)
     found = [f"task {one} is {state}" for one, state in states.items() if state != TaskState.DONE]
     for one in ids:

@@ -188,6 +188,7 @@ def settle_text(text: str, place: Place) -> str:
     text = re.sub(r"\d{4}-\d\d-\d\dT[\d:.]+Z", "TIME", text)
     text = re.sub(r"\bpid \d+, start ticks \d+", "PID", text)
     text = re.sub(r"\bin \d+ ms", "in N ms", text)
+    text = re.sub(r"\bwrapper \d+", "wrapper PID", text)
     text = re.sub(
         r"\b(?:in )?\d+[smhd](?: \d+[smhd])?(?: ago)?(?= |$|\))", "AGE", text, flags=re.MULTILINE
     )
@@ -218,6 +219,10 @@ _VARYING = {
     "peak_rss_mb",
     "retry_after_sec",
     "load",
+    "memoryTotalMB",
+    "memoryUsedMB",
+    "memoryAvailableMB",
+    "cpuUsagePercent",
 }
 
 

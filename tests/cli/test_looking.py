@@ -28,6 +28,15 @@ LOOKS = {
     "show-running": ["show", "3"],
     "show-blocked": ["show", "6"],
     "show-prompt": ["show", "8"],
+    "why-done": ["why", "1"],
+    "why-parked": ["why", "2"],
+    "why-running": ["why", "3"],
+    "why-held": ["why", "4"],
+    "why-not-before": ["why", "5"],
+    "why-blocked": ["why", "6"],
+    "why-agent-limit": ["why", "7"],
+    "why-no-limit": ["why", "8"],
+    "why-cancelled": ["why", "9"],
     "ps": ["ps"],
     "dry-run": ["run", "--dry-run"],
 }
@@ -80,7 +89,7 @@ def test_in_a_pipe_the_text_is_whole_and_plain(
     compare(f"{name}.txt", settle_text(answer.out, busy) + answer.err)
 
 
-@pytest.mark.parametrize("name", ["status", "list", "ps", "dry-run"])
+@pytest.mark.parametrize("name", ["status", "list", "ps", "dry-run", "why-agent-limit"])
 def test_on_a_terminal_every_line_fits(busy: Place, name: str):
     code, text = busy.type(*LOOKS[name], columns=80, NO_COLOR="1")
 

@@ -100,7 +100,12 @@ def test_following_goes_on_with_the_next_attempt(place: Place):
 
     out, err = following.communicate(timeout=30)
 
-    assert (following.returncode, out, err) == (0, b"attempt 1\nattempt 2\n", b"")
+    assert (following.returncode, out) == (0, b"attempt 1\nattempt 2\n")
+    head, between, next_head = err.decode().splitlines()
+    assert head == "==> task 1, attempt 1 <=="
+    assert between.startswith("task 1 failed (command_failed); attempt 2 is due in ")
+    assert between.endswith("the first tick after that starts it; no daemon runs here")
+    assert next_head == "==> task 1, attempt 2 <=="
     first = place.run_raw("logs", task_id, "--attempt", "1")
     assert first.stdout == b"attempt 1\n"
     assert place.run_raw("logs", task_id).stdout == b"attempt 2\n"

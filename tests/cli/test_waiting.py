@@ -80,6 +80,22 @@ def test_what_will_never_end_by_itself_is_told(place: Place):
     assert "task 2 waits for task 1, which is parked; `tinyscheduler retry 1`" in answer.err
 
 
+def test_a_pause_between_attempts_is_told_and_what_ends_it(place: Place):
+    place.settings["RETRY_BASE_SEC"] = "60"
+    ids = [place.add("--", "false") for _ in range(2)]
+    place.run("run")
+    until(lambda: "backing_off" in place.run("why", ids[1]).out, "the second to back off")
+
+    answer = place.run("wait", *ids, "--timeout", "1s")
+
+    assert answer.code == 124
+    first, second, _ = answer.err.splitlines()
+    for words, task_id in ((first, "1"), (second, "2")):
+        assert words.startswith(f"task {task_id} failed (command_failed); attempt 2 is due in 1m")
+        assert words.endswith("no daemon runs here")
+    assert "due in" not in place.run("-q", "wait", *ids, "--timeout", "1s").err
+
+
 def test_a_person_at_a_terminal_is_told_that_nothing_ticks(place: Place):
     place.add("--", "true")
 

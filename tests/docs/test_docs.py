@@ -34,6 +34,7 @@ RUN = (
     "docs/quick-start.md",
     "docs/guides/living-with-it.md",
     "docs/guides/run-it-every-minute.md",
+    "docs/guides/what-is-it-doing.md",
 )
 PACKAGE = TOP / "src" / "tinyscheduler"
 

@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import os
-import shutil
-import signal
-import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 import typer
@@ -17,8 +13,9 @@ from tinyscheduler.cli.demo_verdict import Check, judge
 from tinyscheduler.cli.demo_views import View, open_view
 from tinyscheduler.cli.invocation import Invocation
 from tinyscheduler.cli.render import Ink, Page, count, emit, emit_json, escape
+from tinyscheduler.cli.scratch import heeding_signals, scratch_folder
 from tinyscheduler.cli.standing import brief_json
-from tinyscheduler.errors import EXIT_DONE, EXIT_FAILED, StoreError
+from tinyscheduler.errors import EXIT_DONE, EXIT_FAILED
 
 LONGEST_S = 60.0
 
@@ -38,7 +35,9 @@ def demo(
     invocation: Invocation = context.obj
     if invocation.base_path or invocation.env_file:
         invocation.note("the demo has a base path and settings of its own; yours are not used")
-    with _heeding_signals(), _scratch_folder(invocation, keep=keep) as base:
+    with heeding_signals(), scratch_folder(invocation, "demo") as scratch:
+        scratch.is_kept = keep
+        base = scratch.path
         stage = Stage(base, CAST)
         try:
             with open_view(invocation, is_silent=json) as view:
@@ -124,39 +123,3 @@ def _program() -> str:
     """Return how a reader in this folder starts the program."""
     in_checkout = os.path.isfile("tinyscheduler") and os.access("tinyscheduler", os.X_OK)
     return "./tinyscheduler" if in_checkout else "tinyscheduler"
-
-
-@contextmanager
-def _scratch_folder(invocation: Invocation, *, keep: bool) -> Iterator[str]:
-    try:
-        base = os.path.realpath(tempfile.mkdtemp(prefix="tinyscheduler-demo-"))
-    except OSError as error:
-        raise StoreError(
-            f"cannot make a scratch folder: {error.strerror}",
-            hint="make room in the folder for temporary files, or set TMPDIR",
-        ) from error
-    try:
-        yield base
-    finally:
-        if not keep:
-            try:
-                shutil.rmtree(base)
-            except OSError as error:
-                invocation.warn(f"{base} could not be removed: {error.strerror}")
-
-
-@contextmanager
-def _heeding_signals() -> Iterator[None]:
-    """Take a closed terminal and a polite end as Ctrl-C, so that everything is wound up."""
-
-    def interrupt(_number: int, _frame: object) -> None:
-        raise KeyboardInterrupt
-
-    before = {
-        number: signal.signal(number, interrupt) for number in (signal.SIGTERM, signal.SIGHUP)
-    }
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
+
+from tinyscheduler.cli.render import format_span, format_when
+from tinyscheduler.values import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from tinyscheduler.app import Queue
+    from tinyscheduler.model.records import TaskRecord
 
 _GLANCE_S = 0.05
 # File times tick in milliseconds: two changes within one look like one.
@@ -22,9 +28,17 @@ _ADVISE_AFTER_S = 3.0
 class Follower:
     """Says when to look at the queue again."""
 
-    def __init__(self, queue: Queue, *, advise: Callable[[str], None]) -> None:
-        """Start with a look that is due.  ``advise`` is told once if nothing happens."""
+    def __init__(
+        self, queue: Queue, *, note: Callable[[str], None], advise: Callable[[str], None]
+    ) -> None:
+        """Start with a look that is due.
+
+        ``note`` is told of every pause between attempts, ``advise`` once if nothing happens.
+        """
+        self._queue = queue
         self._clock = queue.clock
+        self._note = note
+        self._told: set[tuple[str, int]] = set()
         self._advise: Callable[[str], None] | None = advise
         self._started_ns = queue.clock.now().monotonic_ns
         path = queue.config.paths.database
@@ -54,6 +68,24 @@ class Follower:
             )
             self._advise = None
 
+    def note_backoff(self, record: TaskRecord) -> None:
+        """Say of a task between two attempts when the next is due, once for each attempt."""
+        until, key = record.backing_off_until, (record.task_id, record.attempt)
+        if until is None or key in self._told:
+            return
+        left_s = (until - self._clock.now().wall).total_seconds()
+        if left_s <= 0:
+            return
+        self._told.add(key)
+        failed = "asked to be tried later"
+        if record.failure_reason is not None:
+            failed = f"failed ({record.failure_reason})"
+        words = f"task {record.task_id} {failed}; attempt {record.attempt} is due in"
+        words += f" {format_span(left_s + 1)}"
+        if not find_ticking(self._queue).has_daemon:
+            words += ", and the first tick after that starts it; no daemon runs here"
+        self._note(words)
+
     def pause(self, *, until_ns: int | None = None) -> None:
         """Sleep for the time between two glances, or up to a moment before that."""
         seconds = _GLANCE_S
@@ -61,6 +93,50 @@ class Follower:
             left_s = (until_ns - self._clock.now().monotonic_ns) / 1e9
             seconds = max(0.0, min(seconds, left_s))
         self._clock.sleep(seconds)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ticking:
+    """Whether a daemon ticks here, and when any tick last began; None before the first."""
+
+    has_daemon: bool
+    last_at: datetime | None
+    now: datetime
+    interval_s: float
+
+
+def find_ticking(queue: Queue) -> Ticking:
+    """Look whether a daemon holds its lock, and when the tick lock was last taken."""
+    from tinyscheduler.adapters.leases_file import LockTable
+
+    paths = queue.config.paths
+    has_daemon, last_at = False, None
+    try:
+        status = os.stat(paths.daemon_lock)
+    except OSError:
+        pass
+    else:
+        locks = LockTable()
+        locks.begin()
+        has_daemon = locks.is_held(paths.daemon_lock, status)
+    with suppress(OSError):
+        # Each tick writes its own name into the file that it locks.
+        last_at = datetime.fromtimestamp(os.stat(paths.tick_lock).st_mtime, tz=UTC)
+    return Ticking(
+        has_daemon=has_daemon,
+        last_at=last_at,
+        now=queue.clock.now().wall,
+        interval_s=queue.config.timing.loop_interval_s,
+    )
+
+
+def describe_ticking(ticking: Ticking) -> str:
+    """Say what makes the next tick happen."""
+    if ticking.has_daemon:
+        return f"a daemon ticks, every {format_span(ticking.interval_s)} at least"
+    if ticking.last_at is None:
+        return "nothing has ticked here yet: `tinyscheduler run` does"
+    return f"no daemon runs; the last tick was {format_when(ticking.last_at, now=ticking.now)}"
 
 
 def _mark(path: str) -> tuple[int, int] | None:

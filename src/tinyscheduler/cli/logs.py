@@ -74,7 +74,7 @@ def logs(
             reader,
             lines=lines,
             attempt=attempt,
-            advise=invocation.advise,
+            invocation=invocation,
         )
     if log is None:
         never = "it never ran" if standing.state.is_final else "it has not started yet"
@@ -130,13 +130,16 @@ def follow_log(
     *,
     lines: int | None,
     attempt: int | None,
-    advise: Callable[[str], None],
+    invocation: Invocation,
 ) -> int:
-    """Copy what comes until the task has ended, going on with each further attempt."""
+    """Copy what comes until the task has ended, going on with each further attempt.
+
+    A line on stderr heads each attempt, so that what is on stdout stays the log alone.
+    """
     from tinyscheduler.cli.following import Follower
 
     task_id = standing.record.task_id
-    follower = Follower(queue, advise=advise)
+    follower = Follower(queue, note=invocation.note, advise=invocation.advise)
     while True:
         is_over = False
         if follower.is_due():
@@ -152,9 +155,12 @@ def follow_log(
                 reader.copy()
                 reader.close()
                 log = newest
-        if log is not None and (reader.is_open or reader.open(log, last_lines=lines)):
+        if log is not None and not reader.is_open and reader.open(log, last_lines=lines):
             lines = None
-            reader.copy()
+            invocation.note(f"==> task {task_id}, attempt {log.attempt} <==")
+        reader.copy()
+        if standing.state is TaskState.WAITING:
+            follower.note_backoff(standing.record)
         if is_over:
             return EXIT_DONE
         follower.pause()

@@ -16,6 +16,7 @@ from typer.core import TyperCommand, TyperGroup, TyperOption
 
 from tinyscheduler import __version__
 from tinyscheduler.cli.command import Command, print_by_emit
+from tinyscheduler.cli.examples import epilog_of
 from tinyscheduler.cli.invocation import NORMAL, QUIET, Invocation
 from tinyscheduler.cli.render import Color, ReaderGoneError, emit, tell
 from tinyscheduler.config.problems import did_you_mean
@@ -37,9 +38,16 @@ COMMANDS = {
     "status": "tinyscheduler.cli.status:status",
     "list": "tinyscheduler.cli.tasks:list_tasks",
     "show": "tinyscheduler.cli.tasks:show",
+    "why": "tinyscheduler.cli.why:why",
     "ps": "tinyscheduler.cli.status:ps",
     "logs": "tinyscheduler.cli.logs:logs",
     "wait": "tinyscheduler.cli.wait:wait",
+    "parked": "tinyscheduler.cli.past:parked",
+    "history": "tinyscheduler.cli.past:history",
+    "report": "tinyscheduler.cli.past:report",
+    "top": "tinyscheduler.cli.watch:top",
+    "health": "tinyscheduler.cli.health:health",
+    "events": "tinyscheduler.cli.events:events",
     "cancel": "tinyscheduler.cli.change:cancel",
     "retry": "tinyscheduler.cli.change:retry",
     "hold": "tinyscheduler.cli.change:hold",
@@ -57,6 +65,8 @@ COMMANDS = {
     "doctor": "tinyscheduler.cli.doctor:doctor",
     "service": "tinyscheduler.cli.service:service",
     "demo": "tinyscheduler.cli.demo:demo",
+    "selftest": "tinyscheduler.cli.selftest:selftest",
+    "completion": "tinyscheduler.cli.completion:completion",
 }
 _GLOBAL_OPTIONS = (
     "--env-file",
@@ -96,7 +106,9 @@ class Commands(TyperGroup):
         single = typer.Typer(add_completion=False, rich_markup_mode=None)
         settings = {**_HELP_OPTIONS, **getattr(function, "context_settings", {})}
         kind = getattr(function, "command_class", Command)
-        single.command(cmd_name, cls=kind, context_settings=settings)(function)
+        single.command(cmd_name, cls=kind, context_settings=settings, epilog=epilog_of(cmd_name))(
+            function
+        )
         command: TyperCommand = typer.main.get_command(single)  # type: ignore[assignment]  # one command makes no group
         return command
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from datetime import datetime, timedelta
 
 import typer
 
@@ -42,6 +43,21 @@ def duration_s(option: str, text: str) -> float:
     except ValueError as error:
         raise UsageError(
             f"{option} {quote(text)}: {error}", hint=f"write it as {option} 90s, 15m or 2h"
+        ) from error
+
+
+def moment_ago(option: str, text: str, *, now: datetime) -> datetime:
+    """Read a time, or a duration before now; a time without a zone is meant here."""
+    try:
+        return now - timedelta(seconds=parse_duration_s(text))
+    except (ValueError, OverflowError):
+        pass
+    try:
+        return datetime.fromisoformat(text.strip()).astimezone()
+    except (ValueError, OverflowError) as error:
+        raise UsageError(
+            f"{option} {quote(text)} is neither a time nor a duration",
+            hint="write it as 2026-01-31T18:00, 2026-01-31, or 24h for the last 24 hours",
         ) from error
 
 

@@ -201,14 +201,15 @@ def hide_secrets(spec: TaskSpec) -> dict[str, str]:
 
 def attempts_json(standing: Standing, attempts: Sequence[AttemptRecord]) -> list[dict[str, Any]]:
     """Return all attempts, the one under way included, oldest first."""
-    listed = [_ended_attempt(attempt) for attempt in attempts]
+    listed = [ended_attempt_json(attempt) for attempt in attempts]
     known = {attempt.lease_id for attempt in attempts}
     if standing.record.lease_id is not None and standing.record.lease_id not in known:
         listed.append(_current_attempt(standing))
     return listed
 
 
-def _ended_attempt(attempt: AttemptRecord) -> dict[str, Any]:
+def ended_attempt_json(attempt: AttemptRecord) -> dict[str, Any]:
+    """Return one attempt that is over."""
     return {
         "attempt": attempt.attempt,
         "agent": attempt.agent,

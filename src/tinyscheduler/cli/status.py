@@ -113,7 +113,7 @@ def show_overview(invocation: Invocation) -> int:
     emit(
         "\n".join(
             [
-                _summary(overview),
+                summary(overview),
                 *_paused_lines(overview, page),
                 "`tinyscheduler status` says more, --help everything",
             ]
@@ -125,10 +125,20 @@ def show_overview(invocation: Invocation) -> int:
 def status(
     context: typer.Context,
     *,
+    is_watching: Annotated[
+        bool, typer.Option("--watch", help="Show it again and again, until q or Ctrl-C.")
+    ] = False,
+    interval: Annotated[
+        str, typer.Option(metavar="DURATION", help="Between two looks of --watch.")
+    ] = "2s",
     json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> int:
     """Show what runs, what waits and why, and what is free."""
     invocation: Invocation = context.obj
+    if is_watching:
+        from tinyscheduler.cli.watch import watch_status
+
+        return watch_status(invocation, interval=interval, as_json=json)
     overview = look(invocation.configure_reading())
     for warning in overview.report.warnings:
         if warning not in overview.config.warnings:
@@ -145,7 +155,7 @@ def status(
 def status_lines(overview: Overview, invocation: Invocation) -> list[str]:
     """Return the sections that have something to say."""
     page = invocation.page
-    lines = [fit(_summary(overview), page), *_paused_lines(overview, page)]
+    lines = [fit(summary(overview), page), *_paused_lines(overview, page)]
     if overview.running:
         lines += ["", *_running_lines(overview, page)]
     starts = overview.report.stats.tasks_spawned
@@ -198,7 +208,8 @@ def _parked_lines(overview: Overview, page: Page) -> list[str]:
     return [*table, *_more(hidden, "list --state parked")]
 
 
-def _summary(overview: Overview) -> str:
+def summary(overview: Overview) -> str:
+    """Say in one line how busy it is, and how many tasks stand in which state."""
     counts = overview.counts
     words = [
         f"{counts[TaskState.WORKING]} running",
@@ -245,7 +256,11 @@ def agents_json(overview: Overview) -> dict[str, dict[str, Any]]:
 
 def status_json(overview: Overview) -> dict[str, Any]:
     """Return the documented keys; those of features to come are empty."""
+    from tinyscheduler.cli.health import assess_host, health_json
+
     report = overview.report
+    verdict = assess_host(overview.config, active_slots=overview.host_active, known=[])
+    health = health_json(verdict)
     last_claim = max(
         (one.lease.started_at for one in overview.running if one.lease is not None), default=None
     )
@@ -262,11 +277,7 @@ def status_json(overview: Overview) -> dict[str, Any]:
         "gpus": [],
         "pools": [],
         "schedules": {"running": [], "queued": []},
-        "health": {
-            "activeSlots": overview.host_active,
-            "maxSlots": overview.config.limits.host_slots,
-            "availableSlots": max(0, overview.config.limits.host_slots - overview.host_active),
-        },
+        "health": health,
         "paused": paused_json(overview),
         "daemon": None
         if overview.daemon is None
@@ -274,7 +285,7 @@ def status_json(overview: Overview) -> dict[str, Any]:
         "queueDepth": overview.counts[TaskState.WAITING],
         "isRunning": overview.host_active > 0,
         "lastClaimTime": None if last_claim is None else format_time(last_claim),
-        "resourceHealth": None,
+        "resourceHealth": health,
         "errors": [{"where": one.where, "message": one.message} for one in report.errors],
     }
 

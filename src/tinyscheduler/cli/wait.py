@@ -71,7 +71,7 @@ def wait_for(
     """
     from tinyscheduler.cli.following import Follower
 
-    follower = Follower(queue, advise=invocation.advise)
+    follower = Follower(queue, note=invocation.note, advise=invocation.advise)
     deadline_ns = None
     if limit_s is not None:
         deadline_ns = queue.clock.now().monotonic_ns + int(limit_s * 1e9)
@@ -90,6 +90,8 @@ def wait_for(
             waiting = [task_id for task_id in left if states[task_id] is TaskState.WAITING]
             if waiting:
                 follower.note_waiting(waiting[0])
+            for task_id in waiting[:_MOST_EXPLAINED]:
+                follower.note_backoff(queue.tasks.task(task_id))
             if left and not warned:
                 warned = True
                 _warn_of_endless(queue, left, invocation)

@@ -360,6 +360,8 @@ def _limits(settings: Settings, agents: tuple[AgentProfile, ...]) -> Limits:
         queue_lookahead=settings.queue_lookahead,
         max_skips=settings.max_skips_per_task,
         log_max_bytes=settings.log_max_mb * 2**20,
+        memory_warning=settings.memory_warning,
+        memory_critical=settings.memory_critical,
         log_retention_s=_days(settings.log_retention_days),
         history_retention_s=_days(settings.history_retention_days),
     )

@@ -6,6 +6,7 @@ nowhere, so they cannot leak.
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING
 
 from tinyscheduler.core.leases import holds_slot
@@ -29,6 +30,14 @@ class Refusal:
 
     reason: Reason
     words: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Holder:
+    """A task that occupies a slot, and the agent at work; empty where nothing tells it."""
+
+    task_id: str
+    agent: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,33 +134,41 @@ def measure(snapshot: Snapshot, verdicts: Iterable[Verdict]) -> Capacity:
     A reclaimed lease frees nothing yet: its processes may take a while to die, and a
     slot handed out too early runs two attempts instead of one.
     """
-    agent_of_claim = {
-        claim.task_id: claim.agent for source in snapshot.sources for claim in source.claims
-    }
-    active: dict[str, int] = {}
-    total = 0
-    for verdict in verdicts:
-        if holds_slot(verdict):
-            total += 1
-            name = _agent_of(verdict, agent_of_claim)
-            active[name] = active.get(name, 0) + 1
+    holders = slot_holders(snapshot, verdicts)
+    active = Counter(holder.agent for holder in holders)
     return Capacity(
         agents=tuple(
             AgentView(
                 name=agent.name,
                 queue=agent.queue,
                 limit=agent.limit,
-                active=active.get(agent.name, 0),
+                active=active[agent.name],
             )
             for agent in sorted(snapshot.agents, key=_name)
         ),
         host_limit=snapshot.rules.host_slots,
-        host_active=total,
+        host_active=len(holders),
+    )
+
+
+def slot_holders(snapshot: Snapshot, verdicts: Iterable[Verdict]) -> tuple[Holder, ...]:
+    """Return what occupies a slot, in the order of the verdicts."""
+    agent_of_claim = {
+        claim.task_id: claim.agent for source in snapshot.sources for claim in source.claims
+    }
+    return tuple(
+        Holder(task_id=_task_of(verdict), agent=_agent_of(verdict, agent_of_claim))
+        for verdict in verdicts
+        if holds_slot(verdict)
     )
 
 
 def _name(agent: AgentProfile) -> str:
     return agent.name
+
+
+def _task_of(verdict: SlotHolder) -> str:
+    return verdict.trace.task_id if isinstance(verdict, EndTree) else verdict.entry.task_id
 
 
 def _agent_of(verdict: SlotHolder, agent_of_claim: Mapping[str, str]) -> str:

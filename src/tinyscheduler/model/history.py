@@ -33,3 +33,21 @@ class AttemptRecord:
     turns: int | None = None
     peak_rss_mb: float | None = None
     log: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MeasuredAttempt:
+    """One attempt as a report counts it.
+
+    ``ready_at`` is when its task could first have started: when it was added, or the
+    later time it was asked to wait for; None where the task is not known any more.
+    """
+
+    agent: str
+    attempt: int
+    started_at: datetime | None
+    ended_at: datetime
+    outcome: Outcome
+    failure_reason: FailureReason | None
+    reclaim_reason: ReclaimReason | None
+    ready_at: datetime | None

@@ -50,6 +50,16 @@ class TaskRecord:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class WaitingLine:
+    """How many tasks of one agent or queue wait, and how many are held."""
+
+    agent: str | None
+    queue: str | None
+    waiting: int
+    held: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Cancelled:
     """The task ran nowhere and is cancelled now."""
 

@@ -4,7 +4,17 @@ The shell around `core.decide`.  It owns the order in which durable things happe
 everything it touches comes in through ports, so the simulator runs this very code.
 """
 
-from tinyscheduler.tick.ticking import never, run_ticks, tick
+from tinyscheduler.tick.ticking import Foresight, foresee, never, run_ticks, tick
 from tinyscheduler.tick.world import Mode, Retention, TickSettings, World
 
-__all__ = ["Mode", "Retention", "TickSettings", "World", "never", "run_ticks", "tick"]
+__all__ = [
+    "Foresight",
+    "Mode",
+    "Retention",
+    "TickSettings",
+    "World",
+    "foresee",
+    "never",
+    "run_ticks",
+    "tick",
+]

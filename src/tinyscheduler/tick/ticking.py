@@ -15,7 +15,7 @@ from tinyscheduler.tick.forgetting import forget_the_past
 from tinyscheduler.tick.progress import Progress, key_of
 from tinyscheduler.tick.starts import Starts
 from tinyscheduler.tick.world import Mode
-from tinyscheduler.values import replace
+from tinyscheduler.values import dataclass, replace
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -30,6 +30,15 @@ if TYPE_CHECKING:
 # Ending a tree, then settling or reclaiming it, then starting: each needs a fresh look.
 # More rounds than that mean that the world changes as fast as we look; the next tick goes on.
 _MOST_CLEANING_ROUNDS = 6
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Foresight:
+    """What a tick would see and decide now, and how it would report that."""
+
+    snapshot: Snapshot
+    plan: Plan
+    report: TickReport
 
 
 def never() -> bool:
@@ -100,6 +109,19 @@ def _tell(progress: Progress) -> TickReport:
     for observer in progress.world.observers:
         observer.report(report)
     return report
+
+
+def foresee(world: World, settings: TickSettings) -> Foresight:
+    """Say what a tick would do, together with all that it would know; changes nothing."""
+    progress = Progress(
+        world=world,
+        settings=settings,
+        started_at=world.clock.now(),
+        mode=Mode.DRY_RUN,
+        should_stop=never,
+    )
+    snapshot, plan = _preview(progress)
+    return Foresight(snapshot=snapshot, plan=plan, report=progress.report())
 
 
 def _observe(progress: Progress) -> Snapshot:
@@ -176,14 +198,16 @@ def _decide(progress: Progress, snapshot: Snapshot) -> Plan:
         return decide(snapshot, world.fallback)
 
 
-def _preview(progress: Progress) -> None:
+def _preview(progress: Progress) -> tuple[Snapshot, Plan]:
     """Look and decide, so that a report can say what a tick would do."""
     progress.memory = progress.world.memory.load()
-    plan = _decide(progress, _observe(progress))
+    snapshot = _observe(progress)
+    plan = _decide(progress, snapshot)
     progress.decisions = plan.decisions
     endings = Endings(progress=progress)
     for verdict in plan.verdicts:
         endings.announce(verdict)
+    return snapshot, plan
 
 
 def _act(progress: Progress) -> None:

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from pathlib import Path
+from tinyscheduler.values import dataclass, field
 
 # Each command writes its line before it counts, so of two that start at once at least
 # the later one sees both.  Zombies and recycled pids do not count: the command line of a
@@ -34,13 +31,15 @@ echo "end $task $attempt $agent $code" >> "$dir/journal"
 exit $code
 """
 
+_WHOLE = (5, 7)  # words of a start or an end, and of who was beside
 
-def command(folder: Path, body: str) -> tuple[str, ...]:
+
+def testify(folder: str, body: str) -> tuple[str, ...]:
     """Return the argv of a witness that runs ``body``."""
-    return ("sh", "-c", WITNESS, str(folder), body)
+    return ("sh", "-c", WITNESS, folder, body)
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class Testimony:
     """What all witnesses of one round said."""
 
@@ -51,12 +50,15 @@ class Testimony:
     most: int = 0
 
 
-def hear(folder: Path) -> Testimony:
-    """Read the journal."""
+def hear(folder: str) -> Testimony:
+    """Read the journal; a witness that was killed while it wrote leaves half a line."""
     testimony = Testimony()
-    path = folder / "journal"
-    for line in path.read_text().splitlines() if path.exists() else ():
-        what, task_id, attempt, agent, *rest = line.split()
+    try:
+        with open(os.path.join(folder, "journal"), encoding="utf-8") as file:
+            lines = [line.split() for line in file]
+    except FileNotFoundError:
+        return testimony
+    for what, task_id, attempt, agent, *rest in (line for line in lines if len(line) in _WHOLE):
         if what == "start":
             testimony.starts.setdefault(task_id, []).append(int(attempt))
         elif what == "end":
@@ -68,8 +70,3 @@ def hear(folder: Path) -> Testimony:
             before = testimony.most_of_an_agent.get(agent, 0)
             testimony.most_of_an_agent[agent] = max(before, of_agent)
     return testimony
-
-
-def parallel_rounds(rounds: int) -> int:
-    """Return how many rounds to run side by side on this machine."""
-    return max(1, min(rounds, os.cpu_count() or 1))

@@ -1,0 +1,446 @@
+# bash completion for tinyscheduler; written by `tinyscheduler completion bash`.
+# Load it with:  source <(tinyscheduler completion bash)
+
+_tinyscheduler_ask() {
+    "${COMP_WORDS[0]/#\~/$HOME}" "${globals[@]}" completion --words "$1" 2>/dev/null | cut -f1
+}
+
+_tinyscheduler() {
+    local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD - 1]}
+    local command= words= i ended=
+    local -a globals=()
+    # bash takes "--option=value" for three words.
+    if [[ $cur == = ]]; then
+        cur=
+    elif [[ $prev == = ]] && ((COMP_CWORD > 1)); then
+        prev=${COMP_WORDS[COMP_CWORD - 2]}
+    fi
+    for ((i = 1; i < COMP_CWORD; i++)); do
+        case ${COMP_WORDS[i]} in
+            --base-path | --env-file)
+                globals+=("${COMP_WORDS[i]}" "${COMP_WORDS[i + 1]}")
+                ((i++))
+                ;;
+            --log-level | --color) ((i++)) ;;
+            -*) ;;
+            *)
+                command=${COMP_WORDS[i]}
+                break
+                ;;
+        esac
+    done
+    for ((; i < COMP_CWORD; i++)); do
+        [[ ${COMP_WORDS[i]} == -- ]] && ended=yes
+    done
+    COMPREPLY=()
+    if [[ $ended && $command == add ]]; then
+        mapfile -t COMPREPLY < <(compgen -c -f -- "$cur")
+        return
+    fi
+    case $command:$prev in
+        :--env-file)
+            mapfile -t COMPREPLY < <(compgen -f -- "$cur")
+            return
+            ;;
+        :--base-path)
+            mapfile -t COMPREPLY < <(compgen -d -- "$cur")
+            return
+            ;;
+        :--log-level)
+            :
+            return
+            ;;
+        :--color)
+            mapfile -t COMPREPLY < <(compgen -W "auto always never" -- "$cur")
+            return
+            ;;
+        run:--agent-limit)
+            :
+            return
+            ;;
+        run:--loop-interval)
+            :
+            return
+            ;;
+        run:--heartbeat-interval)
+            :
+            return
+            ;;
+        run:--max-runtime)
+            :
+            return
+            ;;
+        run:--running-dir)
+            mapfile -t COMPREPLY < <(compgen -d -- "$cur")
+            return
+            ;;
+        run:--log-dir)
+            mapfile -t COMPREPLY < <(compgen -d -- "$cur")
+            return
+            ;;
+        run:--recipes-dir)
+            mapfile -t COMPREPLY < <(compgen -d -- "$cur")
+            return
+            ;;
+        run:--goose-bin)
+            mapfile -t COMPREPLY < <(compgen -f -- "$cur")
+            return
+            ;;
+        run:--mcp-endpoint)
+            :
+            return
+            ;;
+        add:--agent)
+            mapfile -t COMPREPLY < <(compgen -W "$(_tinyscheduler_ask agents)" -- "$cur")
+            return
+            ;;
+        add:--queue)
+            mapfile -t COMPREPLY < <(compgen -W "$(_tinyscheduler_ask queues)" -- "$cur")
+            return
+            ;;
+        add:--title)
+            :
+            return
+            ;;
+        add:--prompt)
+            :
+            return
+            ;;
+        add:--prompt-file)
+            mapfile -t COMPREPLY < <(compgen -f -- "$cur")
+            return
+            ;;
+        add:--recipe)
+            mapfile -t COMPREPLY < <(compgen -f -- "$cur")
+            return
+            ;;
+        add:--priority)
+            :
+            return
+            ;;
+        add:--class)
+            mapfile -t COMPREPLY < <(compgen -W "interactive batch" -- "$cur")
+            return
+            ;;
+        add:--gpus)
+            :
+            return
+            ;;
+        add:--vram)
+            :
+            return
+            ;;
+        add:--memory)
+            :
+            return
+            ;;
+        add:--model)
+            :
+            return
+            ;;
+        add:--seed)
+            :
+            return
+            ;;
+        add:--tenant)
+            :
+            return
+            ;;
+        add:--project)
+            :
+            return
+            ;;
+        add:--max-runtime)
+            :
+            return
+            ;;
+        add:--max-turns)
+            :
+            return
+            ;;
+        add:--max-attempts)
+            :
+            return
+            ;;
+        add:--after)
+            mapfile -t COMPREPLY < <(compgen -W "$(_tinyscheduler_ask tasks)" -- "$cur")
+            return
+            ;;
+        add:--not-before)
+            :
+            return
+            ;;
+        add:--label)
+            :
+            return
+            ;;
+        add:--cwd)
+            mapfile -t COMPREPLY < <(compgen -d -- "$cur")
+            return
+            ;;
+        add:--env)
+            :
+            return
+            ;;
+        add:--from)
+            mapfile -t COMPREPLY < <(compgen -f -- "$cur")
+            return
+            ;;
+        status:--interval)
+            :
+            return
+            ;;
+        list:--state)
+            mapfile -t COMPREPLY < <(compgen -W "waiting held working starting running settling done failed parked cancelled" -- "$cur")
+            return
+            ;;
+        list:--agent)
+            mapfile -t COMPREPLY < <(compgen -W "$(_tinyscheduler_ask agents)" -- "$cur")
+            return
+            ;;
+        list:--limit)
+            :
+            return
+            ;;
+        logs:-n | logs:--lines)
+            :
+            return
+            ;;
+        logs:--attempt)
+            :
+            return
+            ;;
+        wait:--timeout)
+            :
+            return
+            ;;
+        parked:--agent)
+            mapfile -t COMPREPLY < <(compgen -W "$(_tinyscheduler_ask agents)" -- "$cur")
+            return
+            ;;
+        parked:--limit)
+            :
+            return
+            ;;
+        history:--since)
+            :
+            return
+            ;;
+        history:--agent)
+            mapfile -t COMPREPLY < <(compgen -W "$(_tinyscheduler_ask agents)" -- "$cur")
+            return
+            ;;
+        history:--state)
+            mapfile -t COMPREPLY < <(compgen -W "done succeeded failed cancelled retry_later interrupted" -- "$cur")
+            return
+            ;;
+        history:--limit)
+            :
+            return
+            ;;
+        report:--since)
+            :
+            return
+            ;;
+        top:--interval)
+            :
+            return
+            ;;
+        top:-n | top:--iterations)
+            :
+            return
+            ;;
+        events:-n | events:--lines)
+            :
+            return
+            ;;
+        events:--event)
+            :
+            return
+            ;;
+        events:--task)
+            mapfile -t COMPREPLY < <(compgen -W "$(_tinyscheduler_ask tasks)" -- "$cur")
+            return
+            ;;
+        pause:--reason)
+            :
+            return
+            ;;
+        drain:--reason)
+            :
+            return
+            ;;
+        drain:--timeout)
+            :
+            return
+            ;;
+        edit:--agent)
+            mapfile -t COMPREPLY < <(compgen -W "$(_tinyscheduler_ask agents)" -- "$cur")
+            return
+            ;;
+        edit:--queue)
+            mapfile -t COMPREPLY < <(compgen -W "$(_tinyscheduler_ask queues)" -- "$cur")
+            return
+            ;;
+        edit:--title)
+            :
+            return
+            ;;
+        edit:--prompt)
+            :
+            return
+            ;;
+        edit:--prompt-file)
+            mapfile -t COMPREPLY < <(compgen -f -- "$cur")
+            return
+            ;;
+        edit:--recipe)
+            mapfile -t COMPREPLY < <(compgen -f -- "$cur")
+            return
+            ;;
+        edit:--priority)
+            :
+            return
+            ;;
+        edit:--class)
+            mapfile -t COMPREPLY < <(compgen -W "interactive batch" -- "$cur")
+            return
+            ;;
+        edit:--gpus)
+            :
+            return
+            ;;
+        edit:--vram)
+            :
+            return
+            ;;
+        edit:--memory)
+            :
+            return
+            ;;
+        edit:--model)
+            :
+            return
+            ;;
+        edit:--seed)
+            :
+            return
+            ;;
+        edit:--tenant)
+            :
+            return
+            ;;
+        edit:--project)
+            :
+            return
+            ;;
+        edit:--max-runtime)
+            :
+            return
+            ;;
+        edit:--max-turns)
+            :
+            return
+            ;;
+        edit:--max-attempts)
+            :
+            return
+            ;;
+        edit:--after)
+            mapfile -t COMPREPLY < <(compgen -W "$(_tinyscheduler_ask tasks)" -- "$cur")
+            return
+            ;;
+        edit:--not-before)
+            :
+            return
+            ;;
+        edit:--label)
+            :
+            return
+            ;;
+        edit:--cwd)
+            mapfile -t COMPREPLY < <(compgen -d -- "$cur")
+            return
+            ;;
+        edit:--env)
+            :
+            return
+            ;;
+        edit:--unset)
+            :
+            return
+            ;;
+        prune:--older-than)
+            :
+            return
+            ;;
+        init:--base-path)
+            mapfile -t COMPREPLY < <(compgen -d -- "$cur")
+            return
+            ;;
+        selftest:--rounds)
+            :
+            return
+            ;;
+        selftest:--seed)
+            :
+            return
+            ;;
+    esac
+    case $command in
+        "") words="--env-file --base-path --log-level --color -v --verbose -q --quiet --debug -V --version -h --help --help" ;;
+        "run") words="--once --daemon --dry-run --fail-if-locked --agent-limit --loop-interval --heartbeat-interval --max-runtime --running-dir --log-dir --recipes-dir --goose-bin --mcp-endpoint --disable-blocking --json -h --help --help" ;;
+        "add") words="--agent --queue --title --prompt --prompt-file --recipe --priority --class --gpus --vram --memory --model --seed --tenant --project --max-runtime --max-turns --max-attempts --after --not-before --label --cwd --env --hold --from --start --json -h --help --help" ;;
+        "status") words="--watch --interval --json -h --help --help" ;;
+        "list") words="--state --agent --limit --json -h --help --help" ;;
+        "show") words="--json -h --help --help" ;;
+        "why") words="--json -h --help --help" ;;
+        "ps") words="--json -h --help --help" ;;
+        "logs") words="-f --follow -n --lines --attempt -h --help --help" ;;
+        "wait") words="--timeout --json -h --help --help" ;;
+        "parked") words="--agent --limit --json -h --help --help" ;;
+        "history") words="--since --agent --state --limit --csv --json -h --help --help" ;;
+        "report") words="--since --json -h --help --help" ;;
+        "top") words="--interval -n --iterations --json -h --help --help" ;;
+        "health") words="--json -h --help --help" ;;
+        "events") words="-f --follow -n --lines --event --task --json -h --help --help" ;;
+        "cancel") words="--json -h --help --help" ;;
+        "retry") words="--json -h --help --help" ;;
+        "hold") words="--json -h --help --help" ;;
+        "release") words="--json -h --help --help" ;;
+        "pause") words="--reason --json -h --help --help" ;;
+        "resume") words="--json -h --help --help" ;;
+        "drain") words="--reason --wait --timeout --json -h --help --help" ;;
+        "undrain") words="--json -h --help --help" ;;
+        "edit") words="--agent --queue --title --prompt --prompt-file --recipe --priority --class --gpus --vram --memory --model --seed --tenant --project --max-runtime --max-turns --max-attempts --after --not-before --label --cwd --env --unset --json -h --help --help" ;;
+        "prune") words="--older-than --dry-run --json -h --help --help" ;;
+        "reset") words="-y --yes --json -h --help --help" ;;
+        "config") words="--show --json -h --help --help" ;;
+        "validate-config") words="--fix --json -h --help --help" ;;
+        "init") words="--base-path -y --yes --json -h --help --help" ;;
+        "doctor") words="--json -h --help --help" ;;
+        "service") words="--user --system --print -y --yes --json -h --help --help" ;;
+        "demo") words="--keep --json -h --help --help" ;;
+        "selftest") words="--rounds --seed --json -h --help --help" ;;
+        "completion") words="-h --help --help" ;;
+    esac
+    if [[ $cur == -* && ! $ended ]]; then
+        mapfile -t COMPREPLY < <(compgen -W "$words" -- "$cur")
+        return
+    fi
+    case $command in
+        "") mapfile -t COMPREPLY < <(compgen -W "run add status list show why ps logs wait parked history report top health events cancel retry hold release pause resume drain undrain edit prune reset config validate-config init doctor service demo selftest completion" -- "$cur") ;;
+        "show") mapfile -t COMPREPLY < <(compgen -W "$(_tinyscheduler_ask tasks)" -- "$cur") ;;
+        "why") mapfile -t COMPREPLY < <(compgen -W "$(_tinyscheduler_ask tasks)" -- "$cur") ;;
+        "logs") mapfile -t COMPREPLY < <(compgen -W "$(_tinyscheduler_ask tasks)" -- "$cur") ;;
+        "wait") mapfile -t COMPREPLY < <(compgen -W "$(_tinyscheduler_ask tasks:waiting,working,held)" -- "$cur") ;;
+        "cancel") mapfile -t COMPREPLY < <(compgen -W "$(_tinyscheduler_ask tasks:waiting,held,working)" -- "$cur") ;;
+        "retry") mapfile -t COMPREPLY < <(compgen -W "$(_tinyscheduler_ask tasks:parked,failed,cancelled,waiting)" -- "$cur") ;;
+        "hold") mapfile -t COMPREPLY < <(compgen -W "$(_tinyscheduler_ask tasks:waiting)" -- "$cur") ;;
+        "release") mapfile -t COMPREPLY < <(compgen -W "$(_tinyscheduler_ask tasks:held)" -- "$cur") ;;
+        "edit") mapfile -t COMPREPLY < <(compgen -W "$(_tinyscheduler_ask tasks:waiting,held)" -- "$cur") ;;
+        "service") mapfile -t COMPREPLY < <(compgen -W "install uninstall status cron timer daemon logrotate" -- "$cur") ;;
+        "completion") mapfile -t COMPREPLY < <(compgen -W "bash zsh fish" -- "$cur") ;;
+    esac
+}
+complete -F _tinyscheduler tinyscheduler ./tinyscheduler

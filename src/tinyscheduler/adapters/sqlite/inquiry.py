@@ -1,0 +1,224 @@
+"""What do people ask of the database that no tick needs to know?  Reads only, all bounded."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tinyscheduler.adapters.sqlite.batch import row_id
+from tinyscheduler.adapters.sqlite.rows import (
+    attempt_of,
+    from_micros,
+    record_of,
+    to_micros,
+    waiting_of,
+)
+from tinyscheduler.model.history import MeasuredAttempt
+from tinyscheduler.model.leases import ReclaimReason
+from tinyscheduler.model.records import WaitingLine
+from tinyscheduler.model.tasks import FailureReason, Outcome, TaskState
+
+if TYPE_CHECKING:
+    import sqlite3
+    from datetime import datetime
+
+    from tinyscheduler.adapters.sqlite.database import Database
+    from tinyscheduler.model.history import AttemptRecord
+    from tinyscheduler.model.records import TaskRecord
+    from tinyscheduler.model.tasks import WaitingTask
+    from tinyscheduler.ports import Clock
+
+_SOURCE = "local"
+_MOST_BLOCKERS = 1000
+_MOST_BLOCKERS_TOLD = 10
+_MOST_AHEAD = 1_000_000
+_MOST_MEASURED = 1_000_000
+
+_LINES = """
+SELECT agent, queue, state, tasks FROM counts
+WHERE state IN ('waiting', 'held') ORDER BY agent, queue
+"""
+_WAITING = "SELECT * FROM tasks WHERE id = :id AND state IN ('waiting', 'held')"
+_BLOCKERS = """
+SELECT blocker_id FROM dependencies JOIN tasks ON id = blocker_id
+WHERE task_id = :id AND state <> 'done' ORDER BY blocker_id LIMIT :limit
+"""
+# All that is not done above a task, however far up; UNION ends it where ways meet again.
+_CHAIN = """
+WITH RECURSIVE chain (id) AS (
+    SELECT blocker_id FROM dependencies JOIN tasks ON id = blocker_id
+    WHERE task_id = :id AND state <> 'done'
+    UNION
+    SELECT blocker_id FROM chain
+    JOIN dependencies ON dependencies.task_id = chain.id
+    JOIN tasks ON tasks.id = blocker_id AND tasks.state <> 'done'
+    LIMIT :limit
+)
+SELECT tasks.* FROM chain JOIN tasks USING (id) ORDER BY tasks.id
+"""
+_AHEAD = """
+SELECT (
+    SELECT count(*) FROM (
+        SELECT 1 FROM tasks INDEXED BY ready_by_priority
+        WHERE state = 'waiting' AND blockers_left = 0 AND start_after = 0
+            AND agent = :agent AND queue = :queue
+            AND (-blocks, -:by_priority * priority, id) < (-:blocks, -:priority, :id)
+        LIMIT :limit
+    )
+) + (
+    SELECT count(*) FROM (
+        SELECT 1 FROM tasks INDEXED BY deferred
+        WHERE state = 'waiting' AND blockers_left = 0 AND start_after <> 0
+            AND start_after <= :now AND agent = :agent AND queue = :queue
+            AND (-blocks, -:by_priority * priority, id) < (-:blocks, -:priority, :id)
+        LIMIT :limit
+    )
+)
+"""
+# Rows are written when attempts are settled, so their order is that of the endings, and
+# the newest are found without an index of their own.
+_HISTORY = """
+SELECT * FROM attempts
+WHERE (:since IS NULL OR ended_at >= :since) AND (:agent IS NULL OR agent = :agent)
+    AND (:outcome IS NULL OR outcome = :outcome)
+ORDER BY rowid DESC LIMIT :limit
+"""
+_MEASURED = """
+SELECT attempts.agent, attempts.attempt, attempts.started_at, attempts.ended_at, outcome,
+    attempts.failure_reason, reclaim_reason,
+    max(tasks.created_at, coalesce(tasks.not_before, 0)) AS ready_at
+FROM attempts LEFT JOIN tasks ON source = 'local' AND tasks.id = CAST(task_id AS INTEGER)
+WHERE attempts.ended_at >= :since ORDER BY attempts.rowid DESC LIMIT :limit
+"""
+
+
+class Inquiry:
+    """Answers about single tasks and about the past, for people's commands."""
+
+    def __init__(
+        self,
+        database: Database,
+        clock: Clock,
+        *,
+        priority_enabled: bool,
+        blocking_disabled: bool,
+    ) -> None:
+        self._database = database
+        self._clock = clock
+        self._priority_enabled = priority_enabled
+        self._blocking_disabled = blocking_disabled
+
+    def waiting_task(self, task_id: str) -> WaitingTask | None:
+        """Return the task as a tick would see it; None if it neither waits nor is held."""
+
+        def question(connection: sqlite3.Connection) -> WaitingTask | None:
+            row = connection.execute(_WAITING, {"id": row_id(task_id)}).fetchone()
+            if row is None:
+                return None
+            return waiting_of(row, source=_SOURCE, blocked_by=self._blockers(connection, row))
+
+        return self._database.read(question)
+
+    def ahead(self, task: WaitingTask) -> int:
+        """Count the tasks of the same line that could start and go first."""
+        values = {
+            "id": row_id(task.task_id),
+            "agent": task.agent or "",
+            "queue": task.queue or "",
+            "blocks": task.blocks,
+            "priority": task.priority if self._priority_enabled else 0,
+            "by_priority": int(self._priority_enabled),
+            "now": to_micros(self._clock.now().wall),
+            "limit": _MOST_AHEAD,
+        }
+
+        def question(connection: sqlite3.Connection) -> int:
+            (number,) = connection.execute(_AHEAD, values).fetchone()
+            return int(number)
+
+        return self._database.read(question)
+
+    def unfinished_above(self, task_id: str) -> list[TaskRecord]:
+        """Return every task that is not done and that this one waits for, however far up.
+
+        At most a thousand of them.
+        """
+        values = {"id": row_id(task_id), "limit": _MOST_BLOCKERS}
+
+        def question(connection: sqlite3.Connection) -> list[TaskRecord]:
+            return [
+                record_of(row, source=_SOURCE, blocked_by=self._blockers(connection, row))
+                for row in connection.execute(_CHAIN, values).fetchall()
+            ]
+
+        return self._database.read(question)
+
+    def attempts(
+        self,
+        *,
+        since: datetime | None,
+        agent: str | None,
+        outcome: Outcome | None,
+        limit: int,
+    ) -> list[AttemptRecord]:
+        """Return the newest attempts that fit, at most ``limit``, oldest of them first."""
+        values = {
+            "since": None if since is None else to_micros(since),
+            "agent": agent,
+            "outcome": outcome,
+            "limit": limit,
+        }
+
+        def question(connection: sqlite3.Connection) -> list[AttemptRecord]:
+            rows = connection.execute(_HISTORY, values).fetchall()
+            return [attempt_of(row) for row in reversed(rows)]
+
+        return self._database.read(question)
+
+    def measured(self, *, since: datetime) -> list[MeasuredAttempt]:
+        """Return the attempts that ended since, newest first, at most a million."""
+        values = {"since": to_micros(since), "limit": _MOST_MEASURED}
+
+        def question(connection: sqlite3.Connection) -> list[MeasuredAttempt]:
+            return [_measured_of(row) for row in connection.execute(_MEASURED, values)]
+
+        return self._database.read(question)
+
+    def lines(self) -> list[WaitingLine]:
+        """Return how many tasks wait in each line, and how many are held."""
+        rows = self._database.read(lambda connection: connection.execute(_LINES).fetchall())
+        found: dict[tuple[str, str], dict[str, int]] = {}
+        for row in rows:
+            counts = found.setdefault((row["agent"], row["queue"]), {})
+            counts[row["state"]] = row["tasks"]
+        return [
+            WaitingLine(
+                agent=agent or None,
+                queue=queue or None,
+                waiting=counts.get(TaskState.WAITING, 0),
+                held=counts.get(TaskState.HELD, 0),
+            )
+            for (agent, queue), counts in found.items()
+        ]
+
+    def _blockers(self, connection: sqlite3.Connection, row: sqlite3.Row) -> tuple[str, ...]:
+        if row["blockers_left"] == 0 or self._blocking_disabled:
+            return ()
+        values = {"id": row["id"], "limit": _MOST_BLOCKERS_TOLD}
+        return tuple(str(one["blocker_id"]) for one in connection.execute(_BLOCKERS, values))
+
+
+def _measured_of(row: sqlite3.Row) -> MeasuredAttempt:
+    ended_at = from_micros(row["ended_at"])
+    if ended_at is None:
+        raise AssertionError("an attempt in the ledger has no end")
+    failure, reclaim = row["failure_reason"], row["reclaim_reason"]
+    return MeasuredAttempt(
+        agent=row["agent"],
+        attempt=row["attempt"],
+        started_at=from_micros(row["started_at"]),
+        ended_at=ended_at,
+        outcome=Outcome(row["outcome"]),
+        failure_reason=None if failure is None else FailureReason(failure),
+        reclaim_reason=None if reclaim is None else ReclaimReason(reclaim),
+        ready_at=from_micros(row["ready_at"]),
+    )

@@ -1,0 +1,60 @@
+"""How is each command typed?  Shown below its help and in its man page; each is tested to parse."""
+
+from __future__ import annotations
+
+EXAMPLES: dict[str, tuple[str, ...]] = {
+    "run": ("tinyscheduler run", "tinyscheduler run --dry-run", "tinyscheduler run --daemon"),
+    "add": (
+        "tinyscheduler add -- sh -c 'make test'",
+        "tinyscheduler add --agent coder --prompt 'fix the build' --max-runtime 1h",
+        "tinyscheduler add --from tasks.jsonl",
+    ),
+    "status": ("tinyscheduler status", "tinyscheduler status --watch --interval 5s"),
+    "list": ("tinyscheduler list --state parked", "tinyscheduler list --agent coder --limit 20"),
+    "show": ("tinyscheduler show 7",),
+    "why": ("tinyscheduler why 7",),
+    "ps": ("tinyscheduler ps",),
+    "logs": ("tinyscheduler logs -f 7", "tinyscheduler logs -n 20 --attempt 1 7"),
+    "wait": ("tinyscheduler wait 7 8 9 --timeout 30m",),
+    "top": ("tinyscheduler top", "tinyscheduler top -n 1 --json"),
+    "parked": ("tinyscheduler parked", "tinyscheduler -v parked --agent coder"),
+    "history": (
+        "tinyscheduler history --since 24h --state failed",
+        "tinyscheduler history --since 2026-01-01 --csv",
+    ),
+    "report": ("tinyscheduler report --since 30d",),
+    "events": ("tinyscheduler events -f", "tinyscheduler events -n 100 --event 'task.*' --task 7"),
+    "health": ("tinyscheduler health", "tinyscheduler health --json"),
+    "cancel": ("tinyscheduler cancel 7 8",),
+    "retry": ("tinyscheduler retry 7",),
+    "edit": ("tinyscheduler edit 7 --priority 5",),
+    "hold": ("tinyscheduler hold 7",),
+    "release": ("tinyscheduler release 7",),
+    "pause": ("tinyscheduler pause agent:coder",),
+    "resume": ("tinyscheduler resume all",),
+    "drain": ("tinyscheduler drain",),
+    "undrain": ("tinyscheduler undrain",),
+    "prune": ("tinyscheduler prune --older-than 7d --dry-run",),
+    "reset": ("tinyscheduler reset --yes",),
+    "init": ("tinyscheduler init --yes",),
+    "config": ("tinyscheduler config --show",),
+    "validate-config": ("tinyscheduler validate-config --fix",),
+    "doctor": ("tinyscheduler doctor",),
+    "service": ("tinyscheduler service install --print", "tinyscheduler service status"),
+    "completion": (
+        "tinyscheduler completion bash > ~/.tinyscheduler-completion",
+        "tinyscheduler completion zsh > ~/.zfunc/_tinyscheduler",
+    ),
+    "selftest": ("tinyscheduler selftest", "tinyscheduler selftest --rounds 50 --seed 7"),
+    "demo": ("tinyscheduler demo", "tinyscheduler demo --keep"),
+}
+
+
+def epilog_of(command: str) -> str | None:
+    """Return the examples as they stand below the help; None where there are none."""
+    lines = EXAMPLES.get(command)
+    if not lines:
+        return None
+    title = "Example:" if len(lines) == 1 else "Examples:"
+    # The mark keeps the lines as they are (a form feed would do it, too).
+    return "\n".join(["\b", title, *(f"  {line}" for line in lines)])

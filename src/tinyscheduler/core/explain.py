@@ -1,0 +1,207 @@
+"""Why does this task wait, and what would have to change?  Read off one decided snapshot."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, assert_never
+
+from tinyscheduler.core.capacity import slot_holders
+from tinyscheduler.core.queueing import candidates
+from tinyscheduler.model.plan import Dispatch, Reason
+from tinyscheduler.model.policy import AgentView
+from tinyscheduler.model.tasks import TaskState
+from tinyscheduler.values import dataclass
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from tinyscheduler.core.capacity import Holder
+    from tinyscheduler.model.plan import Decision, Plan, Wait
+    from tinyscheduler.model.records import TaskRecord
+    from tinyscheduler.model.snapshot import Snapshot
+    from tinyscheduler.model.tasks import WaitingTask
+
+_MOST_NAMED = 10
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cap:
+    """A limit that leaves no room.
+
+    ``agent`` is None for the limit of the whole machine.  ``used_by`` names the tasks that
+    occupy its slots now, ``taken_by`` those that the next tick starts before this one.
+    """
+
+    agent: str | None
+    limit: int
+    used_by: tuple[str, ...]
+    taken_by: tuple[str, ...]
+
+    @property
+    def words(self) -> str:
+        """Say it with numbers and names.
+
+        >>> Cap(agent="coder", limit=2, used_by=("12",), taken_by=("15",)).words
+        'agent coder: 2 of 2 slots used, by 12; 15 starts first'
+        >>> Cap(agent=None, limit=0, used_by=(), taken_by=()).words
+        'this machine: its limit is 0, so nothing of it can start'
+        """
+        whose = "this machine" if self.agent is None else f"agent {self.agent}"
+        if self.limit == 0 and not self.used_by:
+            return f"{whose}: its limit is 0, so nothing of it can start"
+        used = len(self.used_by) + len(self.taken_by)
+        words = f"{whose}: {used} of {self.limit} slots used"
+        if self.used_by:
+            words += f", by {join_names(self.used_by)}"
+        if self.taken_by:
+            verb = "starts" if len(self.taken_by) == 1 else "start"
+            words += f"; {join_names(self.taken_by)} {verb} first"
+        return words
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Explanation:
+    """What the next tick does with one waiting task, and why.
+
+    ``wait`` is None if it starts it.  ``caps`` are the limits that bind where that is the
+    reason.  ``remedies`` say what would have to change, each in a sentence.
+    """
+
+    decision: Decision
+    wait: Wait | None
+    caps: tuple[Cap, ...]
+    remedies: tuple[str, ...]
+
+
+def explain(snapshot: Snapshot, plan: Plan, task: WaitingTask) -> Explanation | None:
+    """Return why the task waits; None if the snapshot holds no such task any more."""
+    decision = next(
+        (
+            one
+            for one in plan.decisions
+            if (one.task.source, one.task.task_id) == (task.source, task.task_id)
+        ),
+        None,
+    )
+    if decision is None:
+        return None
+    if isinstance(decision, Dispatch):
+        return Explanation(decision=decision, wait=None, caps=(), remedies=())
+    caps = _binding_caps(snapshot, plan, decision)
+    return Explanation(
+        decision=decision,
+        wait=decision,
+        caps=caps,
+        remedies=_remedies(snapshot, decision, caps),
+    )
+
+
+def _binding_caps(snapshot: Snapshot, plan: Plan, wait: Wait) -> tuple[Cap, ...]:
+    """Return the machine's limit, or that of each agent which could run the task."""
+    holders = slot_holders(snapshot, plan.verdicts)
+    starts = [one for one in plan.decisions if isinstance(one, Dispatch)]
+    match wait.reason:
+        case Reason.HOST_SLOTS:
+            return (
+                Cap(
+                    agent=None,
+                    limit=snapshot.rules.host_slots,
+                    used_by=tuple(holder.task_id for holder in holders),
+                    taken_by=tuple(one.task.task_id for one in starts),
+                ),
+            )
+        case Reason.AGENT_LIMIT:
+            views = _views(snapshot)
+            return tuple(_cap_of(view, holders, starts) for view in candidates(wait.task, views))
+        case _:
+            return ()
+
+
+def _cap_of(view: AgentView, holders: Iterable[Holder], starts: Iterable[Dispatch]) -> Cap:
+    return Cap(
+        agent=view.name,
+        limit=view.limit,
+        used_by=tuple(one.task_id for one in holders if one.agent == view.name),
+        taken_by=tuple(one.task.task_id for one in starts if one.agent == view.name),
+    )
+
+
+def _views(snapshot: Snapshot) -> tuple[AgentView, ...]:
+    return tuple(
+        AgentView(name=agent.name, queue=agent.queue, limit=agent.limit, active=0)
+        for agent in snapshot.agents
+    )
+
+
+def _remedies(snapshot: Snapshot, wait: Wait, caps: Sequence[Cap]) -> tuple[str, ...]:
+    """Say what would have to change, the most likely first."""
+    task_id = wait.task.task_id
+    match wait.reason:
+        case Reason.AGENT_LIMIT | Reason.HOST_SLOTS:
+            return tuple(words for cap in caps for words in _room(cap))
+        case Reason.HELD:
+            return (f"`tinyscheduler release {task_id}` lets it go",)
+        case Reason.BACKING_OFF:
+            return (
+                "it becomes due by itself",
+                f"`tinyscheduler retry {task_id}` makes it due at once",
+            )
+        case Reason.NOT_BEFORE:
+            return ("it becomes due by itself",)
+        case Reason.PAUSED if not snapshot.is_enabled:
+            return ("set TINYSCHEDULER_ENABLED to true",)
+        case Reason.UNPLACED if not candidates(wait.task, _views(snapshot)):
+            known = join_names(sorted(agent.name for agent in snapshot.agents)) or "none"
+            return (f"describe it in the agents file; agents there are: {known}",)
+        case Reason.UNPLACED:
+            return ("the next tick ends what is left of it; `tinyscheduler ps` shows it",)
+        case _:
+            # Blockers are told apart; the words of the others say what they wait for.
+            return ()
+
+
+def _room(cap: Cap) -> Iterable[str]:
+    ends = (*cap.used_by, *cap.taken_by)
+    if ends and cap.limit > 0:
+        which = f"task {ends[0]} ends" if len(ends) == 1 else f"one of {join_names(ends)} ends"
+        yield f"it starts when {which}, if it is the first in line then"
+    if cap.agent is None:
+        yield "a higher TINYSCHEDULER_MAX_CONCURRENT_SLOTS"
+    else:
+        yield f"a higher limit of agent {cap.agent}, in the agents file or AGENT_LIMITS"
+
+
+def never_ends(blocker: TaskRecord) -> str | None:
+    """Say how a blocker that will not be done by itself can be brought to be; None if it will.
+
+    Its own blockers are not looked at.
+    """
+    match blocker.state:
+        case TaskState.FAILED | TaskState.PARKED | TaskState.CANCELLED:
+            return f"`tinyscheduler retry {blocker.task_id}` tries it again"
+        case TaskState.HELD:
+            return f"`tinyscheduler release {blocker.task_id}` lets it go"
+        case (
+            TaskState.WAITING
+            | TaskState.WORKING
+            | TaskState.STARTING
+            | TaskState.RUNNING
+            | TaskState.SETTLING
+            | TaskState.DONE
+        ):
+            return None
+        case _:
+            assert_never(blocker.state)
+
+
+def join_names(names: Sequence[str]) -> str:
+    """Name a few and count the rest.
+
+    >>> join_names(["1"]), join_names(["1", "2", "3"])
+    ('1', '1, 2 and 3')
+    >>> join_names([str(n) for n in range(1, 14)])
+    '1, 2, 3, 4, 5, 6, 7, 8, 9, 10 and 3 more'
+    """
+    shown = list(names[:_MOST_NAMED])
+    if len(names) > _MOST_NAMED:
+        return f"{', '.join(shown)} and {len(names) - _MOST_NAMED} more"
+    return " and ".join([", ".join(shown[:-1]), shown[-1]]) if len(shown) > 1 else "".join(shown)

@@ -1,0 +1,129 @@
+"""Is all well here?  Memory, slots, and whatever else stands in the way of the work."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+from tinyscheduler.values import dataclass
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+_LEAST_DISK_BYTES = 100 * 2**20
+_MOST_CPU_PERCENT = 100.0
+
+
+class Pressure(StrEnum):
+    """How much of the memory is in use, against the two shares that are set."""
+
+    NONE = "none"
+    WARNING = "warning"
+    CRITICAL = "critical"
+
+
+class Severity(StrEnum):
+    """How bad it is."""
+
+    INFO = "info"  # good to know
+    WARNING = "warning"  # work goes on, but something should be looked at
+    CRITICAL = "critical"  # work stands still, or soon will
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Issue:
+    """One thing that is not as it should be, and what to do about it."""
+
+    severity: Severity
+    component: str
+    message: str
+    recommendation: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HostReading:
+    """What was measured of this machine, or of the control group we are confined to."""
+
+    memory_total_bytes: int
+    memory_available_bytes: int
+    load: float
+    cores: float
+    disk_free_bytes: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Health:
+    """The verdict, and the figures it rests on."""
+
+    reading: HostReading
+    pressure: Pressure
+    active_slots: int
+    most_slots: int
+    issues: tuple[Issue, ...]
+
+    @property
+    def cpu_percent(self) -> float:
+        """The one-minute load per core, at most 100."""
+        return min(_MOST_CPU_PERCENT, 100 * self.reading.load / max(self.reading.cores, 0.01))
+
+    @property
+    def is_healthy(self) -> bool:
+        """Whether another task could be taken on: nothing critical, and a slot is free."""
+        is_critical = any(issue.severity is Severity.CRITICAL for issue in self.issues)
+        return not is_critical and self.active_slots < self.most_slots
+
+
+def assess(
+    reading: HostReading,
+    *,
+    active_slots: int,
+    most_slots: int,
+    memory_warning: float,
+    memory_critical: float,
+    known: Sequence[Issue] = (),
+) -> Health:
+    """Judge the figures; ``known`` are issues that were found elsewhere."""
+    total = max(1, reading.memory_total_bytes)
+    used = 1 - reading.memory_available_bytes / total
+    pressure = Pressure.NONE
+    if used >= memory_critical:
+        pressure = Pressure.CRITICAL
+    elif used >= memory_warning:
+        pressure = Pressure.WARNING
+    issues = [*known]
+    if pressure is not Pressure.NONE:
+        limit = memory_critical if pressure is Pressure.CRITICAL else memory_warning
+        issues.append(
+            Issue(
+                severity=Severity(pressure.value),
+                component="memory",
+                message=f"{used:.0%} of the memory is in use, the limit is {limit:.0%}",
+                recommendation="end what takes it, or lower the limits of agents",
+            )
+        )
+    if active_slots >= most_slots:
+        issues.append(
+            Issue(
+                severity=Severity.INFO,
+                component="slots",
+                message=f"{active_slots} of {most_slots} slots are in use",
+                recommendation="wait, or raise TINYSCHEDULER_MAX_CONCURRENT_SLOTS",
+            )
+        )
+    free = reading.disk_free_bytes
+    if free is not None and free < _LEAST_DISK_BYTES:
+        issues.append(
+            Issue(
+                severity=Severity.CRITICAL,
+                component="disk",
+                message=f"only {free // 2**20} MiB are free where the state is kept",
+                recommendation="make room there: results and leases must be written",
+            )
+        )
+    return Health(
+        reading=reading,
+        pressure=pressure,
+        active_slots=active_slots,
+        most_slots=most_slots,
+        issues=tuple(issues),
+    )

@@ -1,0 +1,201 @@
+"""Why a task waits is said with numbers, names, and what would change it."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+import pytest
+from tests.builders import NOW, a_lease, a_snapshot, a_task, an_agent, an_entry
+
+from tinyscheduler.core.decide import decide
+from tinyscheduler.core.explain import Cap, Explanation, explain, never_ends
+from tinyscheduler.model.plan import Reason
+from tinyscheduler.model.records import TaskRecord
+from tinyscheduler.model.tasks import TaskState
+from tinyscheduler.policy.platform import PlatformPolicy
+from tinyscheduler.values import replace
+
+if TYPE_CHECKING:
+    from tinyscheduler.model.snapshot import Snapshot
+
+LATER = NOW.wall + timedelta(seconds=60)
+
+
+def explained(snapshot: Snapshot, task_id: str) -> Explanation:
+    policy = PlatformPolicy(is_priority_enabled=False)
+    plan = decide(snapshot, policy)
+    task = next(one for one in snapshot.sources[0].waiting if one.task_id == task_id)
+    explanation = explain(snapshot, plan, task)
+    assert explanation is not None
+    return explanation
+
+
+def a_record(state: TaskState) -> TaskRecord:
+    return TaskRecord(
+        task_id="5",
+        source="local",
+        state=state,
+        summary="",
+        agent="coder",
+        queue=None,
+        priority=0,
+        lease_id=None,
+        claimed_by=None,
+        attempt=1,
+        failures=0,
+        launches=0,
+        max_attempts=None,
+        failure_reason=None,
+        cancel_requested=False,
+        blocks=0,
+        blockers_left=0,
+        blocked_by=(),
+        not_before=None,
+        backing_off_until=None,
+        created_at=NOW.wall,
+        updated_at=NOW.wall,
+        ended_at=None,
+    )
+
+
+def test_a_task_that_nothing_keeps_has_no_reason():
+    explanation = explained(a_snapshot(a_task("1")), "1")
+
+    assert explanation.wait is None
+    assert explanation.remedies == ()
+
+
+def test_the_agents_limit_names_who_runs_and_who_starts_first():
+    snapshot = a_snapshot(
+        an_entry(a_lease("7")),
+        an_entry(a_lease("8", agent="other")),
+        a_task("1"),
+        a_task("2", created_order=1),
+        agents=[an_agent("coder", limit=2), an_agent("other", limit=5)],
+    )
+
+    explanation = explained(snapshot, "2")
+
+    assert explanation.caps == (Cap(agent="coder", limit=2, used_by=("7",), taken_by=("1",)),)
+    assert explanation.caps[0].words == "agent coder: 2 of 2 slots used, by 7; 1 starts first"
+    assert explanation.remedies == (
+        "it starts when one of 7 and 1 ends, if it is the first in line then",
+        "a higher limit of agent coder, in the agents file or AGENT_LIMITS",
+    )
+
+
+def test_a_cap_names_whom_it_can_and_counts_the_rest():
+    started = tuple(str(number) for number in range(12))
+
+    assert Cap(agent=None, limit=12, used_by=(), taken_by=started).words == (
+        "this machine: 12 of 12 slots used; 0, 1, 2, 3, 4, 5, 6, 7, 8, 9 and 2 more start first"
+    )
+    used = Cap(agent="a", limit=1, used_by=("7",), taken_by=())
+    assert used.words == "agent a: 1 of 1 slots used, by 7"
+
+
+def test_the_machines_limit_counts_all_agents():
+    snapshot = a_snapshot(an_entry(a_lease("7", agent="gone")), a_task("1"), slots=1)
+
+    explanation = explained(snapshot, "1")
+
+    assert explanation.caps == (Cap(agent=None, limit=1, used_by=("7",), taken_by=()),)
+    assert explanation.remedies == (
+        "it starts when task 7 ends, if it is the first in line then",
+        "a higher TINYSCHEDULER_MAX_CONCURRENT_SLOTS",
+    )
+
+
+def test_a_limit_of_nothing_is_said_to_be_for_ever():
+    snapshot = a_snapshot(a_task("1"), agents=[an_agent("coder", limit=0)])
+
+    explanation = explained(snapshot, "1")
+
+    assert explanation.caps[0].words.endswith("its limit is 0, so nothing of it can start")
+    assert len(explanation.remedies) == 1
+
+
+def test_of_a_queue_every_agent_that_serves_it_is_named():
+    agents = [an_agent("coder", limit=1), an_agent("tester", limit=1), an_agent("x", queue="ops")]
+    snapshot = a_snapshot(
+        an_entry(a_lease("7")),
+        an_entry(a_lease("8", agent="tester")),
+        a_task("1", queue="dev"),
+        agents=agents,
+    )
+
+    assert [cap.agent for cap in explained(snapshot, "1").caps] == ["coder", "tester"]
+
+
+@pytest.mark.parametrize(
+    ("obstacle", "reason", "remedy"),
+    [
+        ({"is_held": True}, Reason.HELD, "`tinyscheduler release 1` lets it go"),
+        ({"not_before": LATER}, Reason.NOT_BEFORE, "it becomes due by itself"),
+        (
+            {"backing_off_until": LATER},
+            Reason.BACKING_OFF,
+            "`tinyscheduler retry 1` makes it due at once",
+        ),
+        ({"agent": "nobody"}, Reason.UNPLACED, "agents there are: coder"),
+    ],
+)
+def test_each_obstacle_has_its_way_out(obstacle, reason: Reason, remedy: str):
+    explanation = explained(a_snapshot(a_task("1", **obstacle)), "1")
+
+    assert explanation.wait is not None
+    assert explanation.wait.reason is reason
+    assert explanation.caps == ()
+    assert explanation.remedies[-1].endswith(remedy)
+
+
+def test_without_any_agent_none_is_named():
+    snapshot = a_snapshot(a_task("1", agent="nobody"), agents=[])
+
+    assert explained(snapshot, "1").remedies[0].endswith("agents there are: none")
+
+
+def test_what_lies_about_of_the_last_attempt_is_shown_by_ps():
+    snapshot = a_snapshot(an_entry(None, task_id="1"), a_task("1"))
+
+    explanation = explained(snapshot, "1")
+
+    assert explanation.wait is not None
+    assert explanation.wait.reason is Reason.UNPLACED
+    assert "`tinyscheduler ps` shows it" in explanation.remedies[0]
+
+
+def test_switched_off_is_switched_on_by_its_setting():
+    explanation = explained(a_snapshot(a_task("1"), is_enabled=False), "1")
+
+    assert explanation.remedies == ("set TINYSCHEDULER_ENABLED to true",)
+
+
+def test_a_blocked_task_gets_its_ways_out_from_its_blockers():
+    explanation = explained(a_snapshot(a_task("1", blocked_by=("5",))), "1")
+
+    assert explanation.wait is not None
+    assert explanation.wait.reason is Reason.BLOCKED_BY
+    assert explanation.remedies == ()
+
+
+def test_a_task_that_is_gone_has_no_explanation():
+    snapshot = a_snapshot(a_task("1"))
+    plan = decide(snapshot, PlatformPolicy(is_priority_enabled=False))
+
+    assert explain(snapshot, plan, a_task("2")) is None
+
+
+@pytest.mark.parametrize("state", TaskState)
+def test_only_what_has_ended_otherwise_or_is_held_never_ends(state: TaskState):
+    way = never_ends(replace(a_record(TaskState.WAITING), state=state))
+
+    expected = {
+        TaskState.FAILED: "retry",
+        TaskState.PARKED: "retry",
+        TaskState.CANCELLED: "retry",
+        TaskState.HELD: "release",
+    }
+    assert (way is None) == (state not in expected)
+    assert expected.get(state, "") in (way or "")
