@@ -19,7 +19,7 @@ def main() -> int:
 
 
 def _tick_as_kicked(base_path: str) -> int:
-    from tinyscheduler.app import run_kicked
+    from tinyscheduler.app.ticks import run_kicked
     from tinyscheduler.errors import TinySchedulerError
 
     try:

@@ -178,11 +178,12 @@ def test_a_wrapper_that_ended_while_ticks_were_kept_out_is_settled(place: Place)
     place.run("run")
     program = (
         "import sys, os, time\n"
-        "from tinyscheduler import app\n"
+        "from tinyscheduler.adapters.clock_system import SystemClock\n"
+        "from tinyscheduler.app.pruning import keeping_ticks_out\n"
         "from tinyscheduler.config.load import load_config\n"
         "from tinyscheduler.config.overrides import Overrides\n"
         "config = load_config(Overrides(base_path=sys.argv[1]))\n"
-        "with app.keeping_ticks_out(config, app.SystemClock()):\n"
+        "with keeping_ticks_out(config, SystemClock()):\n"
         "    open(os.path.join(sys.argv[1], 'go'), 'w').close()\n"
         "    while not os.listdir(config.paths.results) or not os.path.exists(config.paths.kick):\n"
         "        time.sleep(0.02)\n"

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 import pytest
 from tests.builders import a_lease
 
-from tinyscheduler import app
 from tinyscheduler.adapters.clock_system import read_boot_id
 from tinyscheduler.adapters.launch_local import LocalLauncher
 from tinyscheduler.adapters.leases_file import FileLeaseStore, LockTrial
+from tinyscheduler.app.ticks import wrapper_path
 from tinyscheduler.config.load import load_config
 from tinyscheduler.config.overrides import Overrides
 from tinyscheduler.core.leases import trace_of
@@ -196,7 +196,7 @@ def build_real(folder: Path) -> Iterator[Place]:
         os.makedirs(os.path.join(config.paths.logs, "wrapper.log"))
 
     place = Place(
-        launcher=LocalLauncher(config, wrapper=app.wrapper_path(), kick_argv=()),
+        launcher=LocalLauncher(config, wrapper=wrapper_path(), kick_argv=()),
         store=FileLeaseStore(config.paths, locks=LockTrial()),
         spec=lambda what: TaskSpec(
             agent="shell", command=("sh", "-c", SHELL[what], marks[what]), cwd=str(base)

@@ -16,8 +16,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tinyscheduler import app
 from tinyscheduler.adapters.sqlite.database import Access
+from tinyscheduler.app.place import make_state_folder
+from tinyscheduler.app.queue import open_queue
 from tinyscheduler.config.load import load_config
 from tinyscheduler.config.overrides import Overrides
 from tinyscheduler.config.saved import save_settings
@@ -26,7 +27,7 @@ from tinyscheduler.model.tasks import TaskSpec, TaskState
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from tinyscheduler.app import Queue
+    from tinyscheduler.app.queue import Queue
     from tinyscheduler.model.config import Config
     from tinyscheduler.model.records import TaskRecord
 
@@ -61,7 +62,7 @@ class Station:
     def __post_init__(self) -> None:
         """Make the folder, and the settings that kicked ticks read."""
         self.base.mkdir(parents=True, exist_ok=True)
-        app._make_state_folder(self.config())
+        make_state_folder(self.config())
         save_settings(self.config())
 
     # -- settings -----------------------------------------------------------------
@@ -130,7 +131,7 @@ class Station:
 
     def queue(self) -> Queue:
         """Open the embedded queue."""
-        return app.open_queue(self.config(), Access.WRITE)
+        return open_queue(self.config(), Access.WRITE)
 
     def add(self, body: str = "true", **spec: Any) -> str:
         """Add a task whose command journals its start and end around ``body``."""
@@ -149,7 +150,7 @@ class Station:
 
     def task(self, task_id: str) -> TaskRecord:
         """Return where the task stands."""
-        return app.open_queue(self.config(), Access.READ).tasks.task(task_id)
+        return open_queue(self.config(), Access.READ).tasks.task(task_id)
 
     def lease(self, task_id: str) -> dict[str, Any] | None:
         """Return the task's lease as it lies on disk."""

@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 from tests.process.station import PYTHON, Station, is_alive, until
 
-from tinyscheduler import app
 from tinyscheduler.adapters.clock_system import SystemClock
 from tinyscheduler.adapters.leases_file import FileLeaseStore, LockTrial
 from tinyscheduler.adapters.tick_lock_file import FileTickLock
+from tinyscheduler.app.kicks import kick
+from tinyscheduler.app.ticks import settings_of, wired
 from tinyscheduler.errors import EXIT_BUSY
 from tinyscheduler.model.leases import LeaseState
 from tinyscheduler.model.tasks import TaskState
@@ -29,28 +30,29 @@ if TYPE_CHECKING:
 # Looks for as long as it runs, as `status` and `run --dry-run` do.
 READER = """
 import sys
-from tinyscheduler import app
+from tinyscheduler.app.queue import open_queue
+from tinyscheduler.app.ticks import preview
 from tinyscheduler.adapters.sqlite.database import Access
 from tinyscheduler.config.saved import load_settings
 
 config = load_settings(sys.argv[1])
 while True:
-    queue = app.open_queue(config, Access.READ)
+    queue = open_queue(config, Access.READ)
     for _ in range(100):
         queue.leases.scan()
     queue.tasks.tasks()
-    app.preview(config)
+    preview(config)
     print("looked", flush=True)
 """
 # The daemon, telling each tick it does.
 DAEMON = """
 import sys
-from tinyscheduler import app
+from tinyscheduler.app.serving import run_daemon
 from tinyscheduler.config.saved import load_settings
 from tinyscheduler.errors import TinySchedulerError
 
 try:
-    app.run_daemon(
+    run_daemon(
         lambda: load_settings(sys.argv[1]),
         notice=lambda report: print("tick", report.stats.tasks_spawned, flush=True),
     )
@@ -160,12 +162,12 @@ def test_readers_in_a_loop_never_make_a_tick_see_a_lock_held(make_station: Calla
     station.tick()
     until(lambda: list((station.state / "results").glob("[!.]*")), "a result to look at")
     store, lock = FileLeaseStore(config.paths, locks=LockTrial()), FileTickLock(config.paths)
-    clock, settings = SystemClock(), app.settings_of(config)
+    clock, settings = SystemClock(), settings_of(config)
 
     with (
         started(READER, station) as one,
         started(READER, station) as other,
-        app.wired(config, clock=clock, mode=Mode.ACT, warnings=[]) as world,
+        wired(config, clock=clock, mode=Mode.ACT, warnings=[]) as world,
     ):
         for reader in (one, other):
             assert reader.stdout is not None
@@ -294,7 +296,7 @@ def test_the_daemon_acts_on_a_wish_long_before_its_interval(make_station: Callab
         task_id = station.add()
 
         before = time.monotonic()
-        app.kick(station.config())
+        kick(station.config())
         until(lambda: station.starts(task_id), "the task to start")
 
         # Mostly the start of two interpreters; the interval is a minute.
@@ -305,7 +307,7 @@ def test_the_daemon_acts_on_a_wish_long_before_its_interval(make_station: Callab
 def test_a_daemon_that_is_told_to_end_leaves_attempts_running(station: Station):
     with a_daemon(station) as daemon:
         task_id = station.add("sleep 300")
-        app.kick(station.config())
+        kick(station.config())
         lease = station.until_running(task_id)
 
         daemon.send_signal(signal.SIGTERM)
@@ -333,7 +335,7 @@ def test_many_tasks_leave_a_daemon_no_zombie_and_no_descriptor(
     station = make_station(LOOP_INTERVAL_SEC="60", AGENT_LIMITS="shell:4")
     with a_daemon(station) as daemon:
         task_id = station.add()
-        app.kick(station.config())
+        kick(station.config())
         station.wait_final(task_id)
         until(lambda: station.leftovers() == [], "it to be settled")
         lock = str(station.state / "tinyscheduler.pid")
@@ -342,7 +344,7 @@ def test_many_tasks_leave_a_daemon_no_zombie_and_no_descriptor(
         )
 
         tasks = [station.add() for _ in range(20)]
-        app.kick(station.config())
+        kick(station.config())
         station.wait_final(*tasks, limit_s=40)
         until(lambda: station.leftovers() == [], "all to be settled")
 

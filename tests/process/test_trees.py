@@ -110,7 +110,7 @@ def test_a_wrapper_that_is_a_zombie_is_dead(make_station: Callable[..., Station]
     # The tick runs in this process, so the killed wrapper stays our unreaped child.
     tick = (
         "import sys, os, signal, time\n"
-        "from tinyscheduler.app import run_kicked\n"
+        "from tinyscheduler.app.ticks import run_kicked\n"
         "run_kicked(sys.argv[1])\n"
         "sys.stdin.read()\n"
     )

@@ -21,7 +21,7 @@ from tinyscheduler.model.tasks import PriorityClass, TaskSpec, TaskState
 from tinyscheduler.values import fields
 
 if TYPE_CHECKING:
-    from tinyscheduler.app import Queue
+    from tinyscheduler.app.queue import Queue
     from tinyscheduler.model.config import Config
 
 MOST_PROMPT_BYTES = 16 << 20
@@ -180,7 +180,7 @@ def wish_of(asked: Mapping[str, Any]) -> Wish:
 
 def add_one(invocation: Invocation, wish: Wish, *, start: bool, as_json: bool) -> int:
     """Add one task, print its id, and kick or start."""
-    from tinyscheduler.app import announce
+    from tinyscheduler.app.queue import announce
 
     config = invocation.configure_writing()
     queue = _open(config)
@@ -198,7 +198,7 @@ def add_one(invocation: Invocation, wish: Wish, *, start: bool, as_json: bool) -
 
 def add_batch(invocation: Invocation, name: str, *, start: bool, as_json: bool) -> int:
     """Add all tasks of a file in one transaction, print their ids, and kick or start."""
-    from tinyscheduler.app import announce
+    from tinyscheduler.app.queue import announce
     from tinyscheduler.cli.batch import read_batch
 
     config = invocation.configure_writing()
@@ -225,7 +225,7 @@ def _add_all(
     try:
         return queue.tasks.add(specs, places=places)
     except QueueFullError as error:
-        from tinyscheduler.app import announce_event
+        from tinyscheduler.app.queue import announce_event
 
         details = (("depth", error.depth), ("asked", error.more), ("limit", error.limit))
         announce_event(queue, EventName.BACKPRESSURE, details=details)
@@ -239,7 +239,7 @@ def spell_option(name: str) -> str:
 
 def _open(config: Config) -> Queue:
     from tinyscheduler.adapters.sqlite.database import Access
-    from tinyscheduler.app import open_queue
+    from tinyscheduler.app.queue import open_queue
 
     return open_queue(config, Access.WRITE)
 
@@ -262,18 +262,20 @@ def _current_folder() -> str:
 
 def _follow_up(invocation: Invocation, config: Config, *, start: bool) -> int:
     """Wish for a tick, or run one where somebody asked for it and it may be run."""
-    from tinyscheduler import app
+    from tinyscheduler.app.kicks import kick
+    from tinyscheduler.app.place import is_inside_attempt
+    from tinyscheduler.app.ticks import run_once
 
-    app.kick(config)
+    kick(config)
     if not start:
         return 0
-    if app.is_inside_attempt(config, os.environ):
+    if is_inside_attempt(config, os.environ):
         invocation.note("inside an attempt nothing is started; a tick follows when it ends")
         return 0
     if config.dry_run:
         invocation.note("TINYSCHEDULER_DRY_RUN is set: nothing is started")
         return 0
-    report = app.run_once(config)
+    report = run_once(config)
     if report.locked:
         invocation.note(f"another tick is running ({report.holder}); it goes on with this task")
     for error in report.errors:

@@ -24,7 +24,7 @@ from tinyscheduler.model.tasks import TaskState
 from tinyscheduler.values import dataclass
 
 if TYPE_CHECKING:
-    from tinyscheduler.app import Queue
+    from tinyscheduler.app.queue import Queue
 
 _Ids = Annotated[list[str], typer.Argument(metavar="ID", help="The tasks.")]
 _Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
@@ -71,7 +71,8 @@ def change_all(
 ) -> int:
     """Change each task, whatever happens to the others, and tell what became of each."""
     from tinyscheduler.adapters.sqlite.database import Access
-    from tinyscheduler.app import kick, open_queue
+    from tinyscheduler.app.kicks import kick
+    from tinyscheduler.app.queue import open_queue
 
     ids = check_task_ids(task_ids)
     config = invocation.configure_changing()
@@ -110,7 +111,7 @@ def _refuse_all(queue: Queue, task_id: str) -> Change:
 
 def cancel_one(queue: Queue, task_id: str) -> Change:
     """Cancel a task, or ask the wrapper of its attempt to end it."""
-    from tinyscheduler.app import announce
+    from tinyscheduler.app.queue import announce
 
     answer = queue.tasks.request_cancel(task_id)
     match answer:

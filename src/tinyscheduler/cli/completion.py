@@ -87,7 +87,7 @@ def _words(invocation: Invocation, kind: str) -> Iterator[str]:
         yield from sorted({one.queue for one in config.agents})
     elif what == "tasks":
         from tinyscheduler.adapters.sqlite.database import Access
-        from tinyscheduler.app import open_queue
+        from tinyscheduler.app.queue import open_queue
 
         tasks = open_queue(config, Access.READ).tasks
         known = [TaskState(one) for one in states.split(",") if one in set(TaskState)]

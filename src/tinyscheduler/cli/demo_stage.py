@@ -23,7 +23,7 @@ from tinyscheduler.adapters.launch_local.processes import (
     signal_process,
 )
 from tinyscheduler.adapters.sqlite.database import Access
-from tinyscheduler.app import open_queue
+from tinyscheduler.app.queue import open_queue
 from tinyscheduler.cli.render import count
 from tinyscheduler.cli.standing import Standing, find_standings
 from tinyscheduler.config.inputs import PREFIX, UNPREFIXED

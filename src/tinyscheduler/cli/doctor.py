@@ -81,7 +81,7 @@ def _checks_of(
 ) -> list[tuple[str, Callable[[], Iterator[Finding]]]]:
     from tinyscheduler.adapters.clock_system import SystemClock
     from tinyscheduler.adapters.sqlite.database import Access
-    from tinyscheduler.app import open_queue
+    from tinyscheduler.app.queue import open_queue
     from tinyscheduler.cli import doctor_machine, doctor_state
     from tinyscheduler.cli.service import find_installation
     from tinyscheduler.cli.service_texts import Scope

@@ -32,7 +32,7 @@ _LAST_BYTES = 500
 def look_at_programs() -> Iterator[Finding]:
     """Look at Python, SQLite and the compiled wrapper."""
     from tinyscheduler.adapters.launch_local.launcher import compiled
-    from tinyscheduler.app import wrapper_path
+    from tinyscheduler.app.ticks import wrapper_path
 
     python = platform.python_version()
     if sys.version_info < _OLDEST_PYTHON:
@@ -137,7 +137,7 @@ def look_at_clockwork(
     config: Config, installation: Installation, now: Instant
 ) -> Iterator[Finding]:
     """Look what makes ticks happen, and whether they do."""
-    from tinyscheduler.app import find_daemon, last_tick_at
+    from tinyscheduler.app.serving import find_daemon, last_tick_at
     from tinyscheduler.cli.service import find_installed
     from tinyscheduler.cli.service_targets import lingers
     from tinyscheduler.cli.service_texts import Kind, Scope

@@ -16,7 +16,7 @@ from tinyscheduler.model.leases import Lease
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from tinyscheduler.app import Queue
+    from tinyscheduler.app.queue import Queue
     from tinyscheduler.model.clock import Instant
     from tinyscheduler.model.config import Config
 
@@ -34,7 +34,7 @@ _LOST_AT_REBOOT = frozenset({"tmpfs", "ramfs"})
 
 def look_at_folders(config: Config) -> Iterator[Finding]:
     """Look at owner, mode and kind of every folder that ticks write to."""
-    from tinyscheduler.app import user_name
+    from tinyscheduler.app.place import user_name
 
     paths = config.paths
     own = os.geteuid()
@@ -81,7 +81,7 @@ def look_at_sources(config: Config) -> Iterator[Finding]:
 
 def look_at_disk(config: Config) -> Iterator[Finding]:
     """Look at the filesystem: does it keep locks and files, and has it room?"""
-    from tinyscheduler.app import NETWORK_FILESYSTEMS, filesystem_of
+    from tinyscheduler.app.place import NETWORK_FILESYSTEMS, filesystem_of
 
     place = config.paths.state if os.path.isdir(config.paths.state) else config.paths.base
     while not os.path.isdir(place):

@@ -178,7 +178,8 @@ def _change(
     dropped: set[str],
 ) -> tuple[TaskSpec, TaskSpec]:
     from tinyscheduler.adapters.sqlite.database import Access
-    from tinyscheduler.app import announce, kick, open_queue
+    from tinyscheduler.app.kicks import kick
+    from tinyscheduler.app.queue import announce, open_queue
 
     config = invocation.configure_writing()
     queue = open_queue(config, Access.WRITE)

@@ -13,7 +13,7 @@ from tinyscheduler.values import dataclass
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from tinyscheduler.app import Queue
+    from tinyscheduler.app.queue import Queue
     from tinyscheduler.model.records import TaskRecord
 
 _GLANCE_S = 0.05

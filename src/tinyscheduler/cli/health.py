@@ -27,7 +27,7 @@ from tinyscheduler.model.leases import Lease
 from tinyscheduler.model.tasks import TaskState
 
 if TYPE_CHECKING:
-    from tinyscheduler.app import Queue
+    from tinyscheduler.app.queue import Queue
     from tinyscheduler.model.config import Config
     from tinyscheduler.model.snapshot import LeaseScan
 
@@ -57,7 +57,7 @@ def health(
     """
     invocation: Invocation = context.obj
     from tinyscheduler.adapters.sqlite.database import Access
-    from tinyscheduler.app import open_queue
+    from tinyscheduler.app.queue import open_queue
 
     config = invocation.configure_reading()
     verdict = examine(open_queue(config, Access.READ))

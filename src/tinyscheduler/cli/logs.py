@@ -26,7 +26,7 @@ from tinyscheduler.values import dataclass
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from tinyscheduler.app import Queue
+    from tinyscheduler.app.queue import Queue
 
 _BLOCK_BYTES = 1 << 16
 _MOST_LINES = 10**9
@@ -59,7 +59,7 @@ def logs(
     """Print what a task printed, byte for byte."""
     invocation: Invocation = context.obj
     from tinyscheduler.adapters.sqlite.database import Access
-    from tinyscheduler.app import open_queue
+    from tinyscheduler.app.queue import open_queue
 
     (task_id,) = check_task_ids([task_id])
     queue = open_queue(invocation.configure_reading(), Access.READ)

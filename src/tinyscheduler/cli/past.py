@@ -32,7 +32,7 @@ from tinyscheduler.model.clock import format_time
 from tinyscheduler.model.tasks import Outcome, TaskState
 
 if TYPE_CHECKING:
-    from tinyscheduler.app import Queue
+    from tinyscheduler.app.queue import Queue
     from tinyscheduler.core.workload import AgentWork, Spread, Workload
     from tinyscheduler.model.history import AttemptRecord
     from tinyscheduler.model.records import TaskRecord
@@ -99,7 +99,7 @@ def parked(
 
 def _open(invocation: Invocation) -> Queue:
     from tinyscheduler.adapters.sqlite.database import Access
-    from tinyscheduler.app import open_queue
+    from tinyscheduler.app.queue import open_queue
 
     return open_queue(invocation.configure_reading(), Access.READ)
 

@@ -27,7 +27,7 @@ from tinyscheduler.model.switches import (
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from tinyscheduler.app import Queue
+    from tinyscheduler.app.queue import Queue
     from tinyscheduler.model.config import Config
 
 _LONGEST_REASON = 500
@@ -192,7 +192,7 @@ def _read_targets(texts: list[str] | None) -> list[Target]:
 
 def _open(invocation: Invocation) -> tuple[Config, Queue]:
     from tinyscheduler.adapters.sqlite.database import Access
-    from tinyscheduler.app import open_queue
+    from tinyscheduler.app.queue import open_queue
 
     config = invocation.configure_writing()
     return config, open_queue(config, Access.WRITE)
@@ -225,7 +225,7 @@ def _new_switch(queue: Queue, kind: SwitchKind, target: Target, reason: str | No
 
 def _name_self() -> str:
     """Return who sets a switch: the user, or the task that runs as that user."""
-    from tinyscheduler.app import user_name
+    from tinyscheduler.app.place import user_name
 
     name = user_name(os.getuid())
     task_id = os.environ.get("TINYSCHEDULER_TASK_ID")
@@ -249,7 +249,7 @@ def _check_reason(reason: str | None) -> str | None:
 
 
 def _announce(queue: Queue, name: EventName, switch: Switch) -> None:
-    from tinyscheduler.app import announce_event
+    from tinyscheduler.app.queue import announce_event
 
     details = (("target", str(switch.target)), ("by", _name_self()))
     announce_event(queue, name, reason=switch.reason, details=details)
@@ -273,7 +273,7 @@ def _answer(
     running: tuple[str, ...] | None = None,
 ) -> int:
     """Print what was done; with a configuration also wish for a tick, and say what still stops."""
-    from tinyscheduler.app import kick
+    from tinyscheduler.app.kicks import kick
 
     left = queue.switches.read()
     if as_json:

@@ -19,7 +19,7 @@ from tinyscheduler.model.pruning import PruneKind
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from tinyscheduler.app import Queue
+    from tinyscheduler.app.queue import Queue
     from tinyscheduler.model.pruning import Pruned
     from tinyscheduler.model.tasks import TaskState
 
@@ -56,15 +56,15 @@ def prune(
     Example: tinyscheduler prune --older-than 7d --dry-run
     """
     invocation: Invocation = context.obj
-    from tinyscheduler import app
+    from tinyscheduler.app.pruning import preview_pruning, prune
 
     age_s = None if older_than is None else duration_s("--older-than", older_than)
     if dry_run:
         config = invocation.configure_reading()
-        pruned = app.preview_pruning(config, age_s=age_s)
+        pruned = preview_pruning(config, age_s=age_s)
     else:
         config = invocation.configure_writing()
-        pruned = app.prune(config, age_s=age_s)
+        pruned = prune(config, age_s=age_s)
     if json:
         emit_json(dry_run=dry_run, **pruned_json(pruned))
     elif invocation.verbosity > QUIET:
@@ -108,16 +108,17 @@ def reset(
     Example: tinyscheduler reset --yes
     """
     invocation: Invocation = context.obj
-    from tinyscheduler import app
     from tinyscheduler.adapters.sqlite.database import Access
+    from tinyscheduler.app.pruning import reset
+    from tinyscheduler.app.queue import open_queue
 
     config = invocation.configure_writing()
-    queue = app.open_queue(config, Access.WRITE)
+    queue = open_queue(config, Access.WRITE)
     counts = {state: number for state, number in queue.tasks.counts().items() if number}
     if not yes and not _is_confirmed(config.paths.base, counts):
         invocation.note("nothing was changed")
         return EXIT_FAILED
-    done = app.reset(queue)
+    done = reset(queue)
     _announce(queue, done.tasks)
     if json:
         emit_json(
@@ -144,6 +145,6 @@ def _is_confirmed(base: str, counts: Mapping[TaskState, int]) -> bool:
 
 
 def _announce(queue: Queue, tasks: int) -> None:
-    from tinyscheduler.app import announce_event
+    from tinyscheduler.app.queue import announce_event
 
     announce_event(queue, EventName.RESET, details=(("tasks", tasks),))

@@ -120,7 +120,7 @@ def parse_limits(texts: list[str]) -> tuple[tuple[str, int], ...]:
 
 def run_dry(invocation: Invocation, config: Config, *, as_json: bool) -> int:
     """Say what a tick would do."""
-    from tinyscheduler.app import preview
+    from tinyscheduler.app.ticks import preview
 
     invocation.note_missing_state(config)
     report = preview(config)
@@ -140,7 +140,7 @@ def run_dry(invocation: Invocation, config: Config, *, as_json: bool) -> int:
 
 def run_tick(invocation: Invocation, config: Config, *, as_json: bool, fail_if_locked: bool) -> int:
     """Do one tick, and those that were wished for meanwhile."""
-    from tinyscheduler.app import run_once
+    from tinyscheduler.app.ticks import run_once
 
     report = run_once(config)
     _tell_troubles(invocation, config, report)
@@ -158,8 +158,9 @@ def run_tick(invocation: Invocation, config: Config, *, as_json: bool, fail_if_l
 
 def run_daemon(invocation: Invocation, overrides: Overrides, *, as_json: bool) -> int:
     """Tick until SIGTERM or SIGINT; print each tick that did something."""
-    from tinyscheduler import app
     from tinyscheduler.adapters.sqlite.database import Access
+    from tinyscheduler.app.queue import open_queue
+    from tinyscheduler.app.serving import run_daemon
     from tinyscheduler.config.load import load_config
 
     def notice(report: TickReport) -> None:
@@ -177,8 +178,8 @@ def run_daemon(invocation: Invocation, overrides: Overrides, *, as_json: bool) -
             hint="unset it, or leave out --daemon",
         )
     invocation.note(_daemon_words(config))
-    app.run_daemon(lambda: load_config(overrides), notice=notice)
-    running = len(app.open_queue(config, Access.READ).leases.scan().entries)
+    run_daemon(lambda: load_config(overrides), notice=notice)
+    running = len(open_queue(config, Access.READ).leases.scan().entries)
     invocation.note(f"stopped; {count(running, 'attempt')} run{'s' * (running == 1)} on")
     return EXIT_DONE
 
@@ -218,7 +219,7 @@ def _tell_troubles(invocation: Invocation, config: Config, report: TickReport) -
 def _summaries(config: Config, report: TickReport) -> dict[str, str]:
     """Look up what the tasks to be started are, for people."""
     from tinyscheduler.adapters.sqlite.database import Access
-    from tinyscheduler.app import open_queue
+    from tinyscheduler.app.queue import open_queue
 
     starts = [one.task for one in report.decisions if isinstance(one, Dispatch)]
     local = [task.task_id for task in starts if task.source == "local"][:_MOST_SUMMARIES]

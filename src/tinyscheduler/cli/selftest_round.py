@@ -12,7 +12,7 @@ from contextlib import suppress
 
 from tinyscheduler.adapters.launch_local.processes import COOKIE, read_process, signal_process
 from tinyscheduler.adapters.sqlite.database import Access
-from tinyscheduler.app import open_queue
+from tinyscheduler.app.queue import open_queue
 from tinyscheduler.cli.demo_stage import processes_of
 from tinyscheduler.cli.witness import hear, testify
 from tinyscheduler.config.inputs import PREFIX, UNPREFIXED

@@ -352,7 +352,7 @@ def _is_current(kind: Kind, installation: Installation, scope: Scope, config: Co
 def _show(
     invocation: Invocation, config: Config, installation: Installation, *, as_json: bool
 ) -> int:
-    from tinyscheduler.app import find_daemon, last_tick_at
+    from tinyscheduler.app.serving import find_daemon, last_tick_at
 
     now = datetime.now(tz=UTC)  # noqa: TID251 - a person's command: the time is for them
     services = find_installed(config, installation, now)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from datetime import datetime
 
-    from tinyscheduler.app import Queue
+    from tinyscheduler.app.queue import Queue
     from tinyscheduler.model.history import AttemptRecord
     from tinyscheduler.model.records import TaskRecord
     from tinyscheduler.model.tasks import TaskSpec

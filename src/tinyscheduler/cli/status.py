@@ -36,7 +36,8 @@ from tinyscheduler.model.tasks import TaskState
 from tinyscheduler.values import dataclass
 
 if TYPE_CHECKING:
-    from tinyscheduler.app import Queue, RunningDaemon
+    from tinyscheduler.app.queue import Queue
+    from tinyscheduler.app.serving import RunningDaemon
     from tinyscheduler.model.config import Config
 
 _MOST_WORKING = 10_000
@@ -69,11 +70,13 @@ class Overview:
 
 def look(config: Config) -> Overview:
     """Read the queue, the leases, and what a tick would do now; change nothing."""
-    from tinyscheduler import app
     from tinyscheduler.adapters.sqlite.database import Access
+    from tinyscheduler.app.queue import open_queue
+    from tinyscheduler.app.serving import find_daemon
+    from tinyscheduler.app.ticks import preview
 
-    queue = app.open_queue(config, Access.READ)
-    report = app.preview(config)
+    queue = open_queue(config, Access.READ)
+    report = preview(config)
     counts = queue.tasks.counts()
     working = queue.tasks.tasks(state=TaskState.WORKING, limit=_MOST_WORKING)
     scan = queue.leases.scan()
@@ -87,7 +90,7 @@ def look(config: Config) -> Overview:
         report=report,
         active=Counter(entry.lease.agent for entry in occupied if isinstance(entry.lease, Lease)),
         host_active=len(occupied),
-        daemon=app.find_daemon(config),
+        daemon=find_daemon(config),
     )
 
 
@@ -319,7 +322,7 @@ def ps(
     """Show the leases of attempts under way."""
     invocation: Invocation = context.obj
     from tinyscheduler.adapters.sqlite.database import Access
-    from tinyscheduler.app import open_queue
+    from tinyscheduler.app.queue import open_queue
 
     queue = open_queue(invocation.configure_reading(), Access.READ)
     scan = queue.leases.scan()

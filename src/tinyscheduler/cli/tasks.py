@@ -43,7 +43,7 @@ from tinyscheduler.model.tasks import TaskSpec, TaskState, WaitingTask
 from tinyscheduler.values import dataclass
 
 if TYPE_CHECKING:
-    from tinyscheduler.app import Queue
+    from tinyscheduler.app.queue import Queue
 
 DEFAULT_LIMIT = 100
 _MOST_LISTED = 1_000_000
@@ -76,7 +76,7 @@ def list_tasks(
     """List tasks, the newest last."""
     invocation: Invocation = context.obj
     from tinyscheduler.adapters.sqlite.database import Access
-    from tinyscheduler.app import open_queue
+    from tinyscheduler.app.queue import open_queue
 
     queue = open_queue(invocation.configure_reading(), Access.READ)
     # One more than wanted tells whether there are more.  How far an attempt has come is seen
@@ -140,7 +140,7 @@ def show(
     """Show all about one task and its attempts."""
     invocation: Invocation = context.obj
     from tinyscheduler.adapters.sqlite.database import Access
-    from tinyscheduler.app import open_queue
+    from tinyscheduler.app.queue import open_queue
 
     (task_id,) = check_task_ids([task_id])
     queue = open_queue(invocation.configure_reading(), Access.READ)

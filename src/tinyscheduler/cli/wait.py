@@ -14,7 +14,7 @@ from tinyscheduler.errors import EXIT_DONE, EXIT_FAILED, EXIT_TIMEOUT, NotFoundE
 from tinyscheduler.model.tasks import TaskState
 
 if TYPE_CHECKING:
-    from tinyscheduler.app import Queue
+    from tinyscheduler.app.queue import Queue
 
 _MOST_EXPLAINED = 10
 # A task that is done may have failed before, and cancelled ones say it all.
@@ -37,7 +37,7 @@ def wait(
     """
     invocation: Invocation = context.obj
     from tinyscheduler.adapters.sqlite.database import Access
-    from tinyscheduler.app import open_queue
+    from tinyscheduler.app.queue import open_queue
 
     ids = check_task_ids(task_ids)
     limit_s = None if timeout is None else duration_s("--timeout", timeout)

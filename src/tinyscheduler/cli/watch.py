@@ -157,7 +157,7 @@ class _TopScene:
     def look(self) -> None:
         """Look at the queue, the leases and the processes of each attempt."""
         from tinyscheduler.adapters.sqlite.database import Access
-        from tinyscheduler.app import open_queue
+        from tinyscheduler.app.queue import open_queue
 
         config = _configure(self._invocation, is_first=self._overview is None)
         self._overview = overview = look(config)

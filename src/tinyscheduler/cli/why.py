@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from datetime import datetime
 
-    from tinyscheduler.app import Queue
+    from tinyscheduler.app.queue import Queue
     from tinyscheduler.cli.following import Ticking
     from tinyscheduler.model.history import AttemptRecord
     from tinyscheduler.model.plan import TickReport
@@ -87,7 +87,7 @@ def why(
     """
     invocation: Invocation = context.obj
     from tinyscheduler.adapters.sqlite.database import Access
-    from tinyscheduler.app import open_queue
+    from tinyscheduler.app.queue import open_queue
 
     (task_id,) = check_task_ids([task_id])
     answer = find_answer(open_queue(invocation.configure_reading(), Access.READ), task_id)
@@ -104,7 +104,7 @@ def why(
 
 def find_answer(queue: Queue, task_id: str) -> Answer:
     """Look at the task and, if it waits, decide again; NotFoundError if there is none."""
-    from tinyscheduler.app import foresee_task
+    from tinyscheduler.app.ticks import foresee_task
 
     standing = find_standing(queue, task_id)
     attempts = tuple(queue.ledger.attempts(task_id))

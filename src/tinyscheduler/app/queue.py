@@ -1,0 +1,106 @@
+"""The embedded queue, wired for a person's command, and how its changes are told."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tinyscheduler.adapters.clock_system import SystemClock
+from tinyscheduler.adapters.events_file import DailyLog, EventsFile
+from tinyscheduler.adapters.leases_file import FileLeaseStore, LockTable
+from tinyscheduler.adapters.sqlite.database import Access, Database
+from tinyscheduler.adapters.sqlite.inquiry import Inquiry
+from tinyscheduler.adapters.sqlite.ledger import SqliteLedger
+from tinyscheduler.adapters.sqlite.queue import LocalQueue
+from tinyscheduler.adapters.sqlite.switches import SqliteSwitches
+from tinyscheduler.app.place import make_state_folder, refuse_foreign_state
+from tinyscheduler.model.events import Event
+from tinyscheduler.values import dataclass
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from tinyscheduler.model.config import Config
+    from tinyscheduler.model.events import EventName
+    from tinyscheduler.ports import Clock
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Queue:
+    """The embedded queue and everything that looking at it or changing it takes."""
+
+    tasks: LocalQueue
+    inquiry: Inquiry
+    ledger: SqliteLedger
+    switches: SqliteSwitches
+    leases: FileLeaseStore
+    clock: SystemClock
+    config: Config
+
+
+def open_queue(config: Config, access: Access) -> Queue:
+    """Open the embedded queue for a person's command.
+
+    For reading, nothing on disk changes (SQLite's -shm excepted) and no lock is touched.
+    Raises ConfigError for state of another user.
+    """
+    refuse_foreign_state(config)
+    if access is Access.WRITE:
+        make_state_folder(config)
+    clock = SystemClock()
+    database = Database(config.paths.database, access)
+    return Queue(
+        tasks=local_queue(config, database, clock),
+        inquiry=Inquiry(
+            database,
+            clock,
+            priority_enabled=config.priority_enabled,
+            blocking_disabled=config.blocking_disabled,
+        ),
+        ledger=SqliteLedger(database),
+        switches=SqliteSwitches(database),
+        leases=FileLeaseStore(config.paths, locks=LockTable()),
+        clock=clock,
+        config=config,
+    )
+
+
+def announce(queue: Queue, name: EventName, task_ids: Sequence[str]) -> None:
+    """Tell events.jsonl and the log what a person's command did to tasks."""
+    at = queue.clock.now().wall
+    for observer in observers_of(queue.config):
+        for task_id in task_ids:
+            observer.notice(Event(at=at, name=name, task_id=task_id))
+
+
+def announce_event(
+    queue: Queue,
+    name: EventName,
+    *,
+    reason: str | None = None,
+    details: tuple[tuple[str, str | int], ...] = (),
+) -> None:
+    """Tell events.jsonl and the log of something that is about no single task."""
+    event = Event(at=queue.clock.now().wall, name=name, reason=reason, details=details)
+    for observer in observers_of(queue.config):
+        observer.notice(event)
+
+
+def observers_of(config: Config) -> tuple[EventsFile, DailyLog]:
+    """Return those who write down what happens."""
+    most = config.limits.log_max_bytes
+    return (
+        EventsFile(config.paths, max_bytes=most),
+        DailyLog(config.paths, level=config.log_level, max_bytes=most),
+    )
+
+
+def local_queue(config: Config, database: Database, clock: Clock) -> LocalQueue:
+    """Return the embedded queue under the settings that decide its order and its bounds."""
+    return LocalQueue(
+        database,
+        clock,
+        priority_enabled=config.priority_enabled,
+        blocking_disabled=config.blocking_disabled,
+        max_queue_depth=config.limits.max_queue_depth,
+        longest_backoff_s=max(config.timing.retry_max_s, config.timing.retry_later_s),
+    )

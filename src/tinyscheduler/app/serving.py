@@ -1,0 +1,188 @@
+"""The daemon, wired; and how others see that one serves a base path."""
+
+from __future__ import annotations
+
+import os
+import sys
+from contextlib import suppress
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from tinyscheduler.adapters.clock_system import SystemClock
+from tinyscheduler.adapters.leases_file import LockTable
+from tinyscheduler.app.kicks import start_detached_tick
+from tinyscheduler.app.place import refuse_inside_attempt
+from tinyscheduler.app.ticks import prepare_to_tick, settings_of, wired
+from tinyscheduler.errors import ConfigError, StoreError, TinySchedulerError
+from tinyscheduler.model.clock import format_time
+from tinyscheduler.tick import (
+    Mode,
+    run_ticks,
+)
+from tinyscheduler.values import dataclass
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tinyscheduler.daemon import DaemonLock, ServiceManager, Waker, WakingClock
+    from tinyscheduler.model.config import Config
+    from tinyscheduler.model.plan import TickReport
+
+_MOST_HOLDER_CHARACTERS = 200
+
+
+def run_daemon(
+    load: Callable[[], Config], *, notice: Callable[[TickReport], None] = lambda _: None
+) -> None:
+    """Repeat the tick until SIGTERM or SIGINT; the configuration is looked at before each.
+
+    ``load`` returns the configuration that applies now; one that has become invalid is
+    told on stderr and to the service manager, and the last valid one stays in force.
+    Raises BusyError if another daemon serves this base path.
+    """
+    # Not cheap, and ticks of cron do without.
+    from tinyscheduler.daemon import DaemonLock, ServiceManager, Waker, WakingClock, repeat
+
+    config = load()
+    refuse_inside_attempt(config, os.environ)
+    prepare_to_tick(config, is_kicked=False)
+    clock = SystemClock()
+    lock = DaemonLock(config.paths.daemon_lock, clock=clock)
+    manager = ServiceManager(os.environ, own_pid=os.getpid(), clock=clock)
+    waker = Waker(config.paths, clock=clock, manager=manager, lock=lock)
+    daemon = _Daemon(
+        config=config,
+        load=load,
+        lock=lock,
+        manager=manager,
+        waker=waker,
+        clock=WakingClock(clock, waker, manager),
+    )
+
+    def do_tick() -> bool:
+        daemon.configure()
+        report = daemon.tick()
+        if report is not None:
+            # A full disk behind stdout must not end what fills it.
+            with suppress(TinySchedulerError):
+                notice(report)
+        # Not done, the wish for it may still lie there and would wake us at once.
+        return report is not None and not report.locked
+
+    manager.begin()
+    try:
+        repeat(do_tick, waker, interval_s=lambda: daemon.config.timing.loop_interval_s)
+    finally:
+        manager.end()
+        lock.close()
+    # A wrapper that ended just now saw the daemon's lock and left the ticking to us.
+    if os.path.lexists(config.paths.kick):
+        start_detached_tick(daemon.config)
+
+
+@dataclass(slots=True, kw_only=True)
+class _Daemon:
+    """What a daemon keeps from tick to tick: little, so that nothing can pile up."""
+
+    config: Config
+    load: Callable[[], Config]
+    lock: DaemonLock
+    manager: ServiceManager
+    waker: Waker
+    clock: WakingClock
+    complaint: str = ""
+
+    def configure(self) -> None:
+        """Read the configuration again; one that cannot be used changes nothing."""
+        is_reload = self.waker.take_reload()
+        if is_reload:
+            self.manager.begin_reload()
+        try:
+            config = self.load()
+        except ConfigError as error:
+            self._complain(f"warning: {error.what}; going on with the settings before")
+        else:
+            if config.paths.daemon_lock == self.lock.path:
+                self.config = config
+                self.complaint = self.complaint if self.complaint.startswith("error") else ""
+            else:
+                base = config.paths.base
+                self._complain(f"warning: the base path has become {base}; restart the daemon")
+        if is_reload:
+            self.manager.end_reload()
+
+    def tick(self) -> TickReport | None:
+        """Do one tick, and those wished for meanwhile; None if it could not be done at all."""
+        config = self.config
+        timing = config.timing
+        # Ten times what a tick may take: only a hanging one is ever so late.
+        self.clock.begin_tick(longest_s=10 * (timing.tick_budget_s + timing.kill_grace_s))
+        try:
+            warnings = prepare_to_tick(config, is_kicked=False)
+            self.lock.renew()
+        except (ConfigError, StoreError) as error:
+            self._complain(f"error: {error.what}")
+            return None
+        try:
+            with wired(config, clock=self.clock, mode=Mode.ACT, warnings=warnings) as world:
+                report, _ = run_ticks(
+                    world, settings_of(config), should_stop=self.waker.should_end_tick
+                )
+        except TinySchedulerError as error:
+            # What ails this tick may be gone by the next; a daemon that ends helps nobody.
+            self._complain(f"error: {error.what}")
+            return None
+        if not self.complaint.startswith("warning"):
+            self.complaint = ""
+            self.manager.tell(_words_for_status(report))
+        return report
+
+    def _complain(self, words: str) -> None:
+        """Say it once, however many ticks it lasts: a log must not fill up with it."""
+        if words != self.complaint:
+            self.complaint = words
+            sys.stderr.write(words + "\n")
+            self.manager.tell(words)
+
+
+def _words_for_status(report: TickReport) -> str:
+    if report.locked:
+        return f"another tick is at work ({report.holder})"
+    stats = report.stats
+    did = f"{stats.tasks_spawned} started, {stats.leases_settled} settled"
+    at = format_time(report.started_at)
+    return f"{did}, {stats.tasks_waiting} waiting, {stats.errors} errors at {at}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunningDaemon:
+    """The daemon that serves a base path; who it is, as far as it could write it down."""
+
+    pid: int | None
+    since: str | None
+
+
+def find_daemon(config: Config) -> RunningDaemon | None:
+    """Return the daemon of this base path, without touching its lock."""
+    path = config.paths.daemon_lock
+    try:
+        status = os.stat(path)
+        with open(path, encoding="ascii", errors="replace") as file:
+            text = file.read(_MOST_HOLDER_CHARACTERS)
+    except OSError:
+        return None
+    locks = LockTable()
+    locks.begin()
+    if not locks.is_held(path, status):
+        return None
+    pid, _, since = text.strip().removeprefix("pid ").partition(", since ")
+    return RunningDaemon(pid=int(pid) if pid.isdecimal() else None, since=since or None)
+
+
+def last_tick_at(config: Config) -> datetime | None:
+    """Return when a tick took the lock last: each one writes its line then."""
+    try:
+        status = os.stat(config.paths.tick_lock)
+    except OSError:
+        return None
+    return datetime.fromtimestamp(status.st_mtime, tz=UTC) if status.st_size else None

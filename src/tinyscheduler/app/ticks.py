@@ -1,0 +1,212 @@
+"""From a `Config` to a wired tick.  The only table of adapter names."""
+
+from __future__ import annotations
+
+import os
+import signal
+from contextlib import contextmanager
+from functools import partial
+from typing import TYPE_CHECKING
+
+from tinyscheduler.adapters.clock_system import SystemClock
+from tinyscheduler.adapters.launch_local import LocalLauncher
+from tinyscheduler.adapters.leases_file import FileLeaseStore, LockTable, LockTrial
+from tinyscheduler.adapters.memory_file import FileMemoryStore
+from tinyscheduler.adapters.probe_host import ProcProbe
+from tinyscheduler.adapters.sqlite.database import Access, Database
+from tinyscheduler.adapters.sqlite.ledger import SqliteLedger
+from tinyscheduler.adapters.sqlite.switches import SqliteSwitches
+from tinyscheduler.adapters.tick_lock_file import FileTickLock
+from tinyscheduler.app.kicks import kick_argv, start_detached_tick
+from tinyscheduler.app.place import (
+    make_state_folder,
+    refuse_foreign_state,
+    refuse_inside_attempt,
+    refuse_moved_leases,
+    refuse_network_filesystem,
+)
+from tinyscheduler.app.pruning import pruners_of
+from tinyscheduler.app.queue import local_queue, observers_of
+from tinyscheduler.config.saved import load_settings, save_settings
+from tinyscheduler.errors import ConfigError, StoreError
+from tinyscheduler.model.snapshot import Rules
+from tinyscheduler.policy.platform import PlatformPolicy
+from tinyscheduler.tick import (
+    Foresight,
+    Mode,
+    Retention,
+    TickSettings,
+    World,
+    foresee,
+    run_ticks,
+    tick,
+)
+from tinyscheduler.values import replace
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tinyscheduler.model.config import Config
+    from tinyscheduler.model.plan import TickReport
+    from tinyscheduler.model.snapshot import SourceView
+    from tinyscheduler.model.tasks import WaitingTask
+    from tinyscheduler.ports import Clock, TaskSource
+
+# A dry run tells people why tasks wait, so it looks at more of them than a tick needs.
+_DRY_RUN_WINDOW = 1000
+
+
+def run_once(config: Config, *, is_kicked: bool = False) -> TickReport:
+    """Tick until nobody wishes for another, and return the first report.
+
+    SIGTERM and SIGINT finish the step at hand; attempts run on.  Raises ConfigError if
+    the state belongs to somebody else, UsageError inside an attempt.
+    """
+    warnings = prepare_to_tick(config, is_kicked=is_kicked)
+    clock = SystemClock()
+    stopped: list[int] = []
+
+    def stop(number: int, _frame: object) -> None:
+        stopped.append(number)
+        clock.stop()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, stop)
+    with wired(config, clock=clock, mode=Mode.ACT, warnings=warnings) as world:
+        report, is_wished = run_ticks(world, settings_of(config), should_stop=lambda: bool(stopped))
+    if is_wished and not stopped:
+        start_detached_tick(config)
+    return report
+
+
+def preview(config: Config) -> TickReport:
+    """Say what a tick would do, changing nothing and taking no lock."""
+    refuse_foreign_state(config)
+    clock = SystemClock()
+    with wired(config, clock=clock, mode=Mode.DRY_RUN, warnings=[]) as world:
+        return tick(world, settings_of(config, window=_DRY_RUN_WINDOW), Mode.DRY_RUN)
+
+
+def foresee_task(config: Config, task: WaitingTask) -> Foresight:
+    """Say what a tick would do, with this task in its window, wherever in line it stands."""
+    clock = SystemClock()
+    with wired(config, clock=clock, mode=Mode.DRY_RUN, warnings=[]) as world:
+        sources = tuple(
+            _Including(source, task) if source.name == task.source else source
+            for source in world.sources
+        )
+        return foresee(replace(world, sources=sources), settings_of(config))
+
+
+class _Including:
+    """A source whose window holds one more task; for looking only."""
+
+    def __init__(self, source: TaskSource, task: WaitingTask) -> None:
+        self._source = source
+        self._task = task
+        self.name = source.name
+        self.describe, self.claim, self.settle = source.describe, source.claim, source.settle
+
+    def look(self, *, window: int) -> SourceView:
+        """Return the source's window and the task, unless it is in there anyhow."""
+        view = self._source.look(window=window)
+        if any(one.task_id == self._task.task_id for one in view.waiting):
+            return view
+        return replace(view, waiting=(*view.waiting, self._task))
+
+
+def run_kicked(base_path: str) -> int:
+    """Do the tick that a wrapper becomes; nobody reads its output, so errors go to stderr."""
+    config = load_settings(os.path.join(base_path, "state", "settings.json"))
+    run_once(config, is_kicked=True)
+    return 0
+
+
+@contextmanager
+def wired(config: Config, *, clock: Clock, mode: Mode, warnings: list[str]) -> Iterator[World]:
+    """Wire every port.  A dry run gets readers: no lock is tried, no file is written."""
+    acts = mode is Mode.ACT
+    database = Database(config.paths.database, Access.WRITE if acts else Access.READ)
+    platform = PlatformPolicy(is_priority_enabled=config.priority_enabled)
+    observers = observers_of(config)
+    try:
+        yield World(
+            clock=clock,
+            lock=FileTickLock(config.paths),
+            sources=tuple(
+                _source(name, config, database=database, clock=clock) for name in config.sources
+            ),
+            store=FileLeaseStore(config.paths, locks=LockTrial() if acts else LockTable()),
+            launcher=LocalLauncher(config, wrapper=wrapper_path(), kick_argv=kick_argv(config)),
+            probe=ProcProbe(),
+            policy=platform,
+            fallback=platform,
+            ledger=SqliteLedger(database),
+            memory=FileMemoryStore(config.paths, warn=warnings.append, may_write=acts),
+            switches=SqliteSwitches(database),
+            observers=observers if acts else (),
+            pruners=partial(pruners_of, config, database, may_write=acts),
+            warnings=warnings,
+        )
+    finally:
+        database.close()
+
+
+def _source(name: str, config: Config, *, database: Database, clock: Clock) -> TaskSource:
+    if name == "local":
+        return local_queue(config, database, clock)
+    message = f"TINYSCHEDULER_SOURCES names {name!r}, which this version cannot reach"
+    raise ConfigError(message, hint="set it to local")
+
+
+def settings_of(config: Config, *, window: int | None = None) -> TickSettings:
+    """Return what a tick is configured with."""
+    limits, timing = config.limits, config.timing
+    return TickSettings(
+        agents=config.agents,
+        rules=Rules(
+            host_slots=limits.host_slots,
+            kill_grace_s=timing.kill_grace_s,
+            max_attempts=limits.max_attempts,
+            max_launches=limits.max_launches,
+            retry_base_s=timing.retry_base_s,
+            retry_max_s=timing.retry_max_s,
+            retry_later_s=timing.retry_later_s,
+        ),
+        heartbeat_s=timing.heartbeat_s,
+        max_runtime_s=timing.max_runtime_s,
+        stagger_s=timing.stagger_s,
+        budget_s=timing.tick_budget_s,
+        window=window or limits.host_slots + limits.queue_lookahead,
+        is_enabled=config.enabled,
+        retention=Retention(history_s=limits.history_retention_s, logs_s=limits.log_retention_s),
+    )
+
+
+def prepare_to_tick(config: Config, *, is_kicked: bool) -> list[str]:
+    """Refuse what must not tick here, and keep the settings for kicked ticks."""
+    refuse_inside_attempt(config, os.environ)
+    refuse_foreign_state(config)
+    refuse_network_filesystem(config)
+    refuse_moved_leases(config)
+    os.umask(0o077)
+    make_state_folder(config)
+    warnings = list(config.warnings)
+    if not is_kicked:
+        try:
+            save_settings(config)
+        except OSError as error:
+            # A full disk: ticks go on, kicked ones with the settings before these.
+            warnings.append(f"{config.paths.settings}: {error.strerror}")
+        try:
+            store = FileLeaseStore(config.paths, locks=LockTable())
+            store.sweep_temporary(now_s=SystemClock().now().wall.timestamp())
+        except StoreError as error:
+            warnings.append(error.what)
+    return warnings
+
+
+def wrapper_path() -> str:
+    """Return the wrapper's source; it is run by path, never imported."""
+    package = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    return os.path.join(package, "wrapper.py")
