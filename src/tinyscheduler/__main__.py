@@ -13,6 +13,11 @@ def main() -> int:
     # What a wrapper becomes at its end: many a minute, so the command line is not loaded.
     if len(arguments) == 4 and arguments[0] == "--base-path" and tuple(arguments[2:]) == _KICKED:  # noqa: PLR2004 - the length of exactly this command line
         return _tick_as_kicked(arguments[1])
+    from tinyscheduler.cli.quick import run_quickly
+
+    code = run_quickly(arguments)
+    if code is not None:
+        return code
     from tinyscheduler.cli.main import main as cli_main
 
     return cli_main(arguments)

@@ -7,10 +7,8 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
-
-from tinyscheduler.cli.command import Command
 from tinyscheduler.cli.invocation import Invocation
+from tinyscheduler.cli.options import argument, option
 from tinyscheduler.cli.parsing import pairs, whole_number
 from tinyscheduler.cli.render import emit, emit_json
 from tinyscheduler.cli.wish import Granter, Wish
@@ -21,24 +19,12 @@ from tinyscheduler.model.tasks import PriorityClass, TaskSpec, TaskState
 from tinyscheduler.values import fields
 
 if TYPE_CHECKING:
+    import typer
+
     from tinyscheduler.app.queue import Queue
     from tinyscheduler.model.config import Config
 
 MOST_PROMPT_BYTES = 16 << 20
-
-
-class AddCommand(Command):
-    """``add``, whose ``--after`` takes several ids and whose own options end at the command."""
-
-    def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:  # type: ignore[override]  # typer's own subclass of what it declares
-        """Repeat ``--after`` before each further id behind it."""
-        result: list[str] = super().parse_args(ctx, spread_after(args))
-        return result
-
-    def collect_usage_pieces(self, ctx: typer.Context) -> list[str]:  # type: ignore[override]  # likewise
-        """Return the usage as it should be typed."""
-        del ctx
-        return ["[OPTIONS]", "-- COMMAND..."]
 
 
 def spread_after(arguments: list[str]) -> list[str]:
@@ -50,14 +36,14 @@ def spread_after(arguments: list[str]) -> list[str]:
     spread: list[str] = []
     rest = iter(arguments)
     takes_more = False
-    for argument in rest:
-        if argument == "--":
-            return [*spread, argument, *rest]
-        if takes_more and argument.isdigit():
-            spread += ["--after", argument]
+    for text in rest:
+        if text == "--":
+            return [*spread, text, *rest]
+        if takes_more and text.isdigit():
+            spread += ["--after", text]
             continue
-        spread.append(argument)
-        takes_more = argument == "--after"
+        spread.append(text)
+        takes_more = text == "--after"
         if takes_more:
             spread += [value for value in (next(rest, None),) if value is not None]
     return spread
@@ -66,58 +52,47 @@ def spread_after(arguments: list[str]) -> list[str]:
 # `edit` takes the same options, where they mean the same.
 _Text = str | None
 _Command = Annotated[
-    list[str] | None, typer.Argument(metavar="COMMAND", help="The command to run, best behind --.")
+    list[str] | None, argument(metavar="COMMAND", help="The command to run, best behind --.")
 ]
-Agent = Annotated[_Text, typer.Option(metavar="NAME", help="The agent that runs it.")]
-QueueName = Annotated[
-    _Text, typer.Option(metavar="NAME", help="The queue whose agents may run it.")
-]
-Title = Annotated[_Text, typer.Option(metavar="TEXT", help="A name for people.")]
-Prompt = Annotated[_Text, typer.Option(metavar="TEXT", help="What the agent is to do.")]
+Agent = Annotated[_Text, option(metavar="NAME", help="The agent that runs it.")]
+QueueName = Annotated[_Text, option(metavar="NAME", help="The queue whose agents may run it.")]
+Title = Annotated[_Text, option(metavar="TEXT", help="A name for people.")]
+Prompt = Annotated[_Text, option(metavar="TEXT", help="What the agent is to do.")]
 PromptFile = Annotated[
-    _Text, typer.Option(metavar="FILE", help="Read the prompt from a file; - is stdin.")
+    _Text, option(metavar="FILE", help="Read the prompt from a file; - is stdin.")
 ]
-Recipe = Annotated[_Text, typer.Option(metavar="FILE", help="A file in the recipes folder.")]
-_Priority = Annotated[
-    int, typer.Option(parser=whole_number(), metavar="N", help="Higher goes first.")
-]
-_Class = Annotated[PriorityClass, typer.Option("--class", help="Whether somebody waits for it.")]
-_Gpus = Annotated[
-    int, typer.Option(parser=whole_number(least=0), metavar="N", help="GPUs it needs.")
-]
-Vram = Annotated[_Text, typer.Option(metavar="SIZE", help="VRAM it needs.")]
-Memory = Annotated[_Text, typer.Option(metavar="SIZE", help="Memory it needs.")]
-Model = Annotated[_Text, typer.Option(metavar="NAME", help="The model it needs.")]
-Seed = Annotated[
-    int | None, typer.Option(parser=whole_number(), metavar="N", help="Its random seed.")
-]
-Tenant = Annotated[_Text, typer.Option(metavar="NAME", help="Whose quota it counts against.")]
-Project = Annotated[_Text, typer.Option(metavar="NAME", help="What it belongs to.")]
-MaxRuntime = Annotated[
-    _Text, typer.Option(metavar="DURATION", help="End an attempt after this time.")
-]
+Recipe = Annotated[_Text, option(metavar="FILE", help="A file in the recipes folder.")]
+_Priority = Annotated[int, option(parser=whole_number(), metavar="N", help="Higher goes first.")]
+_Class = Annotated[PriorityClass, option("--class", help="Whether somebody waits for it.")]
+_Gpus = Annotated[int, option(parser=whole_number(least=0), metavar="N", help="GPUs it needs.")]
+Vram = Annotated[_Text, option(metavar="SIZE", help="VRAM it needs.")]
+Memory = Annotated[_Text, option(metavar="SIZE", help="Memory it needs.")]
+Model = Annotated[_Text, option(metavar="NAME", help="The model it needs.")]
+Seed = Annotated[int | None, option(parser=whole_number(), metavar="N", help="Its random seed.")]
+Tenant = Annotated[_Text, option(metavar="NAME", help="Whose quota it counts against.")]
+Project = Annotated[_Text, option(metavar="NAME", help="What it belongs to.")]
+MaxRuntime = Annotated[_Text, option(metavar="DURATION", help="End an attempt after this time.")]
 MaxTurns = Annotated[
-    int | None, typer.Option(parser=whole_number(least=1), metavar="N", help="Turns per attempt.")
+    int | None, option(parser=whole_number(least=1), metavar="N", help="Turns per attempt.")
 ]
 MaxAttempts = Annotated[
     int | None,
-    typer.Option(parser=whole_number(least=1), metavar="N", help="Attempts before it is parked."),
+    option(parser=whole_number(least=1), metavar="N", help="Attempts before it is parked."),
 ]
-After = Annotated[
-    list[str] | None, typer.Option(metavar="ID...", help="Start once these are done.")
-]
-NotBefore = Annotated[_Text, typer.Option(metavar="TIME", help="ISO 8601, or a duration from now.")]
-_Label = Annotated[list[str] | None, typer.Option(metavar="K=V", help="A label.")]
-_Cwd = Annotated[
-    _Text, typer.Option(metavar="FOLDER", help="Where to run; this folder by default.")
-]
-_Env = Annotated[list[str] | None, typer.Option(metavar="K=V", help="A variable for the command.")]
-_Hold = Annotated[bool, typer.Option("--hold", help="Do not start before `release`.")]
+After = Annotated[list[str] | None, option(metavar="ID...", help="Start once these are done.")]
+NotBefore = Annotated[_Text, option(metavar="TIME", help="ISO 8601, or a duration from now.")]
+_Label = Annotated[list[str] | None, option(metavar="K=V", help="A label.")]
+_Cwd = Annotated[_Text, option(metavar="FOLDER", help="Where to run; this folder by default.")]
+_Env = Annotated[list[str] | None, option(metavar="K=V", help="A variable for the command.")]
+_Hold = Annotated[bool, option("--hold", help="Do not start before `release`.")]
 _From = Annotated[
-    _Text, typer.Option("--from", metavar="FILE", help="Add one task per JSON line; - is stdin.")
+    _Text,
+    option(
+        "--from", metavar="FILE", help="Add one task per JSON line; - is stdin.", is_plain=False
+    ),
 ]
-_Start = Annotated[bool, typer.Option("--start", help="Run one tick right after.")]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
+_Start = Annotated[bool, option("--start", help="Run one tick right after.")]
+Json = Annotated[bool, option("--json", help="Print one JSON document.")]
 
 
 def add(
@@ -162,7 +137,8 @@ def add(
 
 # What follows the command's name is the command's: `add ls -l` needs no `--`.
 add.context_settings = {"allow_interspersed_args": False}  # type: ignore[attr-defined]  # read where the command is built
-add.command_class = AddCommand  # type: ignore[attr-defined]  # likewise
+add.command_class = "tinyscheduler.cli.add_command:AddCommand"  # type: ignore[attr-defined]  # likewise
+add.spread = spread_after  # type: ignore[attr-defined]  # likewise
 
 
 def wish_of(asked: Mapping[str, Any]) -> Wish:
@@ -263,12 +239,13 @@ def _current_folder() -> str:
 def _follow_up(invocation: Invocation, config: Config, *, start: bool) -> int:
     """Wish for a tick, or run one where somebody asked for it and it may be run."""
     from tinyscheduler.app.kicks import kick
-    from tinyscheduler.app.place import is_inside_attempt
-    from tinyscheduler.app.ticks import run_once
 
     kick(config)
     if not start:
         return 0
+    from tinyscheduler.app.place import is_inside_attempt
+    from tinyscheduler.app.ticks import run_once
+
     if is_inside_attempt(config, os.environ):
         invocation.note("inside an attempt nothing is started; a tick follows when it ends")
         return 0

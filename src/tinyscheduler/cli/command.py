@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from types import FunctionType
+from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 from typer.core import TyperCommand
+from typer.models import OptionInfo
 
+from tinyscheduler.cli.options import Argument, BadValue, Option
 from tinyscheduler.cli.render import emit
 
 if TYPE_CHECKING:
@@ -27,6 +31,58 @@ class Command(TyperCommand):
     def get_help_option(self, ctx: typer.Context) -> TyperOption | None:  # type: ignore[override]  # as above
         """Return the help option, which prints as all data is printed."""
         return print_by_emit(super().get_help_option(ctx))
+
+
+def with_typer_options(function: FunctionType) -> FunctionType:
+    """Return the same function with its options declared as typer declares them."""
+    hints = get_type_hints(function, localns={"typer": typer}, include_extras=True)
+    copy = FunctionType(
+        function.__code__,
+        function.__globals__,
+        function.__name__,
+        function.__defaults__,
+        function.__closure__,
+    )
+    copy.__kwdefaults__ = function.__kwdefaults__
+    copy.__doc__ = function.__doc__
+    copy.__annotations__ = {name: _translated(hint) for name, hint in hints.items()}
+    return copy
+
+
+def _translated(hint: object) -> object:
+    for declared in getattr(hint, "__metadata__", ()):
+        match declared:
+            case Option():
+                names, parser = declared.names, _telling(declared.parser)
+                help_text, metavar = declared.help, declared.metavar
+                info = typer.Option(*names, metavar=metavar, help=help_text, parser=parser)
+                return Annotated[_bare(hint), info]
+            case Argument():
+                info = typer.Argument(metavar=declared.metavar, help=declared.help)
+                return Annotated[_bare(hint), info]
+            case OptionInfo(parser=parser) if parser is not None:
+                declared.parser = _telling(parser)
+            case _:
+                pass
+    return hint
+
+
+def _bare(hint: object) -> Any:  # noqa: ANN401 - a type as it was written, whatever that is
+    return getattr(hint, "__origin__", hint)
+
+
+def _telling(parser: Callable[[Any], Any] | None) -> Callable[[Any], Any] | None:
+    """Return a parser whose faults typer tells; it would tell no more of them than the text."""
+    if parser is None:
+        return None
+
+    def parse(text: object) -> object:
+        try:
+            return parser(text)
+        except BadValue as error:
+            raise typer.BadParameter(str(error)) from error
+
+    return parse
 
 
 def print_by_emit(option: TyperOption | None) -> TyperOption | None:

@@ -129,7 +129,7 @@ def edit(
     return 0
 
 
-edit.command_class = adding.AddCommand  # type: ignore[attr-defined]  # read where the command is built
+edit.command_class = adding.add.command_class  # type: ignore[attr-defined]  # read where the command is built
 _NO_FIELDS = {"context", "task_id", "unset", "json"}
 
 

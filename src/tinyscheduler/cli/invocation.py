@@ -53,7 +53,7 @@ class Invocation:
 
     def configure_writing(self, overrides: Overrides | None = None) -> Config:
         """Return the configuration for a command that adds or starts something."""
-        return self._tell_warnings(load_config(overrides or self.overrides))
+        return self._tell_warnings(load_config(overrides or self.overrides, makes_state=True))
 
     def _look(self, *, write_cache: bool) -> Config:
         config = load_beside_agents(self.overrides, write_cache=write_cache)

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import re
-import sys
-import traceback
-from collections.abc import Callable
 from functools import partial
 from importlib import import_module
 from typing import Annotated
@@ -15,27 +11,21 @@ import typer
 from typer.core import TyperCommand, TyperGroup, TyperOption
 
 from tinyscheduler import __version__
-from tinyscheduler.cli.command import Command, print_by_emit
+from tinyscheduler.cli.command import Command, print_by_emit, with_typer_options
 from tinyscheduler.cli.examples import epilog_of
 from tinyscheduler.cli.invocation import NORMAL, QUIET, Invocation
-from tinyscheduler.cli.render import Color, ReaderGoneError, emit, tell
+from tinyscheduler.cli.outcome import conclude
+from tinyscheduler.cli.quick import HOT
+from tinyscheduler.cli.render import Color, emit
 from tinyscheduler.config.problems import did_you_mean
 from tinyscheduler.errors import (
-    EXIT_BUG,
-    EXIT_INTERRUPTED,
     EXIT_USAGE,
-    ConfigError,
-    TinySchedulerError,
     UsageError,
 )
 
-EXIT_PIPE = 141  # what a shell reports of a program that SIGPIPE ended
-
 # Each command's module is loaded when it is wanted: one command should not pay for all.
 COMMANDS = {
-    "run": "tinyscheduler.cli.run:run",
-    "add": "tinyscheduler.cli.add:add",
-    "status": "tinyscheduler.cli.status:status",
+    **HOT,
     "list": "tinyscheduler.cli.tasks:list_tasks",
     "show": "tinyscheduler.cli.tasks:show",
     "why": "tinyscheduler.cli.why:why",
@@ -103,11 +93,14 @@ class Commands(TyperGroup):
             )
         module, _, name = COMMANDS[cmd_name].partition(":")
         function = getattr(import_module(module), name)
+        kind = getattr(function, "command_class", Command)
+        if isinstance(kind, str):
+            place, _, kind_name = kind.partition(":")
+            kind = getattr(import_module(place), kind_name)
         single = typer.Typer(add_completion=False, rich_markup_mode=None)
         settings = {**_HELP_OPTIONS, **getattr(function, "context_settings", {})}
-        kind = getattr(function, "command_class", Command)
         single.command(cmd_name, cls=kind, context_settings=settings, epilog=epilog_of(cmd_name))(
-            function
+            with_typer_options(function)
         )
         command: TyperCommand = typer.main.get_command(single)  # type: ignore[assignment]  # one command makes no group
         return command
@@ -161,48 +154,22 @@ def tinyscheduler(
 
 def main(arguments: list[str]) -> int:
     """Run one command line and return its exit code; no failure leaves a traceback."""
-    _fill_standard_descriptors()
-    for stream in (sys.stdout, sys.stderr):
-        # What a locale cannot show is written out instead of failing.
-        if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="backslashreplace")
     invocation = Invocation()
-    fail = invocation.fail
     own = arguments[: arguments.index("--")] if "--" in arguments else arguments
-    if "--debug" in own:
-        fail = partial(_fail_with_traceback, fail)
+    action = partial(_run, invocation, arguments)
+    return conclude(invocation, action, with_traceback="--debug" in own)
+
+
+def _run(invocation: Invocation, arguments: list[str]) -> int:
     try:
         code = app(arguments, prog_name="tinyscheduler", standalone_mode=False, obj=invocation)
-        return int(code or 0)
-    except TinySchedulerError as error:
-        fail(error.what, hint=error.hint)
-        return _exit_code(error)
     except typer.TyperException as error:
         what, hint = _words_of(error, arguments)
-        fail(what, hint=hint)
+        invocation.fail(what, hint=hint)
         return EXIT_USAGE
-    except (KeyboardInterrupt, typer.Abort):
-        return EXIT_INTERRUPTED
-    except ReaderGoneError:
-        return EXIT_PIPE
-    except Exception as error:  # noqa: BLE001 - the outermost place: a bug, told in one line
-        fail(
-            f"internal error: {type(error).__name__}: {error}",
-            hint="this is a bug; the same command with `tinyscheduler --debug …` shows where",
-        )
-        return EXIT_BUG
-
-
-def _exit_code(error: TinySchedulerError) -> int:
-    # A setting is named by where it was set; an option's text is a fault of the command line.
-    if isinstance(error, ConfigError) and error.where.startswith("--"):
-        return EXIT_USAGE
-    return error.exit_code
-
-
-def _fail_with_traceback(fail: Callable[..., None], what: str, *, hint: str | None) -> None:
-    tell(traceback.format_exc())
-    fail(what, hint=hint)
+    except typer.Abort as error:
+        raise KeyboardInterrupt from error
+    return int(code or 0)
 
 
 def _words_of(error: typer.TyperException, arguments: list[str]) -> tuple[str, str]:
@@ -234,16 +201,3 @@ def _fix_for_command(name: str) -> str:
     if known.startswith("did"):
         return known
     return "`tinyscheduler --help` lists the commands; to queue a command of yours: add -- COMMAND"
-
-
-def _fill_standard_descriptors() -> None:
-    """Open what the caller left closed, or a database would get the number of stdout."""
-    for fd, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
-        try:
-            os.fstat(fd)
-        except OSError:
-            opened = os.open(os.devnull, os.O_RDWR)
-            if opened != fd:
-                os.dup2(opened, fd)
-                os.close(opened)
-            setattr(sys, name, os.fdopen(fd, mode))

@@ -6,8 +6,7 @@ import re
 from collections.abc import Callable
 from datetime import datetime, timedelta
 
-import typer
-
+from tinyscheduler.cli.options import BadValue
 from tinyscheduler.config.problems import quote
 from tinyscheduler.config.units import parse_duration_s
 from tinyscheduler.errors import UsageError
@@ -19,18 +18,18 @@ _WHOLE_NUMBER = re.compile(r"[+-]?[0-9]{1,18}")
 def whole_number(
     *, least: int | None = None, most: int | None = None
 ) -> Callable[[str | int], int]:
-    """Return a parser of whole numbers within bounds, for an option of typer."""
+    """Return a parser of whole numbers within bounds, for an option."""
 
     def parse(text: str | int) -> int:
         if isinstance(text, int):
             return text  # typer sends an option's default through here as well
         if _WHOLE_NUMBER.fullmatch(text) is None:
-            raise typer.BadParameter(f"{quote(text)} is not a whole number")
+            raise BadValue(f"{quote(text)} is not a whole number")
         number = int(text)
         if least is not None and number < least:
-            raise typer.BadParameter(f"{number} is less than {least}")
+            raise BadValue(f"{number} is less than {least}")
         if most is not None and number > most:
-            raise typer.BadParameter(f"{number} is more than {most}")
+            raise BadValue(f"{number} is more than {most}")
         return number
 
     return parse

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-
 from tinyscheduler.cli.invocation import NORMAL, QUIET, Invocation
+from tinyscheduler.cli.options import option
 from tinyscheduler.cli.render import count, emit, emit_json, format_span
 from tinyscheduler.cli.report import preview_lines, report_json, tick_lines, wait_lines
 from tinyscheduler.config.overrides import Overrides
@@ -15,6 +14,8 @@ from tinyscheduler.errors import EXIT_BUSY, EXIT_DONE, EXIT_FAILED, EXIT_UNAVAIL
 from tinyscheduler.model.plan import Dispatch
 
 if TYPE_CHECKING:
+    import typer
+
     from tinyscheduler.model.config import Config
     from tinyscheduler.model.plan import TickReport
 
@@ -22,33 +23,25 @@ _MOST_SUMMARIES = 100
 
 
 _Text = str | None
-_Once = Annotated[bool, typer.Option("--once", help="Do one tick; the default.")]
-_Daemon = Annotated[bool, typer.Option("--daemon", help="Tick again and again.")]
-_DryRun = Annotated[
-    bool, typer.Option("--dry-run", help="Say what a tick would do, and change nothing.")
-]
+_Once = Annotated[bool, option("--once", help="Do one tick; the default.")]
+_Daemon = Annotated[bool, option("--daemon", help="Tick again and again.")]
+_DryRun = Annotated[bool, option("--dry-run", help="Say what a tick would do, and change nothing.")]
 _FailIfLocked = Annotated[
-    bool, typer.Option("--fail-if-locked", help="End with 75 if another tick is running.")
+    bool, option("--fail-if-locked", help="End with 75 if another tick is running.")
 ]
 _AgentLimit = Annotated[
-    list[str] | None, typer.Option(metavar="AGENT=N", help="Attempts of an agent at once.")
+    list[str] | None, option(metavar="AGENT=N", help="Attempts of an agent at once.")
 ]
-_LoopInterval = Annotated[
-    _Text, typer.Option(metavar="DURATION", help="Between ticks of --daemon.")
-]
-_HeartbeatInterval = Annotated[_Text, typer.Option(metavar="DURATION", help="Between heartbeats.")]
-_MaxRuntime = Annotated[
-    _Text, typer.Option(metavar="DURATION", help="End attempts after this time.")
-]
-_RunningDir = Annotated[_Text, typer.Option(metavar="FOLDER", help="Where leases are.")]
-_LogDir = Annotated[_Text, typer.Option(metavar="FOLDER", help="Where logs are.")]
-_RecipesDir = Annotated[_Text, typer.Option(metavar="FOLDER", help="Where recipes are.")]
-_GooseBin = Annotated[_Text, typer.Option(metavar="FILE", help="The goose program.")]
-_McpEndpoint = Annotated[_Text, typer.Option(metavar="URL", help="Where tinytask answers.")]
-_DisableBlocking = Annotated[
-    bool, typer.Option("--disable-blocking", help="Start blocked tasks too.")
-]
-_Json = Annotated[bool, typer.Option("--json", help="Print the tick's report.")]
+_LoopInterval = Annotated[_Text, option(metavar="DURATION", help="Between ticks of --daemon.")]
+_HeartbeatInterval = Annotated[_Text, option(metavar="DURATION", help="Between heartbeats.")]
+_MaxRuntime = Annotated[_Text, option(metavar="DURATION", help="End attempts after this time.")]
+_RunningDir = Annotated[_Text, option(metavar="FOLDER", help="Where leases are.")]
+_LogDir = Annotated[_Text, option(metavar="FOLDER", help="Where logs are.")]
+_RecipesDir = Annotated[_Text, option(metavar="FOLDER", help="Where recipes are.")]
+_GooseBin = Annotated[_Text, option(metavar="FILE", help="The goose program.")]
+_McpEndpoint = Annotated[_Text, option(metavar="URL", help="Where tinytask answers.")]
+_DisableBlocking = Annotated[bool, option("--disable-blocking", help="Start blocked tasks too.")]
+_Json = Annotated[bool, option("--json", help="Print the tick's report.")]
 
 
 def run(

@@ -7,9 +7,8 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
-
 from tinyscheduler.cli.invocation import NORMAL, Invocation
+from tinyscheduler.cli.options import option
 from tinyscheduler.cli.render import (
     INK_OF_STATE,
     Cell,
@@ -36,6 +35,8 @@ from tinyscheduler.model.tasks import TaskState
 from tinyscheduler.values import dataclass
 
 if TYPE_CHECKING:
+    import typer
+
     from tinyscheduler.app.queue import Queue
     from tinyscheduler.app.serving import RunningDaemon
     from tinyscheduler.model.config import Config
@@ -129,12 +130,12 @@ def status(
     context: typer.Context,
     *,
     is_watching: Annotated[
-        bool, typer.Option("--watch", help="Show it again and again, until q or Ctrl-C.")
+        bool, option("--watch", help="Show it again and again, until q or Ctrl-C.")
     ] = False,
     interval: Annotated[
-        str, typer.Option(metavar="DURATION", help="Between two looks of --watch.")
+        str, option(metavar="DURATION", help="Between two looks of --watch.")
     ] = "2s",
-    json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+    json: Annotated[bool, option("--json", help="Print one JSON document.")] = False,
 ) -> int:
     """Show what runs, what waits and why, and what is free."""
     invocation: Invocation = context.obj
@@ -317,7 +318,7 @@ def _paused_lines(overview: Overview, page: Page) -> list[str]:
 def ps(
     context: typer.Context,
     *,
-    json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+    json: Annotated[bool, option("--json", help="Print one JSON document.")] = False,
 ) -> int:
     """Show the leases of attempts under way."""
     invocation: Invocation = context.obj

@@ -69,14 +69,17 @@ def recall(folder: str, key: str, environ: Mapping[str, str]) -> Resolution | No
     return None
 
 
-def remember(folder: str, key: str, resolution: Resolution) -> None:
+def remember(folder: str, key: str, resolution: Resolution, *, makes_folder: bool = False) -> None:
     """Keep a resolution for the next command, if that can be done without harm.
 
-    Does nothing where the folder is missing, read-only or of another user.
+    Does nothing where the folder is read-only or of another user, or missing unless this
+    ``makes_folder``: the next command should not pay for the first one's haste.
     """
     path = os.path.join(folder, CACHE_NAME)
     temporary = f"{path}.{os.getpid()}.tmp"
     try:
+        if makes_folder:
+            os.makedirs(folder, mode=0o700, exist_ok=True)
         if os.stat(folder).st_uid != os.geteuid():
             return
         found = json.dumps(encode(resolution))

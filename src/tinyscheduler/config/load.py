@@ -25,11 +25,13 @@ def load_config(
     *,
     environ: Mapping[str, str] | None = None,
     write_cache: bool = True,
+    makes_state: bool = False,
 ) -> Config:
     """Return the configuration that applies now.
 
     ``environ`` is the process's own environment unless given.  ``write_cache`` False
-    leaves every file as it is, for readers; a dry run leaves it so anyway.  Raises
+    leaves every file as it is, for readers; a dry run leaves it so anyway.  A command
+    that ``makes_state`` has the very first answer cached too.  Raises
     ConfigError for what no run can survive; lesser faults are sentences in
     ``Config.warnings``.
     """
@@ -45,7 +47,7 @@ def load_config(
         # A password in the endpoint's address belongs into no file of ours.
         config = resolution.config
         if write_cache and not config.dry_run and "@" not in config.endpoint:
-            remember(folder, key, resolution)
+            remember(folder, key, resolution, makes_folder=makes_state)
     return replace(resolution.config, environment=_environment(resolution, inputs))
 
 
