@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 
 from hypothesis import settings
 
@@ -12,6 +13,9 @@ for name in [name for name in os.environ if name.startswith("TINYSCHEDULER_")]:
     if name != "TINYSCHEDULER_SEEDS":  # no setting: how many simulations to run
         del os.environ[name]
 os.environ["TINYSCHEDULER_BASE_PATH"] = "/nonexistent/a-test-names-its-own-base-path"
+
+# In the background of a shell Ctrl-C is ignored, and so it would be by all that tests start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Busy machines make any deadline a matter of luck; the limit per test is pytest's.
 settings.register_profile("explore", deadline=None)

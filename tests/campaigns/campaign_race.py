@@ -83,7 +83,17 @@ def _start_one(
 
 def _start(station: Station, option: str) -> subprocess.Popen[bytes]:
     return subprocess.Popen(
-        [PYTHON, "-I", "-m", "tinyscheduler", "--base-path", str(station.base), "run", option],
+        [
+            PYTHON,
+            "-I",
+            "-m",
+            "tinyscheduler",
+            "--base-path",
+            str(station.base),
+            "-q",
+            "run",
+            option,
+        ],
         env=station.environment(),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,

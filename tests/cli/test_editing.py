@@ -211,7 +211,7 @@ def test_what_works_or_has_ended_cannot_be_changed_and_is_told_why(place: Place)
     ("arguments", "words"),
     [
         ((), "there is nothing to change"),
-        (("--unset", "titel"), "did you mean title?"),
+        (("--unset", "titles"), "did you mean title?"),
         (("--priority", "high"), "'high' is not a whole number"),
         (("--max-runtime", "soon"), "--max-runtime 'soon'"),
         (("--agent", "nobody"), "--agent 'nobody' is not configured"),

@@ -27,7 +27,7 @@ ADDITIONS = [
 ]
 FOR_TYPER = [
     ["add", "--help"],
-    ["add", "--titel", "x", "--", "true"],
+    ["add", "--titles", "x", "--", "true"],
     ["add", "--title"],
     ["add", "--title", "--hold", "--", "true"],
     ["add", "--hold=yes", "--", "true"],

@@ -699,6 +699,8 @@ try:
     Database(sys.argv[1], migrations=OTHER_MIGRATIONS).read(lambda c: c.execute(TASK_IDS))
 except StoreError as error:
     print(error.what)
+# Whoever measures this program writes more at its end.
+resource.setrlimit(resource.RLIMIT_FSIZE, (-1, -1))
 """
     fill(path)
 
