@@ -272,3 +272,19 @@ def test_state_is_for_its_owner_only(place: Place):
     ]
 
     assert open_to_others == []
+
+
+def test_ctrl_c_ends_a_tick_that_waits_with_130_after_its_report(place: Place):
+    place.settings["STAGGER_DELAY_MS"] = "30000"
+    for _ in range(2):
+        place.add("--", "true")
+
+    tick = place.start("run")
+    events = place.state / "logs" / "events.jsonl"
+    until(lambda: "task.finished" in events.read_text(), "the first task to be settled meanwhile")
+    tick.send_signal(signal.SIGINT)
+    out, err = tick.communicate(timeout=30)
+
+    assert tick.returncode == 130, err
+    assert b"started task 1" in out
+    assert place.run("show", "2", "--json").json["state"] == "waiting"

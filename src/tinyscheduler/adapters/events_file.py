@@ -11,7 +11,7 @@ from tinyscheduler.model.clock import format_time
 from tinyscheduler.model.events import Event, EventName
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from datetime import datetime
 
     from tinyscheduler.model.config import Paths
@@ -37,16 +37,11 @@ class EventsFile:
 
     def notice(self, event: Event) -> None:
         """Append the event; a disk that refuses costs this line and nothing else."""
-        document = {
-            "ts": format_time(event.at),
-            "event": event.name.value,
-            "task_id": event.task_id,
-            "attempt": event.attempt,
-            "agent": event.agent,
-            "reason": event.reason,
-            **dict(event.details),
-        }
-        _append(self._path, json.dumps(document), max_bytes=self._max_bytes)
+        self.notice_all([event])
+
+    def notice_all(self, events: Sequence[Event]) -> None:
+        """Append many events at once."""
+        _append(self._path, [_line_of(event) for event in events], max_bytes=self._max_bytes)
 
     def report(self, report: TickReport) -> None:
         """Nothing: a tick that did something has told its events already."""
@@ -63,15 +58,24 @@ class DailyLog:
 
     def notice(self, event: Event) -> None:
         """Write one line for the event."""
-        level = "WARNING" if event.name in _BAD_ENDINGS else "INFO"
-        fields = {
-            "task": event.task_id,
-            "attempt": event.attempt,
-            "agent": event.agent,
-            "reason": event.reason,
-            **dict(event.details),
-        }
-        self._write(event.at, level, event.name.value, fields)
+        self.notice_all([event])
+
+    def notice_all(self, events: Sequence[Event]) -> None:
+        """Write one line for each of many events that happened at once."""
+        lines = []
+        for event in events:
+            level = "WARNING" if event.name in _BAD_ENDINGS else "INFO"
+            fields = {
+                "task": event.task_id,
+                "attempt": event.attempt,
+                "agent": event.agent,
+                "reason": event.reason,
+                **dict(event.details),
+            }
+            if LEVELS.index(level) >= self._least:
+                lines.append(_words_of(event.at, level, event.name.value, fields))
+        if lines:
+            _append(self._path_of(events[0].at), lines, max_bytes=self._max_bytes)
 
     def report(self, report: TickReport) -> None:
         """Write the errors and warnings of the tick, and its counts."""
@@ -99,14 +103,32 @@ class DailyLog:
         )
 
     def _write(self, at: datetime, level: str, what: str, fields: Mapping[str, object]) -> None:
-        if LEVELS.index(level) < self._least:
-            return
-        words = " ".join(
-            f"{name}={_quote(value)}" for name, value in fields.items() if value is not None
-        )
-        path = os.path.join(self._folder, f"scheduler_{at:%Y%m%d}.log")
-        line = f"{format_time(at)} level={level.lower()} event={what} {words}".rstrip()
-        _append(path, line, max_bytes=self._max_bytes)
+        if LEVELS.index(level) >= self._least:
+            line = _words_of(at, level, what, fields)
+            _append(self._path_of(at), [line], max_bytes=self._max_bytes)
+
+    def _path_of(self, at: datetime) -> str:
+        return os.path.join(self._folder, f"scheduler_{at:%Y%m%d}.log")
+
+
+def _line_of(event: Event) -> str:
+    document = {
+        "ts": format_time(event.at),
+        "event": event.name.value,
+        "task_id": event.task_id,
+        "attempt": event.attempt,
+        "agent": event.agent,
+        "reason": event.reason,
+        **dict(event.details),
+    }
+    return json.dumps(document)
+
+
+def _words_of(at: datetime, level: str, what: str, fields: Mapping[str, object]) -> str:
+    words = " ".join(
+        f"{name}={_quote(value)}" for name, value in fields.items() if value is not None
+    )
+    return f"{format_time(at)} level={level.lower()} event={what} {words}".rstrip()
 
 
 def _quote(value: object) -> str:
@@ -116,12 +138,13 @@ def _quote(value: object) -> str:
     return text if plain else json.dumps(text)
 
 
-def _append(path: str, line: str, *, max_bytes: int) -> None:
+def _append(path: str, lines: Sequence[str], *, max_bytes: int) -> None:
+    text = "".join([f"{line}\n" for line in lines])
     try:
         os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
         fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
         try:
-            os.write(fd, line.encode(errors="backslashreplace") + b"\n")
+            os.write(fd, text.encode(errors="backslashreplace"))
             if os.fstat(fd).st_size > max_bytes:
                 _set_aside(fd, path)
         finally:

@@ -67,9 +67,9 @@ def open_queue(config: Config, access: Access) -> Queue:
 def announce(queue: Queue, name: EventName, task_ids: Sequence[str]) -> None:
     """Tell events.jsonl and the log what a person's command did to tasks."""
     at = queue.clock.now().wall
+    events = [Event(at=at, name=name, task_id=task_id) for task_id in task_ids]
     for observer in observers_of(queue.config):
-        for task_id in task_ids:
-            observer.notice(Event(at=at, name=name, task_id=task_id))
+        observer.notice_all(events)
 
 
 def announce_event(

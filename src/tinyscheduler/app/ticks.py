@@ -56,11 +56,20 @@ if TYPE_CHECKING:
 _DRY_RUN_WINDOW = 1000
 
 
+class TickInterruptedError(KeyboardInterrupt):
+    """Ctrl-C was pressed during a tick, which finished the step at hand; its report."""
+
+    def __init__(self, report: TickReport) -> None:
+        super().__init__()
+        self.report = report
+
+
 def run_once(config: Config, *, is_kicked: bool = False) -> TickReport:
     """Tick until nobody wishes for another, and return the first report.
 
     SIGTERM and SIGINT finish the step at hand; attempts run on.  Raises ConfigError if
-    the state belongs to somebody else, UsageError inside an attempt.
+    the state belongs to somebody else, UsageError inside an attempt, and
+    TickInterruptedError in the end if SIGINT was why it ended early.
     """
     warnings = prepare_to_tick(config, is_kicked=is_kicked)
     clock = SystemClock()
@@ -74,8 +83,11 @@ def run_once(config: Config, *, is_kicked: bool = False) -> TickReport:
         signal.signal(number, stop)
     with wired(config, clock=clock, mode=Mode.ACT, warnings=warnings) as world:
         report, is_wished = run_ticks(world, settings_of(config), should_stop=lambda: bool(stopped))
-    if is_wished and not stopped:
+    if is_wished:
+        # Stopped or not: whoever wished for it saw our lock and relies on us.
         start_detached_tick(config)
+    if signal.SIGINT in stopped:
+        raise TickInterruptedError(report)
     return report
 
 

@@ -133,9 +133,13 @@ def run_dry(invocation: Invocation, config: Config, *, as_json: bool) -> int:
 
 def run_tick(invocation: Invocation, config: Config, *, as_json: bool, fail_if_locked: bool) -> int:
     """Do one tick, and those that were wished for meanwhile."""
-    from tinyscheduler.app.ticks import run_once
+    from tinyscheduler.app.ticks import TickInterruptedError, run_once
 
-    report = run_once(config)
+    interrupt: TickInterruptedError | None = None
+    try:
+        report = run_once(config)
+    except TickInterruptedError as error:
+        report, interrupt = error.report, error
     _tell_troubles(invocation, config, report)
     if report.locked:
         invocation.note(f"another tick is running ({report.holder}); it will look again")
@@ -146,6 +150,8 @@ def run_tick(invocation: Invocation, config: Config, *, as_json: bool, fail_if_l
         if invocation.verbosity > NORMAL:
             lines = [*wait_lines(report, invocation.page, is_verbose=True), *lines]
         emit("\n".join(lines))
+    if interrupt is not None:
+        raise interrupt
     return exit_code(report, fail_if_locked=fail_if_locked)
 
 

@@ -682,6 +682,10 @@ def _insert(
     # Only now has every key of the batch its number.
     for own, addition in zip(ids, additions, strict=True):
         blockers = [*(ids[index] for index in addition.inside), *addition.outside]
+        if not blockers:
+            spec = addition.spec
+            connection.execute(_ADD_SPEC, (own, spec.prompt, spec_details(spec)))
+            continue
         spec = replace(addition.spec, after=tuple(map(str, blockers)))
         connection.execute(_ADD_SPEC, (own, spec.prompt, spec_details(spec)))
         connection.executemany(_ADD_DEPENDENCY, ((own, blocker) for blocker in blockers))
