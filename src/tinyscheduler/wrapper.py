@@ -16,13 +16,21 @@ from __future__ import annotations
 
 import ctypes
 import fcntl
-import json
 import os
 import select
-import signal
 import sys
 import time
-from contextlib import suppress
+
+# What `signal` and `json` are made of, without the enumerations and regular expressions
+# around it: those take as long to load as the interpreter, and so does `typing`.
+from _json import encode_basestring_ascii, make_scanner
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import signal
+    from types import TracebackType
+else:
+    import _signal as signal
 
 TASK_LOCK_FD = 3
 COOKIE = "TINYSCHEDULER_LEASE_ID"
@@ -50,6 +58,25 @@ _crash_at = os.environ.pop(CRASH_VARIABLE, "")
 
 class RefusedError(Exception):
     """This process was not started by a tick that holds the task lock."""
+
+
+class suppress:  # noqa: N801 - as in contextlib, which takes long to load
+    """Leave the block at one of these errors, and go on behind it."""
+
+    def __init__(self, *errors: type[BaseException]) -> None:
+        self.errors = errors
+
+    def __enter__(self) -> None:
+        """Nothing happens yet."""
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> bool:
+        """Say whether this is one of the errors."""
+        return kind is not None and issubclass(kind, self.errors)
 
 
 def main(arguments: list[str]) -> int:
@@ -105,7 +132,7 @@ def take_over(path: str) -> dict[str, object]:
     with open(path, "rb") as file:
         text = file.read(_LEASE_MAX_BYTES)
     try:
-        lease = json.loads(text)
+        lease = _parse_json(text)
     except ValueError as error:
         message = f"{path} is not a lease: {error}"
         raise RefusedError(message) from error
@@ -581,8 +608,10 @@ def _prctl(option: int, value: int) -> None:
 
 
 def _signal_name(number: int) -> str:
+    from signal import Signals
+
     try:
-        return signal.Signals(number).name
+        return Signals(number).name
     except ValueError:
         return str(number)
 
@@ -595,7 +624,7 @@ def _write_json(path: str, document: dict[str, object], *, durably: bool) -> Non
     temporary = f"{path}.tmp"
     folder, name = os.path.split(temporary)
     temporary = os.path.join(folder, f".{name}")
-    data = json.dumps(document, ensure_ascii=True).encode("ascii")
+    data = _as_json(document).encode("ascii")
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     try:
         written = 0
@@ -612,6 +641,50 @@ def _write_json(path: str, document: dict[str, object], *, durably: bool) -> Non
             os.fsync(folder_fd)
         finally:
             os.close(folder_fd)
+
+
+class _Syntax:
+    """How the scanner of the standard library is to read JSON: as `json.loads` does."""
+
+    strict = True
+    object_hook = None
+    object_pairs_hook = None
+    parse_float = float
+    parse_int = int
+    parse_constant = float
+    memo: dict[str, str] = {}  # noqa: RUF012 - the scanner's own, empty between texts
+
+
+def _parse_json(data: bytes) -> object:
+    """Read a JSON document; ValueError if it is none."""
+    text = data.decode("utf-8").strip()
+    try:
+        scan = make_scanner(_Syntax())  # type: ignore[arg-type]  # it wants this context
+        value, end = scan(text, 0)
+    except (StopIteration, RecursionError, SystemError) as error:
+        # The last one where it would name the place, in words of a module not loaded here.
+        message = "it is not JSON"
+        raise ValueError(message) from error
+    if end != len(text):
+        message = f"it goes on behind character {end}"
+        raise ValueError(message)
+    return value
+
+
+def _as_json(value: object) -> str:
+    """Write what JSON can be, in ASCII."""
+    if isinstance(value, str):
+        return encode_basestring_ascii(value)
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, dict):
+        pairs = [f"{_as_json(str(key))}: {_as_json(one)}" for key, one in value.items()]
+        return "{" + ", ".join(pairs) + "}"
+    if isinstance(value, list):
+        return "[" + ", ".join([_as_json(one) for one in value]) + "]"
+    return repr(value)
 
 
 def _now() -> str:

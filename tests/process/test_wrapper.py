@@ -21,6 +21,8 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from tests.process.station import is_alive, until
 
 from tinyscheduler import wrapper
@@ -997,3 +999,28 @@ def _resident_kib(pid: int) -> int:
 
 def _seconds(text: str) -> float:
     return datetime.fromisoformat(text).timestamp()
+
+
+@given(
+    st.recursive(
+        st.none()
+        | st.booleans()
+        | st.integers()
+        | st.floats(allow_nan=False, allow_infinity=False)
+        | st.text(),
+        lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
+    )
+)
+def test_json_is_written_and_read_as_the_standard_library_does(value):
+    text = wrapper._as_json(value)
+
+    assert text == json.dumps(value)
+    assert wrapper._parse_json(f" {text}\n".encode()) == json.loads(text)
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"{", b"[1,]", b"{} x", b"nothing", b"\xff", b'"\x01"', b"[" * 100_000]
+)
+def test_what_is_no_json_is_a_value_error(data):
+    with pytest.raises(ValueError):  # noqa: PT011 - each of its kinds has words of its own
+        wrapper._parse_json(data)

@@ -65,12 +65,13 @@ class Waker:
         if not (self._folders.watch() and self._lock.is_in_place()):
             # Moved away while a tick was at work: the next one serves what lies there now.
             end_ns = min(end_ns, self._now_ns() + int(_REST_S * 1e9))
-        reap()
-        while not self.is_interrupted() and not os.path.lexists(self._kick_path):
+        has_news = reap()
+        while not (has_news or self.is_interrupted() or os.path.lexists(self._kick_path)):
             self._manager.expect_back(0)
             left_s = max(0.0, (end_ns - self._now_ns()) / 1e9)
             ready, _, _ = select.select([self._wakeup_fd, *self._folders.fds], [], [], left_s)
-            if not ready or self._take_signals() - {signal.SIGALRM}:
+            signals = self._take_signals() - {signal.SIGALRM}
+            if not ready or signals - {signal.SIGCHLD} or reap():
                 break
             news = self._folders.read()
             if Folders.PRESSURE in news or Folders.STATE_GONE in news:
@@ -213,11 +214,17 @@ class Folders:
         return news
 
 
-def reap() -> None:
-    """Collect wrappers that have ended; each is a child of whichever process ticked."""
+def reap() -> bool:
+    """Collect wrappers that have ended; each is a child of whichever process ticked.
+
+    Returns whether one of them died: those that end well have wished for a tick before,
+    and a second one would keep a core from the attempt that the first has just started.
+    """
+    has_died = False
     with suppress(ChildProcessError):
-        while os.waitpid(-1, os.WNOHANG)[0]:
-            pass
+        while (ended := os.waitpid(-1, os.WNOHANG))[0]:
+            has_died |= ended[1] != 0
+    return has_died
 
 
 def _events(data: bytes) -> list[tuple[int, int, str]]:
