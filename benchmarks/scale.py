@@ -31,8 +31,11 @@ for name in os.listdir(folder):
 INSERT_PLAINLY = """
 import sqlite3, sys, time
 source = sqlite3.connect(sys.argv[1])
-rows = {name: source.execute(f"SELECT * FROM {name}").fetchall() for name in ("tasks", "task_specs")}
-schema = source.execute("SELECT sql FROM sqlite_master WHERE sql IS NOT NULL AND name NOT LIKE 'sqlite%'")
+names = ("tasks", "task_specs")
+rows = {name: source.execute(f"SELECT * FROM {name}").fetchall() for name in names}
+schema = source.execute(
+    "SELECT sql FROM sqlite_master WHERE sql IS NOT NULL AND name NOT LIKE 'sqlite%'"
+)
 target = sqlite3.connect(sys.argv[2])
 target.execute("PRAGMA journal_mode=WAL")
 target.execute("PRAGMA synchronous=FULL")
