@@ -232,16 +232,3 @@ def test_without_a_shell_it_says_which_there_are(place: Place):
 
     assert (answer.code, answer.out) == (2, "")
     assert "bash, zsh or fish" in answer.err
-
-
-def test_words_take_no_longer_than_the_status(filled: Place):
-    def best(*arguments: str) -> float:
-        times = []
-        for _ in range(5):
-            started = time.monotonic()
-            assert filled.run(*arguments).code == 0
-            times.append(time.monotonic() - started)
-        return min(times)
-
-    # Half as much again: the machine has others to serve, too.
-    assert best("completion", "--words", "tasks") < 1.5 * best("status")

@@ -42,6 +42,7 @@ FOR_TYPER = [
     ["--base-path"],
     ["--debug", "status"],
     ["list"],
+    ["completion", "bash"],
     ["nonsense"],
     [],
 ]
@@ -131,7 +132,11 @@ def test_a_hot_command_loads_neither_typer_nor_pydantic_once_its_settings_are_ca
     heavy = {"typer", "pydantic", "pydantic_settings", "yaml", "rich", "dataclasses", "inspect"}
 
     for name in HOT:
-        words = {"add": ["add", "--hold", "--", "true"]}.get(name, [name])
+        plain = {
+            "add": ["add", "--hold", "--", "true"],
+            "completion": ["completion", "--words", "tasks"],
+        }
+        words = plain.get(name, [name])
         done = subprocess.run(
             [sys.executable, "-I", "-c", program, "--base-path", str(place.base), *words],
             env=environment,

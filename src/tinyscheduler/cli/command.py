@@ -55,7 +55,13 @@ def _translated(hint: object) -> object:
             case Option():
                 names, parser = declared.names, _telling(declared.parser)
                 help_text, metavar = declared.help, declared.metavar
-                info = typer.Option(*names, metavar=metavar, help=help_text, parser=parser)
+                info = typer.Option(
+                    *names,
+                    metavar=metavar,
+                    help=help_text or None,
+                    parser=parser,
+                    hidden=declared.is_hidden,
+                )
                 return Annotated[_bare(hint), info]
             case Argument():
                 info = typer.Argument(metavar=declared.metavar, help=declared.help)

@@ -5,15 +5,16 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-
 from tinyscheduler.cli.invocation import Invocation
+from tinyscheduler.cli.options import argument, option
 from tinyscheduler.cli.render import emit, escape
 from tinyscheduler.errors import EXIT_DONE, TinySchedulerError, UsageError
 from tinyscheduler.model.tasks import TaskState
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    import typer
 
     from tinyscheduler.cli.command_tree import Command, Option
 
@@ -42,9 +43,9 @@ class Shell(StrEnum):
 
 def completion(
     context: typer.Context,
-    shell: Annotated[Shell | None, typer.Argument(help="Whose script to print.")] = None,
+    shell: Annotated[Shell | None, argument(help="Whose script to print.")] = None,
     *,
-    words: Annotated[str | None, typer.Option(hidden=True)] = None,
+    words: Annotated[str | None, option(is_hidden=True)] = None,
 ) -> int:
     """Print a script that makes a shell complete words.
 

@@ -25,7 +25,7 @@ from tinyscheduler.errors import (
 
 # Each command's module is loaded when it is wanted: one command should not pay for all.
 COMMANDS = {
-    **HOT,
+    **{name: HOT[name] for name in ("run", "add", "status")},
     "list": "tinyscheduler.cli.tasks:list_tasks",
     "show": "tinyscheduler.cli.tasks:show",
     "why": "tinyscheduler.cli.why:why",
@@ -56,7 +56,7 @@ COMMANDS = {
     "service": "tinyscheduler.cli.service:service",
     "demo": "tinyscheduler.cli.demo:demo",
     "selftest": "tinyscheduler.cli.selftest:selftest",
-    "completion": "tinyscheduler.cli.completion:completion",
+    "completion": HOT["completion"],
 }
 _GLOBAL_OPTIONS = (
     "--env-file",

@@ -23,26 +23,28 @@ class Option(NamedTuple):
     help: str
     parser: Callable[[str], Any] | None
     is_plain: bool
+    is_hidden: bool
 
 
 class Argument(NamedTuple):
     """What stands without a name."""
 
-    metavar: str
+    metavar: str | None
     help: str
 
 
 def option(
     *names: str,
-    help: str,  # noqa: A002 - as typer spells it
+    help: str = "",  # noqa: A002 - as typer spells it
     metavar: str | None = None,
     parser: Callable[[Any], Any] | None = None,
     is_plain: bool = True,
+    is_hidden: bool = False,
 ) -> Option:
     """Declare an option; one that is not ``is_plain`` needs all of typer where it is given."""
-    return Option(names, metavar, help, parser, is_plain)
+    return Option(names, metavar, help, parser, is_plain, is_hidden)
 
 
-def argument(*, metavar: str, help: str) -> Argument:  # noqa: A002 - as typer spells it
+def argument(*, metavar: str | None = None, help: str) -> Argument:  # noqa: A002 - as typer spells it
     """Declare an argument."""
     return Argument(metavar, help)

@@ -22,6 +22,8 @@ HOT = {
     "run": "tinyscheduler.cli.run:run",
     "add": "tinyscheduler.cli.add:add",
     "status": "tinyscheduler.cli.status:status",
+    # A shell asks it for words while somebody types.
+    "completion": "tinyscheduler.cli.completion:completion",
 }
 _GLOBAL = {"--base-path": "base_path", "--env-file": "env_file", "--log-level": "log_level"}
 _END = "--"
