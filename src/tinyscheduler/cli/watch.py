@@ -38,8 +38,6 @@ from tinyscheduler.model.records import WaitingLine
 from tinyscheduler.values import dataclass
 
 if TYPE_CHECKING:
-    from types import FrameType
-
     from tinyscheduler.cli.standing import Standing
     from tinyscheduler.model.config import Config
 
@@ -374,22 +372,22 @@ class _Keys:
                 self._before = termios.tcgetattr(self._stdin)
                 tty.setcbreak(self._stdin)
         self._resized, self._notice = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
-        self._old_handler = signal.signal(signal.SIGWINCH, self._note_size)
+        # By the wakeup descriptor: a handler of Python's own may run only once the waiting
+        # that it should end is over.
+        self._old_wakeup = signal.set_wakeup_fd(self._notice, warn_on_full_buffer=False)
+        self._old_handler = signal.signal(signal.SIGWINCH, lambda _number, _frame: None)
         return self
 
     def __exit__(self, *_: object) -> None:
         """Leave the terminal as it was."""
         import termios
 
+        signal.set_wakeup_fd(self._old_wakeup)
         signal.signal(signal.SIGWINCH, self._old_handler)
         os.close(self._resized)
         os.close(self._notice)
         if self._stdin is not None and self._before is not None:
             termios.tcsetattr(self._stdin, termios.TCSADRAIN, self._before)
-
-    def _note_size(self, _number: int, _frame: FrameType | None) -> None:
-        with suppress(BlockingIOError):
-            os.write(self._notice, b"\0")
 
     def wait(self, seconds: float) -> str:
         """Wait that long, or until there is a reason to draw again or to leave."""
