@@ -111,20 +111,31 @@ def _kill_one(station: Station, draw: random.Random, chaos: Chaos, ticks: list[i
     pid = draw.choice(candidates)
     # Whatever we may hit counts as ours: the attempts leased right now, and what it says of itself.
     attempts = _attempts_of(pid)
+    if kind != "tick" and not attempts:
+        return  # nobody could tell afterwards whose end this was
     try:
         os.kill(pid, signal.SIGKILL)
     except ProcessLookupError:
         return
     chaos.kills[kind] += 1
     chaos.ours |= attempts
+    with (station.base.parent / "kills").open("a") as file:
+        print(f"{time.time():.3f} {kind} {pid} {sorted(attempts)}", file=file)
 
 
 def _attempts_of(pid: int) -> set[tuple[str, int]]:
-    """Return the attempt that a process belongs to, by its own environment."""
-    try:
-        items = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
-    except OSError:
-        return set()
+    """Return the attempt that a process belongs to, by its own environment.
+
+    In the middle of execve(2) it reads empty, which says nothing.
+    """
+    for _ in range(50):
+        try:
+            items = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+        except OSError:
+            return set()
+        if items != [b""]:
+            break
+        time.sleep(0.0002)
     values = dict(item.split(b"=", 1) for item in items if b"=" in item)
     task_id = values.get(b"TINYSCHEDULER_TASK_ID")
     attempt = values.get(b"TINYSCHEDULER_ATTEMPT")
