@@ -30,6 +30,7 @@ from tinyscheduler.simulator.disk import Refusal
 from tinyscheduler.simulator.policy import ScriptedPolicy
 from tinyscheduler.simulator.source import SimulatedSource, Trouble
 from tinyscheduler.simulator.world import SETTINGS, SimulatedWorld
+from tinyscheduler.tick.starts import MOST_REFUSED
 from tinyscheduler.values import replace
 
 if TYPE_CHECKING:
@@ -336,6 +337,16 @@ def test_the_slot_of_a_start_that_fails_goes_to_the_next_in_the_same_tick():
     assert started(report) == ["3"]
     assert reasons(report) == {"1": "unplaced", "2": "unplaced"}
     assert len(report.decisions) == 3
+
+
+def test_a_tick_gives_up_looking_after_many_starts_that_fail():
+    world = a_world(5 * MOST_REFUSED, slots=1)
+    world.workshop.refuse_launch = lambda _task_id: "broken"
+
+    tick(world)
+
+    tried = [row for row in world.queue.rows.values() if row.launches]
+    assert MOST_REFUSED < len(tried) <= MOST_REFUSED + 2
 
 
 def test_a_start_that_fails_is_not_tried_again_at_once_however_often_somebody_ticks():

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 # A sleeping tick looks this often whether something ended: nobody else may settle it.
 _MOST_DEAF_S = 0.2
+# After so many starts that came to nothing, a tick looks for no other to take their place.
+MOST_REFUSED = 20
 
 
 @dataclass(slots=True, kw_only=True)
@@ -57,7 +59,9 @@ class Starts:
             if key_of(decision.task) not in self.progress.started:
                 words = "it could not be started; the report's errors say why"
                 self.progress.refuse(decision, Reason.UNPLACED, words)
-        return len(self.progress.refused) > before
+        # A hundred thousand that cannot start must not make one tick of it: the rest waits.
+        is_patient = len(self.progress.refused) <= MOST_REFUSED and not self.progress.should_stop()
+        return is_patient and len(self.progress.refused) > before
 
     def _await_turn(self, wait_s: float) -> None:
         """Sleep until the next start is due, or something has ended meanwhile.
