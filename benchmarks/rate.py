@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import os
 import shutil
 import signal
@@ -86,15 +87,13 @@ def wrapper_memory() -> Iterator[Ratio]:
         place.run("run", "--once")
         lease = place.base / "state" / "running" / f"task_{task_id}.json"
         until(lambda: '"running"' in lease.read_text(), "the task to run")
-        time.sleep(1)
-        pid = next(
-            int(line.rpartition(":")[2].strip(" ,"))
-            for line in lease.read_text().replace(",", "\n").splitlines()
-            if '"pid"' in line
-        )
-        ours = _rss_kb(pid)
-    with subprocess.Popen([*BAREST[:-1], "import time; time.sleep(600)"]) as bare:
-        time.sleep(1)
+        ours = _rss_kb(json.loads(lease.read_text())["pid"])
+    waiting = "import sys; print(flush=True); sys.stdin.read()"
+    with subprocess.Popen(
+        [*BAREST[:-1], waiting], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as bare:
+        assert bare.stdout is not None  # noqa: S101 - a pipe was asked for
+        bare.stdout.readline()  # it is up
         theirs = _rss_kb(bare.pid)
         bare.kill()
     yield Ratio(
