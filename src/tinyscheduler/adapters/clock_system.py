@@ -13,7 +13,7 @@ from tinyscheduler.model.clock import Instant
 
 def read_boot_id() -> str:
     """Return the kernel's random name of this boot (proc(5), random/boot_id)."""
-    with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+    with open("/proc/sys/kernel/random/boot_id", encoding="utf-8") as file:
         return file.read().strip()
 
 

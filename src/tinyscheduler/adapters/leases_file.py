@@ -168,7 +168,7 @@ def find_device(folder: str) -> tuple[int, int] | None:
 
 def _lock_lines() -> Iterator[LockLine]:
     try:
-        with open("/proc/locks", encoding="ascii") as file:
+        with open("/proc/locks", encoding="utf-8") as file:
             lines = file.read().splitlines()
     except OSError:
         return

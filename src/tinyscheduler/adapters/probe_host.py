@@ -15,7 +15,7 @@ class ProcProbe:
         """Return identity, memory and load; ProbeError if /proc is unreadable."""
         try:
             memory = _read_memory()
-            with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+            with open("/proc/sys/kernel/random/boot_id", encoding="utf-8") as file:
                 boot_id = file.read().strip()
             return HostState(
                 hostname=os.uname().nodename,
@@ -33,7 +33,7 @@ class ProcProbe:
 
 def _read_memory() -> dict[str, int]:
     """Return /proc/meminfo in bytes; the kernel writes kB and means KiB."""
-    with open("/proc/meminfo", encoding="ascii") as file:
+    with open("/proc/meminfo", encoding="utf-8") as file:
         lines = file.read().splitlines()
     pairs = (line.split(":") for line in lines)
     return {name: int(value.split()[0]) * 1024 for name, value in pairs}

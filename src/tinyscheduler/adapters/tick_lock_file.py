@@ -134,7 +134,7 @@ def is_gone(text: str) -> bool:
 
 def _start_ticks(pid: int) -> int | None:
     try:
-        with open(f"/proc/{pid}/stat", encoding="ascii", errors="replace") as file:
+        with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:
             text = file.read()
     except OSError:
         return None

@@ -35,7 +35,7 @@ def read_host(folder: str, *, root: str = "/") -> HostReading:
     try:
         memory = _read_pairs(os.path.join(root, "proc/meminfo"))
         total, available = memory["MemTotal"] * _KIB, memory["MemAvailable"] * _KIB
-        with open(os.path.join(root, "proc/loadavg"), encoding="ascii") as file:
+        with open(os.path.join(root, "proc/loadavg"), encoding="utf-8") as file:
             load = float(file.read().split()[0])
     except (OSError, KeyError, ValueError, IndexError) as error:
         message = f"cannot read the state of this machine from /proc: {error}"
@@ -94,7 +94,7 @@ def _memory_of(group: str) -> tuple[int | None, int]:
 
 def _cores_of(group: str) -> float | None:
     try:
-        with open(os.path.join(group, "cpu.max"), encoding="ascii") as file:
+        with open(os.path.join(group, "cpu.max"), encoding="utf-8") as file:
             quota, period = file.read().split()
         return int(quota) / int(period)
     except (OSError, ValueError, ZeroDivisionError):
@@ -103,7 +103,7 @@ def _cores_of(group: str) -> float | None:
 
 def _read_number(path: str) -> int | None:
     try:
-        with open(path, encoding="ascii") as file:
+        with open(path, encoding="utf-8") as file:
             return int(file.read())
     except (OSError, ValueError):
         return None
@@ -111,7 +111,7 @@ def _read_number(path: str) -> int | None:
 
 def _read_pairs(path: str) -> dict[str, int]:
     """Read lines of a name and a number, as in /proc/meminfo and memory.stat."""
-    with open(path, encoding="ascii") as file:
+    with open(path, encoding="utf-8") as file:
         pairs = (line.replace(":", " ").split() for line in file)
         return {pair[0]: int(pair[1]) for pair in pairs if len(pair) > 1}
 

@@ -87,7 +87,7 @@ def remember(folder: str, key: str, resolution: Resolution, *, makes_folder: boo
         others = [other for other in _entries(path) if other.get("key") != key]
         text = json.dumps({"version": CACHE_VERSION, "entries": [entry, *others][:MAX_ENTRIES]})
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-        with open(os.open(temporary, flags, 0o600), "w", encoding="ascii") as stream:
+        with open(os.open(temporary, flags, 0o600), "w", encoding="utf-8") as stream:
             stream.write(text)
         os.replace(temporary, path)
     except OSError:

@@ -39,7 +39,7 @@ def is_group_of(group: str, lease_id: str) -> bool:
 def read_members(group: str) -> set[int]:
     """Return the processes in the group; empty if the group is gone."""
     try:
-        with open(f"{group}/cgroup.procs", encoding="ascii") as file:
+        with open(f"{group}/cgroup.procs", encoding="utf-8") as file:
             return {int(line) for line in file.read().split()}
     except (OSError, ValueError):
         return set()
@@ -60,7 +60,7 @@ def kill_members(group: str) -> None:
 def find_divisible() -> str | None:
     """Return the folder of this process's own group if we may make groups in it, or None."""
     try:
-        with open("/proc/self/cgroup", encoding="ascii") as file:
+        with open("/proc/self/cgroup", encoding="utf-8") as file:
             lines = file.read().splitlines()
         with open("/proc/self/mountinfo", encoding="utf-8", errors="replace") as file:
             mounts = file.read().splitlines()

@@ -185,7 +185,7 @@ class LocalLauncher:
 
     def _this_boot(self) -> str:
         if not self._boot_id:
-            with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+            with open("/proc/sys/kernel/random/boot_id", encoding="utf-8") as file:
                 self._boot_id = file.read().strip()
         return self._boot_id
 
