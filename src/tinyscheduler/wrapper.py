@@ -14,15 +14,15 @@ this process (and nobody else) may write the lease.  The steps, in this order:
 
 from __future__ import annotations
 
-import ctypes
 import fcntl
 import os
 import select
 import sys
 import time
 
-# What `signal` and `json` are made of, without the enumerations and regular expressions
-# around it: those take as long to load as the interpreter, and so does `typing`.
+# What `ctypes`, `json` and `signal` are made of, without the types, regular expressions
+# and enumerations around it: those take as long to load as the interpreter, as does `typing`.
+from _ctypes import CFuncPtr, dlopen, dlsym
 from _json import encode_basestring_ascii, make_scanner
 
 TYPE_CHECKING = False
@@ -52,7 +52,8 @@ _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
 _FALLOC_KEEP_SIZE_PUNCH_HOLE = 0x01 | 0x02
 
-_libc = ctypes.CDLL(None, use_errno=True)
+# The symbols of the program itself, and so of the C library (dlopen(3)).
+_program = dlopen(None, os.RTLD_LAZY)  # type: ignore[arg-type]  # the stubs lack None
 _crash_at = os.environ.pop(CRASH_VARIABLE, "")
 
 
@@ -260,7 +261,7 @@ class Attempt:
             os.dup2(self.log_fd, 2)
             os.umask(0o022)
             os.chdir(str(self.run["cwd"]))
-            os.execvpe(argv[0], argv, environment)  # noqa: S606 - no shell is the point
+            _execute(argv, environment)
         except OSError as error:
             os.write(error_fd, _words_of(error, self.run).encode(errors="replace")[:2000])
         except BaseException as error:  # noqa: BLE001 - a forked child must not unwind
@@ -377,12 +378,7 @@ class Attempt:
             return
         end = (status.st_size - most // 2) // _BLOCK_BYTES * _BLOCK_BYTES
         if end > _LOG_HEAD_BYTES:
-            _libc.fallocate(
-                self.log_fd,
-                _FALLOC_KEEP_SIZE_PUNCH_HOLE,
-                ctypes.c_int64(_LOG_HEAD_BYTES),
-                ctypes.c_int64(end - _LOG_HEAD_BYTES),
-            )
+            _punch_hole(self.log_fd, start=_LOG_HEAD_BYTES, end=end)
 
     # -- heartbeat ----------------------------------------------------------------
 
@@ -577,15 +573,30 @@ def _start_ticks(pid: int) -> int:
 
 
 def _boot_id() -> str:
-    with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+    with open("/proc/sys/kernel/random/boot_id", encoding="utf-8") as file:
         return file.read().strip()
+
+
+def _execute(argv: list[str], environment: dict[str, str]) -> None:
+    """Become the command, looked for on PATH as execvp(3) does; OSError if that cannot be."""
+    if "/" in argv[0]:
+        os.execve(argv[0], argv, environment)  # noqa: S606 - no shell is the point
+    fault: OSError | None = None
+    for folder in environment.get("PATH", os.defpath).split(":"):
+        try:
+            os.execve(f"{folder or '.'}/{argv[0]}", argv, environment)  # noqa: S606 - as above
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        except OSError as error:
+            fault = fault or error
+    raise fault or FileNotFoundError(2, "No such file or directory")
 
 
 def _words_of(error: OSError, run: dict[str, object]) -> str:
     """Say why the command could not be executed, and where it was looked for."""
     command = str(_sequence(run["argv"])[0])
-    if isinstance(error.filename, bytes) and "/" not in command:
-        # Each folder of PATH was tried; what the last of them said helps nobody.
+    if error.filename is None and "/" not in command:
+        # Each folder of PATH was tried; none has it.
         return f"{error.strerror}: no {command} on PATH ({os.environ.get('PATH', os.defpath)})"
     where = os.fsdecode(error.filename) if error.filename else ""
     return f"{error.strerror} ({where})" if where else str(error.strerror)
@@ -595,7 +606,7 @@ def _is_locked(path: str) -> bool:
     """Whether any process holds a lock on this file, asked without touching the lock."""
     try:
         status = os.stat(path)
-        with open("/proc/locks", encoding="ascii") as file:
+        with open("/proc/locks", encoding="utf-8") as file:
             locks = file.read()
     except OSError:
         return False
@@ -603,8 +614,26 @@ def _is_locked(path: str) -> bool:
     return any(device in line and "->" not in line for line in locks.splitlines())
 
 
+class _Function(CFuncPtr):
+    """A function of C that takes and returns integers of at most 32 bits."""
+
+    _flags_ = 1  # called as C does
+
+
 def _prctl(option: int, value: int) -> None:
-    _libc.prctl(option, ctypes.c_ulong(value), 0, 0, 0)
+    _Function(dlsym(_program, "prctl"))(option, value, 0, 0, 0)
+
+
+def _punch_hole(fd: int, *, start: int, end: int) -> None:
+    """Give the blocks between two offsets back to the disk, if its filesystem can."""
+    import ctypes  # few logs grow so large, and here 64 bits are needed
+
+    ctypes.CDLL(None).fallocate(
+        fd,
+        _FALLOC_KEEP_SIZE_PUNCH_HOLE,
+        ctypes.c_int64(start),
+        ctypes.c_int64(end - start),
+    )
 
 
 def _signal_name(number: int) -> str:

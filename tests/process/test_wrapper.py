@@ -580,6 +580,37 @@ def test_a_command_that_cannot_be_executed_says_why_in_result_and_log(
     assert (handover.base / "log").read_text() == f"tinyscheduler: {result['message']}\n"
 
 
+@pytest.mark.parametrize("first", ["missing", "a-file", "not-executable"])
+def test_a_command_is_looked_for_in_every_folder_of_its_path(
+    hand_over: Callable[..., Handover], first: str
+):
+    handover = hand_over(argv=("greet",))
+    (handover.base / "a-file").touch()
+    for folder, mode in (("not-executable", 0o644), ("there", 0o755)):
+        (handover.base / folder).mkdir()
+        script = handover.base / folder / "greet"
+        script.write_text("#!/bin/sh\necho hello\n")
+        script.chmod(mode)
+    path = f"{handover.base / first}:{handover.base / 'there'}"
+
+    result = handover.run(environment={"PATH": path})
+
+    assert result["outcome"] == "succeeded"
+    assert (handover.base / "log").read_text() == "hello\n"
+
+
+def test_a_command_that_may_not_be_executed_is_named_with_its_folder(
+    hand_over: Callable[..., Handover],
+):
+    handover = hand_over(argv=("greet",))
+    script = handover.base / "greet"
+    script.write_text("#!/bin/sh\n")
+
+    result = handover.run(environment={"PATH": f"{handover.base}:/nonexistent"})
+
+    assert result["message"] == f"cannot execute 'greet': Permission denied ({script})"
+
+
 def test_a_full_log_disk_costs_no_result(hand_over: Callable[..., Handover]):
     handover = hand_over(argv=("/nonexistent/program",), log="/dev/full")
 
