@@ -214,10 +214,12 @@ class Attempt:
         self._beat()
         try:
             _crash_point("wrapper.running:before")
-            self._write_lease(durably=True)
+            # Every process sees it from here on; a power failure may take it back to
+            # `starting`, but after one the boot id alone decides, which that names too.
+            self._write_lease(durably=False)
             _crash_point("wrapper.running:after")
         except OSError:
-            # Without a durable `running` a crash could run the task twice: do not start it.
+            # Without a `running` that ticks can see the task could run twice: do not start it.
             os.close(go_write)
             os.waitpid(pid, 0)
             return False

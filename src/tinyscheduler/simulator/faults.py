@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING
 
+from tinyscheduler.model.documents import encode_lease
 from tinyscheduler.model.leases import Lease, LeaseState
 from tinyscheduler.model.tasks import TaskState
 from tinyscheduler.simulator.disk import Refusal
 from tinyscheduler.simulator.source import Trouble
 from tinyscheduler.simulator.store import read_lease
+from tinyscheduler.values import replace
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -186,11 +189,18 @@ class FaultInjector:
         self.world.machine.step_wall(seconds)
 
     def _reboot(self) -> None:
-        """Lose power: of a lease that was copied without fsync nothing may be left."""
+        """Lose power: a lease that was written without fsync may be as before, or empty."""
         self._say("reboot")
         self.world.machine.reboot(self.chance.between(10, 120))
         for task_id, lease in self._readable_leases().items():
-            if lease.state is not LeaseState.STARTING and self.chance.happens(0.2):
+            if lease.state is LeaseState.STARTING:
+                continue
+            if self.chance.happens(0.3):
+                # That it ran is forgotten; no excuse, for the tick must come to the same.
+                self._say(f"lease {lease.lease_id} of task {task_id} is starting again after it")
+                before = replace(lease, state=LeaseState.STARTING, process=None)
+                self.world.disk.leases[task_id] = json.dumps(encode_lease(before))
+            elif self.chance.happens(0.2):
                 self._say(f"lease {lease.lease_id} of task {task_id} is empty after it")
                 self.world.auditor.excused.add(lease.lease_id)
                 self.world.disk.leases[task_id] = ""
