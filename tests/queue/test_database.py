@@ -209,6 +209,17 @@ def test_a_queue_removed_under_a_running_process_is_made_anew(path, opened):
     assert open_queue(path, Access.READ).queue.look(window=5).waiting_total == 1
 
 
+@pytest.mark.parametrize("use", sorted(USES))
+def test_a_queue_converted_under_a_running_process_is_refused_from_then_on(path, opened, use):
+    opened.add(A_SPEC)
+    with closing(sqlite3.connect(path)) as newer:
+        newer.execute("PRAGMA user_version = 99")
+
+    words = assert_refused(opened, use, kind=StoreError)
+
+    assert "newer TinyScheduler" in words
+
+
 # Looking without a trace
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from tinyscheduler.adapters.clock_system import SystemClock
 from tinyscheduler.adapters.leases_file import LockTable
+from tinyscheduler.adapters.sqlite.database import Database
 from tinyscheduler.app.kicks import start_detached_tick
 from tinyscheduler.app.place import refuse_inside_attempt
 from tinyscheduler.app.ticks import prepare_to_tick, settings_of, wired
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from tinyscheduler.model.plan import TickReport
 
 _MOST_HOLDER_CHARACTERS = 200
+_PREPARED_NS = 1_000_000_000
 
 
 def run_daemon(
@@ -57,6 +59,7 @@ def run_daemon(
         manager=manager,
         waker=waker,
         clock=WakingClock(clock, waker, manager),
+        database=Database(config.paths.database),
     )
 
     def do_tick() -> bool:
@@ -75,6 +78,8 @@ def run_daemon(
     finally:
         manager.end()
         lock.close()
+        with suppress(TinySchedulerError):
+            daemon.database.close()
     # A wrapper that ended just now saw the daemon's lock and left the ticking to us.
     if os.path.lexists(config.paths.kick):
         start_detached_tick(daemon.config)
@@ -90,7 +95,12 @@ class _Daemon:
     manager: ServiceManager
     waker: Waker
     clock: WakingClock
+    database: Database
     complaint: str = ""
+    # For which settings the place was last looked at, and until when that holds.
+    prepared: Config | None = None
+    prepared_until_ns: int = 0
+    warnings: tuple[str, ...] = ()
 
     def configure(self) -> None:
         """Read the configuration again; one that cannot be used changes nothing."""
@@ -118,13 +128,19 @@ class _Daemon:
         # Ten times what a tick may take: only a hanging one is ever so late.
         self.clock.begin_tick(longest_s=10 * (timing.tick_budget_s + timing.kill_grace_s))
         try:
-            warnings = prepare_to_tick(config, is_kicked=False)
+            self._prepare()
             self.lock.renew()
         except (ConfigError, StoreError) as error:
             self._complain(f"error: {error.what}")
             return None
         try:
-            with wired(config, clock=self.clock, mode=Mode.ACT, warnings=warnings) as world:
+            with wired(
+                config,
+                clock=self.clock,
+                mode=Mode.ACT,
+                warnings=list(self.warnings),
+                kept=self.database,
+            ) as world:
                 report, _ = run_ticks(
                     world, settings_of(config), should_stop=self.waker.should_end_tick
                 )
@@ -136,6 +152,16 @@ class _Daemon:
             self.complaint = ""
             self.manager.tell(_words_for_status(report))
         return report
+
+    def _prepare(self) -> None:
+        """Look at the place before a tick; where ticks follow each other fast, not at each."""
+        now_ns = self.clock.now().monotonic_ns
+        if self.prepared == self.config and now_ns < self.prepared_until_ns:
+            return
+        self.prepared = None
+        self.warnings = tuple(prepare_to_tick(self.config, is_kicked=False))
+        self.prepared = self.config
+        self.prepared_until_ns = now_ns + _PREPARED_NS
 
     def _complain(self, words: str) -> None:
         """Say it once, however many ticks it lasts: a log must not fill up with it."""
@@ -167,7 +193,7 @@ def find_daemon(config: Config) -> RunningDaemon | None:
     path = config.paths.daemon_lock
     try:
         status = os.stat(path)
-        with open(path, encoding="ascii", errors="replace") as file:
+        with open(path, encoding="utf-8", errors="replace") as file:
             text = file.read(_MOST_HOLDER_CHARACTERS)
     except OSError:
         return None

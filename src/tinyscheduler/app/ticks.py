@@ -135,10 +135,20 @@ def run_kicked(base_path: str) -> int:
 
 
 @contextmanager
-def wired(config: Config, *, clock: Clock, mode: Mode, warnings: list[str]) -> Iterator[World]:
-    """Wire every port.  A dry run gets readers: no lock is tried, no file is written."""
+def wired(
+    config: Config,
+    *,
+    clock: Clock,
+    mode: Mode,
+    warnings: list[str],
+    kept: Database | None = None,
+) -> Iterator[World]:
+    """Wire every port.  A dry run gets readers: no lock is tried, no file is written.
+
+    A database that is ``kept`` from tick to tick stays open; one of our own is closed.
+    """
     acts = mode is Mode.ACT
-    database = Database(config.paths.database, Access.WRITE if acts else Access.READ)
+    database = kept or Database(config.paths.database, Access.WRITE if acts else Access.READ)
     platform = PlatformPolicy(is_priority_enabled=config.priority_enabled)
     observers = observers_of(config)
     try:
@@ -161,7 +171,8 @@ def wired(config: Config, *, clock: Clock, mode: Mode, warnings: list[str]) -> I
             warnings=warnings,
         )
     finally:
-        database.close()
+        if kept is None:
+            database.close()
 
 
 def _source(name: str, config: Config, *, database: Database, clock: Clock) -> TaskSource:

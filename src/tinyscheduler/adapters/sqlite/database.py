@@ -124,8 +124,11 @@ class Database:
             raise AssertionError("a database opened for looking was asked to change")
         identity = _identity(self.path)
         # A database that was removed or replaced must not be written to any longer: what
-        # would be stored there, nobody would ever see.
-        if self._connection is not None and identity != self._opened:
+        # would be stored there, nobody would ever see.  And one that a newer program has
+        # converted since is not ours to write to: opening it anew says so.
+        if self._connection is not None and (
+            identity != self._opened or _version(self._connection) != len(self._migrations)
+        ):
             self.close()
         if self._connection is None:
             if identity is None:
