@@ -69,7 +69,7 @@ def read_json(path: str) -> object:
         message = f"longer than {MOST_BYTES} bytes"
         raise ValueError(message)
     try:
-        return json.loads(b"".join(chunks))
+        return json.loads(b"".join(chunks).decode())
     except RecursionError as error:
         message = "nested too deeply"
         raise ValueError(message) from error

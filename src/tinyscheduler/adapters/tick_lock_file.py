@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 _MOST_HOLDER_BYTES = 200
 _SECOND_LOOK_S = 1.0
-_HOLDER = re.compile(r"pid (\d+), start ticks (\d+), ")
+_HOLDER = r"pid (\d+), start ticks (\d+), "
 
 
 class FileTickLock:
@@ -128,7 +128,7 @@ def _read_holder(fd: int) -> str:
 
 def is_gone(text: str) -> bool:
     """Whether the line names a process that no longer exists under that start time."""
-    match = _HOLDER.match(text)
+    match = re.match(_HOLDER, text)
     return match is not None and _start_ticks(int(match[1])) != int(match[2])
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import sys
-import unicodedata
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 from enum import StrEnum
@@ -121,6 +120,8 @@ def measure(text: str) -> int:
     """Return how many columns a text takes: wide characters two, combining ones none."""
     if text.isascii():
         return len(text)
+    import unicodedata
+
     return sum(
         0 if unicodedata.combining(one) else 2 if unicodedata.east_asian_width(one) in "WF" else 1
         for one in text
@@ -159,6 +160,8 @@ def escape(text: str) -> str:
 
 
 def _written_out(one: str) -> str:
+    import unicodedata
+
     # A no-break space and its like are "not printable", but harmless.
     if unicodedata.category(one) == "Zs":
         return " "

