@@ -16,7 +16,7 @@ from tinyscheduler.model.policy import AgentView
 from tinyscheduler.values import replace
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection
 
     from tinyscheduler.model.switches import Switch
     from tinyscheduler.model.tasks import WaitingTask
@@ -42,7 +42,7 @@ def held_back(
     *,
     occupied: frozenset[str] = frozenset(),
     is_enabled: bool = True,
-    switches: Iterable[Switch] | None = (),
+    switches: Collection[Switch] | None = (),
 ) -> Wait | None:
     return hold_back(
         task,

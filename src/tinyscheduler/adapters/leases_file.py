@@ -105,22 +105,28 @@ class LockTable:
     It names the device of the filesystem, which on overlayfs and btrfs is not the one
     that stat(2) tells.  So what is still missing is looked for under the device that a
     lock of our own, on the folder, is found under.
+
+    The first reading after a while costs milliseconds: the kernel stops all who take
+    locks (percpu_down_write, kernel/locking/percpu-rwsem.c).  So it is read when a
+    lock is first asked for, and not where there is none.
     """
 
     def __init__(self) -> None:
-        """Start without a table; `begin` reads it."""
+        """Start without a table."""
         self._held: frozenset[tuple[int, int, int]] = frozenset()
         self._readings_left = 0
         self._device: tuple[int, int] | None = None
 
     def begin(self) -> None:
-        """Read the kernel's table of locks once for the whole scan."""
-        self._held = read_lock_table()
-        self._readings_left = _MOST_READINGS - 1
+        """Forget what was read: the first question of this scan reads it for all of them."""
+        self._held = frozenset()
+        self._readings_left = _MOST_READINGS
         self._device = None
 
     def is_held(self, path: str, status: os.stat_result) -> bool:
         """Look the file up by device and inode."""
+        if self._readings_left == _MOST_READINGS:
+            self._read()
         device = os.major(status.st_dev), os.minor(status.st_dev)
         if (*device, status.st_ino) in self._held:
             return True
@@ -128,9 +134,12 @@ class LockTable:
             self._device = find_device(os.path.dirname(path)) or device
         key = (*self._device, status.st_ino)
         while key not in self._held and self._readings_left:
-            self._readings_left -= 1
-            self._held |= read_lock_table()
+            self._read()
         return key in self._held
+
+    def _read(self) -> None:
+        self._readings_left -= 1
+        self._held |= read_lock_table()
 
 
 class LockLine(NamedTuple):

@@ -13,9 +13,9 @@ from tinyscheduler.model.plan import Dispatch, Plan, Reason, Wait
 from tinyscheduler.model.policy import PolicyContext
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
-    from tinyscheduler.core.capacity import Capacity
+    from tinyscheduler.core.capacity import Capacity, Refusal
     from tinyscheduler.model.plan import Decision, Proposal
     from tinyscheduler.model.snapshot import Snapshot
     from tinyscheduler.model.tasks import WaitingTask
@@ -83,7 +83,8 @@ def _place(
             admitted += 1
         if not admitted:
             break
-    return [*starts, *(_explain(task, capacity) for task in left.values())]
+    refusals = {agent.name: capacity.refuse(agent) for agent in capacity.agents}
+    return [*starts, *(_explain(task, capacity, refusals) for task in left.values())]
 
 
 def _admit(
@@ -103,11 +104,11 @@ def _admit(
     return None if capacity.refuse(agent) is not None else capacity.take(agent.name)
 
 
-def _explain(task: WaitingTask, capacity: Capacity) -> Wait:
+def _explain(task: WaitingTask, capacity: Capacity, refusals: Mapping[str, Refusal | None]) -> Wait:
     """Name the cap that binds: the machine's where any agent that could run it has room."""
-    refusals = [capacity.refuse(agent) for agent in candidates(task, capacity.agents)]
-    refused = [refusal for refusal in refusals if refusal is not None]
-    if len(refused) < len(refusals):
+    able = candidates(task, capacity.agents)
+    refused = [one for agent in able if (one := refusals[agent.name]) is not None]
+    if len(refused) < len(able):
         return Wait(task=task, reason=Reason.POLICY_WAIT, words="the policy did not choose it")
     binding = next(
         (refusal for refusal in refused if refusal.reason is Reason.HOST_SLOTS), refused[0]

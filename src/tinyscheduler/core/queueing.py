@@ -9,7 +9,7 @@ from tinyscheduler.model.clock import format_time
 from tinyscheduler.model.plan import Reason, Wait
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Collection, Sequence
     from datetime import datetime
 
     from tinyscheduler.model.policy import AgentView
@@ -23,7 +23,7 @@ def hold_back(
     agents: Sequence[AgentView],
     occupied: frozenset[str],
     is_enabled: bool,
-    switches: Iterable[Switch] | None,
+    switches: Collection[Switch] | None,
     now: datetime,
     longest_backoff_s: float,
 ) -> Wait | None:

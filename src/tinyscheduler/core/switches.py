@@ -9,7 +9,7 @@ from tinyscheduler.model.plan import Reason, Wait
 from tinyscheduler.model.switches import EVERYTHING, SwitchKind, Target, TargetKind
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Collection, Iterable, Sequence
 
     from tinyscheduler.model.policy import AgentView
     from tinyscheduler.model.switches import Switch
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def find_stop(
-    task: WaitingTask, *, agents: Sequence[AgentView], switches: Iterable[Switch] | None
+    task: WaitingTask, *, agents: Sequence[AgentView], switches: Collection[Switch] | None
 ) -> Wait | None:
     """Return the switch that keeps the task from starting as a reason; None if there is none.
 
@@ -28,6 +28,8 @@ def find_stop(
     if switches is None:
         words = "what is paused could not be read; the report's errors say why"
         return Wait(task=task, reason=Reason.PAUSED, words=words)
+    if not switches:
+        return None
     found = {(switch.kind, switch.target): switch for switch in switches}
     drain = found.get((SwitchKind.DRAIN, EVERYTHING))
     if drain is not None:
