@@ -10,7 +10,7 @@ from __future__ import annotations
 import fcntl
 import os
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from tinyscheduler.crash import durable_step
 from tinyscheduler.errors import LeaseConflict, StoreError
@@ -25,6 +25,7 @@ from tinyscheduler.model.documents import (
 from tinyscheduler.model.leases import Found, Lease, LeaseEntry, LeaseFault, UnreadableLease
 from tinyscheduler.model.snapshot import LeaseScan, UnreadableResult
 from tinyscheduler.model.tasks import AttemptResult, is_task_id
+from tinyscheduler.values import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -142,7 +143,8 @@ class LockTable:
         self._held |= read_lock_table()
 
 
-class LockLine(NamedTuple):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LockLine:
     """A granted lock in the kernel's table: who took it, on which device and inode."""
 
     pid: int

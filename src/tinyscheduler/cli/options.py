@@ -8,14 +8,17 @@ stand in for its own: `cli.quick` reads a plain command line by them alone, and
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
+
+from tinyscheduler.values import dataclass
 
 
 class BadValue(ValueError):  # noqa: N818 - a text that is wrong, not a state of the program
     """A text on the command line does not mean what the option wants."""
 
 
-class Option(NamedTuple):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Option:
     """An option; without names it is spelt as its parameter."""
 
     names: tuple[str, ...]
@@ -26,7 +29,8 @@ class Option(NamedTuple):
     is_hidden: bool
 
 
-class Argument(NamedTuple):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Argument:
     """What stands without a name."""
 
     metavar: str | None
@@ -42,9 +46,16 @@ def option(
     is_hidden: bool = False,
 ) -> Option:
     """Declare an option; one that is not ``is_plain`` needs all of typer where it is given."""
-    return Option(names, metavar, help, parser, is_plain, is_hidden)
+    return Option(
+        names=names,
+        metavar=metavar,
+        help=help,
+        parser=parser,
+        is_plain=is_plain,
+        is_hidden=is_hidden,
+    )
 
 
 def argument(*, metavar: str | None = None, help: str) -> Argument:  # noqa: A002 - as typer spells it
     """Declare an argument."""
-    return Argument(metavar, help)
+    return Argument(metavar=metavar, help=help)

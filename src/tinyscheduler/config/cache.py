@@ -12,7 +12,7 @@ import json
 import os
 import stat
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 from tinyscheduler.config.inputs import digest, digest_of_file, digest_of_variables
 from tinyscheduler.model.config import (
@@ -25,7 +25,7 @@ from tinyscheduler.model.config import (
     StdinSource,
     Timing,
 )
-from tinyscheduler.values import asdict
+from tinyscheduler.values import asdict, dataclass
 
 CACHE_VERSION = 1
 CACHE_NAME = "config-cache.json"
@@ -36,7 +36,8 @@ MAX_ENTRIES = 4
 MAX_CACHE_BYTES = 8 * 2**20
 
 
-class Resolution(NamedTuple):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Resolution:
     """A configuration and what else must be unchanged for it to be still the right one.
 
     ``config`` has an empty ``environment``.  ``watched`` maps files to their digests,
@@ -100,9 +101,9 @@ def remember(folder: str, key: str, resolution: Resolution, *, makes_folder: boo
 
 def encode(resolution: Resolution) -> dict[str, Any]:
     """Return a resolution as JSON values, without the environment of agents."""
-    config = asdict(resolution.config)
-    del config["environment"]
-    return {**resolution._asdict(), "config": config}
+    found = asdict(resolution)
+    del found["config"]["environment"]
+    return found
 
 
 def decode(fields: dict[str, Any]) -> Resolution:

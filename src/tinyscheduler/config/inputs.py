@@ -1,8 +1,7 @@
 """What can influence the configuration?  Gathered cheaply, before anything is understood.
 
 Every command passes through here, and most find a cached answer right after it.  So
-nothing here imports more than the cheapest parts of the standard library, and records
-are named tuples: a dataclass costs a millisecond at every start, these a tenth of it.
+nothing here imports more than the cheapest parts of the standard library.
 """
 
 from __future__ import annotations
@@ -11,12 +10,12 @@ import os
 import stat
 from collections.abc import Mapping
 from importlib.util import source_hash
-from typing import NamedTuple
 
 from tinyscheduler import __version__
 from tinyscheduler.config.overrides import Overrides
 from tinyscheduler.errors import ConfigError
 from tinyscheduler.model.config import Origin
+from tinyscheduler.values import dataclass
 
 PREFIX = "TINYSCHEDULER_"
 BASE_PATH = "TINYSCHEDULER_BASE_PATH"
@@ -55,14 +54,16 @@ NOT_SETTINGS = frozenset(
 MAX_FILE_BYTES = 2**20
 
 
-class InputFile(NamedTuple):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InputFile:
     """A file as it was read, once: its path and its bytes."""
 
     path: str
     content: bytes
 
 
-class Inputs(NamedTuple):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Inputs:
     """Everything known before the first file is parsed.
 
     ``base_path`` is absolute and is what decides where the env file is looked for; the

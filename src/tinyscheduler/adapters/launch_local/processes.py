@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import signal
 import time
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from tinyscheduler.adapters.launch_local.cgroups import kill_members, read_members
 from tinyscheduler.model.leases import WrapperLife
@@ -46,7 +46,8 @@ class Process:
     is_kernel_thread: bool
 
 
-class Badge(NamedTuple):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Badge:
     """The attempt that a process's environment names, if any, and in which part."""
 
     lease_id: str | None = None

@@ -11,11 +11,12 @@ import sqlite3
 from contextlib import closing, contextmanager, suppress
 from datetime import UTC, datetime
 from enum import Enum, auto
-from typing import TYPE_CHECKING, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from tinyscheduler.adapters.sqlite.schema import APPLICATION_ID, MIGRATIONS
 from tinyscheduler.crash import durable_step
 from tinyscheduler.errors import BusyError, StoreError, TinySchedulerError
+from tinyscheduler.values import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -40,7 +41,8 @@ class Access(Enum):
     WRITE = auto()
 
 
-class _Marks(NamedTuple):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Marks:
     """What tells one moment of the file from another.  ``has_log``: a writer is or was there."""
 
     device: int
