@@ -160,8 +160,12 @@ class Policy(Protocol):
 class Ledger(Protocol):
     """Remembers how attempts ended."""
 
-    def record(self, attempt: AttemptRecord) -> None:
-        """Write one row durably; a second row for the same lease id changes nothing."""
+    def record(self, attempt: AttemptRecord, *, is_told_next: bool = False) -> None:
+        """Write one row durably; a second row for the same lease id changes nothing.
+
+        If the attempt's source ``is_told_next`` and keeps the same file, the row need be
+        durable only when that is.
+        """
 
     def attempts(self, task_id: str) -> Sequence[AttemptRecord]:
         """Return the rows of one task, oldest attempt first."""

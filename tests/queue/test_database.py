@@ -7,7 +7,7 @@ import re
 import shutil
 import sqlite3
 import stat
-from contextlib import closing
+from contextlib import closing, suppress
 from typing import TYPE_CHECKING
 
 import pytest
@@ -27,6 +27,7 @@ from tests.queue.builders import (
 )
 
 from tinyscheduler.adapters.sqlite.database import Access, Database
+from tinyscheduler.adapters.sqlite.ledger import SqliteLedger
 from tinyscheduler.adapters.sqlite.schema import MIGRATIONS
 from tinyscheduler.errors import (
     BusyError,
@@ -38,6 +39,7 @@ from tinyscheduler.errors import (
 from tinyscheduler.model.history import AttemptRecord
 from tinyscheduler.model.snapshot import SourceView
 from tinyscheduler.model.tasks import Outcome, TaskSpec
+from tinyscheduler.values import replace
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -172,6 +174,57 @@ def test_every_commit_reaches_the_disk_before_anybody_is_told(opened):
         assert connection.execute("PRAGMA journal_mode").fetchone()[0] == "wal"
         assert connection.execute("PRAGMA foreign_keys").fetchone()[0] == 1
         assert connection.execute("PRAGMA journal_size_limit").fetchone()[0] == 16 << 20
+
+
+def how_durable(database: Database) -> int:
+    """Return what SQLite promises of the next commit: 1 its order, 2 that it is on the disk."""
+    with database.writing() as connection:
+        (level,) = connection.execute("PRAGMA synchronous").fetchone()
+    return int(level)
+
+
+def test_a_commit_that_another_follows_need_not_wait_for_the_disk_itself(opened):
+    with opened.database.writing(durably=False) as connection:
+        assert connection.execute("PRAGMA synchronous").fetchone()[0] == 1
+        connection.commit()
+
+    assert how_durable(opened.database) == 2
+
+
+def test_after_one_that_came_to_nothing_commits_wait_for_the_disk_again(path, opened):
+    opened.add(A_SPEC)
+    with suppress(ZeroDivisionError), opened.database.writing(durably=False):
+        raise ZeroDivisionError
+    assert how_durable(opened.database) == 2
+    impatient = Database(str(path), busy_timeout_s=0)
+    impatient.read(lambda connection: connection.execute(TASK_IDS).fetchall())
+    with opened.database.writing(), pytest.raises(BusyError), impatient.writing(durably=False):
+        pass
+
+    assert how_durable(impatient) == 2
+
+
+@pytest.mark.parametrize(
+    ("source", "is_told_next", "durably"),
+    [("local", True, False), ("local", False, True), ("tinytask", True, True)],
+)
+def test_only_the_row_of_a_source_in_the_same_file_is_left_to_its_settling(
+    opened, source, is_told_next, durably
+):
+    asked = []
+
+    class Watched(Database):
+        def writing(self, *, durably: bool = True):
+            asked.append(durably)
+            return super().writing(durably=durably)
+
+    ledger = SqliteLedger(Watched(opened.database.path), shared_with="local")
+    attempt = replace(an_attempt(), source=source)
+
+    ledger.record(attempt, is_told_next=is_told_next)
+
+    assert asked == [durably]
+    assert list(ledger.attempts(attempt.task_id)) == [attempt]
 
 
 @pytest.mark.parametrize("moment", ["before", "after"])

@@ -163,7 +163,7 @@ def wired(
             probe=ProcProbe(),
             policy=platform,
             fallback=platform,
-            ledger=SqliteLedger(database),
+            ledger=SqliteLedger(database, shared_with="local"),
             memory=FileMemoryStore(config.paths, warn=warnings.append, may_write=acts),
             switches=SqliteSwitches(database),
             observers=observers if acts else (),

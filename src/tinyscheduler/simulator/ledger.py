@@ -23,8 +23,9 @@ class SimulatedLedger:
         self._process = process
         self._disk = disk
 
-    def record(self, attempt: AttemptRecord) -> None:
+    def record(self, attempt: AttemptRecord, *, is_told_next: bool = False) -> None:
         """Write one row; a second row for the same lease id changes nothing."""
+        del is_told_next  # here all that is written lasts
         with self._process.doing("ledger.record"):
             try:
                 self._disk.refuse_bytes()

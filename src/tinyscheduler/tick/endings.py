@@ -253,7 +253,7 @@ class Endings:
         lock = self._lock(told.task_id, told.lease_id, judged)
         try:
             if record is not None:
-                self.progress.world.ledger.record(record)
+                self.progress.world.ledger.record(record, is_told_next=ending is not None)
             if ending is not None and self.progress.source(told.source).settle(
                 told.task_id, lease_id=told.lease_id, ending=ending
             ):

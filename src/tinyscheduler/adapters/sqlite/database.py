@@ -26,6 +26,8 @@ Answer = TypeVar("Answer")
 BUSY_TIMEOUT_S = 5.0
 _LOG_LIMIT_BYTES = 16 * 1024 * 1024
 _READ_TRIES = 3
+# Each commit is forced to the disk (sqlite.org/pragma.html#pragma_synchronous).
+_DURABLY = "PRAGMA synchronous = FULL"
 _MAX_UNFINISHED = 1000
 
 _BUSY = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
@@ -100,16 +102,24 @@ class Database:
             return self._keep_copy(label)
 
     @contextmanager
-    def writing(self) -> Iterator[sqlite3.Connection]:
-        """Begin a transaction that holds the write lock; leaving without commit undoes it."""
+    def writing(self, *, durably: bool = True) -> Iterator[sqlite3.Connection]:
+        """Begin a transaction that holds the write lock; leaving without commit undoes it.
+
+        Not ``durably``, a power failure may undo the commit as long as no durable one
+        has followed, but never that one without this.
+        """
         with self._explained():
             connection = self._writer()
-            connection.execute("BEGIN IMMEDIATE")
             try:
+                if not durably:
+                    connection.execute("PRAGMA synchronous = NORMAL")
+                connection.execute("BEGIN IMMEDIATE")
                 yield connection
             finally:
                 if connection.in_transaction:
                     self._undo(connection)
+                if not durably and self._connection is connection:
+                    connection.execute(_DURABLY)
 
     def _undo(self, connection: sqlite3.Connection) -> None:
         try:
@@ -164,7 +174,7 @@ class Database:
                 f"{self.path} cannot be used: SQLite finds no shared memory on this file system",
                 hint="keep the state folder on a local disk",
             )
-        connection.execute("PRAGMA synchronous = FULL")
+        connection.execute(_DURABLY)
         connection.execute("PRAGMA foreign_keys = ON")
         connection.execute(f"PRAGMA journal_size_limit = {_LOG_LIMIT_BYTES}")
         if version < len(self._migrations):
@@ -232,7 +242,7 @@ class Database:
 
     def _build(self, path: str) -> None:
         with closing(sqlite3.connect(path, isolation_level=None)) as connection:
-            connection.execute("PRAGMA synchronous = FULL")
+            connection.execute(_DURABLY)
             connection.execute("BEGIN")
             _apply(connection, self._migrations, since=0)
             connection.commit()

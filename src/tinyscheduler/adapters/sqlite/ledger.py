@@ -30,13 +30,20 @@ _ATTEMPTS = "SELECT * FROM attempts WHERE task_id = ? ORDER BY attempt, ended_at
 class SqliteLedger:
     """The ledger, in the same file as the queue."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, *, shared_with: str | None = None) -> None:
+        """Take the database, and the name of the source that keeps its tasks there too."""
         self._database = database
+        self._shared_with = shared_with
 
-    def record(self, attempt: AttemptRecord) -> None:
-        """Write one row durably; a second row for the same lease id changes nothing."""
+    def record(self, attempt: AttemptRecord, *, is_told_next: bool = False) -> None:
+        """Write one row durably; a second row for the same lease id changes nothing.
+
+        The log of a database is in order, so the commit of a source that shares it makes
+        this one durable as well: one wait for the disk is enough for both.
+        """
+        durably = not (is_told_next and attempt.source == self._shared_with)
         try:
-            with self._database.writing() as connection:
+            with self._database.writing(durably=durably) as connection:
                 connection.execute(_RECORD, attempt_row(attempt))
                 with durable_step("ledger.record"):
                     connection.commit()
