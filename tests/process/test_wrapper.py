@@ -33,8 +33,10 @@ from tinyscheduler.values import fields, replace
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-# As a module, so that coverage knows it by its name; ticks start it by path, with -S.
-MEASURED = (sys.executable, "-I", "-m", "tinyscheduler.wrapper")
+# As a module, so that coverage knows it by its name, and with an end that it hears of;
+# ticks start it by path, with -S.
+_MAIN = "import sys; from tinyscheduler.wrapper import main; sys.exit(main(sys.argv[1:]))"
+MEASURED = (sys.executable, "-I", "-c", _MAIN)
 HEARTBEAT_S = 0.3
 GRACE_S = 0.4
 # A child that outlives its parent: it writes its pid to $0 once it is on its own.
