@@ -12,15 +12,22 @@ if TYPE_CHECKING:
 MOST_BYTES = 16 << 20
 
 
-def write_json(path: str, document: Mapping[str, Any], *, durably: bool = True) -> None:
+def write_json(
+    path: str,
+    document: Mapping[str, Any],
+    *,
+    durably: bool = True,
+    temporary: str | None = None,
+) -> None:
     """Replace the file durably: temporary file, fsync, rename, fsync of the folder.
 
+    Where several processes may write at once, each needs a ``temporary`` of its own.
     Not ``durably`` the file survives the death of any process, but a power failure may
     cost the new text or all of it.  Mode 0600.  Raises OSError with the old file untouched
     and no temporary file left.
     """
     folder = os.path.dirname(path)
-    temporary = temporary_for(path)
+    temporary = temporary or temporary_for(path)
     data = memoryview(json.dumps(document).encode())
     try:
         fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
@@ -51,6 +58,12 @@ def temporary_for(path: str) -> str:
     """
     folder, name = os.path.split(path)
     return os.path.join(folder, f".{name}.tmp")
+
+
+def own_temporary_for(path: str) -> str:
+    """Return one that no other process uses; a crash leaves it to whoever sweeps."""
+    folder, name = os.path.split(path)
+    return os.path.join(folder, f".{name}.{os.getpid()}.tmp")
 
 
 def read_json(path: str) -> object:

@@ -296,7 +296,7 @@ class FileLeaseStore:
 
     def sweep_temporary(self, *, now_s: float) -> None:
         """Remove temporary files that a crash left behind more than an hour ago."""
-        for folder in (self._paths.running, self._paths.results):
+        for folder in (self._paths.state, self._paths.running, self._paths.results):
             for name in _list_names(folder):
                 path = os.path.join(folder, name)
                 if name.startswith(".") and name.endswith(".tmp"):

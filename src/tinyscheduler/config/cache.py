@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from tinyscheduler.config.inputs import digest, digest_of_file, digest_of_variables
+from tinyscheduler.files import own_temporary_for
 from tinyscheduler.model.config import (
     AgentProfile,
     Config,
@@ -77,7 +78,7 @@ def remember(folder: str, key: str, resolution: Resolution, *, makes_folder: boo
     ``makes_folder``: the next command should not pay for the first one's haste.
     """
     path = os.path.join(folder, CACHE_NAME)
-    temporary = f"{path}.{os.getpid()}.tmp"
+    temporary = own_temporary_for(path)
     try:
         if makes_folder:
             os.makedirs(folder, mode=0o700, exist_ok=True)

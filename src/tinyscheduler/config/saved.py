@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from tinyscheduler.config.cache import Resolution, decode, encode
 from tinyscheduler.crash import durable_step
 from tinyscheduler.errors import ConfigError
-from tinyscheduler.files import read_json, write_json
+from tinyscheduler.files import own_temporary_for, read_json, write_json
 from tinyscheduler.values import replace
 
 if TYPE_CHECKING:
@@ -38,7 +38,8 @@ def save_settings(config: Config) -> None:
     except (OSError, ValueError):
         pass  # missing or broken: written afresh below
     with durable_step("settings.save"):
-        write_json(path, document)
+        # Every regular tick comes by here, before any lock keeps them apart.
+        write_json(path, document, temporary=own_temporary_for(path))
 
 
 def load_settings(path: str) -> Config:
