@@ -346,6 +346,51 @@ def test_a_daemon_whose_output_has_no_room_goes_on(place: Place):
     assert daemon.returncode == 0
 
 
+def test_a_daemon_that_cannot_complain_goes_on_and_ends_well(place: Place, manager: Manager):
+    settings = place.base / ".env.tinyscheduler"
+    with (
+        open("/dev/full", "wb") as full,
+        subprocess.Popen(
+            place.argv("run", "--daemon"),
+            env=place.environment(NOTIFY_SOCKET=manager.address),
+            cwd=place.base,
+            stdout=subprocess.DEVNULL,
+            stderr=full,
+        ) as daemon,
+    ):
+        manager.hear("STATUS=0 started")
+        settings.write_text("TINYSCHEDULER_LOG_LEVEL=loud\n")
+        daemon.send_signal(signal.SIGHUP)
+        manager.hear("RELOADING=1")
+        manager.hear("READY=1")
+        settings.unlink()
+        task_id = place.add("--", "true")
+        assert place.run("wait", task_id, "--timeout", "20s").code == 0
+        daemon.terminate()
+        daemon.communicate(timeout=LIMIT_S)
+
+    assert daemon.returncode == 0
+
+
+def test_a_daemon_whose_reader_went_away_goes_on(place: Place):
+    with subprocess.Popen(
+        place.argv("run", "--daemon"),
+        env=place.environment(),
+        cwd=place.base,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+    ) as daemon:
+        assert daemon.stdout is not None
+        daemon.stdout.close()
+        for _ in range(2):
+            task_id = place.add("--", "true")
+            assert place.run("wait", task_id, "--timeout", "20s").code == 0
+        daemon.terminate()
+        daemon.wait(timeout=LIMIT_S)
+
+    assert daemon.returncode == 0
+
+
 def test_a_daemon_ends_with_the_terminal_it_was_typed_at(place: Place):
     master, terminal = pty.openpty()
     with subprocess.Popen(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from contextlib import suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -34,12 +33,15 @@ _PREPARED_NS = 1_000_000_000
 
 
 def run_daemon(
-    load: Callable[[], Config], *, notice: Callable[[TickReport], None] = lambda _: None
+    load: Callable[[], Config],
+    *,
+    notice: Callable[[TickReport], None] = lambda _: None,
+    complain: Callable[[str], None] = lambda _: None,
 ) -> None:
     """Repeat the tick until SIGTERM or SIGINT; the configuration is looked at before each.
 
     ``load`` returns the configuration that applies now; one that has become invalid is
-    told on stderr and to the service manager, and the last valid one stays in force.
+    told to ``complain`` and to the service manager, and the last valid one stays in force.
     Raises BusyError if another daemon serves this base path.
     """
     # Not cheap, and ticks of cron do without.
@@ -55,6 +57,7 @@ def run_daemon(
     daemon = _Daemon(
         config=config,
         load=load,
+        complain=complain,
         lock=lock,
         manager=manager,
         waker=waker,
@@ -91,6 +94,7 @@ class _Daemon:
 
     config: Config
     load: Callable[[], Config]
+    complain: Callable[[str], None]
     lock: DaemonLock
     manager: ServiceManager
     waker: Waker
@@ -167,7 +171,7 @@ class _Daemon:
         """Say it once, however many ticks it lasts: a log must not fill up with it."""
         if words != self.complaint:
             self.complaint = words
-            sys.stderr.write(words + "\n")
+            self.complain(words)
             self.manager.tell(words)
 
 

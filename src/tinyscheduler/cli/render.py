@@ -245,4 +245,5 @@ def tell(text: str) -> None:
         sys.stderr.write(text + "\n")
         sys.stderr.flush()
     except OSError:
-        return
+        # What was not written would be tried once more at the very end, and fail the command.
+        sys.stderr = open(2, "w", errors="backslashreplace", closefd=False)  # noqa: SIM115 - for the rest of the process

@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Annotated
 
 from tinyscheduler.cli.invocation import NORMAL, QUIET, Invocation
 from tinyscheduler.cli.options import option
-from tinyscheduler.cli.render import count, emit, emit_json, format_span
+from tinyscheduler.cli.render import (
+    ReaderGoneError,
+    count,
+    emit,
+    emit_json,
+    escape,
+    format_span,
+    tell,
+)
 from tinyscheduler.cli.report import preview_lines, report_json, tick_lines, wait_lines
 from tinyscheduler.config.overrides import Overrides
 from tinyscheduler.config.problems import quote
@@ -170,6 +179,11 @@ def run_daemon(invocation: Invocation, overrides: Overrides, *, as_json: bool) -
         elif invocation.verbosity > QUIET and not _is_quiet(report):
             emit("\n".join(tick_lines(report)))
 
+    def notice_if_read(report: TickReport) -> None:
+        # Whoever reads may come and go; the queue is served all the same.
+        with suppress(ReaderGoneError):
+            notice(report)
+
     config = invocation.configure_writing(overrides)
     if config.dry_run:
         raise UsageError(
@@ -177,7 +191,11 @@ def run_daemon(invocation: Invocation, overrides: Overrides, *, as_json: bool) -
             hint="unset it, or leave out --daemon",
         )
     invocation.note(_daemon_words(config))
-    run_daemon(lambda: load_config(overrides), notice=notice)
+    run_daemon(
+        lambda: load_config(overrides),
+        notice=notice_if_read,
+        complain=lambda words: tell(escape(words)),
+    )
     running = len(open_queue(config, Access.READ).leases.scan().entries)
     invocation.note(f"stopped; {count(running, 'attempt')} run{'s' * (running == 1)} on")
     return EXIT_DONE
