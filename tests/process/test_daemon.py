@@ -467,6 +467,28 @@ def test_pressure_that_comes_is_a_reason_to_tick(place: Place):
         until(lambda: pidfile.stat().st_mtime_ns > before, "a tick for the file")
 
 
+@pytest.mark.parametrize("used_up", ["max_inotify_instances", "max_inotify_watches"])
+def test_a_daemon_that_may_watch_nothing_still_hears_of_work_within_a_second_or_two(
+    place: Place, used_up: str
+):
+    # A user namespace has limits of its own, see namespaces(7) and user_namespaces(7).
+    use_up = f'echo 0 > /proc/sys/user/{used_up} && exec "$0" "$@"'
+    namespace = ("unshare", "--user", "--map-root-user", "sh", "-c", use_up)
+    if subprocess.run([*namespace, "true"], check=False, capture_output=True).returncode != 0:
+        pytest.skip("no user namespaces here")
+    pidfile = place.state / "tinyscheduler.pid"
+    with serving(place, argv=(*namespace, *(str(one) for one in place.argv()))) as daemon:
+        before = until(lambda: pidfile.stat().st_mtime_ns, "the first tick")
+        time.sleep(2.5)
+        idle = pidfile.stat().st_mtime_ns
+
+        task_id = place.add("--", "true")
+
+        assert place.run("wait", task_id, "--timeout", "20s").code == 0
+        assert idle == before, "it ticks for no reason"
+        assert end(daemon) == (0, "")
+
+
 # -- a long life -------------------------------------------------------------------------
 
 

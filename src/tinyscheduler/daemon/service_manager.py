@@ -24,6 +24,9 @@ class ServiceManager:
     def __init__(self, environ: MutableMapping[str, str], *, own_pid: int, clock: Clock) -> None:
         """Take over NOTIFY_SOCKET, and the watchdog if it was meant for this process."""
         self._address = environ.pop("NOTIFY_SOCKET", "")
+        if self._address:
+            # Now, not when it is first needed: a signal's handler might find it half loaded.
+            import socket  # noqa: F401
         interval = environ.pop("WATCHDOG_USEC", "")
         watched_pid = environ.pop("WATCHDOG_PID", "")
         self._clock = clock

@@ -62,16 +62,20 @@ class Waker:
         change there is a reason to look for the kick file and nothing more.
         """
         end_ns = self._now_ns() + int(seconds * 1e9)
-        if not (self._folders.watch() and self._lock.is_in_place()):
+        # Where the kernel has no watch left for us, the kick file is looked for instead.
+        longest_s = seconds if self._folders.watch() else _REST_S
+        if not self._lock.is_in_place():
             # Moved away while a tick was at work: the next one serves what lies there now.
             end_ns = min(end_ns, self._now_ns() + int(_REST_S * 1e9))
         has_news = reap()
         while not (has_news or self.is_interrupted() or os.path.lexists(self._kick_path)):
             self._manager.expect_back(0)
             left_s = max(0.0, (end_ns - self._now_ns()) / 1e9)
-            ready, _, _ = select.select([self._wakeup_fd, *self._folders.fds], [], [], left_s)
+            fds = [self._wakeup_fd, *self._folders.fds]
+            ready, _, _ = select.select(fds, [], [], min(left_s, longest_s))
             signals = self._take_signals() - {signal.SIGALRM}
-            if not ready or signals - {signal.SIGCHLD} or reap():
+            is_late = not ready and left_s <= longest_s
+            if is_late or signals - {signal.SIGCHLD} or reap():
                 break
             news = self._folders.read()
             if Folders.PRESSURE in news or Folders.STATE_GONE in news:
@@ -157,8 +161,8 @@ class WakingClock:
 class Folders:
     """Watches the folders in which a new name means work.
 
-    Without inotify, as where all instances are used up, the daemon still ticks by the
-    clock, by signals and by the end of wrappers.
+    Without inotify, as where all instances or watches are used up, the daemon still ticks
+    by the clock, by signals and by the end of wrappers, and looks for the kick file itself.
     """
 
     STATE, STATE_GONE, RESULTS, PRESSURE = "state", "state gone", "results", "pressure"
@@ -181,7 +185,7 @@ class Folders:
     def watch(self) -> bool:
         """Watch each folder as it is now: one may have been made, removed or replaced.
 
-        Returns whether the state folder is there to be watched.
+        Returns whether the state folder is watched.
         """
         for fd in self.fds:
             for name, (path, mask) in self._wanted.items():
@@ -193,7 +197,7 @@ class Folders:
                     del self._watches[name]
                 if number >= 0:
                     self._watches[name] = number
-        return self.STATE in self._watches or not self.fds
+        return self.STATE in self._watches
 
     def read(self) -> set[str]:
         """Return in which folders something has happened since the last call."""
