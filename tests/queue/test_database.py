@@ -7,6 +7,8 @@ import re
 import shutil
 import sqlite3
 import stat
+from collections import UserList
+from collections.abc import Sequence
 from contextlib import closing, suppress
 from typing import TYPE_CHECKING
 
@@ -271,6 +273,32 @@ def test_a_queue_converted_under_a_running_process_is_refused_from_then_on(path,
     words = assert_refused(opened, use, kind=StoreError)
 
     assert "newer TinyScheduler" in words
+
+
+def test_a_queue_converted_while_a_change_waits_for_its_turn_is_not_changed(path):
+    fill(path)
+    migrations = ConvertedMeanwhile(MIGRATIONS)
+    database = Database(str(path), migrations=migrations)
+    database.read(lambda connection: connection.execute(TASK_IDS).fetchall())
+    migrations.path = path
+
+    with pytest.raises(StoreError, match="newer TinyScheduler"), database.writing():
+        pytest.fail("it may be changed")
+
+    database.close()
+
+
+class ConvertedMeanwhile(UserList[Sequence[str]]):
+    """Lets a newer program convert the queue just after its version has been looked at."""
+
+    path: Path | None = None
+
+    def __len__(self) -> int:
+        if self.path is not None:
+            with closing(sqlite3.connect(self.path)) as newer:
+                newer.execute("PRAGMA user_version = 99")
+            self.path = None
+        return super().__len__()
 
 
 # Looking without a trace

@@ -114,6 +114,8 @@ class Database:
                 if not durably:
                     connection.execute("PRAGMA synchronous = NORMAL")
                 connection.execute("BEGIN IMMEDIATE")
+                # Whoever held the lock that we waited for may have converted everything.
+                self._refuse_strangers(connection)
                 yield connection
             finally:
                 if connection.in_transaction:
