@@ -10,6 +10,7 @@ import socket
 import subprocess
 import time
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
@@ -487,6 +488,34 @@ def test_a_daemon_that_may_watch_nothing_still_hears_of_work_within_a_second_or_
         assert place.run("wait", task_id, "--timeout", "20s").code == 0
         assert idle == before, "it ticks for no reason"
         assert end(daemon) == (0, "")
+
+
+# -- time --------------------------------------------------------------------------------
+
+
+def test_a_task_whose_time_has_come_does_not_wait_for_the_clocks_turn(place: Place):
+    place.settings["RETRY_BASE_SEC"] = "0.7"
+    with serving(place):
+        failing = place.add("--max-attempts", "3", "--", "false")
+        later = place.add("--not-before", "1s", "--", "true")
+
+        assert place.run("wait", later, "--timeout", "20s").code == 0
+        assert place.run("wait", failing, "--timeout", "20s").code == 1
+        assert state_of(place, failing) == "parked"
+
+
+def test_starts_that_did_not_fit_into_one_tick_follow_as_soon_as_they_may(place: Place):
+    place.settings |= {"STAGGER_DELAY_MS": "1500", "TICK_BUDGET_SEC": "1"}
+    place.settings["AGENT_LIMITS"] = "shell:3"
+    tasks = [place.add("--", "sleep", "1000") for _ in range(3)]
+    place.run("run")  # new folders are a reason to tick, too
+    with serving(place):
+        for task_id in tasks:
+            until(partial(is_running, place, task_id), f"task {task_id} to run", limit_s=20)
+
+
+def is_running(place: Place, task_id: str) -> bool:
+    return state_of(place, task_id) == "running"
 
 
 # -- a long life -------------------------------------------------------------------------

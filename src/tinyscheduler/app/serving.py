@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from contextlib import suppress
 from datetime import UTC, datetime
+from math import inf
 from typing import TYPE_CHECKING
 
 from tinyscheduler.adapters.clock_system import SystemClock
@@ -15,6 +16,7 @@ from tinyscheduler.app.place import refuse_inside_attempt
 from tinyscheduler.app.ticks import prepare_to_tick, settings_of, wired
 from tinyscheduler.errors import ConfigError, StoreError, TinySchedulerError
 from tinyscheduler.model.clock import format_time
+from tinyscheduler.model.plan import Wait
 from tinyscheduler.tick import (
     Mode,
     run_ticks,
@@ -77,7 +79,7 @@ def run_daemon(
 
     manager.begin()
     try:
-        repeat(do_tick, waker, interval_s=lambda: daemon.config.timing.loop_interval_s)
+        repeat(do_tick, waker, interval_s=daemon.interval_s)
     finally:
         manager.end()
         lock.close()
@@ -101,10 +103,16 @@ class _Daemon:
     clock: WakingClock
     database: Database
     complaint: str = ""
+    # When a task that the last tick looked at may start.
+    due_s: float = inf
     # For which settings the place was last looked at, and until when that holds.
     prepared: Config | None = None
     prepared_until_ns: int = 0
     warnings: tuple[str, ...] = ()
+
+    def interval_s(self) -> float:
+        """Return when to tick again if nothing happens until then."""
+        return min(self.config.timing.loop_interval_s, self.due_s)
 
     def configure(self) -> None:
         """Read the configuration again; one that cannot be used changes nothing."""
@@ -129,6 +137,7 @@ class _Daemon:
         """Do one tick, and those wished for meanwhile; None if it could not be done at all."""
         config = self.config
         timing = config.timing
+        self.due_s = inf
         # Ten times what a tick may take: only a hanging one is ever so late.
         self.clock.begin_tick(longest_s=10 * (timing.tick_budget_s + timing.kill_grace_s))
         try:
@@ -152,6 +161,8 @@ class _Daemon:
             # What ails this tick may be gone by the next; a daemon that ends helps nobody.
             self._complain(f"error: {error.what}")
             return None
+        waits = [one.retry_after_s for one in report.decisions if isinstance(one, Wait)]
+        self.due_s = min((one for one in waits if one is not None), default=inf)
         if not self.complaint.startswith("warning"):
             self.complaint = ""
             self.manager.tell(_words_for_status(report))

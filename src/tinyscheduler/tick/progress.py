@@ -141,9 +141,11 @@ class Progress:
             details=details,
         )
 
-    def refuse(self, dispatch: Dispatch, reason: Reason, words: str) -> None:
+    def refuse(
+        self, dispatch: Dispatch, reason: Reason, words: str, *, retry_after_s: float | None = None
+    ) -> None:
         """Record why a task that was chosen does not start after all; the first reason stays."""
-        wait = Wait(task=dispatch.task, reason=reason, words=words)
+        wait = Wait(task=dispatch.task, reason=reason, words=words, retry_after_s=retry_after_s)
         self.refused.setdefault(key_of(dispatch.task), wait)
 
     def source(self, name: str) -> TaskSource:

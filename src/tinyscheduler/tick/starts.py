@@ -221,4 +221,4 @@ class Starts:
             ):
                 apart_s = self.progress.settings.stagger_s
                 words = f"starts are {apart_s:g} s apart, the next in {wait_s:.1f} s"
-                self.progress.refuse(decision, Reason.STAGGERED, words)
+                self.progress.refuse(decision, Reason.STAGGERED, words, retry_after_s=wait_s)
