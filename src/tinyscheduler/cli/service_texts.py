@@ -240,6 +240,8 @@ def _shared(installation: Installation, scope: Scope) -> str:
 KillMode=process
 # An attempt that runs out of memory is that attempt's failure alone.
 OOMPolicy=continue
+# All attempts count as tasks of this unit, and the default is meant for one service.
+TasksMax=infinity
 # A control group for each attempt, so that nothing it starts can hide.
 Delegate=yes
 UMask=0077
