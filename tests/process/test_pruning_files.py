@@ -246,22 +246,27 @@ def test_odd_names_stop_nothing(place):
     assert counts(place.prune()) == {PruneKind.LOGS: 1}
 
 
-def test_a_folder_that_may_not_be_written_is_named(tmp_path_factory):
+def test_a_folder_that_may_not_be_written_is_named_and_keeps_nothing_else(tmp_path_factory):
     if os.geteuid() != 0:
         pytest.skip("only root can become somebody else")
     folder = tmp_path_factory.mktemp("foreign")
     place = Place(folder)
+    place.make("logs/tasks/1/1.log", days=99)
+    place.make("logs/tasks/2/1.log", days=99)
     place.make("quarantine/x", days=99)
     for one in (*folder.parents, folder):
         if str(one).startswith("/tmp/pytest"):
             one.chmod(0o755)
-    (folder / "state" / "quarantine").chmod(0o555)
+    (folder / "state" / "logs" / "tasks" / "1").chmod(0o555)
+    for name in ("logs/tasks/2", "quarantine"):
+        os.chown(folder / "state" / name, 65534, -1)
     pid = os.fork()
     if pid == 0:
         os.setuid(65534)
         try:
             place.prune()
         except StoreError as error:
-            os._exit(0 if "quarantine" in error.what else 1)
+            os._exit(0 if "tasks/1/1.log" in error.what else 1)
         os._exit(2)
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    assert place.files() == {"logs/tasks/1/1.log"}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from functools import partial
 from typing import TYPE_CHECKING
 
 from tinyscheduler.errors import StoreError
@@ -38,6 +39,7 @@ class _Sweep:
     may_write: bool
     found: dict[PruneKind, tuple[int, int]] = field(default_factory=dict)
     is_more: bool = False
+    refused: OSError | None = None
 
     def remove(self, kind: PruneKind, path: str, *, before_s: float) -> None:
         """Remove the file if it is older than that at this very moment, and may still go."""
@@ -52,10 +54,17 @@ class _Sweep:
                 os.unlink(path)
         except (FileNotFoundError, IsADirectoryError):
             return
+        except OSError as error:
+            self.note_refusal(error)
+            return
         self.left -= 1
         number, size = self.found.get(kind, (0, 0))
         # What it takes on disk: logs have holes.
         self.found[kind] = (number + 1, size + status.st_blocks * 512)
+
+    def note_refusal(self, error: OSError) -> None:
+        """Keep the first one; what cannot go must not keep what comes after it."""
+        self.refused = self.refused or error
 
 
 class FilePruner:
@@ -79,23 +88,26 @@ class FilePruner:
         self._may_write = may_write
 
     def prune(self, bounds: PruneBounds) -> Pruned:
-        """Remove at most ``most`` files; StoreError where the disk refuses."""
+        """Remove at most ``most`` files; StoreError, after all else, where the disk refuses."""
         sweep = _Sweep(left=bounds.most, may_write=self._may_write)
         logs_s = bounds.logs_before.timestamp()
         history_s = bounds.history_before.timestamp()
-        try:
-            self._prune_task_logs(sweep, logs_s)
-            self._prune_prompts(sweep, logs_s)
-            self._cap_wrapper_log()
-            self._prune_logs(sweep, logs_s, today=bounds.now)
-            for name in _names(self._paths.quarantine):
-                path = os.path.join(self._paths.quarantine, name)
-                sweep.remove(PruneKind.QUARANTINE, path, before_s=history_s)
-            self._prune_copies(sweep, history_s)
-            self._prune_cancels(sweep, bounds.now.timestamp() - _CANCEL_MAX_AGE_S)
-        except OSError as error:
-            message = f"{error.filename}: {error.strerror}"
-            raise StoreError(message, hint="make the state folder writable") from error
+        for step in (
+            partial(self._prune_task_logs, sweep, logs_s),
+            partial(self._prune_prompts, sweep, logs_s),
+            self._cap_wrapper_log,
+            partial(self._prune_logs, sweep, logs_s, today=bounds.now),
+            partial(self._prune_quarantine, sweep, history_s),
+            partial(self._prune_copies, sweep, history_s),
+            partial(self._prune_cancels, sweep, bounds.now.timestamp() - _CANCEL_MAX_AGE_S),
+        ):
+            try:
+                step()
+            except OSError as error:
+                sweep.note_refusal(error)
+        if sweep.refused is not None:
+            message = f"{sweep.refused.filename}: {sweep.refused.strerror}"
+            raise StoreError(message, hint="make the state folder writable") from sweep.refused
         return Pruned(
             removed=tuple(
                 Removed(kind=kind, number=number, bytes=size)
@@ -148,6 +160,11 @@ class FilePruner:
                 os.replace(path, f"{path}.1")
         except FileNotFoundError:
             return
+
+    def _prune_quarantine(self, sweep: _Sweep, before_s: float) -> None:
+        for name in _names(self._paths.quarantine):
+            path = os.path.join(self._paths.quarantine, name)
+            sweep.remove(PruneKind.QUARANTINE, path, before_s=before_s)
 
     def _prune_copies(self, sweep: _Sweep, before_s: float) -> None:
         folder, database = os.path.split(self._paths.database)
