@@ -150,6 +150,15 @@ def test_a_reset_keeps_a_copy_of_everything_and_numbers_go_on(path, opened):
     assert len(copy.ledger.attempts("1")) == 1
 
 
+def test_two_resets_within_a_second_keep_two_copies(path, opened):
+    opened.add(A_SPEC)
+
+    copies = [SqlitePruner(opened.database).empty().copy for _ in range(2)]
+
+    kept = [open_queue(path.parent / one.rpartition("/")[2], Access.READ) for one in copies]
+    assert [len(one.queue.tasks()) for one in kept] == [1, 0]
+
+
 def test_a_backlog_ten_times_as_long_costs_a_call_the_same(tmp_path):
     costs = []
     for number in (1_000, 10_000):

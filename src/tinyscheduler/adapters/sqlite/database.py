@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import sqlite3
 from contextlib import closing, contextmanager, suppress
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from enum import Enum, auto
 from typing import TYPE_CHECKING, TypeVar
 
@@ -212,6 +212,10 @@ class Database:
             # As old as its copy: a database has no clock, and its file knows the time.
             taken = datetime.fromtimestamp(os.stat(unfinished).st_mtime, tz=UTC)
             kept = f"{self.path}.{label}-{taken:%Y%m%dT%H%M%SZ}"
+            while os.path.lexists(kept):
+                # Of the same second: what was there before must not be lost for what is there now.
+                taken += timedelta(seconds=1)
+                kept = f"{self.path}.{label}-{taken:%Y%m%dT%H%M%SZ}"
             with durable_step("database.copy"):
                 _sync(unfinished)
                 os.replace(unfinished, kept)
