@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -86,6 +87,20 @@ def read_json(path: str) -> object:
     except RecursionError as error:
         message = "nested too deeply"
         raise ValueError(message) from error
+
+
+def set_aside(path: str, folder: str) -> None:
+    """Move a broken file into the folder, under a name that keeps every earlier one.
+
+    It counts as old from now on, not from when it was written.  Raises OSError.
+    """
+    os.makedirs(folder, mode=0o700, exist_ok=True)
+    status = os.stat(path)
+    name = f"{os.path.basename(path)}.{status.st_mtime_ns}-{status.st_ino}"
+    kept = os.path.join(folder, name)
+    os.replace(path, kept)
+    with suppress(OSError):
+        os.utime(kept)
 
 
 def remove(path: str) -> None:

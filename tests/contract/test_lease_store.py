@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -23,7 +24,6 @@ from tinyscheduler.simulator.store import SimulatedLeaseStore, SimulatedTaskLock
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
     from tinyscheduler.model.leases import LeaseEntry
     from tinyscheduler.ports import LeaseStore, TaskLock
@@ -668,6 +668,22 @@ def test_a_lock_whose_name_was_taken_away_under_it_is_not_given(tmp_path, monkey
 
     assert store.acquire("1") is None
     assert store.acquire("1") is not None
+
+
+def test_what_was_written_long_ago_is_kept_in_quarantine_from_now_on(tmp_path):
+    paths = paths_in(tmp_path)
+    store = FileLeaseStore(paths, locks=LockTrial())
+    lock = store.acquire("1")
+    assert lock is not None
+    path = Path(paths.running) / "task_1.json"
+    path.write_text("garbage")
+    os.utime(path, (0, 0))
+
+    store.clear(lock, None)
+
+    (kept,) = Path(paths.quarantine).iterdir()
+    assert kept.stat().st_mtime >= Path(paths.running).stat().st_mtime - 60
+    lock.close()
 
 
 def test_old_temporary_files_are_swept_and_young_ones_left(tmp_path):

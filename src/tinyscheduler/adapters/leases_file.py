@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from tinyscheduler.crash import durable_step
 from tinyscheduler.errors import LeaseConflict, StoreError
-from tinyscheduler.files import read_json, remove, temporary_for, write_json
+from tinyscheduler.files import read_json, remove, set_aside, temporary_for, write_json
 from tinyscheduler.model.documents import (
     DocumentError,
     NewerVersionError,
@@ -396,12 +396,8 @@ class FileLeaseStore:
                 _unlink(path)
 
     def _quarantine(self, path: str) -> None:
-        """Move a broken file aside, under a name that keeps every earlier one."""
         with _translating(path):
-            os.makedirs(self._paths.quarantine, mode=0o700, exist_ok=True)
-            status = os.stat(path)
-            name = f"{os.path.basename(path)}.{status.st_mtime_ns}-{status.st_ino}"
-            os.replace(path, os.path.join(self._paths.quarantine, name))
+            set_aside(path, self._paths.quarantine)
 
     def _lease_path(self, task_id: str) -> str:
         return os.path.join(self._paths.running, f"task_{task_id}.json")

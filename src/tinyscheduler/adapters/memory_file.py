@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING
 
 from tinyscheduler.crash import durable_step
 from tinyscheduler.errors import StoreError
-from tinyscheduler.files import read_json, write_json
+from tinyscheduler.files import read_json, set_aside, write_json
 from tinyscheduler.model.clock import format_time, parse_time
 from tinyscheduler.model.snapshot import SchedulingMemory, StaleSighting
 
@@ -53,10 +52,7 @@ class FileMemoryStore:
 
     def _set_aside(self) -> None:
         try:
-            os.makedirs(self._quarantine, mode=0o700, exist_ok=True)
-            status = os.stat(self._path)
-            name = f"scheduler.json.{status.st_mtime_ns}-{status.st_ino}"
-            os.replace(self._path, os.path.join(self._quarantine, name))
+            set_aside(self._path, self._quarantine)
         except OSError as error:
             self._warn(f"{self._path} could not be set aside: {error.strerror}")
 
