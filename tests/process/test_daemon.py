@@ -373,6 +373,22 @@ def test_a_daemon_that_cannot_complain_goes_on_and_ends_well(place: Place, manag
     assert daemon.returncode == 0
 
 
+def test_what_goes_wrong_in_each_tick_is_told_once(place: Place):
+    place.state.mkdir(mode=0o700)
+    (place.state / "tinyscheduler.db").write_text("garbage")
+    pidfile = place.state / "tinyscheduler.pid"
+    with serving(place) as daemon:
+        for _ in range(3):
+            before = pidfile.stat().st_mtime_ns
+            (place.state / "kick").touch()
+            until(lambda before=before: pidfile.stat().st_mtime_ns > before, "another tick")  # type: ignore[misc]  # of this round
+
+        code, errors = end(daemon)
+
+    assert code == 0
+    assert errors.count("is damaged, or no database at all") == 1
+
+
 def test_a_daemon_whose_reader_went_away_goes_on(place: Place):
     with subprocess.Popen(
         place.argv("run", "--daemon"),

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     import typer
 
     from tinyscheduler.model.config import Config
-    from tinyscheduler.model.plan import TickReport
+    from tinyscheduler.model.plan import TickError, TickReport
 
 _MOST_SUMMARIES = 100
 
@@ -171,9 +171,16 @@ def run_daemon(invocation: Invocation, overrides: Overrides, *, as_json: bool) -
     from tinyscheduler.app.serving import run_daemon
     from tinyscheduler.config.load import load_config
 
+    told: set[TickError] = set()
+
     def notice(report: TickReport) -> None:
-        for error in report.errors:
-            invocation.fail(f"{error.where}: {error.message}")
+        if not report.locked:
+            # What ails every tick would fill the log.
+            for error in report.errors:
+                if error not in told:
+                    invocation.fail(f"{error.where}: {error.message}")
+            told.clear()
+            told.update(report.errors)
         if as_json:
             emit_json(**report_json(report))
         elif invocation.verbosity > QUIET and not _is_quiet(report):
