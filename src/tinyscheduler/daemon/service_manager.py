@@ -26,7 +26,7 @@ class ServiceManager:
         self._address = environ.pop("NOTIFY_SOCKET", "")
         if self._address:
             # Now, not when it is first needed: a signal's handler might find it half loaded.
-            import socket  # noqa: F401
+            import socket  # noqa: F401 - it is for `_say`
         interval = environ.pop("WATCHDOG_USEC", "")
         watched_pid = environ.pop("WATCHDOG_PID", "")
         self._clock = clock
