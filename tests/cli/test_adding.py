@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 from datetime import UTC, datetime, timedelta
+from threading import Timer
 from typing import TYPE_CHECKING
 
 import pytest
+
+from tinyscheduler.adapters.sqlite.database import BUSY_TIMEOUT_S
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -297,6 +301,22 @@ def test_a_full_queue_ends_with_75_and_adds_nothing(place: Place):
     assert (answer.code, answer.out) == (75, "")
     assert "the queue is full" in answer.err
     assert len(place.run("list", "--json").json["tasks"]) == 1
+
+
+def test_an_add_outwaits_what_a_tick_would_not(place: Place):
+    place.add("--", "true")
+    held = sqlite3.connect(
+        place.state / "tinyscheduler.db", isolation_level=None, check_same_thread=False
+    )
+    held.execute("BEGIN IMMEDIATE")
+    release = Timer(BUSY_TIMEOUT_S + 1, held.rollback)
+    release.start()
+
+    answer = place.run("add", "--", "true")
+
+    release.join()
+    held.close()
+    assert (answer.code, answer.out, answer.err) == (0, "2\n", "")
 
 
 def test_a_missing_blocker_is_named(place: Place):

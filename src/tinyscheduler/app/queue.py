@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from tinyscheduler.adapters.clock_system import SystemClock
 from tinyscheduler.adapters.events_file import DailyLog, EventsFile
 from tinyscheduler.adapters.leases_file import FileLeaseStore, LockTable
-from tinyscheduler.adapters.sqlite.database import Access, Database
+from tinyscheduler.adapters.sqlite.database import BUSY_TIMEOUT_S, Access, Database
 from tinyscheduler.adapters.sqlite.inquiry import Inquiry
 from tinyscheduler.adapters.sqlite.ledger import SqliteLedger
 from tinyscheduler.adapters.sqlite.queue import LocalQueue
@@ -22,6 +22,10 @@ if TYPE_CHECKING:
     from tinyscheduler.model.config import Config
     from tinyscheduler.model.events import EventName
     from tinyscheduler.ports import Clock
+
+# SQLite gives its lock to whoever asks at the right moment: of hundreds that add at once,
+# one may be passed over for long, and a refusal would cost its script the task.
+_PATIENCE_S = 30.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,7 +51,8 @@ def open_queue(config: Config, access: Access) -> Queue:
     if access is Access.WRITE:
         make_state_folder(config)
     clock = SystemClock()
-    database = Database(config.paths.database, access)
+    patience_s = _PATIENCE_S if access is Access.WRITE else BUSY_TIMEOUT_S
+    database = Database(config.paths.database, access, busy_timeout_s=patience_s)
     return Queue(
         tasks=local_queue(config, database, clock),
         inquiry=Inquiry(
