@@ -521,7 +521,14 @@ class Attempt:
         if _crash_at:
             environment[CRASH_VARIABLE] = _crash_at
         _crash_point("wrapper.kicked:before")
-        os.execve(argv[0], argv, environment)  # noqa: S606 - no shell is the point
+        try:
+            os.execve(argv[0], argv, environment)  # noqa: S606 - no shell is the point
+        except OSError as error:
+            # The installation was moved or removed while the command ran.
+            sys.stderr.write(
+                f"{_now()} task {self.task_id}: its result is kept for the next tick,"
+                f" which could not be started at once: {argv[0]}: {error.strerror}\n"
+            )
 
 
 # -- processes ----------------------------------------------------------------------

@@ -922,6 +922,20 @@ def test_a_wish_that_cannot_be_written_is_granted_all_the_more(
     assert json.loads((handover.base / "told").read_text())["kick"] is False
 
 
+def test_where_the_installation_is_gone_the_result_waits_and_says_so(
+    hand_over: Callable[..., Handover],
+):
+    handover = hand_over(kick_argv=("/nonexistent/python", "-m", "tinyscheduler"))
+
+    result = handover.run()
+
+    assert result["outcome"] == "succeeded"
+    assert (handover.base / "kick").exists()
+    assert handover.is_lock_free()
+    assert "its result is kept for the next tick" in handover.errors()
+    assert "/nonexistent/python: No such file or directory" in handover.errors()
+
+
 def test_a_crash_point_is_handed_on_to_the_tick(hand_over: Callable[..., Handover], tmp_path: Path):
     handover = hand_over(kick_argv=_telling(tmp_path / "0"))
 

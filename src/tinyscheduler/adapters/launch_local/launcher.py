@@ -7,6 +7,8 @@ import os
 import signal
 import sys
 import time
+from contextlib import suppress
+from importlib.machinery import SourceFileLoader
 from typing import TYPE_CHECKING
 
 from tinyscheduler.adapters.launch_local.cgroups import ControlGroups, is_group_of
@@ -101,7 +103,8 @@ class LocalLauncher:
     def launch(self, lease: Lease, lock: TaskLock) -> None:
         """Spawn the wrapper in a session of its own, with nothing open but the task lock."""
         path = os.path.join(self._config.paths.running, f"task_{lease.task_id}.json")
-        argv = [sys.executable, "-I", "-S", compiled(self._wrapper), path]
+        program = compile_once(self._wrapper)
+        argv = [sys.executable, "-I", "-S", program, path]
         errors = os.path.join(self._config.paths.logs, "wrapper.log")
         append = os.O_WRONLY | os.O_CREAT | os.O_APPEND
         actions = [
@@ -112,6 +115,8 @@ class LocalLauncher:
             (os.POSIX_SPAWN_DUP2, _fileno(lock), TASK_LOCK_FD),
         ]
         try:
+            # An interpreter without its program would start well, and end at once.
+            os.stat(program)
             with durable_step("launch.spawn"):
                 os.posix_spawn(
                     sys.executable,
@@ -124,8 +129,9 @@ class LocalLauncher:
                     setsigdef=signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP},
                 )
         except OSError as error:
-            message = f"cannot start the wrapper {argv[3]}: {error.strerror}"
-            raise LaunchError(message, hint="the next tick tries again") from error
+            message = f"cannot start {sys.executable} {program}: {error.strerror}"
+            hint = "the next tick tries again; if this installation was moved, run the new one"
+            raise LaunchError(message, hint=hint) from error
 
     def inspect(self, traces: Sequence[Trace]) -> Mapping[str, ProcessEvidence]:
         """Look at the recorded wrappers, and for the rest where the wrapper does not live."""
@@ -288,6 +294,21 @@ class LocalLauncher:
         if CRASH_VARIABLE in os.environ:
             environment[CRASH_VARIABLE] = os.environ[CRASH_VARIABLE]
         return environment
+
+
+def compile_once(source: str) -> str:
+    """Return the compiled file of a source, made now if whoever installed it made none.
+
+    A program run by its path is never kept compiled by the interpreter, and some
+    installers (pipx, uv) leave compiling to it.  The source, where nothing can be kept.
+    """
+    found = compiled(source)
+    if found != source or not os.access(os.path.dirname(source), os.W_OK):
+        return found
+    # As the interpreter itself does it: judged before it is read, replaced at one blow.
+    with suppress(OSError, SyntaxError, ValueError):
+        SourceFileLoader("wrapper", source).get_code("wrapper")
+    return compiled(source)
 
 
 def compiled(source: str) -> str:
