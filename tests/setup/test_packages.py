@@ -100,7 +100,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Built:
 def _tracked() -> list[str]:
     """Return the files of the project; in an unpacked source archive those are all of them."""
     if not (TOP / ".git").exists():
-        places = {name: Path(name).parts[0] for name in files_of(TOP)}
+        places = {name: Path(name).parts[0] for name in files_of(TOP) if name != "PKG-INFO"}
         return [name for name in places if name[0] != "." or places[name] in HIDDEN]
     listed = subprocess.run(
         ["git", "-C", str(TOP), "-c", f"safe.directory={TOP}", "ls-files", "-z"],
