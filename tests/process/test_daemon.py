@@ -5,23 +5,27 @@ from __future__ import annotations
 import os
 import pty
 import re
+import shutil
 import signal
 import socket
 import subprocess
+import sys
 import time
 from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 from tests.cli.place import PROGRAM, Place
 from tests.process.station import until
 
+import tinyscheduler
 from tinyscheduler.adapters.leases_file import read_lock_table
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
+    from contextlib import AbstractContextManager
     from typing import Self
 
 LIMIT_S = 30
@@ -230,6 +234,99 @@ def test_an_attempt_never_speaks_for_the_daemon(place: Place, manager: Manager):
     assert "TINYSCHEDULER_TASK_ID=1" in printed
     assert "NOTIFY_SOCKET" not in printed
     assert "WATCHDOG" not in printed
+
+
+# -- an update under it ----------------------------------------------------------------
+
+
+@pytest.fixture
+def installed(tmp_path: Path) -> Path:
+    """Return a copy of the program, which an update may replace."""
+    package = tmp_path / "site" / "tinyscheduler"
+    shutil.copytree(
+        Path(tinyscheduler.__file__).parent, package, ignore=shutil.ignore_patterns("__pycache__")
+    )
+    return package
+
+
+def serving_from(
+    package: Path, place: Place, **environment: str
+) -> AbstractContextManager[subprocess.Popen[bytes]]:
+    # Not isolated, or it would find the checkout and not the copy.
+    program = (sys.executable, "-P", str(package / "__main__.py"))
+    argv = (*program, "--base-path", str(place.base))
+    environment["PYTHONPATH"] = str(package.parent)
+    return serving(place, without=(), argv=argv, **environment)
+
+
+def update(package: Path, **words: str) -> None:
+    """Replace every file, as installers do, and put new words into some places of run.py."""
+    new = package.with_name("new")
+    shutil.copytree(package, new, ignore=shutil.ignore_patterns("__pycache__"))
+    run = new / "cli" / "run.py"
+    text = run.read_text()
+    for before, after in words.items():
+        assert before in text
+        text = text.replace(before, after)
+    run.write_text(text)
+    shutil.rmtree(package)
+    new.rename(package)
+
+
+def test_a_daemon_becomes_the_version_that_was_installed_under_it(
+    place: Place, installed: Path, manager: Manager
+):
+    with serving_from(
+        installed, place, NOTIFY_SOCKET=manager.address, WATCHDOG_USEC="60000000"
+    ) as daemon:
+        manager.hear("READY=1")
+        old = place.add("--", "sh", "-c", f"echo once >> {place.base}/old; sleep 2")
+        until(lambda: state_of(place, old) == "running", "the attempt of the old version")
+        update(installed, ticking="this is the new version")
+
+        new = place.add("--", "true")
+        manager.hear("RELOADING=1")
+        manager.hear("READY=1")
+
+        assert place.run("wait", old, new, "--timeout", "20s").code == 0
+        assert (place.base / "old").read_text() == "once\n"
+        assert holder_of(place) == daemon.pid
+        assert place.leftovers() == []
+        code, said = end(daemon)
+    assert code == 0
+    assert said.startswith("TinyScheduler was changed on disk; going on as what is there now\n")
+    assert f"this is the new version in {place.base}" in said
+
+
+def test_a_version_that_does_not_start_is_not_become_until_it_is_mended(
+    place: Place, installed: Path
+):
+    with serving_from(installed, place) as daemon:
+        update(installed, Annotated="Annnotated")
+        task_id = place.add("--", "true")
+        assert daemon.stderr is not None
+        told = [daemon.stderr.readline() for _ in range(2)][1].decode()
+        assert state_of(place, task_id) == "waiting"
+
+        update(installed, Annnotated="Annotated")
+
+        assert place.run("wait", task_id, "--timeout", "20s").code == 0
+        assert end(daemon)[0] == 0
+    assert "what is there now does not start: ImportError: cannot import name 'Ann" in told
+    assert "nothing is started until it does" in told
+
+
+def test_a_daemon_whose_program_was_removed_stays_and_starts_nothing(place: Place, installed: Path):
+    with serving_from(installed, place) as daemon:
+        shutil.rmtree(installed)
+        task_id = place.add("--", "true")
+        assert daemon.stderr is not None
+        told = [daemon.stderr.readline() for _ in range(2)][1].decode()
+
+        assert state_of(place, task_id) == "waiting"
+        assert place.run("show", task_id, "--json").json["failures"] == 0
+        assert end(daemon)[0] == 0
+    assert "nothing is started until it does" in told
 
 
 # -- signals -----------------------------------------------------------------------------

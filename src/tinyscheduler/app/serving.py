@@ -26,7 +26,13 @@ from tinyscheduler.values import dataclass
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from tinyscheduler.daemon import DaemonLock, ServiceManager, Waker, WakingClock
+    from tinyscheduler.daemon import (
+        DaemonLock,
+        Installation,
+        ServiceManager,
+        Waker,
+        WakingClock,
+    )
     from tinyscheduler.model.config import Config
     from tinyscheduler.model.plan import TickReport
 
@@ -44,11 +50,21 @@ def run_daemon(
 
     ``load`` returns the configuration that applies now; one that has become invalid is
     told to ``complain`` and to the service manager, and the last valid one stays in force.
-    Raises BusyError if another daemon serves this base path.
+    Raises BusyError if another daemon serves this base path.  Does not return if the
+    program was updated meanwhile: the process becomes the new version.
     """
     # Not cheap, and ticks of cron do without.
-    from tinyscheduler.daemon import DaemonLock, ServiceManager, Waker, WakingClock, repeat
+    from tinyscheduler.daemon import (
+        DaemonLock,
+        Installation,
+        ReplacedError,
+        ServiceManager,
+        Waker,
+        WakingClock,
+        repeat,
+    )
 
+    installation = Installation(clock=SystemClock())
     config = load()
     refuse_inside_attempt(config, os.environ)
     prepare_to_tick(config, is_kicked=False)
@@ -65,26 +81,23 @@ def run_daemon(
         waker=waker,
         clock=WakingClock(clock, waker, manager),
         database=Database(config.paths.database),
+        installation=installation,
+        notice=notice,
     )
-
-    def do_tick() -> bool:
-        daemon.configure()
-        report = daemon.tick()
-        if report is not None:
-            # A full disk behind stdout must not end what fills it.
-            with suppress(TinySchedulerError):
-                notice(report)
-        # Not done, the wish for it may still lie there and would wake us at once.
-        return report is not None and not report.locked
-
     manager.begin()
     try:
-        repeat(do_tick, waker, interval_s=daemon.interval_s)
+        repeat(daemon.step, waker, interval_s=daemon.interval_s)
+    except ReplacedError:
+        is_replaced = True
+    else:
+        is_replaced = False
     finally:
         manager.end()
         lock.close()
         with suppress(TinySchedulerError):
             daemon.database.close()
+    if is_replaced:
+        installation.become({**os.environ, **manager.taken})
     # A wrapper that ended just now saw the daemon's lock and left the ticking to us.
     if os.path.lexists(config.paths.kick):
         start_detached_tick(daemon.config)
@@ -102,6 +115,8 @@ class _Daemon:
     waker: Waker
     clock: WakingClock
     database: Database
+    installation: Installation
+    notice: Callable[[TickReport], None]
     complaint: str = ""
     # When a task that the last tick looked at may start.
     due_s: float = inf
@@ -110,9 +125,70 @@ class _Daemon:
     prepared_until_ns: int = 0
     warnings: tuple[str, ...] = ()
 
+    def step(self) -> bool:
+        """Look whether the program was updated, read the configuration, tick, and tell.
+
+        Returns whether the tick was done: else the wish for it may still lie there, and
+        would wake us at once.
+        """
+        from tinyscheduler.daemon import MixedVersionsError
+
+        if self.is_outdated():
+            return False
+        try:
+            return self._act()
+        except MixedVersionsError:
+            return False
+
+    def _act(self) -> bool:
+        from tinyscheduler.daemon import MixedVersionsError
+
+        try:
+            self.configure()
+            report = self.tick()
+            if report is not None:
+                # A full disk behind stdout must not end what fills it.
+                with suppress(TinySchedulerError):
+                    self.notice(report)
+        except Exception as error:
+            # Half of what it called may have been the new version's: not a bug of either.
+            if self.installation.look():
+                raise MixedVersionsError from error
+            raise
+        return report is not None and not report.locked
+
     def interval_s(self) -> float:
         """Return when to tick again if nothing happens until then."""
+        if self.installation.glance():
+            return 1.0
         return min(self.config.timing.loop_interval_s, self.due_s)
+
+    def is_outdated(self) -> bool:
+        """Whether the program was updated under us: nothing is done with mixed code.
+
+        Raises ReplacedError once the new version is all there and starts.
+        """
+        from tinyscheduler.daemon import LONGEST_TRIAL_S, ReplacedError, Successor
+
+        if not self.installation.glance():
+            return False
+        # The new version reads everything anew anyway.
+        self.waker.take_reload()
+        self.clock.begin_tick(longest_s=LONGEST_TRIAL_S)
+        match self.installation.successor():
+            case Successor.UNSETTLED:
+                pass
+            case Successor.BROKEN:
+                fault = self.installation.fault
+                self._complain(
+                    "warning: TinyScheduler was changed on disk, and what is there now does not"
+                    f" start: {fault}; nothing is started until it does"
+                )
+            case Successor.READY:
+                self._complain("TinyScheduler was changed on disk; going on as what is there now")
+                self.manager.begin_reload()
+                raise ReplacedError
+        return True
 
     def configure(self) -> None:
         """Read the configuration again; one that cannot be used changes nothing."""

@@ -4,9 +4,27 @@ It is the same tick that cron runs, and holds the tick lock no longer than that 
 cron line beside it is harmless.
 """
 
+from tinyscheduler.daemon.installation import (
+    LONGEST_TRIAL_S,
+    Installation,
+    MixedVersionsError,
+    ReplacedError,
+    Successor,
+)
 from tinyscheduler.daemon.lock import DaemonLock
 from tinyscheduler.daemon.loop import repeat
 from tinyscheduler.daemon.service_manager import ServiceManager
 from tinyscheduler.daemon.waker import Waker, WakingClock
 
-__all__ = ["DaemonLock", "ServiceManager", "Waker", "WakingClock", "repeat"]
+__all__ = [
+    "LONGEST_TRIAL_S",
+    "DaemonLock",
+    "Installation",
+    "MixedVersionsError",
+    "ReplacedError",
+    "ServiceManager",
+    "Successor",
+    "Waker",
+    "WakingClock",
+    "repeat",
+]

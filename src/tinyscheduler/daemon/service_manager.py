@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from tinyscheduler.ports import Clock
 
 _PATIENCE_S = 1.0
+_VARIABLES = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID")
 
 
 class ServiceManager:
@@ -23,12 +24,14 @@ class ServiceManager:
 
     def __init__(self, environ: MutableMapping[str, str], *, own_pid: int, clock: Clock) -> None:
         """Take over NOTIFY_SOCKET, and the watchdog if it was meant for this process."""
-        self._address = environ.pop("NOTIFY_SOCKET", "")
+        # For a new version of the program, should this process become one.
+        self.taken = {name: environ.pop(name) for name in _VARIABLES if name in environ}
+        self._address = self.taken.get("NOTIFY_SOCKET", "")
         if self._address:
             # Now, not when it is first needed: a signal's handler might find it half loaded.
             import socket  # noqa: F401 - it is for `_say`
-        interval = environ.pop("WATCHDOG_USEC", "")
-        watched_pid = environ.pop("WATCHDOG_PID", "")
+        interval = self.taken.get("WATCHDOG_USEC", "")
+        watched_pid = self.taken.get("WATCHDOG_PID", "")
         self._clock = clock
         self._promised_until_ns = 0
         # Of another pid, it was meant for a process above us (sd_watchdog_enabled(3)).
