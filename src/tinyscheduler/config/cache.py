@@ -27,6 +27,7 @@ from tinyscheduler.model.config import (
     Timing,
 )
 from tinyscheduler.values import asdict, dataclass
+from tinyscheduler.values import fields as fields_of
 
 CACHE_VERSION = 1
 CACHE_NAME = "config-cache.json"
@@ -110,16 +111,17 @@ def encode(resolution: Resolution) -> dict[str, Any]:
 def decode(fields: dict[str, Any]) -> Resolution:
     """Return the resolution that `encode` took apart.
 
+    Names of a newer version are left out: after a downgrade ticks go on without them.
     Raises KeyError, TypeError, ValueError or AttributeError for anything else.
     """
-    config = dict(fields["config"])
+    config = _known(Config, fields["config"])
     return Resolution(
         config=Config(
             **{
                 **config,
-                "paths": Paths(**config["paths"]),
-                "timing": Timing(**config["timing"]),
-                "limits": Limits(**config["limits"]),
+                "paths": Paths(**_known(Paths, config["paths"])),
+                "timing": Timing(**_known(Timing, config["timing"])),
+                "limits": Limits(**_known(Limits, config["limits"])),
                 "agents": tuple(_decode_agent(agent) for agent in config["agents"]),
                 "sources": tuple(config["sources"]),
                 "environment": (),
@@ -134,10 +136,15 @@ def decode(fields: dict[str, Any]) -> Resolution:
     )
 
 
+def _known(kind: type[Any], found: dict[str, Any]) -> dict[str, Any]:
+    names = {one.name for one in fields_of(kind)}
+    return {name: value for name, value in found.items() if name in names}
+
+
 def _decode_agent(fields: dict[str, Any]) -> AgentProfile:
     return AgentProfile(
         **{
-            **fields,
+            **_known(AgentProfile, fields),
             "command": tuple(fields["command"]),
             "environment": tuple(fields["environment"]),
             "stdin": StdinSource(fields["stdin"]),
