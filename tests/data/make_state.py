@@ -1,10 +1,11 @@
 """Write a base path with everything in it that a version of the program leaves behind.
 
-    python tests/data/make_state.py tests/data/state-v1
+    .venv-dev/bin/python tests/data/make_state.py tests/data/state-v2
 
-Run once per format of the state, by the program that writes it, and kept: what later
-versions must load is what that program wrote, not what we remember of it.  Paths and
-names of the machine it ran on are replaced by ``@BASE@``, ``@PYTHON@`` and ``@HOST@``.
+Run once per format of the state (the number is that of the database's tables), by the
+program that writes it, and kept: what later versions must load is what that program
+wrote, not what we remember of it.  Paths and names of the machine it ran on are replaced
+by ``@BASE@``, ``@PYTHON@``, ``@HOST@`` and ``@BOOT@``.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from typing import Any
 AGENTS = """\
 agents:
   writer: {queue: words, limit: 1, command: [cat, '{prompt_file}']}
+  coder: {queue: code, limit: 1, command: [cat, '{prompt_file}']}
 """
 SETTINGS = {
     "AGENT_LIMITS": "shell:3,writer:1",
@@ -111,10 +113,12 @@ def play(scene: Scene) -> None:
         {"key": "fetch", "command": ["echo", "data"]},  # 11
         {"key": "count", "command": ["wc"], "after": ["fetch"], "labels": {"step": "2"}},  # 12
         {"queue": "words", "prompt": "ünïcödé ✓", "after": [8]},  # 13
+        {"agent": "coder", "prompt": "mend it"},  # 14, whose agent is paused
     ]
     scene.type("add", "--from", "-", stdin="\n".join(map(json.dumps, lines)))
     pull_the_plug(scene)
     scene.type("cancel", "9")
+    scene.type("pause", "agent:coder", "--reason", "key expired")
 
 
 def pull_the_plug(scene: Scene) -> None:
@@ -135,7 +139,12 @@ def anonymise(base: Path, folder: Path) -> None:
         folder,
         ignore=shutil.ignore_patterns("config-cache.json", "kick", "*-shm", "*-wal"),
     )
-    traces = {str(base): "@BASE@", sys.executable: "@PYTHON@", socket.gethostname(): "@HOST@"}
+    traces = {
+        str(base): "@BASE@",
+        sys.executable: "@PYTHON@",
+        socket.gethostname(): "@HOST@",
+        Path("/proc/sys/kernel/random/boot_id").read_text().strip(): "@BOOT@",
+    }
     for path in folder.rglob("*"):
         if path.is_file() and path.suffix != ".db":
             text = path.read_text()

@@ -35,6 +35,7 @@ def unpack(name: str, base: Path, *, boot_id: str = ANOTHER_BOOT) -> Place:
         "@BASE@": str(base),
         "@PYTHON@": sys.executable,
         "@HOST@": socket.gethostname(),
+        "@BOOT@": boot_id,
         OLD_BOOT: boot_id,
     }
     for path in base.rglob("*"):
@@ -109,6 +110,48 @@ def test_the_first_tick_converts_it_keeps_a_copy_and_loses_nothing(old: Place):
     # Of another boot: given back, not counted, and started anew at once.
     assert after["8"] in {"starting", "running"}
     assert old.run("show", "8", "--json").json["failures"] == 0
+
+
+def test_the_state_of_the_commit_before_loads_and_loses_nothing(tmp_path: Path):
+    last = unpack("state-v2", tmp_path / "base")
+    before = last.digest()
+    found = states(last)
+    assert found.keys() == {str(number) for number in range(1, 15)}
+    assert last.digest() == before
+
+    tick = last.run("run", "--json")
+
+    assert (tick.code, tick.json["errors"]) == (0, [])
+    assert list(last.state.glob("tinyscheduler.db.*")) == []  # nothing to convert, no copy
+    assert_sound(last.state / "tinyscheduler.db")
+    after = states(last)
+    assert {one: after[one] for one in ENDED} == ENDED
+    assert (after["9"], after["10"]) == ("cancelled", "done")
+    assert after["8"] in {"starting", "running"}
+    reasons = {one["task_id"]: one["reason"] for one in tick.json["decisions"]}
+    assert reasons["14"] == "paused"
+    assert "agent coder is paused" in (told := last.run("why", "14").out)
+    assert "key expired" in told
+    history = last.run("history", "--json").json
+    assert {one["task_id"] for one in history["attempts"]} >= {"1", "2", "3", "4", "8", "10"}
+    last.clean_up()
+
+
+@pytest.mark.parametrize("name", ["state-v1", "state-v2"])
+def test_a_tick_kicked_after_a_downgrade_leaves_what_it_does_not_know(tmp_path: Path, name: str):
+    old = unpack(name, tmp_path / "base")
+    settings = old.state / "settings.json"
+    newer = json.loads(settings.read_text())
+    newer["resolution"]["config"] |= {"moon_phase": "full"}
+    for part in ("limits", "timing", "paths"):
+        newer["resolution"]["config"][part]["of_a_newer_version"] = 1
+    settings.write_text(json.dumps(newer))
+
+    kicked = old.run("run", "--kicked")
+
+    assert (kicked.code, kicked.err) == (0, "")
+    assert states(old)["10"] == "done"
+    old.clean_up()
 
 
 def test_what_waited_runs_to_its_end_in_the_order_it_was_to(old: Place):
@@ -229,11 +272,12 @@ def test_the_copy_in_the_place_of_a_damaged_database_goes_on(old: Place):
     assert states(old)["7"] == "held"
 
 
-def test_every_file_of_the_kept_state_is_free_of_the_machine_it_was_made_on():
-    for path in (DATA / "state-v1").rglob("*"):
+@pytest.mark.parametrize("name", ["state-v1", "state-v2"])
+def test_every_file_of_the_kept_state_is_free_of_the_machine_it_was_made_on(name: str):
+    for path in (DATA / name).rglob("*"):
         if path.is_file():
             content = path.read_bytes()
             for trace in (b"/tmp/", b"/home/", b"/root", sys.prefix.encode()):
                 assert trace not in content, path
-    settings = json.loads((DATA / "state-v1" / "state" / "settings.json").read_text())
+    settings = json.loads((DATA / name / "state" / "settings.json").read_text())
     assert settings["version"] == 1
