@@ -298,6 +298,28 @@ def test_a_daemon_becomes_the_version_that_was_installed_under_it(
     assert f"this is the new version in {place.base}" in said
 
 
+def test_an_error_of_a_tick_in_which_the_files_were_replaced_is_no_end_of_the_daemon(
+    place: Place, installed: Path
+):
+    new = installed.with_name("new")
+    shutil.copytree(installed, new, ignore=shutil.ignore_patterns("__pycache__"))
+    run = installed / "cli" / "run.py"
+    exchange = f"import os; os.rename('{installed}', '{installed}.old'); os.rename('{new}', "
+    exchange += f"'{installed}'); report.of_another_version"
+    before = "    stats = report.stats\n"
+    assert before in run.read_text()
+    run.write_text(run.read_text().replace(before, f"    {exchange}\n{before}"))
+
+    with serving_from(installed, place) as daemon:
+        task_id = place.add("--", "true")
+
+        assert place.run("wait", task_id, "--timeout", "20s").code == 0
+        code, said = end(daemon)
+    assert code == 0
+    assert "going on as what is there now" in said
+    assert "internal error" not in said
+
+
 def test_a_version_that_does_not_start_is_not_become_until_it_is_mended(
     place: Place, installed: Path
 ):
