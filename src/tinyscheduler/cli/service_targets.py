@@ -84,7 +84,7 @@ class CrontabTarget:
         done = self._call("-l")
         if done.returncode == 0:
             return done.stdout.decode("utf-8", "surrogateescape")
-        words = done.stderr.decode("utf-8", "replace").strip()
+        words = " ".join(done.stderr.decode("utf-8", "replace").split())
         if "no crontab" in words.lower():
             return None
         raise UnavailableError(f"`crontab -l` failed: {words}", hint=_WITHOUT_CRON)
@@ -96,7 +96,7 @@ class CrontabTarget:
         else:
             done = self._call("-r")
         if done.returncode != 0:
-            words = done.stderr.decode("utf-8", "replace").strip()
+            words = " ".join(done.stderr.decode("utf-8", "replace").split())
             raise UnavailableError(f"`crontab` refused the new crontab: {words}")
 
     def _call(self, argument: str, given: bytes = b"") -> subprocess.CompletedProcess[bytes]:

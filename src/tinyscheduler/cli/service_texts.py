@@ -221,7 +221,6 @@ Description=TinyScheduler: a tick a minute for {_specifiers(installation.base_pa
 OnBootSec={_BOOT_DELAY}
 OnUnitActiveSec={_INTERVAL}
 AccuracySec=1s
-Persistent=true
 Unit=tinyscheduler-oneshot.service
 
 [Install]
