@@ -46,6 +46,34 @@ def test_yes_makes_a_sound_place_in_which_a_task_runs(place: Place):
     assert place.run("wait", "1", "--timeout", "20s").code == 0
 
 
+@pytest.mark.parametrize("command", [["init", "--yes"], ["add", "--", "true"], ["run"]])
+def test_the_state_folder_of_a_fresh_checkout_is_closed_to_others(place: Place, command: list[str]):
+    place.state.mkdir()
+    place.state.chmod(0o755)
+
+    assert place.run(*command).code == 0
+
+    assert place.state.stat().st_mode & 0o777 == 0o700
+
+
+def test_a_state_folder_that_was_opened_on_purpose_is_left_so(place: Place):
+    place.add("--", "true")
+    place.state.chmod(0o750)
+
+    assert place.run("run").code == 0
+
+    assert place.state.stat().st_mode & 0o777 == 0o750
+
+
+def test_in_a_checkout_the_next_commands_name_its_launcher(place: Place):
+    (place.base / "tinyscheduler").write_text("#!/bin/sh\n")
+    (place.base / "tinyscheduler").chmod(0o755)
+
+    following = place.run("init", "--yes", "--json").json["next"]
+
+    assert all(command.startswith("./tinyscheduler ") for command in following)
+
+
 def test_the_next_commands_work_as_they_are_printed(place: Place):
     following = place.run("init", "--yes", "--json").json["next"]
     assert len(following) == 3

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from tinyscheduler.adapters.leases_file import FileLeaseStore, LockTable
@@ -113,6 +114,10 @@ def make_state_folder(config: Config) -> None:
     """Make the state folder for its owner alone; ConfigError if that cannot be done."""
     try:
         os.makedirs(config.paths.state, mode=0o700, exist_ok=True)
+        # A checkout brings the folder, open to everybody, before anything lies in it.
+        if not os.path.lexists(config.paths.database):
+            with suppress(PermissionError):
+                os.chmod(config.paths.state, 0o700)
     except OSError as error:
         message = f"cannot create the state folder {config.paths.state}: {error.strerror}"
         raise ConfigError(

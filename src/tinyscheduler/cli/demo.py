@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from typing import Annotated, Any
 
@@ -12,7 +11,7 @@ from tinyscheduler.cli.demo_stage import AGENT_LIMITS, CAST, Happening, Stage
 from tinyscheduler.cli.demo_verdict import Check, judge
 from tinyscheduler.cli.demo_views import View, open_view
 from tinyscheduler.cli.invocation import Invocation
-from tinyscheduler.cli.render import Ink, Page, count, emit, emit_json, escape
+from tinyscheduler.cli.render import Ink, Page, count, emit, emit_json, escape, program_here
 from tinyscheduler.cli.scratch import heeding_signals, scratch_folder
 from tinyscheduler.cli.standing import brief_json
 from tinyscheduler.errors import EXIT_DONE, EXIT_FAILED
@@ -93,7 +92,7 @@ def _closing(stage: Stage, checks: Sequence[Check], *, page: Page, kept: bool) -
     broken = sum(not check.is_kept for check in checks)
     verdict = f"{count(broken, 'promise')} broken" if broken else "every promise kept"
     took = f"{stage.now_s:.1f} s, {count(stage.ticks, 'regular tick')}"
-    program = _program()
+    program = program_here()
     lines += ["", page.paint(f"{verdict} ({took})", Ink.BOLD), ""]
     if kept:
         look = f"{program} --base-path {stage.base}"
@@ -117,9 +116,3 @@ def _document(stage: Stage, checks: Sequence[Check], *, kept: bool) -> dict[str,
         "base_path": stage.base if kept else None,
         "tasks": [brief_json(one) for one in stage.standings()],
     }
-
-
-def _program() -> str:
-    """Return how a reader in this folder starts the program."""
-    in_checkout = os.path.isfile("tinyscheduler") and os.access("tinyscheduler", os.X_OK)
-    return "./tinyscheduler" if in_checkout else "tinyscheduler"

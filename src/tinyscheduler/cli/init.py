@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tinyscheduler.cli.invocation import Invocation
-from tinyscheduler.cli.render import Ink, emit, emit_json, escape
+from tinyscheduler.cli.render import Ink, emit, emit_json, escape, program_here
 from tinyscheduler.cli.service_plan import ask
 from tinyscheduler.errors import EXIT_CONFIG, EXIT_DONE, EXIT_INTERRUPTED, UsageError
 from tinyscheduler.values import dataclass
@@ -98,7 +98,7 @@ def init(
     if not yes and (found.folders or found.files) and not ask("Make this?"):
         invocation.note("nothing was written")
         return EXIT_INTERRUPTED
-    report = _make(invocation, found)
+    report = _make(invocation, config, found)
     for problem in report.errors:
         invocation.fail(f"{problem.sentence}" + (f" (fix: {problem.fix})" if problem.fix else ""))
     if not yes:
@@ -193,8 +193,9 @@ def agents_text(agents: tuple[KnownAgent, ...]) -> str:
     return "\n".join(parts) + "\n"
 
 
-def _make(invocation: Invocation, found: SetUp) -> ValidationReport:
+def _make(invocation: Invocation, config: Config, found: SetUp) -> ValidationReport:
     """Write what is missing; what came to be there meanwhile is left as it is."""
+    from tinyscheduler.app.place import make_state_folder
     from tinyscheduler.config.validate import fix_config
     from tinyscheduler.errors import ConfigError
 
@@ -211,7 +212,9 @@ def _make(invocation: Invocation, found: SetUp) -> ValidationReport:
                 f"cannot write {one.path}: {error.strerror}",
                 hint="choose a folder that you may write to: --base-path FOLDER",
             ) from error
-    return fix_config(invocation.overrides, os.environ).report
+    report = fix_config(invocation.overrides, os.environ).report
+    make_state_folder(config)
+    return report
 
 
 def _lines(found: SetUp, config: Config, invocation: Invocation) -> list[str]:
@@ -240,7 +243,7 @@ def _next_commands(config: Config, invocation: Invocation) -> list[str]:
     from tinyscheduler.config.overrides import Overrides
 
     is_default = load_config(Overrides(), write_cache=False).paths.base == config.paths.base
-    program = ["tinyscheduler", *([] if is_default else ["--base-path", config.paths.base])]
+    program = [program_here(), *([] if is_default else ["--base-path", config.paths.base])]
     import shlex
 
     typed = shlex.join(program)

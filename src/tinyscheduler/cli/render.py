@@ -247,3 +247,9 @@ def tell(text: str) -> None:
     except OSError:
         # What was not written would be tried once more at the very end, and fail the command.
         sys.stderr = open(2, "w", errors="backslashreplace", closefd=False)  # noqa: SIM115 - for the rest of the process
+
+
+def program_here() -> str:
+    """Return how a reader in this folder starts the program."""
+    in_checkout = os.path.isfile("tinyscheduler") and os.access("tinyscheduler", os.X_OK)
+    return "./tinyscheduler" if in_checkout else "tinyscheduler"
