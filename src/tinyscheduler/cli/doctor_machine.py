@@ -46,13 +46,15 @@ def look_at_programs() -> Iterator[Finding]:
     else:
         yield ok("sqlite", sqlite)
     wrapper = wrapper_path()
-    if compiled(wrapper) == wrapper:
-        folder = os.path.dirname(wrapper)
+    folder = os.path.dirname(wrapper)
+    if compiled(wrapper) != wrapper:
+        yield ok("wrapper", "compiled", compiled(wrapper))
+    elif os.access(folder, os.W_OK) and not sys.dont_write_bytecode:
+        yield ok("wrapper", "not compiled yet; the first start of a task does it", wrapper)
+    else:
         what = "is compiled anew at each start, which makes every start slower"
         fix = f"{sys.executable} -m compileall {folder}, as whoever owns that folder"
         yield warn("wrapper", what, where=wrapper, fix=fix)
-    else:
-        yield ok("wrapper", "compiled", compiled(wrapper))
 
 
 def look_at_clocks(config: Config, now: Instant) -> Iterator[Finding]:
