@@ -24,6 +24,7 @@ READERS_FOLDER = "/opt/tinyscheduler"
 ANY_LINES = "…"
 LONGEST_S = 100
 _BLOCK = re.compile(r"^```console\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+_SHELL_BLOCK = re.compile(r"^```sh\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _PASSING = (
     (re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z"), "TIME"),
     (re.compile(r"\b\d+[smhd]( \d+[smhd])?\b"), "SPAN"),
@@ -57,6 +58,12 @@ def exchanges(page: str) -> list[Exchange]:
             else:
                 answer.append(line)
     return found
+
+
+def typed(page: str) -> list[str]:
+    """Return the lines of a page's blocks marked ``sh`` that use the program."""
+    lines = "\n".join(_SHELL_BLOCK.findall(page)).replace("\\\n", " ").splitlines()
+    return [line for line in lines if "tinyscheduler " in line.partition(" #")[0].rstrip()]
 
 
 def refill(page: str, folder: Path) -> str:

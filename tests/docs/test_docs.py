@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import typer
 from tests.builders import a_lease
-from tests.docs.pages import TOP, Exchange, agrees, exchanges, refill, run, without_passing
+from tests.docs.pages import TOP, Exchange, agrees, exchanges, refill, run, typed, without_passing
 
 from tinyscheduler import errors
 from tinyscheduler.cli.demo_stage import processes_of
@@ -78,6 +78,80 @@ def test_every_command_of_the_page_prints_what_the_page_says(name: str, folder: 
             + "\n".join(printed)
             + f"\nif that is right: python tests/docs/pages.py {name}"
         )
+
+
+# Not to be done on the machine that tests: they ask somebody, or are for the machine's owner.
+ONLY_PARSED = re.compile(r"sudo|service (install|uninstall)|demo|selftest")
+NEVER_ENDING = re.compile(r"run --daemon|logs -f|events -f|top|status --watch")
+# A command that is right is done, is not so now, finds nothing, or no such task, or is too late.
+ANSWERS = {0, 1, 2, 3, 5, 124}
+MISTYPED = re.compile(
+    r"--help` shows what there is|there is no command|did you mean|internal error"
+)
+WITH_SHELL_LINES = sorted(
+    str(path.relative_to(TOP))
+    for path in [TOP / "README.md", *DOCS.rglob("*.md")]
+    if typed(path.read_text())
+)
+
+
+@pytest.fixture
+def furnished(folder: Path) -> Path:
+    """Return a folder with all that the guides take for granted: programs, recipes, notes."""
+    programs = folder / "bin"
+    programs.mkdir()
+    for name in ("goose", "claude", "my-agent", "make"):
+        (programs / name).write_text("#!/bin/sh\ncat\n")
+        (programs / name).chmod(0o755)
+    (programs / "tinyscheduler").symlink_to("../tinyscheduler")
+    (folder / "recipes").mkdir()
+    (folder / "recipes" / "fix-tests.yaml").write_text("title: fix\n")
+    for name in ("project", "state", ".zfunc", ".config/fish/completions"):
+        (folder / name).mkdir(parents=True)
+    (folder / ".local/share/bash-completion/completions").mkdir(parents=True)
+    (folder / "notes.txt").write_text("sum this up\n")
+    (folder / "tasks.jsonl").write_text('{"command": ["true"]}\n')
+    (folder / ".env.tinyscheduler").write_text("TINYSCHEDULER_STAGGER_DELAY_MS=0\n")
+    guide = page("docs/guides/run-commands-and-agents.md")
+    (agents,) = re.findall(r"^```yaml\n(.*?)^```$", guide, flags=re.MULTILINE | re.DOTALL)
+    (folder / "agents.yaml").write_text(agents)
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", WITH_SHELL_LINES)
+def test_every_command_of_the_page_does_what_it_is_shown_for(name: str, furnished: Path):
+    lines = typed(page(name))
+    script = "".join(f'{as_tested(line)}\necho "exit code $?"\n' for line in lines)
+
+    prologue = 'PATH="$PWD/bin:$PATH"; tinyscheduler validate-config --fix >/dev/null'
+    printed = run(f"{prologue}\n{script}", furnished)
+
+    codes = [int(code) for code in re.findall(r"^exit code (\d+)$", printed, flags=re.MULTILINE)]
+    assert len(codes) == len(lines), printed
+    for line, code in zip(lines, codes, strict=True):
+        wanted = {0} if " add " in line and " wait " not in line else ANSWERS
+        assert code in wanted, f"{line}\n{printed}"
+    assert not MISTYPED.search(printed), printed
+
+
+def as_tested(line: str) -> str:
+    """Return a line of a page as a test may type it: it ends, and asks for nothing."""
+    command = line.partition("  #")[0].rstrip().replace(" wait ", " wait --timeout 1s ")
+    # Of the shell that tests, which is not everybody's.
+    command = re.sub(r"^source <\((.*)\)$", r"\1", command)
+    if NEVER_ENDING.search(command):
+        return f"timeout 1 {command} || true"
+    if ONLY_PARSED.search(command):
+        return re.sub(r"^.*?(\S*tinyscheduler .*)", r"\1 --help", command)
+    return command
+
+
+def test_the_lines_that_use_the_program_are_found():
+    block = "cd x\nts=$(./tinyscheduler ps)\ntinyscheduler add \\\n-- true\nls # tinyscheduler x\n"
+    text = f"before\n```sh\n{block}```\n"
+
+    assert typed(text) == ["ts=$(./tinyscheduler ps)", "tinyscheduler add  -- true"]
 
 
 def test_the_pages_run_with_the_settings_a_reader_has(tmp_path: Path):
