@@ -324,17 +324,17 @@ def test_a_version_that_does_not_start_is_not_become_until_it_is_mended(
     place: Place, installed: Path
 ):
     with serving_from(installed, place) as daemon:
-        update(installed, Annotated="Annnotated")
+        update(installed, Annotated="Annotate")
         task_id = place.add("--", "true")
         assert daemon.stderr is not None
         told = [daemon.stderr.readline() for _ in range(2)][1].decode()
         assert state_of(place, task_id) == "waiting"
 
-        update(installed, Annnotated="Annotated")
+        update(installed, Annotate="Annotated")
 
         assert place.run("wait", task_id, "--timeout", "20s").code == 0
         assert end(daemon)[0] == 0
-    assert "what is there now does not start: ImportError: cannot import name 'Ann" in told
+    assert "what is there now does not start: ImportError: cannot import name 'Annotate'" in told
     assert "nothing is started until it does" in told
 
 

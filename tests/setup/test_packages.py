@@ -7,11 +7,14 @@ import shutil
 import subprocess
 import sys
 import tarfile
+import tomllib
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+
+import tinyscheduler.__main__
 
 TOP = Path(__file__).resolve().parents[2]
 # What a checkout in use has lying about.
@@ -189,4 +192,8 @@ def test_the_program_of_the_wheel_starts(built: Built, tmp_path: Path):
 
     (file,) = tmp_path.glob("tinyscheduler-*.dist-info")
     assert said.stdout == f"tinyscheduler {file.name.split('-')[1].removesuffix('.dist')}\n"
-    assert "tinyscheduler = tinyscheduler.__main__:main" in entry_points.read_text()
+    ((name, function),) = tomllib.loads((TOP / "pyproject.toml").read_text())["project"][
+        "scripts"
+    ].items()
+    assert f"{name} = {function}" in entry_points.read_text()
+    assert callable(getattr(tinyscheduler.__main__, function.partition(":")[2]))
