@@ -131,31 +131,25 @@ class _Daemon:
         Returns whether the tick was done: else the wish for it may still lie there, and
         would wake us at once.
         """
-        from tinyscheduler.daemon import MixedVersionsError
-
         if self.is_outdated():
             return False
         try:
-            return self._act()
-        except MixedVersionsError:
-            return False
-
-    def _act(self) -> bool:
-        from tinyscheduler.daemon import MixedVersionsError
-
-        try:
-            self.configure()
-            report = self.tick()
-            if report is not None:
-                # A full disk behind stdout must not end what fills it.
-                with suppress(TinySchedulerError):
-                    self.notice(report)
-        except Exception as error:
+            report = self._act()
+        except Exception:
             # Half of what it called may have been the new version's: not a bug of either.
             if self.installation.look():
-                raise MixedVersionsError from error
+                return False
             raise
         return report is not None and not report.locked
+
+    def _act(self) -> TickReport | None:
+        self.configure()
+        report = self.tick()
+        if report is not None:
+            # A full disk behind stdout must not end what fills it.
+            with suppress(TinySchedulerError):
+                self.notice(report)
+        return report
 
     def interval_s(self) -> float:
         """Return when to tick again if nothing happens until then."""

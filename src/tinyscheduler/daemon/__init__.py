@@ -7,7 +7,6 @@ cron line beside it is harmless.
 from tinyscheduler.daemon.installation import (
     LONGEST_TRIAL_S,
     Installation,
-    MixedVersionsError,
     ReplacedError,
     Successor,
 )
@@ -20,7 +19,6 @@ __all__ = [
     "LONGEST_TRIAL_S",
     "DaemonLock",
     "Installation",
-    "MixedVersionsError",
     "ReplacedError",
     "ServiceManager",
     "Successor",

@@ -33,10 +33,6 @@ class ReplacedError(Exception):
     """The code on disk is another version, and it starts: become that."""
 
 
-class MixedVersionsError(Exception):
-    """Something went wrong while files of this version were being replaced by another's."""
-
-
 class Successor(Enum):
     """How the version stands that has come in place of this one."""
 
