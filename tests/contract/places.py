@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import os
+from pathlib import Path
 
+import tinyscheduler
 from tinyscheduler.model.config import Paths
 from tinyscheduler.values import fields
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 _NAMES = {
     "tick_lock": "tinyscheduler.pid",
@@ -25,3 +24,10 @@ def paths_in(folder: Path) -> Paths:
         field.name: str(state / _NAMES.get(field.name, field.name)) for field in fields(Paths)
     }
     return Paths(**{**values, "base": str(folder), "state": str(state)})
+
+
+def importing() -> dict[str, str]:
+    """Return an environment in which another process can import product and tests."""
+    top = Path(__file__).resolve().parents[2]
+    source = Path(tinyscheduler.__file__).resolve().parents[1]
+    return {**os.environ, "PYTHONPATH": f"{source}:{top}"}

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import pytest
-from tests.contract.places import paths_in
+from tests.contract.places import importing, paths_in
 
 from tinyscheduler.adapters.events_file import DailyLog, EventsFile
 from tinyscheduler.model.events import Event, EventName
@@ -140,3 +142,32 @@ def test_the_recording_observer_keeps_everything_in_order():
 
     assert observer.events == [FINISHED, ODD]
     assert observer.reports == [REPORT]
+
+
+@pytest.mark.parametrize("observer", ["EventsFile(paths)", "DailyLog(paths, level='INFO')"])
+def test_a_line_cut_off_by_a_full_disk_spoils_no_other(observer, tmp_path):
+    # The batch is one write, of which the limit lets only a part through (setrlimit(2)).
+    program = f"""
+import resource, sys
+from pathlib import Path
+from tests.contract.places import paths_in
+from tests.contract.test_observer import FINISHED
+from tinyscheduler.adapters.events_file import DailyLog, EventsFile
+paths = paths_in(Path(sys.argv[1]))
+observer = {observer}
+resource.setrlimit(resource.RLIMIT_FSIZE, (200, -1))
+observer.notice_all([FINISHED] * 3)
+resource.setrlimit(resource.RLIMIT_FSIZE, (-1, -1))
+observer.notice(FINISHED)
+observer.notice(FINISHED)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(tmp_path)], env=importing(), timeout=60, check=False
+    )
+
+    lines = written(tmp_path)
+    whole = lines[-1]
+    assert done.returncode == 0
+    assert len(lines) == 200 // (len(whole) + 1) + 1 + 2
+    assert [line for line in lines if not whole.startswith(line)] == []
+    assert lines[-2] == whole

@@ -10,9 +10,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tests.contract.places import paths_in
+from tests.contract.places import importing, paths_in
 
-import tinyscheduler
 from tinyscheduler.adapters.events_file import KEPT, DailyLog, EventsFile
 from tinyscheduler.model.events import Event, EventName
 
@@ -83,11 +82,8 @@ observer = EventsFile(paths_in(Path(sys.argv[1])), max_bytes=20_000)
 for number in range(200):
     observer.notice(an_event(int(sys.argv[2]) * 1000 + number))
 """
-    top = Path(__file__).resolve().parents[2]
-    source = Path(tinyscheduler.__file__).resolve().parents[1]
-    environment = {**os.environ, "PYTHONPATH": f"{source}:{top}"}
     processes = [
-        subprocess.Popen([sys.executable, "-c", program, str(tmp_path), str(one)], env=environment)
+        subprocess.Popen([sys.executable, "-c", program, str(tmp_path), str(one)], env=importing())
         for one in range(3)
     ]
     for process in processes:

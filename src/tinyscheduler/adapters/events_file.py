@@ -142,8 +142,10 @@ def _append(path: str, lines: Sequence[str], *, max_bytes: int) -> None:
     text = "".join([f"{line}\n" for line in lines])
     try:
         os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
-        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
         try:
+            if _ends_within_a_line(fd):
+                text = "\n" + text
             os.write(fd, text.encode(errors="backslashreplace"))
             if os.fstat(fd).st_size > max_bytes:
                 _set_aside(fd, path)
@@ -152,6 +154,15 @@ def _append(path: str, lines: Sequence[str], *, max_bytes: int) -> None:
     except OSError:
         # A full log disk must stop no task; status and the ledger still tell what happened.
         return
+
+
+def _ends_within_a_line(fd: int) -> bool:
+    """Whether a disk that was full has cut off what was written last.
+
+    Seen in the middle of another's writing it may be wrong, which costs an empty line.
+    """
+    size = os.fstat(fd).st_size
+    return size > 0 and os.pread(fd, 1, size - 1) != b"\n"
 
 
 def _set_aside(fd: int, path: str) -> None:
