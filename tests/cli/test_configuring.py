@@ -45,6 +45,13 @@ def test_validate_config_ends_with_4_until_it_is_fixed(place: Place):
     assert place.run("validate-config", "--fix").out == "the configuration is sound\n"
 
 
+def test_nothing_is_wrong_between_the_first_task_and_the_first_tick(place: Place):
+    place.add("--", "true")
+
+    assert place.run("validate-config").out == "the configuration is sound\n"
+    assert "settings: sound" in place.run("doctor").out
+
+
 def test_validate_config_lists_every_problem_as_json(place: Place):
     place.settings |= {"MAX_ATTEMPTS": "many", "AGENT_LIMITS": "a:x"}
 

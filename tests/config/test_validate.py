@@ -57,21 +57,21 @@ def test_a_fixed_base_path_is_sound(tmp_path: Path):
 
 
 @pytest.mark.parametrize(
-    ("path", "setting"),
+    ("path", "setting", "variables"),
     [
-        ("state/running", "TINYSCHEDULER_RUNNING_DIR"),
-        ("state/logs", "TINYSCHEDULER_LOG_DIR"),
-        ("state", "TINYSCHEDULER_BASE_PATH"),
-        ("", "TINYSCHEDULER_BASE_PATH"),
+        ("elsewhere", "TINYSCHEDULER_RUNNING_DIR", {"RUNNING_DIR": "elsewhere"}),
+        ("elsewhere", "TINYSCHEDULER_LOG_DIR", {"LOG_DIR": "elsewhere"}),
+        ("state", "TINYSCHEDULER_BASE_PATH", {}),
+        ("", "TINYSCHEDULER_BASE_PATH", {}),
     ],
 )
 def test_a_missing_folder_is_one_error_that_names_its_setting(
-    tmp_path: Path, path: str, setting: str
+    tmp_path: Path, path: str, setting: str, variables: dict[str, str]
 ):
     base = a_sound_base(tmp_path / "base")
-    shutil.rmtree(base / path)
+    shutil.rmtree(base / path, ignore_errors=True)
 
-    (error,) = validated(base).errors
+    (error,) = validated(base, **variables).errors
 
     assert (error.setting, error.value) == (setting, str(base / path))
     assert "--fix" in error.fix
@@ -80,7 +80,7 @@ def test_a_missing_folder_is_one_error_that_names_its_setting(
 
 def test_folders_that_runs_make_when_they_need_them_may_be_missing(tmp_path: Path):
     base = a_sound_base(tmp_path)
-    for name in ("tasks", "results", "cancel", "quarantine"):
+    for name in ("running", "logs", "tasks", "results", "cancel", "quarantine"):
         (base / "state" / name).rmdir()
 
     assert validated(base).errors == ()
@@ -100,7 +100,9 @@ def test_a_folder_that_leads_nowhere_is_an_error(tmp_path: Path):
 def test_faults_of_every_kind_are_listed_together(tmp_path: Path):
     base = a_base(tmp_path, env="TINYSCHEDULER_LOG_LEVEL=loud\n", agents="agents: {a: {limit: -1}}")
 
-    report = validated(base, MAX_ATTEMPTS="0", AGENT_LIMITS="{bad", LOG_LEVLE="x")
+    report = validated(
+        base, MAX_ATTEMPTS="0", AGENT_LIMITS="{bad", LOG_LEVLE="x", RUNNING_DIR="elsewhere"
+    )
 
     said = sentences(report.errors)
     places = "LOG_LEVEL: |MAX_ATTEMPTS: |AGENT_LIMITS: |agents.yaml:1: |RUNNING_DIR: "

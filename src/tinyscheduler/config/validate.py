@@ -153,7 +153,10 @@ def _agents_as_meant(understood: Understood) -> tuple[AgentProfile, ...]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Folder:
-    """A folder that runs work in; one that is not ``required`` is made when it is needed."""
+    """A folder that runs work in; one that is not ``required`` is made when it is needed.
+
+    One that somebody named is: it may be misspelt.
+    """
 
     setting: str
     path: str
@@ -166,16 +169,17 @@ def _folders(understood: Understood) -> list[_Folder]:
     uses_recipes = any(
         "{recipe}" in item for agent in _agents_as_meant(understood) for item in agent.command
     )
+    given = understood.read.given
     folders = [
         ("base_path", paths.base, True),
         ("base_path", paths.state, True),
-        ("running_dir", paths.running, True),
+        ("running_dir", paths.running, "running_dir" in given),
         ("base_path", paths.results, False),
         ("base_path", paths.cancel, False),
         ("base_path", paths.quarantine, False),
         ("task_cache_dir", paths.tasks, False),
-        ("log_dir", paths.logs, True),
-        ("lock_file", os.path.dirname(paths.tick_lock), True),
+        ("log_dir", paths.logs, "log_dir" in given),
+        ("lock_file", os.path.dirname(paths.tick_lock), "lock_file" in given),
         *([("recipes_dir", paths.recipes, True)] if uses_recipes else []),
     ]
     known: dict[str, _Folder] = {}
