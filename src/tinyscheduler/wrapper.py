@@ -41,6 +41,9 @@ EXIT_CODE_RETRY_LATER = 75
 
 # How often to look for a cancel request and at the log's size.  Ends are noticed at once.
 _GLANCE_S = 0.5
+# How often at most to look at a log that grows fast.
+_CLOSE_LOOK_S = 0.01
+_NO_CAP = float("inf")
 _RESULT_RETRY_S = 1.0
 _LEFTOVERS_LOOK_S = 0.02
 _LOG_HEAD_BYTES = 1 << 16
@@ -165,6 +168,9 @@ class Attempt:
         self.ended_s, self.ended_wall = self.started_s, self.started_wall
         self.next_beat_s = 0.0
         self.log_size, self.log_grew_s = 0, self.started_s
+        self.log_seen_s, self.next_log_look_s = self.started_s, self.started_s
+        self.log_folder_fd: int | None = None
+        self.log_is_quiet = False
         self.terminated = False
         self.began = True
         wakeup_read, wakeup_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
@@ -172,7 +178,8 @@ class Attempt:
         signal.set_wakeup_fd(wakeup_write, warn_on_full_buffer=False)
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, self._on_terminate)
-        signal.signal(signal.SIGCHLD, lambda _number, _frame: None)
+        for number in (signal.SIGCHLD, signal.SIGIO):
+            signal.signal(number, lambda _number, _frame: None)
         # Orphans of the command become our children, so none escapes unseen.
         _prctl(_PR_SET_CHILD_SUBREAPER, 1)
 
@@ -309,7 +316,7 @@ class Attempt:
 
     def _glance_ms(self) -> float:
         now = time.monotonic()
-        due = [now + _GLANCE_S, self.next_beat_s]
+        due = [now + _GLANCE_S, self.next_beat_s, self.next_log_look_s]
         if self.kill_at_s is not None:
             due.append(self.kill_at_s)
         else:
@@ -373,14 +380,43 @@ class Attempt:
         Offsets never go back, so readers and counters that follow the file stay right.
         """
         status = os.fstat(self.log_fd)
-        if status.st_size != self.log_size:
-            self.log_size, self.log_grew_s = status.st_size, time.monotonic()
         most = int(_number(self.run["log_max_bytes"]))
-        if most <= 0 or status.st_blocks * 512 <= most:
-            return
-        end = (status.st_size - most // 2) // _BLOCK_BYTES * _BLOCK_BYTES
-        if end > _LOG_HEAD_BYTES:
-            _punch_hole(self.log_fd, start=_LOG_HEAD_BYTES, end=end)
+        room = most - status.st_blocks * 512 if most > 0 else _NO_CAP
+        if room < 0:
+            room = most // 2
+            end = (status.st_size - room) // _BLOCK_BYTES * _BLOCK_BYTES
+            if end > _LOG_HEAD_BYTES:
+                _punch_hole(self.log_fd, start=_LOG_HEAD_BYTES, end=end)
+        self._plan_log_look(status.st_size, room=room)
+
+    def _plan_log_look(self, size: int, *, room: float) -> None:
+        """Look again by the time that the log is full if it goes on as it does."""
+        now = time.monotonic()
+        grown, since_s = size - self.log_size, now - self.log_seen_s
+        self.log_size, self.log_seen_s = size, now
+        # It may grow faster than it does yet, so the pauses become longer step by step.
+        pause_s = 4 * since_s
+        if grown:
+            self.log_grew_s = now
+            pause_s = 0.0 if self.log_is_quiet else min(pause_s, room * since_s / grown)
+            self.log_is_quiet = False
+        elif not self.log_is_quiet and now - self.log_grew_s >= _GLANCE_S:
+            self.log_is_quiet = True
+            self._notice_log()
+            pause_s = 0.0  # for what came just before
+        self.next_log_look_s = now + max(pause_s, _CLOSE_LOOK_S)
+
+    def _notice_log(self) -> None:
+        """Have the next line wake us, once (F_NOTIFY in fcntl(2)).
+
+        A user may have few inotify instances, and a wrapper none of them.
+        """
+        # A kernel that cannot do it costs a look that comes late.
+        with suppress(OSError):
+            if self.log_folder_fd is None:
+                folder = os.path.dirname(str(self.run["log"]))
+                self.log_folder_fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            fcntl.fcntl(self.log_folder_fd, fcntl.F_NOTIFY, fcntl.DN_MODIFY)
 
     # -- heartbeat ----------------------------------------------------------------
 

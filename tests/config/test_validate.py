@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from tests.config.building import a_base, a_public_folder, an_environment, loaded, run_python
@@ -66,7 +66,7 @@ def test_a_fixed_base_path_is_sound(tmp_path: Path):
     ],
 )
 def test_a_missing_folder_is_one_error_that_names_its_setting(
-    tmp_path: Path, path: str, setting: str, variables: dict[str, str]
+    tmp_path: Path, path: str, setting: str, variables: dict[str, Any]
 ):
     base = a_sound_base(tmp_path / "base")
     shutil.rmtree(base / path, ignore_errors=True)

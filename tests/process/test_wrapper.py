@@ -832,6 +832,30 @@ def test_a_log_above_its_cap_loses_its_middle_and_nothing_else(hand_over: Callab
     assert b"\0" * 4096 in kept
 
 
+# Prints 50 MB a second, and notes how much of it lay on the disk at most.
+BURST = """
+import os, sys, time
+time.sleep(float(sys.argv[1]))
+most = 0
+for _ in range(80):
+    os.write(1, b"x" * 500_000)
+    most = max(most, os.fstat(1).st_blocks * 512)
+    time.sleep(0.01)
+open("most", "w").write(str(most))
+"""
+
+
+@pytest.mark.parametrize("quiet_s", [0, 0.8])
+def test_a_burst_stays_near_the_cap(hand_over: Callable[..., Handover], quiet_s: float):
+    handover = hand_over(
+        argv=(sys.executable, "-I", "-S", "-c", BURST, str(quiet_s)), log_max_bytes=4_000_000
+    )
+
+    handover.run()
+
+    assert int((handover.base / "most").read_text()) < 10_000_000
+
+
 def test_a_cap_smaller_than_the_first_block_costs_no_line(hand_over: Callable[..., Handover]):
     handover = hand_over("seq 4000", log_max_bytes=4096)
 
