@@ -109,7 +109,7 @@ complete -c tinyscheduler -n '__fish_seen_subcommand_from parked' -s h -l help -
 complete -c tinyscheduler -n 'not __fish_seen_subcommand_from run add status list show why ps logs wait parked history report top health events cancel retry hold release pause resume drain undrain edit prune reset config validate-config init doctor service demo selftest completion' -a history -d 'List the attempts that ended, the newest last'
 complete -c tinyscheduler -n '__fish_seen_subcommand_from history' -l since -x -d 'Ended since then: a time, or a duration ago.'
 complete -c tinyscheduler -n '__fish_seen_subcommand_from history' -l agent -xa '(__tinyscheduler_ask agents)' -d 'Only of this agent.'
-complete -c tinyscheduler -n '__fish_seen_subcommand_from history' -l state -xa 'done succeeded failed cancelled retry_later interrupted' -d 'Only those that ended so.'
+complete -c tinyscheduler -n '__fish_seen_subcommand_from history' -l state -xa 'done succeeded failed cancelled retry_later interrupted' -d 'Only those that ended so: succeeded, failed, cancelled, retry_later, interrupted.'
 complete -c tinyscheduler -n '__fish_seen_subcommand_from history' -l limit -x -d 'At most so many, the newest.  [default: 100]'
 complete -c tinyscheduler -n '__fish_seen_subcommand_from history' -l csv -d 'Print comma-separated values.'
 complete -c tinyscheduler -n '__fish_seen_subcommand_from history' -l json -d 'Print one JSON document.'

@@ -75,6 +75,25 @@ def test_each_command_and_option_has_a_help_text_and_an_example(name: str):
         assert option.help, option.spellings
         assert re.search(r"[.\]]$", option.help), option.help
     assert command.examples
+    assert "xample" not in " ".join(command.text), "examples stand below, and once"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_each_help_names_its_arguments_once_and_as_the_usage_does(
+    here: Callable[..., Answer], name: str
+):
+    shown = here(name, "--help").out
+
+    usage, _, rest = shown.partition("\n\n")
+    assert not re.search(r"[{}]|<(str|int|list)\b", shown)
+    assert max(map(len, shown.splitlines())) <= 80
+    for argument in read_command(name).arguments:
+        assert re.search(rf" \[?(-- )?{argument.name}(\.\.\.)?\]?(?= |$)", usage), usage
+    section = re.search(r"^Arguments:\n((?:  .*\n)*)", rest, re.MULTILINE)
+    assert (section is not None) == bool(read_command(name).arguments)
+    lines = section[1].splitlines() if section else []
+    columns = {match.end() for line in lines if (match := re.match(r" *\S+  +", line))}
+    assert len(columns) <= 1, "aligned"
 
 
 @pytest.mark.parametrize("name", NAMES)

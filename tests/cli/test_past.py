@@ -165,7 +165,7 @@ def test_two_forms_at_once_are_refused(past: Place):
 
 
 def test_an_empty_queue_has_no_past(place: Place):
-    assert place.run("history").err.splitlines()[1:] == ["no attempt has ended so"]
+    assert place.run("history").err.splitlines()[1:] == ["no such attempt is on record"]
     assert place.run("history", "--csv").out.count("\n") == 1
     assert place.run("report").out == "no attempt has ended since 7d\n"
     assert place.run("parked").err.splitlines()[1:] == ["no task is parked"]

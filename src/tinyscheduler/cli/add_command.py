@@ -15,8 +15,3 @@ class AddCommand(Command):
         """Repeat ``--after`` before each further id behind it."""
         result: list[str] = super().parse_args(ctx, spread_after(args))
         return result
-
-    def collect_usage_pieces(self, ctx: typer.Context) -> list[str]:  # type: ignore[override]  # likewise
-        """Return the usage as it should be typed."""
-        del ctx
-        return ["[OPTIONS]", "-- COMMAND..."]

@@ -8,7 +8,7 @@ from types import FunctionType
 from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
-from typer.core import TyperCommand
+from typer.core import TyperArgument, TyperCommand
 from typer.models import OptionInfo
 
 from tinyscheduler.cli.options import Argument, BadValue, Option
@@ -22,15 +22,44 @@ _PYTHON_TYPE = re.compile(r" <(?:str|int|list\[str\])>")
 
 
 class Command(TyperCommand):
-    """A command whose help names no types of Python, and ends like its data if unread."""
-
-    def get_help(self, ctx: typer.Context) -> str:  # type: ignore[override]  # typer's own subclass of what it declares
-        """Return the help without types of Python."""
-        return _PYTHON_TYPE.sub("", super().get_help(ctx))
+    """A command whose help ends like its data if unread."""
 
     def get_help_option(self, ctx: typer.Context) -> TyperOption | None:  # type: ignore[override]  # as above
         """Return the help option, which prints as all data is printed."""
         return print_by_emit(super().get_help_option(ctx))
+
+
+def reword_arguments(command: TyperCommand) -> None:
+    """Let the help name arguments as man pages do, and no types of Python."""
+    for one in command.params:
+        if isinstance(one, TyperArgument):
+            # typer makes its own, and asks nobody; this one differs in words alone.
+            one.__class__ = _Told
+
+
+class _Told(TyperArgument):
+    """An argument as man pages write it: ID, ID..., [KIND], [-- COMMAND...]."""
+
+    def get_usage_pieces(self, ctx: typer.Context) -> list[str]:  # type: ignore[override]  # typer's own subclass of what it declares
+        """Return how the usage names it."""
+        del ctx
+        name = self._told_name()
+        if self.name == "command":
+            # What stands before the dashes is options of ours, and what follows never is.
+            name = f"-- {name}"
+        return [name if self.required else f"[{name}]"]
+
+    def get_help_record(self, ctx: typer.Context) -> tuple[str, str] | None:  # type: ignore[override]  # as above
+        """Return its name and what it is."""
+        record = super().get_help_record(ctx)
+        if record is None:
+            return None
+        _, _, kind = _PYTHON_TYPE.sub("", record[0]).partition(" ")
+        return f"{self._told_name()} {kind}".rstrip(), record[1]
+
+    def _told_name(self) -> str:
+        name = self.metavar or (self.name or "").upper()
+        return name if self.nargs == 1 else f"{name}..."
 
 
 def with_typer_options(function: FunctionType) -> FunctionType:

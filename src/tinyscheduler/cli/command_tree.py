@@ -6,7 +6,6 @@ Completion and the manual are written from this, so neither can forget one.
 from __future__ import annotations
 
 import inspect
-import re
 
 import typer
 from typer.core import TyperArgument, TyperCommand, TyperGroup, TyperOption
@@ -100,7 +99,7 @@ def _group() -> Commands:
 def _command(command: TyperCommand | TyperGroup, context: typer.Context, *, name: str) -> Command:
     parameters = command.get_params(context)
     paragraphs = inspect.cleandoc(command.help or "").split("\n\n")
-    usage = re.sub(r"[{}]", "", " ".join(command.collect_usage_pieces(context)))
+    usage = " ".join(command.collect_usage_pieces(context))
     return Command(
         name=name,
         usage=f"{context.command_path} {usage}".replace("COMMAND [ARGS]...", "COMMAND ..."),
@@ -120,10 +119,13 @@ def _command(command: TyperCommand | TyperGroup, context: typer.Context, *, name
 
 
 def _argument(parameter: TyperArgument, context: typer.Context) -> Argument:
-    name = re.sub(r"[{}\[\].]", "", parameter.get_usage_pieces(context)[0])
     record = parameter.get_help_record(context)
-    takes = record[0].partition(" ")[2] if record is not None else ""
-    return Argument(name=name.upper(), help=(parameter.help or "").strip(), choices=_choices(takes))
+    if record is None:
+        raise AssertionError(parameter.name)
+    name, _, takes = record[0].partition(" ")
+    return Argument(
+        name=name.removesuffix("..."), help=(parameter.help or "").strip(), choices=_choices(takes)
+    )
 
 
 def _choices(takes: str) -> tuple[str, ...]:

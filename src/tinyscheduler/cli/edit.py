@@ -106,8 +106,6 @@ def edit(
 
     Takes the options of `add`.  Labels and variables are merged into those there are;
     everything else takes the place of what was said before.
-
-    Example: tinyscheduler edit 7 --priority 9 --max-runtime 2h --unset after
     """
     asked = dict(locals())
     invocation: Invocation = context.obj

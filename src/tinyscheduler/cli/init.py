@@ -82,8 +82,7 @@ def init(
 ) -> int:
     """Set up a base path: folders, settings, agents.
 
-    Shows what it would write, then asks; what exists is left as it is.  For example:
-    `tinyscheduler init --yes`.
+    Shows what it would write, then asks; what exists is left as it is.
     """
     invocation: Invocation = context.obj
     invocation.base_path = base_path or invocation.base_path

@@ -11,7 +11,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup, TyperOption
 
 from tinyscheduler import __version__
-from tinyscheduler.cli.command import Command, print_by_emit, with_typer_options
+from tinyscheduler.cli.command import Command, print_by_emit, reword_arguments, with_typer_options
 from tinyscheduler.cli.examples import epilog_of
 from tinyscheduler.cli.invocation import NORMAL, QUIET, Invocation
 from tinyscheduler.cli.outcome import conclude
@@ -64,8 +64,12 @@ _GLOBAL_OPTIONS = (
     "--log-level",
     "--color",
     "--verbose",
+    "-v",
     "--quiet",
+    "-q",
     "--debug",
+    "--version",
+    "-V",
 )
 _HELP_OPTIONS = {"help_option_names": ["-h", "--help"]}
 
@@ -103,6 +107,7 @@ class Commands(TyperGroup):
             with_typer_options(function)
         )
         command: TyperCommand = typer.main.get_command(single)  # type: ignore[assignment]  # one command makes no group
+        reword_arguments(command)
         return command
 
 
@@ -192,6 +197,9 @@ def _tidy(message: str) -> str:
     """Write typer's sentences as ours: "--limit: 'x' is not a whole number"."""
     message = message.removesuffix(".").replace("Value error, ", "")
     message = re.sub(r"^Invalid value for '([^']+)': ", r"\1: ", message)
+    message = re.sub(
+        r"^Got unexpected extra arguments?(?:\(s\))? \((.*)\)$", r"too many arguments: \1", message
+    )
     message = re.sub(r"^Missing argument '([^']+)'$", r"an argument is missing: \1", message)
     return message[:1].lower() + message[1:]
 

@@ -150,7 +150,11 @@ def history(
     agent: _Agent = None,
     state: Annotated[
         Outcome | None,
-        typer.Option(parser=_outcome, metavar="OUTCOME", help="Only those that ended so."),
+        typer.Option(
+            parser=_outcome,
+            metavar="OUTCOME",
+            help=f"Only those that ended so: {', '.join(Outcome)}.",
+        ),
     ] = None,
     limit: _Limit = DEFAULT_LIMIT,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print comma-separated values.")] = False,
@@ -178,7 +182,7 @@ def history(
     elif shown:
         emit("\n".join(_history_lines(shown, now=now, page=invocation.page)))
     else:
-        invocation.note("no attempt has ended so")
+        invocation.note("no such attempt is on record")
     if len(attempts) > limit and not json:
         invocation.note(f"only the newest {limit} are listed; --limit N lists more")
     return EXIT_DONE

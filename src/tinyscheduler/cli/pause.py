@@ -54,8 +54,6 @@ def pause(
 
     A target is an agent, a queue, a schedule, or all.  Attempts under way go on.  It
     lasts over restarts.
-
-    Example: tinyscheduler pause agent:coder --reason "key expired"
     """
     invocation: Invocation = context.obj
     wanted = _read_targets(targets)
@@ -79,8 +77,6 @@ def resume(context: typer.Context, targets: _Targets = None, *, json: _Json = Fa
     """Let what is paused start again.
 
     Without a target every pause ends; a drain goes on.
-
-    Example: tinyscheduler resume agent:coder
     """
     invocation: Invocation = context.obj
     wanted = _read_targets(targets)
@@ -121,8 +117,6 @@ def drain(
 
     Nothing starts either when something is resumed.  Attempts under way go on; with
     --wait the command returns when the last has ended.
-
-    Example: tinyscheduler drain --wait --timeout 1h --reason "kernel update"
     """
     invocation: Invocation = context.obj
     if timeout is not None and not wait:
@@ -151,10 +145,7 @@ def drain(
 
 
 def undrain(context: typer.Context, *, json: _Json = False) -> int:
-    """End a drain; what is paused stays so.
-
-    Example: tinyscheduler undrain
-    """
+    """End a drain; what is paused stays so."""
     invocation: Invocation = context.obj
     config, queue = _open(invocation)
     lifted = queue.switches.clear(SwitchKind.DRAIN, EVERYTHING)

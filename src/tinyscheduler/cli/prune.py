@@ -52,8 +52,6 @@ def prune(
 
     Ticks do the same by themselves, a little every hour.  What waits, runs or is parked
     stays, and what such a task comes after.
-
-    Example: tinyscheduler prune --older-than 7d --dry-run
     """
     invocation: Invocation = context.obj
     from tinyscheduler.app.pruning import preview_pruning, prune
@@ -104,8 +102,6 @@ def reset(
 
     Refused while anything runs.  A copy of the database is kept; logs, settings and
     pauses stay.
-
-    Example: tinyscheduler reset --yes
     """
     invocation: Invocation = context.obj
     from tinyscheduler.adapters.sqlite.database import Access

@@ -78,8 +78,7 @@ def service(
 ) -> int:
     """Make ticks happen by cron or systemd.
 
-    Shows what it would write, then asks.  For example:
-    `tinyscheduler service install daemon --user`.
+    Shows what it would write, then asks.
     """
     invocation: Invocation = context.obj
     if user and system:
