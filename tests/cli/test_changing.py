@@ -142,9 +142,42 @@ def test_where_nothing_was_ever_added_nothing_is_made(place: Place, command: str
     answer = place.run(command, "1")
 
     assert answer.code == 5
-    assert answer.err.startswith(f"no state yet in {place.base}; the first `add` makes it\n")
+    assert answer.err.startswith(f"no state yet in {place.base}: nothing was ever added there\n")
     assert "error: there is no task '1'\n" in answer.err
     assert list(place.base.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "told"),
+    [
+        (["edit", "1", "--priority", "2"], 5, "error: there is no task '1'"),
+        (["resume"], 0, "nothing was paused"),
+        (["undrain"], 0, "nothing was draining"),
+        (["prune"], 0, "nothing is old enough to be removed"),
+        (["reset", "--yes"], 0, "0 tasks and 0 attempts removed"),
+    ],
+)
+def test_what_ends_or_removes_something_makes_nothing_either(
+    place: Place, arguments: list[str], code: int, told: str
+):
+    answer = place.run(*arguments)
+
+    assert answer.code == code
+    assert answer.err.startswith(f"no state yet in {place.base}: nothing was ever added there\n")
+    assert told in (answer.out + answer.err).splitlines()
+    assert list(place.base.iterdir()) == []
+    assert place.run(*arguments, "--json").code == code
+
+
+@pytest.mark.parametrize("command", ["pause", "drain"])
+def test_a_stop_before_the_first_task_says_so_and_holds_for_it(place: Place, command: str):
+    answer = place.run(command)
+
+    assert (
+        answer.err.splitlines()[0] == f"no state yet in {place.base}: nothing was ever added there"
+    )
+    place.add("--", "true")
+    assert place.run("run", "--json").json["stats"]["tasks_spawned"] == 0
 
 
 def test_a_held_task_starts_only_after_release(place: Place):

@@ -87,7 +87,10 @@ def test_a_faulty_agents_file_keeps_nobody_from_looking_or_cancelling(
         ["wait", "1"],
         [],
     )
-    changes = (["release", "3"], ["hold", "3"], ["cancel", "3"], ["retry", "3"])
+    changes = (
+        *(["release", "3"], ["hold", "3"], ["cancel", "3"], ["retry", "3"]),
+        *(["pause"], ["resume"], ["drain"], ["undrain"], ["prune"]),
+    )
     answers = {" ".join(typed): place.run(*typed) for typed in (*looks, *changes)}
     refusals = {
         " ".join(typed): place.run(*typed)

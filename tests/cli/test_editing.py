@@ -195,7 +195,7 @@ def test_what_works_or_has_ended_cannot_be_changed_and_is_told_why(place: Place)
     until(lambda: shown(place, "1")["state"] == "running", "task 1 to run")
 
     for task_id, state, fix in (
-        ("1", "working", "its attempt has what it was started with"),
+        ("1", "running", "its attempt has what it was started with"),
         ("2", "done", "add it anew"),
         ("3", "cancelled", "retry it first"),
     ):

@@ -162,10 +162,31 @@ def test_a_base_path_without_state_is_told_and_stays_as_it_is(place: Place):
     for arguments in (["list"], ["status"], ["ps"], [], ["run", "--dry-run"]):
         answer = place.run(*arguments)
         assert answer.code == 0
-        told = f"no state yet in {place.base}; the first `add` makes it\n"
+        told = f"no state yet in {place.base}: nothing was ever added there\n"
         assert answer.err.startswith(told)
         assert place.run("-q", *arguments).err == ""
     assert list(place.base.iterdir()) == []
+
+
+def test_a_command_is_shown_as_it_would_be_typed(place: Place):
+    place.add("--cwd", "/", "--", "sh", "-c", "sleep 1000; true")
+    place.run("run")
+    until(lambda: "running" in place.run("ps").out, "the command to run")
+
+    for command in ("ps", "status", "list"):
+        assert "sh -c 'sleep 1000; true'" in place.run(command).out, command
+
+
+def test_a_backoff_that_is_over_is_not_shown(place: Place):
+    place.settings |= {"RETRY_BASE_SEC": "0.01", "RETRY_MAX_SEC": "0.01", "KICK": "false"}
+    place.add("--", "false")
+    place.run("run")
+    until(lambda: list((place.state / "results").glob("*.json")), "the attempt to end")
+    place.run("run", "--agent-limit", "shell=0")
+    until(lambda: place.run("why", "1", "--json").json["reason"] != "backing_off", "its end")
+
+    assert place.run("show", "1", "--json").json["backing_off_until"] is not None
+    assert "backing off" not in place.run("show", "1").out
 
 
 def test_nothing_to_show_is_told_beside_the_data(place: Place):

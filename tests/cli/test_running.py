@@ -160,7 +160,8 @@ def test_the_state_of_another_user_is_refused(place: Place):
 
     for arguments in (
         *(["run"], ["run", "--dry-run"], ["add", "true"], ["cancel", "1"], ["list"], ["status"]),
-        *(["show", "1"], ["ps"], ["logs", "1"], ["wait", "1"], []),
+        *(["show", "1"], ["ps"], ["logs", "1"], ["wait", "1"], [], ["events"], ["top", "-n", "1"]),
+        *(["history"], ["report"], ["pause"], ["edit", "1", "--gpus", "0"], ["prune"]),
     ):
         answer = place.run(*arguments)
         assert (answer.code, answer.out) == (4, ""), arguments

@@ -143,6 +143,7 @@ def test_a_reset_keeps_a_copy_of_everything_and_numbers_go_on(path, opened):
     done = SqlitePruner(opened.database).empty()
 
     assert (done.tasks, done.attempts) == (2, 1)
+    assert done.copy is not None
     assert opened.queue.tasks() == []
     assert opened.add(A_SPEC) == ["3"]
     copy = open_queue(path.parent / done.copy.rpartition("/")[2], Access.READ)

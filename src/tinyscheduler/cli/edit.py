@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from typing import Annotated, Any
 
@@ -179,7 +180,10 @@ def _change(
     from tinyscheduler.app.kicks import kick
     from tinyscheduler.app.queue import announce, open_queue
 
-    config = invocation.configure_writing()
+    config = invocation.configure_strictly()
+    if not os.path.lexists(config.paths.database):
+        # Nothing was ever added, and nothing is made here: the answer is that there is no task.
+        open_queue(config, Access.READ).tasks.task(task_id)
     queue = open_queue(config, Access.WRITE)
     granter = adding.granter_for(config, queue)
     wish = adding.wish_of({**asked, **{name: None for name in asked if name not in given}})

@@ -74,8 +74,10 @@ def events(
     """Show what happened, the newest last."""
     invocation: Invocation = context.obj
     from tinyscheduler.adapters.clock_system import SystemClock
+    from tinyscheduler.app.place import refuse_foreign_state
 
     config = invocation.configure_reading()
+    refuse_foreign_state(config)
     wanted = Wanted(event=event, task_id=task)
     printer = Printer(wanted=wanted, page=invocation.page, as_json=json)
     tail = Tail(config.paths.events)

@@ -52,8 +52,14 @@ class Invocation:
         return self._look(write_cache=True)
 
     def configure_writing(self, overrides: Overrides | None = None) -> Config:
-        """Return the configuration for a command that adds or starts something."""
+        """Return the configuration for a command that makes a state where there is none."""
         return self._tell_warnings(load_config(overrides or self.overrides, makes_state=True))
+
+    def configure_strictly(self) -> Config:
+        """Return the configuration for a command that needs the agents to change what there is."""
+        config = self._tell_warnings(load_config(self.overrides))
+        self.note_missing_state(config)
+        return config
 
     def _look(self, *, write_cache: bool) -> Config:
         config = load_beside_agents(self.overrides, write_cache=write_cache)
@@ -64,7 +70,7 @@ class Invocation:
     def note_missing_state(self, config: Config) -> None:
         """Say if nothing was ever added here: the base path may be another than was meant."""
         if not os.path.lexists(config.paths.state):
-            self.note(f"no state yet in {config.paths.base}; the first `add` makes it")
+            self.note(f"no state yet in {config.paths.base}: nothing was ever added there")
 
     def _tell_warnings(self, config: Config) -> Config:
         for warning in config.warnings:

@@ -57,7 +57,8 @@ def pause(
     """
     invocation: Invocation = context.obj
     wanted = _read_targets(targets)
-    config, queue = _open(invocation)
+    reason = _check_reason(reason)
+    config, queue = _open_to_stop(invocation)
     before = queue.switches.read()
     for target in wanted:
         _refuse_unknown(target, config, before)
@@ -80,7 +81,7 @@ def resume(context: typer.Context, targets: _Targets = None, *, json: _Json = Fa
     """
     invocation: Invocation = context.obj
     wanted = _read_targets(targets)
-    config, queue = _open(invocation)
+    config, queue = _open_to_go_on(invocation)
     before = queue.switches.read()
     for target in wanted:
         _refuse_unknown(target, config, before)
@@ -90,7 +91,7 @@ def resume(context: typer.Context, targets: _Targets = None, *, json: _Json = Fa
     lines = []
     changed = []
     for target in wanted:
-        lifted = queue.switches.clear(SwitchKind.PAUSE, target)
+        lifted = queue.switches.clear(SwitchKind.PAUSE, target) if before else None
         if lifted is not None:
             changed.append(lifted)
             _announce(queue, EventName.RESUMED, lifted)
@@ -122,7 +123,8 @@ def drain(
     if timeout is not None and not wait:
         raise UsageError("--timeout is for --wait", hint="add --wait, or leave --timeout out")
     limit_s = None if timeout is None else duration_s("--timeout", timeout)
-    _, queue = _open(invocation)
+    reason = _check_reason(reason)
+    _, queue = _open_to_stop(invocation)
     switch = _new_switch(queue, SwitchKind.DRAIN, EVERYTHING, reason)
     earlier = queue.switches.set(switch)
     changed = [switch] if earlier is None else []
@@ -147,8 +149,8 @@ def drain(
 def undrain(context: typer.Context, *, json: _Json = False) -> int:
     """End a drain; what is paused stays so."""
     invocation: Invocation = context.obj
-    config, queue = _open(invocation)
-    lifted = queue.switches.clear(SwitchKind.DRAIN, EVERYTHING)
+    config, queue = _open_to_go_on(invocation)
+    lifted = queue.switches.clear(SwitchKind.DRAIN, EVERYTHING) if queue.switches.read() else None
     if lifted is not None:
         _announce(queue, EventName.UNDRAINED, lifted)
     lines = ["tasks may start again" if lifted is not None else "nothing was draining"]
@@ -181,12 +183,22 @@ def _read_targets(texts: list[str] | None) -> list[Target]:
     return targets
 
 
-def _open(invocation: Invocation) -> tuple[Config, Queue]:
+def _open_to_stop(invocation: Invocation) -> tuple[Config, Queue]:
     from tinyscheduler.adapters.sqlite.database import Access
     from tinyscheduler.app.queue import open_queue
 
-    config = invocation.configure_writing()
+    config = invocation.configure_changing()
+    # Made where there is none: it is to hold for what is added later.
     return config, open_queue(config, Access.WRITE)
+
+
+def _open_to_go_on(invocation: Invocation) -> tuple[Config, Queue]:
+    from tinyscheduler.adapters.sqlite.database import Access
+    from tinyscheduler.app.queue import open_queue
+
+    config = invocation.configure_changing()
+    is_empty = not os.path.lexists(config.paths.database)
+    return config, open_queue(config, Access.READ if is_empty else Access.WRITE)
 
 
 def _refuse_unknown(target: Target, config: Config, switches: Iterable[Switch]) -> None:
@@ -210,7 +222,7 @@ def _new_switch(queue: Queue, kind: SwitchKind, target: Target, reason: str | No
         target=target,
         since=queue.clock.now().wall,
         by=_name_self(),
-        reason=_check_reason(reason),
+        reason=reason,
     )
 
 

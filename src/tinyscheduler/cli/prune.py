@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,7 +15,7 @@ from tinyscheduler.config.units import format_size
 from tinyscheduler.errors import EXIT_DONE, EXIT_FAILED, UsageError
 from tinyscheduler.model.clock import format_time
 from tinyscheduler.model.events import EventName
-from tinyscheduler.model.pruning import PruneKind
+from tinyscheduler.model.pruning import Emptied, PruneKind
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -61,8 +62,9 @@ def prune(
         config = invocation.configure_reading()
         pruned = preview_pruning(config, age_s=age_s)
     else:
-        config = invocation.configure_writing()
-        pruned = prune(config, age_s=age_s)
+        config = invocation.configure_changing()
+        is_empty = not os.path.lexists(config.paths.state)
+        pruned = (preview_pruning if is_empty else prune)(config, age_s=age_s)
     if json:
         emit_json(dry_run=dry_run, **pruned_json(pruned))
     elif invocation.verbosity > QUIET:
@@ -108,15 +110,24 @@ def reset(
     from tinyscheduler.app.pruning import reset
     from tinyscheduler.app.queue import open_queue
 
-    config = invocation.configure_writing()
-    queue = open_queue(config, Access.WRITE)
+    config = invocation.configure_changing()
+    is_empty = not os.path.lexists(config.paths.database)
+    queue = open_queue(config, Access.READ if is_empty else Access.WRITE)
+    if is_empty:
+        _tell_reset(invocation, queue, Emptied(tasks=0, attempts=0, copy=None), as_json=json)
+        return EXIT_DONE
     counts = {state: number for state, number in queue.tasks.counts().items() if number}
     if not yes and not _is_confirmed(config.paths.base, counts):
         invocation.note("nothing was changed")
         return EXIT_FAILED
     done = reset(queue)
     _announce(queue, done.tasks)
-    if json:
+    _tell_reset(invocation, queue, done, as_json=json)
+    return EXIT_DONE
+
+
+def _tell_reset(invocation: Invocation, queue: Queue, done: Emptied, *, as_json: bool) -> None:
+    if as_json:
         emit_json(
             tasks_removed=done.tasks,
             attempts_removed=done.attempts,
@@ -125,8 +136,8 @@ def reset(
         )
     elif invocation.verbosity > QUIET:
         removed = f"{count(done.tasks, 'task')} and {count(done.attempts, 'attempt')} removed"
-        emit(f"{removed}; a copy of the database is kept: {done.copy}")
-    return EXIT_DONE
+        kept = "" if done.copy is None else f"; a copy of the database is kept: {done.copy}"
+        emit(removed + kept)
 
 
 def _is_confirmed(base: str, counts: Mapping[TaskState, int]) -> bool:

@@ -346,6 +346,8 @@ def _lease_row(entry: LeaseEntry, now: datetime, now_ns: int) -> list[str | Cell
     if not isinstance(lease, Lease):
         words = lease.message if lease is not None else "its lock is held, but it has no lease"
         return [entry.task_id, Cell(text="unreadable", ink=Ink.RED), *["-"] * 5, words]
+    from shlex import join as as_typed
+
     age_s = beat_age_s(entry, now_ns)
     return [
         entry.task_id,
@@ -355,7 +357,7 @@ def _lease_row(entry: LeaseEntry, now: datetime, now_ns: int) -> list[str | Cell
         str(lease.process.pid) if lease.process else "-",
         format_span((now - lease.started_at).total_seconds()),
         "-" if age_s is None else f"{format_span(age_s)} ago",
-        " ".join(lease.run.argv),
+        as_typed(lease.run.argv),
     ]
 
 

@@ -242,7 +242,7 @@ class _TaskReport:
             ("stopped", self.stop.words if self.stop is not None else ""),
             ("blocked by", " ".join(record.blocked_by)),
             ("blocks", count(record.blocks, "task") if record.blocks else ""),
-            ("backing off", self._when(record.backing_off_until)),
+            ("backing off", self._when(self._left(record.backing_off_until))),
             ("agent", self.standing.agent or ""),
             ("queue", record.queue or ""),
             ("command", shlex.join(self.spec.command)),
@@ -292,6 +292,9 @@ class _TaskReport:
             ),
             ("cwd", spec.cwd or ""),
         ]
+
+    def _left(self, moment: datetime | None) -> datetime | None:
+        return moment if moment is not None and moment > self.now else None
 
     def _when(self, moment: datetime | None) -> str:
         if moment is None:

@@ -57,11 +57,11 @@ class Pruned:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Emptied:
-    """What a reset removed, and where a copy of it is."""
+    """What a reset removed, and where a copy of it is; None if there was nothing."""
 
     tasks: int
     attempts: int
-    copy: str
+    copy: str | None
 
 
 def merge_pruned(parts: tuple[Pruned, ...]) -> Pruned:

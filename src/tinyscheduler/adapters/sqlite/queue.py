@@ -409,7 +409,7 @@ class LocalQueue:
             state = TaskState(task["state"])
             if state not in _EDITABLE:
                 raise UsageError(
-                    f"task {task_id} is {state} and cannot be changed",
+                    f"task {task_id} is {_told(state)} and cannot be changed",
                     hint=_WHY_NO_EDIT.get(state),
                 )
             before = spec_of(connection.execute(_SPEC, (task["id"],)).fetchone())
