@@ -645,6 +645,29 @@ print(CHANGES[sys.argv[2]](opened))
     assert_sound(path)
 
 
+@pytest.mark.parametrize("use", ["look", "tasks", "attempts"])
+def test_a_full_disk_that_refused_a_change_does_not_refuse_a_look(path, use):
+    # Without room SQLite cannot make what readers and writers of a log share.
+    program = """
+import resource, sys
+from tests.queue.builders import open_queue
+from tests.queue.test_database import CHANGES, USES
+from tinyscheduler.adapters.sqlite.database import Access
+from tinyscheduler.errors import TinySchedulerError
+resource.setrlimit(resource.RLIMIT_FSIZE, (0, -1))
+try:
+    CHANGES["add"](open_queue(sys.argv[1]))
+except TinySchedulerError as error:
+    print(type(error).__name__)
+USES[sys.argv[2]](open_queue(sys.argv[1], Access.READ))
+"""
+    fill(path)
+
+    done = run_program(program, path, use)
+
+    assert (done.stdout, done.stderr) == ("StoreError\n", "")
+
+
 @pytest.mark.parametrize("use", ["look", "add"])
 def test_a_queue_that_does_not_fit_on_the_disk_is_not_made(path, use):
     program = """

@@ -274,7 +274,28 @@ class Database:
             else:
                 if _marks(self.path) == before:
                     return answer
-        return self._ask(question, "mode=ro")
+        try:
+            return self._ask(question, "mode=ro")
+        except sqlite3.OperationalError as error:
+            if _kind_of(error) not in _DISK | _REFUSED:
+                raise
+            return self._ask_beside_empty_log(question, error)
+
+    def _ask_beside_empty_log(
+        self, question: Callable[[sqlite3.Connection], Answer], refusal: sqlite3.Error
+    ) -> Answer:
+        """Ask where no memory can be made for readers of the log to share; else refuse.
+
+        A full disk has no room for it.  Where such a disk refused a change, it has left an
+        empty log behind, though: all there is is in the file.
+        """
+        log, before = self.path + "-wal", _marks(self.path)
+        if _has_content(log):
+            raise refusal
+        answer = self._ask(question, "immutable=1")
+        if _marks(self.path) != before or _has_content(log):
+            raise refusal
+        return answer
 
     def _ask(self, question: Callable[[sqlite3.Connection], Answer], how: str) -> Answer:
         with closing(self._connect(how)) as connection:
@@ -339,8 +360,7 @@ class Database:
             ) from error
 
     def _explain(self, error: sqlite3.Error) -> TinySchedulerError:
-        # The low byte is the kind; errors of the Python module itself bear no code.
-        kind = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
+        kind = _kind_of(error)
         if kind in _BUSY:
             return BusyError(
                 f"the queue {self.path} is busy: others kept it locked for"
@@ -412,6 +432,18 @@ def _marks(path: str) -> _Marks | None:
         changed_ns=status.st_mtime_ns,
         has_log=os.path.exists(path + "-wal") or os.path.exists(path + "-journal"),
     )
+
+
+def _kind_of(error: sqlite3.Error) -> int:
+    # The low byte is the kind; errors of the Python module itself bear no code.
+    return int(getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR)) & 0xFF
+
+
+def _has_content(path: str) -> bool:
+    try:
+        return os.stat(path).st_size > 0
+    except FileNotFoundError:
+        return False
 
 
 def _claim_name(path: str) -> str:
