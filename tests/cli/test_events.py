@@ -175,3 +175,11 @@ def test_a_folder_in_its_place_is_an_error(place: Place):
 
     assert answer.code == 69
     assert "is not a file" in answer.err
+
+
+def test_long_names_of_events_keep_the_columns(place: Place):
+    events_file(place).write_text(line(1, "task.added") + line(2, "scheduler.undrained"))
+
+    first, second = place.run("events").out.splitlines()
+
+    assert first.index("task 1") == second.index("task 2")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from typing import TYPE_CHECKING
 
 import pytest
@@ -170,3 +171,11 @@ def test_an_empty_queue_has_no_past(place: Place):
     assert place.run("report").out == "no attempt has ended since 7d\n"
     assert place.run("parked").err.splitlines()[1:] == ["no task is parked"]
     assert not place.state.exists()
+
+
+def test_a_report_fits_a_terminal_and_loses_no_column(past: Place):
+    code, screen = past.type("report", columns=80)
+
+    head = re.sub(r"\x1b\[[0-9;]*m", "", screen).splitlines()[0]
+    assert code == 0
+    assert head.split()[-3:] == ["RETRIES", "WAIT", "RUN"]

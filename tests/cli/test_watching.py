@@ -128,7 +128,7 @@ def test_in_a_pipe_it_prints_again_and_again(busy: Place):
     assert (answer.code, answer.err) == (0, "")
     assert "\x1b" not in answer.out
     assert answer.out.count("saturated, 1 of 1 slots in use") == 2
-    assert answer.out.count("ID  AGENT  TRY  FOR") == 2
+    assert answer.out.count("ID  AGENT  ATTEMPT  FOR") == 2
 
 
 def test_each_look_is_one_line_of_json(busy: Place):

@@ -24,6 +24,7 @@ from tinyscheduler.cli.render import (
     fit,
 )
 from tinyscheduler.errors import EXIT_DONE, StoreError
+from tinyscheduler.model.events import EventName
 from tinyscheduler.values import dataclass
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ _LONGEST_LINE_BYTES = 1 << 20
 _MOST_SEARCHED_BYTES = 1 << 28
 _MOST_ROTATED = 100
 _GLANCE_S = 0.2
+_NAME_WIDTH = max(map(len, EventName))
 _INK_OF_EVENT = {
     "task.failed": Ink.RED,
     "task.parked": Ink.YELLOW,
@@ -161,7 +163,7 @@ def describe(document: Mapping[str, Any], page: Page) -> str:
         for key, value in document.items()
         if value is not None and key not in ("ts", "event", "task_id")
     ]
-    line = f"{document.get('ts', '-')}  {name:<15}  {escape(' '.join(words))}".rstrip()
+    line = f"{document.get('ts', '-')}  {name:<{_NAME_WIDTH}}  {escape(' '.join(words))}".rstrip()
     # Painted after it was cut, so that no escape sequence is.
     return fit(escape(line), page).replace(
         name, page.paint(name, _INK_OF_EVENT.get(name, Ink.PLAIN)), 1

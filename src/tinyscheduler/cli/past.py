@@ -259,29 +259,31 @@ def report(
         emit_json(since=format_time(begin), until=format_time(now), **workload_json(workload))
         return EXIT_DONE
     page = invocation.page
-    emit("\n".join(fit(line, page) for line in workload_lines(workload, since, page)))
+    emit("\n".join(workload_lines(workload, since, page)))
     return EXIT_DONE
 
 
 def workload_lines(workload: Workload, since: str, page: Page) -> list[str]:
     """Return a table of the agents, then what failed, and when it was busy."""
     if not workload.total.attempts:
-        return [f"no attempt has ended since {since}"]
+        return [fit(f"no attempt has ended since {since}", page)]
     works = workload.agents
     if len(works) > 1:
         works = (*works, workload.total)
     head = ["AGENT", "ATTEMPTS", "DONE", "FAILED", "OTHER", "SUCCESS", "RETRIES", "WAIT", "RUN"]
     lines = format_table(head, [_work_row(one) for one in works], page)
-    lines += ["", "WAIT and RUN: median / 95th percentile"]
+    more = ["WAIT and RUN: median / 95th percentile"]
     for title, counts in (("failures", workload.failures), ("reclaims", workload.reclaims)):
         if counts:
             told = ", ".join(f"{number} {name}" for name, number in counts)
-            lines.append(f"{title}: {told}")
+            more.append(f"{title}: {told}")
     hours = ", ".join(
         f"{hour.astimezone():%a %d %b %H:00} ({count(number, 'start')})"
         for hour, number in workload.busiest[:3]
     )
-    return [*lines, *([f"busiest: {hours}"] if hours else [])]
+    if hours:
+        more.append(f"busiest: {hours}")
+    return [*lines, "", *(fit(line, page) for line in more)]
 
 
 def _work_row(work: AgentWork) -> list[str]:

@@ -117,9 +117,9 @@ def show_overview(invocation: Invocation) -> int:
     emit(
         "\n".join(
             [
-                summary(overview),
+                fit(summary(overview), page),
                 *_paused_lines(overview, page),
-                "`tinyscheduler status` says more, --help everything",
+                fit("`tinyscheduler status` says more, --help everything", page),
             ]
         )
     )

@@ -32,6 +32,7 @@ from tinyscheduler.cli.render import (
 from tinyscheduler.cli.scratch import heeding_signals
 from tinyscheduler.cli.status import Overview, agents_json, look, status_json, status_lines, summary
 from tinyscheduler.config.load import load_config
+from tinyscheduler.config.units import format_size
 from tinyscheduler.errors import EXIT_DONE, UsageError
 from tinyscheduler.model.clock import format_time
 from tinyscheduler.model.records import WaitingLine
@@ -42,7 +43,6 @@ if TYPE_CHECKING:
     from tinyscheduler.model.config import Config
 
 _LEAST_INTERVAL_S, _MOST_INTERVAL_S = 0.1, 86_400.0
-_MIB = 2**20
 
 
 class Scene(Protocol):
@@ -187,10 +187,10 @@ class _TopScene:
     def lines(self, page: Page) -> list[str]:
         """Return the summary, a line per attempt, and a line per agent."""
         overview = _seen(self._overview)
-        lines = [summary(overview), ""]
+        lines = [fit(summary(overview), page), ""]
         if overview.running:
             rows = [self._running_row(one, overview) for one in overview.running]
-            head = ["ID", "AGENT", "TRY", "FOR", "CPU%", "MEM", "PROCS", "TASK"]
+            head = ["ID", "AGENT", "ATTEMPT", "FOR", "CPU%", "MEM", "PROCS", "TASK"]
             lines += format_table(head, rows, page)
         else:
             lines.append("nothing is running")
@@ -211,7 +211,7 @@ class _TopScene:
             str(one.attempt),
             age,
             "-" if load is None else f"{load.cpu_percent:.0f}",
-            "-" if load is None else f"{load.usage.memory_bytes // _MIB}M",
+            "-" if load is None else format_size(load.usage.memory_bytes),
             "-" if load is None else str(load.usage.processes),
             one.record.summary,
         ]
