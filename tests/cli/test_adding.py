@@ -212,6 +212,8 @@ def test_a_time_without_a_zone_is_local_and_a_duration_counts_from_now(place: Pl
         (["--agent", "cook", "--recipe", "none.yaml"], "does not exist", "recipes"),
         (["--agent", "cook", "--recipe", "soup"], "is not a .yaml or .yml file", ""),
         (["--cwd", "/nonexistent", "--", "ls"], "--cwd '/nonexistent' is not a folder", ""),
+        (["--cwd", "", "--", "ls"], "--cwd '' is not a folder", ""),
+        (["--env", "TINYSCHEDULER_X=1", "--", "ls"], "sets TINYSCHEDULER_X", "another name"),
         (["--vram", "14Q", "--", "ls"], "--vram '14Q'", "14G"),
         (["--", ""], "the command has an empty name", "-- PROGRAM"),
         (["--memory", "much", "--", "ls"], "--memory 'much'", ""),
@@ -241,6 +243,17 @@ def test_what_could_never_run_is_refused_and_nothing_is_added(
     assert rest[0].startswith("hint: ")
     assert fix in rest[0]
     assert here("list", "--json").json["tasks"] == []
+
+
+@pytest.mark.parametrize("nothing", ["", " ", ","])
+def test_a_dependency_on_nothing_is_refused_as_a_variable_may_be_unset(
+    here: Callable[..., Answer], nothing: str
+):
+    answer = here("add", "--after", nothing, "--", "ls")
+
+    assert (answer.code, answer.out) == (5, "")
+    assert "there is no task" in answer.err
+    assert here("list").out == ""
 
 
 def test_a_recipe_behind_a_link_that_leads_out_is_refused(agents: Place):

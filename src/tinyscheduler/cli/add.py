@@ -147,7 +147,10 @@ def wish_of(asked: Mapping[str, Any]) -> Wish:
     given["command"] = tuple(asked["command"] or ())
     given["prompt"] = _find_prompt(asked["prompt"], asked["prompt_file"])
     given["after"] = tuple(
-        one for text in asked["after"] or () for one in text.replace(",", " ").split()
+        # An empty text is no id, and told so: a script's variable may be unset.
+        one
+        for text in asked["after"] or ()
+        for one in text.replace(",", " ").split() or [text]
     )
     given["labels"] = pairs("--label", asked["label"])
     given["env"] = pairs("--env", asked["env"])

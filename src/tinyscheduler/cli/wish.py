@@ -220,7 +220,7 @@ class Granter:
             # An agent with a folder of its own is at home there.
             return None if any(agent.cwd for agent in agents) else self.folder
         path = os.path.join(self.folder, os.path.expanduser(wish.cwd))
-        if not os.path.isdir(path):
+        if not wish.cwd or not os.path.isdir(path):
             raise UsageError(
                 f"{self.spell('cwd')} {quote(wish.cwd)} is not a folder",
                 hint="the command would start there; create it first",

@@ -171,6 +171,7 @@ _FIXES = {
     "NUL character": "take the NUL out, or put the text into a prompt or a file",
     "out of range": "give it a number that makes sense",
     "time zone": "write it as 2026-01-31T18:00:00Z",
+    "are set for each attempt": "choose another name",
     "it waits for": "let a task of its own wait for some of them",
 }
 _SHORTEN = "shorten it, or put it into a prompt or a file"
