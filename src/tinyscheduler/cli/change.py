@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any, assert_never
 
 import typer
 
-from tinyscheduler.cli.invocation import QUIET, Invocation
-from tinyscheduler.cli.render import emit, emit_json, escape
+from tinyscheduler.cli.invocation import Invocation
+from tinyscheduler.cli.render import emit_json, escape
 from tinyscheduler.cli.standing import check_task_ids, find_standing
 from tinyscheduler.errors import (
     EXIT_DONE,
@@ -93,8 +93,8 @@ def change_all(
             hints.add(error.hint)
         codes.append(done.code)
         told.append({"task_id": task_id, "state": done.state or None, "message": done.words})
-        if done.state and not as_json and invocation.verbosity > QUIET:
-            emit(escape(f"task {task_id} {done.words}"))
+        if done.state and not as_json:
+            invocation.answer(escape(f"task {task_id} {done.words}"))
     if any(one["state"] for one in told):
         kick(config)
     if as_json:

@@ -9,9 +9,9 @@ from typing import Annotated, Any
 import typer
 
 from tinyscheduler.cli import add as adding
-from tinyscheduler.cli.invocation import QUIET, Invocation
+from tinyscheduler.cli.invocation import Invocation
 from tinyscheduler.cli.parsing import whole_number
-from tinyscheduler.cli.render import emit, emit_json, format_table
+from tinyscheduler.cli.render import emit_json, format_table
 from tinyscheduler.cli.standing import check_task_ids, spec_json, time_or_none
 from tinyscheduler.config.problems import did_you_mean, quote
 from tinyscheduler.errors import UsageError
@@ -123,8 +123,8 @@ def edit(
     told = differences(before, after_it)
     if json:
         emit_json(task_id=task_id, changed=told)
-    elif invocation.verbosity > QUIET:
-        emit("\n".join(_lines(invocation, task_id, told)))
+    else:
+        invocation.answer("\n".join(_lines(invocation, task_id, told)))
     return 0
 
 

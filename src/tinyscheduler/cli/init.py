@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tinyscheduler.cli.invocation import Invocation
-from tinyscheduler.cli.render import Ink, emit, emit_json, escape, program_here
-from tinyscheduler.cli.service_plan import ask
+from tinyscheduler.cli.render import Ink, ask, emit, emit_json, escape, program_here
 from tinyscheduler.errors import EXIT_CONFIG, EXIT_DONE, EXIT_INTERRUPTED, UsageError
 from tinyscheduler.values import dataclass
 

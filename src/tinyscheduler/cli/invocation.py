@@ -1,4 +1,15 @@
-"""What did the global options ask for, and which configuration follows from them?"""
+"""What did the global options ask for, and which configuration follows from them?
+
+They also decide what is said.  A command speaks by these verbs alone:
+
+- `render.emit`, `render.emit_json`: data, which was asked for; on stdout, always.
+- `answer`: what a change did; on stdout, unless -q.
+- `note`: what people should know beside that; on stderr, unless -q.
+- `advise`: a note for people at a terminal alone: what to do next, how far it is.
+- `warn`: a note of what may be wrong, after ``warning:``.
+- `fail`: what went wrong, after ``error:``, and the fix after ``hint:``; always.
+- `render.ask`: a question to a person at a terminal, on stderr.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +17,7 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
-from tinyscheduler.cli.render import Color, Ink, Page, escape, page_of, tell
+from tinyscheduler.cli.render import Color, Ink, Page, emit, escape, page_of, tell
 from tinyscheduler.config.load import load_beside_agents, load_config
 from tinyscheduler.config.overrides import Overrides
 from tinyscheduler.values import dataclass
@@ -77,13 +88,18 @@ class Invocation:
             self.warn(warning)
         return config
 
+    def answer(self, text: str) -> None:
+        """Say what a change did, unless silence was asked for; whole lines, safe to print."""
+        if self.verbosity > QUIET:
+            emit(text)
+
     def note(self, words: str) -> None:
         """Tell people something beside the data, unless they asked for silence."""
         if self.verbosity > QUIET:
             tell(escape(words))
 
     def advise(self, words: str) -> None:
-        """Tell a person at a terminal what to do; scripts know."""
+        """Tell a person at a terminal what to do, or how far it is; scripts know."""
         if sys.stderr.isatty():
             self.note(words)
 

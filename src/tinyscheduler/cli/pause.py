@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tinyscheduler.cli.invocation import QUIET, Invocation
+from tinyscheduler.cli.invocation import Invocation
 from tinyscheduler.cli.parsing import duration_s
-from tinyscheduler.cli.render import count, emit, emit_json, escape
+from tinyscheduler.cli.render import count, emit_json, escape
 from tinyscheduler.config.problems import did_you_mean, quote
 from tinyscheduler.core.switches import name_target
 from tinyscheduler.errors import EXIT_DONE, EXIT_TIMEOUT, NotFoundError, UsageError
@@ -286,8 +286,8 @@ def _answer(
             paused=[switch_json(one) for one in left],
             **more,
         )
-    elif invocation.verbosity > QUIET:
-        emit("\n".join(map(escape, lines)))
+    else:
+        invocation.answer("\n".join(map(escape, lines)))
     if config is not None:
         kick(config)
         _note_what_still_stops(invocation, config, left)

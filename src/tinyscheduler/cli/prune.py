@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tinyscheduler.cli.invocation import QUIET, Invocation
+from tinyscheduler.cli.invocation import Invocation
 from tinyscheduler.cli.parsing import duration_s
-from tinyscheduler.cli.render import count, emit, emit_json, format_table, tell
+from tinyscheduler.cli.render import ask, count, emit_json, format_table, tell
 from tinyscheduler.config.units import format_size
 from tinyscheduler.errors import EXIT_DONE, EXIT_FAILED, UsageError
 from tinyscheduler.model.clock import format_time
@@ -67,16 +67,15 @@ def prune(
         pruned = (preview_pruning if is_empty else prune)(config, age_s=age_s)
     if json:
         emit_json(dry_run=dry_run, **pruned_json(pruned))
-    elif invocation.verbosity > QUIET:
+    else:
         title = "WOULD REMOVE" if dry_run else "REMOVED"
         rows = [
             [_NOUNS[one.kind], str(one.number), format_size(one.bytes)] for one in pruned.removed
         ]
+        lines = ["nothing is old enough to be removed"]
         if rows:
-            head = ["WHAT", title, "SIZE"]
-            emit("\n".join(format_table(head, rows, invocation.page)))
-        else:
-            emit("nothing is old enough to be removed")
+            lines = format_table(["WHAT", title, "SIZE"], rows, invocation.page)
+        invocation.answer("\n".join(lines))
     if pruned.is_more and not dry_run:
         invocation.note("there is more to remove: run it again")
     return EXIT_DONE
@@ -134,10 +133,10 @@ def _tell_reset(invocation: Invocation, queue: Queue, done: Emptied, *, as_json:
             copy=done.copy,
             reset_at=format_time(queue.clock.now().wall),
         )
-    elif invocation.verbosity > QUIET:
+    else:
         removed = f"{count(done.tasks, 'task')} and {count(done.attempts, 'attempt')} removed"
         kept = "" if done.copy is None else f"; a copy of the database is kept: {done.copy}"
-        emit(removed + kept)
+        invocation.answer(removed + kept)
 
 
 def _is_confirmed(base: str, counts: Mapping[TaskState, int]) -> bool:
@@ -146,9 +145,7 @@ def _is_confirmed(base: str, counts: Mapping[TaskState, int]) -> bool:
         raise UsageError("reset removes every task", hint="if that is meant: reset --yes")
     tasks = ", ".join(f"{number} {state}" for state, number in counts.items()) or "none"
     tell(f"This removes every task ({tasks}) and all history of {base}.")
-    sys.stderr.write("Type yes to go on: ")
-    sys.stderr.flush()
-    return sys.stdin.readline().strip().lower() == "yes"
+    return ask("Go on?")
 
 
 def _announce(queue: Queue, tasks: int) -> None:

@@ -253,3 +253,10 @@ def program_here() -> str:
     """Return how a reader in this folder starts the program."""
     in_checkout = os.path.isfile("tinyscheduler") and os.access("tinyscheduler", os.X_OK)
     return "./tinyscheduler" if in_checkout else "tinyscheduler"
+
+
+def ask(question: str) -> bool:
+    """Ask a person at a terminal; anything but yes is no."""
+    sys.stderr.write(f"{question} [y/N] ")
+    sys.stderr.flush()
+    return sys.stdin.readline().strip().lower() in ("y", "yes")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import TYPE_CHECKING, Annotated
 
-from tinyscheduler.cli.invocation import NORMAL, QUIET, Invocation
+from tinyscheduler.cli.invocation import NORMAL, Invocation
 from tinyscheduler.cli.options import option
 from tinyscheduler.cli.render import (
     ReaderGoneError,
@@ -154,11 +154,11 @@ def run_tick(invocation: Invocation, config: Config, *, as_json: bool, fail_if_l
         invocation.note(f"another tick is running ({report.holder}); it will look again")
     if as_json:
         emit_json(**report_json(report))
-    elif not report.locked and invocation.verbosity > QUIET:
+    elif not report.locked:
         lines = tick_lines(report)
         if invocation.verbosity > NORMAL:
             lines = [*wait_lines(report, invocation.page, is_verbose=True), *lines]
-        emit("\n".join(lines))
+        invocation.answer("\n".join(lines))
     if interrupt is not None:
         raise interrupt
     return exit_code(report, fail_if_locked=fail_if_locked)
@@ -183,8 +183,8 @@ def run_daemon(invocation: Invocation, overrides: Overrides, *, as_json: bool) -
             told.update(report.errors)
         if as_json:
             emit_json(**report_json(report))
-        elif invocation.verbosity > QUIET and not _is_quiet(report):
-            emit("\n".join(tick_lines(report)))
+        elif not _is_quiet(report):
+            invocation.answer("\n".join(tick_lines(report)))
 
     def notice_if_read(report: TickReport) -> None:
         # Whoever reads may come and go; the queue is served all the same.

@@ -18,6 +18,7 @@ from tinyscheduler.cli.render import (
     Cell,
     Ink,
     Row,
+    ask,
     emit,
     emit_json,
     escape,
@@ -26,7 +27,6 @@ from tinyscheduler.cli.render import (
 )
 from tinyscheduler.cli.service_plan import (
     Plan,
-    ask,
     is_installed,
     plan_install,
     plan_uninstall,

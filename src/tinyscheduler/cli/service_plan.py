@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import sys
 from typing import TYPE_CHECKING
 
 from tinyscheduler.cli.render import Ink, escape
@@ -159,13 +158,6 @@ def printed(kind: Kind, installation: Installation, scope: Scope) -> str:
         for one in _files(kind, scope)
     ]
     return "\n".join(texts)
-
-
-def ask(question: str) -> bool:
-    """Ask a person; anything but yes is no."""
-    sys.stderr.write(f"{question} [y/N] ")
-    sys.stderr.flush()
-    return sys.stdin.readline().strip().lower() in ("y", "yes")
 
 
 def _files(kind: Kind, scope: Scope) -> list[FileTarget]:

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tinyscheduler.cli.invocation import QUIET, Invocation
+from tinyscheduler.cli.invocation import Invocation
 from tinyscheduler.cli.parsing import duration_s
-from tinyscheduler.cli.render import INK_OF_STATE, count, emit, emit_json
+from tinyscheduler.cli.render import INK_OF_STATE, count, emit_json
 from tinyscheduler.cli.standing import brief_json, check_task_ids, find_standing
 from tinyscheduler.errors import EXIT_DONE, EXIT_FAILED, EXIT_TIMEOUT, NotFoundError
 from tinyscheduler.model.tasks import TaskState
@@ -46,14 +46,14 @@ def wait(
     standings = [find_standing(queue, task_id) for task_id in ids]
     if json:
         emit_json(tasks=[brief_json(one) for one in standings], timed_out=bool(unfinished))
-    elif invocation.verbosity > QUIET:
+    else:
         page = invocation.page
         for one in standings:
             reason = one.record.failure_reason
             words = page.paint(one.state, INK_OF_STATE[one.state])
             if one.state in _FAILED and reason is not None:
                 words += f" ({reason})"
-            emit(f"task {one.record.task_id} {words}")
+            invocation.answer(f"task {one.record.task_id} {words}")
     if unfinished:
         span = timeout if timeout and timeout[-1].isalpha() else f"{timeout}s"
         invocation.note(f"gave up after {span}: {count(len(unfinished), 'task')} not ended")
