@@ -168,7 +168,7 @@ class Attempt:
         self.ended_s, self.ended_wall = self.started_s, self.started_wall
         self.next_beat_s = 0.0
         self.log_size, self.log_grew_s = 0, self.started_s
-        self.log_seen_s, self.next_log_look_s = self.started_s, self.started_s
+        self.log_seen_s, self.next_log_look_s = self.started_s, self.started_s + _CLOSE_LOOK_S
         self.log_folder_fd: int | None = None
         self.log_is_quiet = False
         self.terminated = False
