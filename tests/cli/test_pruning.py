@@ -268,3 +268,19 @@ def test_reset_is_refused_while_anything_runs_or_waits_to_be_settled(place: Plac
     assert (running.code, unsettled.code) == (75, 75)
     assert "attempts are under way or not settled yet: 1" in running.err
     assert list(tasks(place)) == ["1"]
+
+
+def test_pruning_does_not_pass_for_a_tick(place: Place):
+    def last_tick() -> str | None:
+        told: str | None = place.run("why", "1", "--json").json["last_tick_at"]
+        return told
+
+    place.add("--hold", "--", "true")
+    place.run("prune")
+    assert last_tick() is None
+
+    place.run("run")
+    ticked = last_tick()
+    assert ticked is not None
+    place.run("prune")
+    assert last_tick() == ticked

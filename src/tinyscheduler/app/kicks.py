@@ -1,9 +1,10 @@
-"""How is a tick wished for, and how is one started that outlives its starter?"""
+"""How is a tick wished for or started to outlive its starter, and when was the last one?"""
 
 from __future__ import annotations
 
 import os
 import sys
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from tinyscheduler.adapters.tick_lock_file import touch
@@ -29,3 +30,14 @@ def start_detached_tick(config: Config) -> None:
     null = [(os.POSIX_SPAWN_OPEN, fd, "/dev/null", os.O_RDWR, 0) for fd in (0, 1, 2)]
     environment = {name: value for name, value in os.environ.items() if name in ("PATH", "HOME")}
     os.posix_spawn(argv[0], argv, environment, file_actions=null, setsid=True)
+
+
+def last_tick_at(config: Config) -> datetime | None:
+    """Return when a tick took the lock last: each one writes its line then."""
+    try:
+        status = os.stat(config.paths.tick_lock)
+    except OSError:
+        return None
+    # Who kept ticks out, being none, gave the file its time back: none, if there was none.
+    is_known = status.st_size > 0 and status.st_mtime_ns > 0
+    return datetime.fromtimestamp(status.st_mtime, tz=UTC) if is_known else None

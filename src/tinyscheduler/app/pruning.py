@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -109,18 +109,30 @@ def keeping_ticks_out(config: Config, clock: SystemClock) -> Iterator[None]:
     """
     lock = FileTickLock(config.paths)
     until_ns = clock.now().monotonic_ns + int(_PATIENCE_S * 1e9)
+    ticked_ns = _last_tick_ns(config.paths.tick_lock)
     while (holder := lock.acquire()) is not None:
         if clock.now().monotonic_ns >= until_ns:
             raise BusyError(f"a tick is running ({holder})", hint="try again in a minute")
         clock.sleep(_LOOK_S)
+        ticked_ns = _last_tick_ns(config.paths.tick_lock)
     try:
         yield
     finally:
+        # By the time of this file people are told when the last tick was; this was none.
+        with suppress(OSError):
+            os.utime(config.paths.tick_lock, ns=(ticked_ns, ticked_ns))
         lock.release()
         has_leases = bool(FileLeaseStore(config.paths, locks=LockTable()).scan().entries)
         # Inside an attempt nothing may be started; its own end makes a tick happen.
         if has_leases and lock.is_kicked() and not is_inside_attempt(config, os.environ):
             start_detached_tick(config)
+
+
+def _last_tick_ns(tick_lock: str) -> int:
+    try:
+        return os.stat(tick_lock).st_mtime_ns
+    except OSError:
+        return 0
 
 
 @contextmanager

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from contextlib import suppress
-from datetime import UTC, datetime
 from math import inf
 from typing import TYPE_CHECKING
 
@@ -288,12 +287,3 @@ def find_daemon(config: Config) -> RunningDaemon | None:
         return None
     pid, _, since = text.strip().removeprefix("pid ").partition(", since ")
     return RunningDaemon(pid=int(pid) if pid.isdecimal() else None, since=since or None)
-
-
-def last_tick_at(config: Config) -> datetime | None:
-    """Return when a tick took the lock last: each one writes its line then."""
-    try:
-        status = os.stat(config.paths.tick_lock)
-    except OSError:
-        return None
-    return datetime.fromtimestamp(status.st_mtime, tz=UTC) if status.st_size else None

@@ -139,7 +139,8 @@ def look_at_clockwork(
     config: Config, installation: Installation, now: Instant
 ) -> Iterator[Finding]:
     """Look what makes ticks happen, and whether they do."""
-    from tinyscheduler.app.serving import find_daemon, last_tick_at
+    from tinyscheduler.app.kicks import last_tick_at
+    from tinyscheduler.app.serving import find_daemon
     from tinyscheduler.cli.service import find_installed
     from tinyscheduler.cli.service_targets import lingers
     from tinyscheduler.cli.service_texts import Kind, Scope

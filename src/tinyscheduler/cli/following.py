@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-from contextlib import suppress
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import TYPE_CHECKING
 
 from tinyscheduler.cli.render import format_span, format_when
@@ -108,9 +107,10 @@ class Ticking:
 def find_ticking(queue: Queue) -> Ticking:
     """Look whether a daemon holds its lock, and when the tick lock was last taken."""
     from tinyscheduler.adapters.leases_file import LockTable
+    from tinyscheduler.app.kicks import last_tick_at
 
     paths = queue.config.paths
-    has_daemon, last_at = False, None
+    has_daemon = False
     try:
         status = os.stat(paths.daemon_lock)
     except OSError:
@@ -119,12 +119,9 @@ def find_ticking(queue: Queue) -> Ticking:
         locks = LockTable()
         locks.begin()
         has_daemon = locks.is_held(paths.daemon_lock, status)
-    with suppress(OSError):
-        # Each tick writes its own name into the file that it locks.
-        last_at = datetime.fromtimestamp(os.stat(paths.tick_lock).st_mtime, tz=UTC)
     return Ticking(
         has_daemon=has_daemon,
-        last_at=last_at,
+        last_at=last_tick_at(queue.config),
         now=queue.clock.now().wall,
         interval_s=queue.config.timing.loop_interval_s,
     )

@@ -351,7 +351,8 @@ def _is_current(kind: Kind, installation: Installation, scope: Scope, config: Co
 def _show(
     invocation: Invocation, config: Config, installation: Installation, *, as_json: bool
 ) -> int:
-    from tinyscheduler.app.serving import find_daemon, last_tick_at
+    from tinyscheduler.app.kicks import last_tick_at
+    from tinyscheduler.app.serving import find_daemon
 
     now = datetime.now(tz=UTC)  # noqa: TID251 - a person's command: the time is for them
     services = find_installed(config, installation, now)
