@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 import tinyscheduler.core
+import tinyscheduler.errors
 import tinyscheduler.model
 
 TOP = Path(__file__).resolve().parent.parent
@@ -206,6 +207,23 @@ def test_every_rule_that_is_switched_off_has_its_reason_beside_it():
 
     assert rules
     assert not [rule for rule in rules if not re.search(r"# \w", rule)]
+
+
+def test_every_refusal_of_a_command_names_the_way_out():
+    # Faults in a batch get theirs where the line is known.
+    files = [path for path in (PACKAGE / "cli").glob("*.py") if path.name != "batch.py"]
+    without = [
+        shown(path, node.lineno)
+        for path in files
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Call)
+        and re.fullmatch(r"[A-Z]\w*Error", getattr(node.func, "id", ""))
+        and hasattr(tinyscheduler.errors, getattr(node.func, "id", ""))
+        and "hint" not in {keyword.arg for keyword in node.keywords}
+    ]
+
+    assert files
+    assert not without
 
 
 def test_every_example_in_a_docstring_is_true():

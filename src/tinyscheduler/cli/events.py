@@ -38,6 +38,7 @@ _LONGEST_LINE_BYTES = 1 << 20
 # How far back a search goes, over all files together.
 _MOST_SEARCHED_BYTES = 1 << 28
 _MOST_ROTATED = 100
+_UNREADABLE = "check its owner, its mode and its disk"
 _GLANCE_S = 0.2
 _NAME_WIDTH = max(map(len, EventName))
 _INK_OF_EVENT = {
@@ -199,7 +200,7 @@ def _backwards(path: str, until: int) -> Iterator[bytes]:
         try:
             fd = os.open(name, os.O_RDONLY | os.O_CLOEXEC)
         except OSError as error:
-            raise StoreError(f"cannot read {name}: {error.strerror}") from error
+            raise StoreError(f"cannot read {name}: {error.strerror}", hint=_UNREADABLE) from error
         try:
             end, rest = size, b""
             while end > 0 and budget > 0:
@@ -276,7 +277,9 @@ class Tail:
         except FileNotFoundError:
             return
         except OSError as error:
-            raise StoreError(f"cannot read {self._path}: {error.strerror}") from error
+            raise StoreError(
+                f"cannot read {self._path}: {error.strerror}", hint=_UNREADABLE
+            ) from error
         if not stat.S_ISREG(os.fstat(self._fd).st_mode):
             raise StoreError(
                 f"{self._path} is not a file", hint="move away what stands in its place"

@@ -191,7 +191,10 @@ class LogReader:
         except FileNotFoundError:
             return False
         except OSError as error:
-            raise StoreError(f"cannot read {log.path}: {error.strerror}") from error
+            raise StoreError(
+                f"cannot read {log.path}: {error.strerror}",
+                hint="check its owner, its mode and its disk",
+            ) from error
         if not stat.S_ISREG(os.fstat(self._fd).st_mode):
             raise StoreError(f"{log.path} is not a file", hint="move away what stands in its place")
         self._offset = 0 if last_lines is None else _find_tail(self._fd, last_lines)

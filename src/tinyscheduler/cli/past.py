@@ -165,7 +165,7 @@ def history(
     if as_csv and json:
         from tinyscheduler.errors import UsageError
 
-        raise UsageError("--csv and --json cannot be given together")
+        raise UsageError("--csv and --json cannot be given together", hint="leave one out")
     queue = _open(invocation)
     now = queue.clock.now().wall
     attempts = queue.inquiry.attempts(

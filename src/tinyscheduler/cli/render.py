@@ -223,7 +223,10 @@ def translate_write_error(error: OSError) -> Exception:
     """Return what a refused write to stdout ends the command with."""
     if isinstance(error, BrokenPipeError):
         return ReaderGoneError()
-    return TinySchedulerError(f"cannot write the output: {error.strerror}")
+    return TinySchedulerError(
+        f"cannot write the output: {error.strerror}",
+        hint="make room where it goes; what was asked for may be done all the same",
+    )
 
 
 def _abandon_stdout() -> None:

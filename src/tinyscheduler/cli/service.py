@@ -82,10 +82,13 @@ def service(
     """
     invocation: Invocation = context.obj
     if user and system:
-        raise UsageError("--user and --system cannot be given together")
+        raise UsageError("--user and --system cannot be given together", hint="leave one out")
     scope = Scope.SYSTEM if system or (not user and os.geteuid() == 0) else Scope.USER
     if kind is Kind.CRON and (user or system):
-        raise UsageError("--user and --system are for systemd; a crontab is always a user's")
+        raise UsageError(
+            "--user and --system are for systemd; a crontab is always a user's",
+            hint="leave it out; `sudo -u USER` installs the line for another user",
+        )
     config = configure(invocation)
     installation = find_installation(invocation, config, kind=kind, scope=scope)
     if action is Action.STATUS:

@@ -43,7 +43,9 @@ class FileTarget:
         except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as error:
-            raise TinySchedulerError(f"cannot read {self.path}: {error.strerror}") from error
+            raise TinySchedulerError(
+                f"cannot read {self.path}: {error.strerror}", hint="check its owner and its mode"
+            ) from error
 
     def write(self, text: str | None) -> None:
         """Replace it, whole or not at all; None removes it."""
