@@ -366,3 +366,9 @@ def test_start_starts_nothing_in_a_dry_run(place: Place):
     assert (answer.code, answer.out) == (0, "1\n")
     assert "nothing is started" in answer.err
     assert place.run("list", "--json").json["tasks"][0]["state"] == "waiting"
+
+
+def test_a_command_leaves_one_file_of_the_database_behind(place: Place):
+    place.add("--", "true")
+
+    assert [path.name for path in place.state.glob("*.db*")] == ["tinyscheduler.db"]

@@ -75,6 +75,13 @@ class Database:
         self._connection: sqlite3.Connection | None = None
         self._opened: tuple[int, int] | None = None
 
+    def __del__(self) -> None:
+        """Close what nobody closed: a process that leaves at once would leave the log lying."""
+        connection = getattr(self, "_connection", None)
+        if connection is not None:
+            with suppress(sqlite3.Error):
+                connection.close()
+
     def close(self) -> None:
         """Close the connection, if there is one; the next question opens it again."""
         connection, self._connection = self._connection, None
