@@ -156,7 +156,7 @@ def test_two_resets_within_a_second_keep_two_copies(path, opened):
 
     copies = [SqlitePruner(opened.database).empty().copy for _ in range(2)]
 
-    kept = [open_queue(path.parent / one.rpartition("/")[2], Access.READ) for one in copies]
+    kept = [open_queue(path.parent / str(one).rpartition("/")[2], Access.READ) for one in copies]
     assert [len(one.queue.tasks()) for one in kept] == [1, 0]
 
 
