@@ -1,0 +1,126 @@
+"""A week in minutes: the real tick over a real state folder, with simulated clocks and attempts.
+
+Twenty thousand tasks come in bursts and trickles, fail, depend on each other, are
+cancelled, held and retried by their owner, while ticks and wrappers die, disks fill and
+clocks jump.  Judged are invariants 1 to 4, 12 and 13 of the design, and that nothing piles
+up: what the state folder, this process's memory and its descriptors take after a week is
+what they took once the retention had begun to act.
+
+The seed decides work and faults; the names of leases are the operating system's.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import os
+import shutil
+import tempfile
+import time
+from pathlib import Path
+
+from tests.campaigns.measuring import Part, Process, State, measure_process, measure_state
+from tests.campaigns.week import Week, WeekPlan, living
+
+from tinyscheduler.adapters.events_file import KEPT
+
+# How much more than on the day of reference anything may take on the last day: a share of
+# it, and what one burst or one bad day makes of difference.
+GROWTH = 1.25
+LOGS = ("events", "daily logs")
+LOG_FILES = 1 + KEPT
+SLACK_BYTES = 512 * 1024
+SLACK_FILES = 60
+SLACK_ROWS = 200
+SLACK_RESIDENT = 8 * 2**20
+SLACK_DESCRIPTORS = 2
+
+
+def run_week(folder: Path, plan: WeekPlan, *, is_told: bool = False) -> tuple[list[str], Week]:
+    """Run one week and return every violation in words, and the week."""
+    with living(Week(folder=folder, plan=plan)) as week:
+        seen: list[tuple[State, Process]] = []
+        for day in range(1, plan.days + 1):
+            week.live_through_day()
+            with week.world.writes_allowed():
+                gc.collect()
+                seen.append((measure_state(week.state), measure_process(os.getpid())))
+                if is_told:
+                    state, process = seen[-1]
+                    print(f"day {day}: {week.describe()}\n  {state}\n  {process}", flush=True)
+        week.come_to_rest()
+    if is_told:
+        print(f"at rest: {week.describe()}\n  {measure_state(week.state)}", flush=True)
+    if week.violations:
+        return [*week.violations, "what went wrong before:", *week.last_faults()], week
+    return _judge(plan, seen) + week.judge(), week
+
+
+def _judge(plan: WeekPlan, seen: list[tuple[State, Process]]) -> list[str]:
+    """Compare the last day with the day of reference, part by part."""
+    (state, process), (last_state, last_process) = seen[plan.reference_day - 1], seen[-1]
+    most_bytes = SLACK_BYTES * plan.slack
+    found = []
+    if plan.is_retention_reached:
+        for name, part in last_state.parts.items():
+            before = state.parts.get(name, Part())
+            # Logs may grow up to what their settings say, however little there was before.
+            capped = LOG_FILES * plan.log_max_bytes if name in LOGS else 0
+            if part.bytes > max(GROWTH * before.bytes, capped) + most_bytes:
+                found.append(f"{name} grew from {before} to {part}")
+            if part.files > GROWTH * before.files + SLACK_FILES * plan.slack:
+                found.append(f"{name} grew from {before} to {part}")
+        found += [
+            f"table {name} grew from {state.rows[name]} to {rows} rows"
+            for name, rows in last_state.rows.items()
+            if rows > GROWTH * state.rows[name] + SLACK_ROWS * plan.slack
+        ]
+    if last_process.resident_bytes > process.resident_bytes + SLACK_RESIDENT:
+        found.append(f"memory grew: {process}, then {last_process}")
+    if last_process.descriptors > process.descriptors + SLACK_DESCRIPTORS:
+        names = sorted(
+            os.readlink(path) for path in Path("/proc/self/fd").iterdir() if path.exists()
+        )
+        found.append(f"descriptors leak: {process}, then {last_process}; open now: {names}")
+    return found
+
+
+def _scratch() -> str | None:
+    """Return a folder in memory if there is one: a week has too many fsyncs for a disk."""
+    return "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+
+
+def main() -> int:
+    """Run a week and print what it took."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--tasks", type=int, default=20_000)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--days", type=int, default=7)
+    parser.add_argument("--history-days", type=float, default=1.0)
+    parser.add_argument("--log-days", type=float, default=0.5)
+    parser.add_argument("--log-max-mb", type=float, default=1.0)
+    options = parser.parse_args()
+    plan = WeekPlan(
+        tasks=options.tasks,
+        seed=options.seed,
+        days=options.days,
+        history_days=options.history_days,
+        log_days=options.log_days,
+        log_max_bytes=round(options.log_max_mb * 2**20),
+    )
+    started = time.monotonic()
+    folder = Path(tempfile.mkdtemp(prefix=f"week-{options.seed}-", dir=_scratch()))
+    found, week = run_week(folder, plan, is_told=True)
+    for words in found:
+        print(f"seed {options.seed}: {words} ({folder} is kept)")
+    if not found:
+        shutil.rmtree(folder)
+    print(
+        f"{options.days} days, {week.describe()}: {len(found)} violations"
+        f" ({time.monotonic() - started:.0f} s)"
+    )
+    return 1 if found else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
