@@ -39,6 +39,7 @@ SETTLE_S = 60
 SLACK_RESIDENT = 3 * 2**20
 # At any moment a tick may be at work, so the least of several looks counts.
 LOOKS = 25
+LOOK_S = 0.04
 SLACK_DESCRIPTORS = 0
 AGENTS_FILE = 'agents:\n  worker: {{limit: {limit}, command: ["sh", "-c", "{{command}}"]}}\n'
 BROKEN = ("agents: [", "agents:\n  worker: {limit: many}\n", "", "\0\0\0", "nobody: 1\n")
@@ -59,6 +60,7 @@ class Day:
     seed: int
     ticks: int
     interval_s: float = 0.1
+    looks: int = LOOKS
     is_told: bool = False
     station: Station = field(init=False)
     draw: random.Random = field(init=False)
@@ -148,11 +150,11 @@ class Day:
     def _measure(self, daemon: subprocess.Popen[str]) -> Process:
         """Look until nothing is under way that would be gone a moment later."""
         looks = []
-        for _ in range(LOOKS):
+        for _ in range(self.looks):
             looks.append(measure_process(daemon.pid))
-            time.sleep(0.04)
+            time.sleep(LOOK_S)
         return Process(
-            resident_bytes=sorted(look.resident_bytes for look in looks)[LOOKS // 2],
+            resident_bytes=sorted(look.resident_bytes for look in looks)[self.looks // 2],
             descriptors=min(look.descriptors for look in looks),
             threads=min(look.threads for look in looks),
             watches=min(look.watches for look in looks),

@@ -42,6 +42,8 @@ def run_week(folder: Path, plan: WeekPlan, *, is_told: bool = False) -> tuple[li
         seen: list[tuple[State, Process]] = []
         for day in range(1, plan.days + 1):
             week.live_through_day()
+            if week.violations:
+                break
             with week.world.writes_allowed():
                 gc.collect()
                 seen.append((measure_state(week.state), measure_process(os.getpid())))
@@ -85,7 +87,7 @@ def _judge(plan: WeekPlan, seen: list[tuple[State, Process]]) -> list[str]:
     return found
 
 
-def _scratch() -> str | None:
+def scratch() -> str | None:
     """Return a folder in memory if there is one: a week has too many fsyncs for a disk."""
     return "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
 
@@ -109,7 +111,7 @@ def main() -> int:
         log_max_bytes=round(options.log_max_mb * 2**20),
     )
     started = time.monotonic()
-    folder = Path(tempfile.mkdtemp(prefix=f"week-{options.seed}-", dir=_scratch()))
+    folder = Path(tempfile.mkdtemp(prefix=f"week-{options.seed}-", dir=scratch()))
     found, week = run_week(folder, plan, is_told=True)
     for words in found:
         print(f"seed {options.seed}: {words} ({folder} is kept)")

@@ -153,7 +153,7 @@ class Books(Auditor):
         if lease.attempt <= self.last_started[task]:
             self.blame(3, f"attempt {lease.attempt} of task {task} was started again")
         self.last_started[task] = lease.attempt
-        if self.succeeded[task]:
+        if self.succeeded[task] and lease.task_id not in self.retried:
             self.blame(3, f"task {task} was started again after it had succeeded")
         if (state := self.state_of(lease.task_id)) != TaskState.WORKING:
             self.blame(3, f"task {task} was started although it is {state}")
@@ -646,6 +646,8 @@ class Owner:
         self._tell(EventName.TASK_CANCELLED, [task_id])
 
     def _retry(self, task_id: str) -> None:
+        # Noted first: it may be retried although this process is killed right after that.
+        self.world.books.retried.add(task_id)
         with self._queue() as queue:
             queue.retry(task_id)
         wish(self.world.disk)
