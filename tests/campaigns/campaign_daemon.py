@@ -10,6 +10,7 @@ that every task ended as it should.
 from __future__ import annotations
 
 import argparse
+import gc
 import os
 import random
 import shutil
@@ -166,6 +167,8 @@ class Day:
     def _live_until(self, daemon: subprocess.Popen[str], ticks: int) -> None:
         """Do one thing after the other, each when the daemon has ticked a few times more."""
         while self.ticked < ticks and daemon.poll() is None:
+            # What looked at the queue before is only then closed: a connection is part of a cycle.
+            gc.collect()
             before = self.ticked
             name, action = self._next(daemon)
             action()

@@ -18,11 +18,20 @@ import shutil
 import tempfile
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tests.campaigns.measuring import Part, Process, State, measure_process, measure_state
 from tests.campaigns.week import Week, WeekPlan, living
 
 from tinyscheduler.adapters.events_file import KEPT
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tinyscheduler.simulator.machine import Process as SimulatedProcess
+    from tinyscheduler.tick import World
+
+    Change = Callable[[World, SimulatedProcess], World]
 
 # How much more than on the day of reference anything may take on the last day: a share of
 # it, and what one burst or one bad day makes of difference.
@@ -36,9 +45,15 @@ SLACK_RESIDENT = 8 * 2**20
 SLACK_DESCRIPTORS = 2
 
 
-def run_week(folder: Path, plan: WeekPlan, *, is_told: bool = False) -> tuple[list[str], Week]:
-    """Run one week and return every violation in words, and the week."""
+def run_week(
+    folder: Path, plan: WeekPlan, *, is_told: bool = False, rewire: Change | None = None
+) -> tuple[list[str], Week]:
+    """Run one week and return every violation in words, and the week.
+
+    ``rewire`` replaces ports of every tick, so that a test can break a promise.
+    """
     with living(Week(folder=folder, plan=plan)) as week:
+        week.world.rewire = rewire or week.world.rewire
         seen: list[tuple[State, Process]] = []
         for day in range(1, plan.days + 1):
             week.live_through_day()

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from tests.campaigns import (
@@ -14,6 +17,17 @@ from tests.campaigns import (
     campaign_week,
 )
 from tests.campaigns.week import WeekPlan
+
+from tinyscheduler.values import replace
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from tests.campaigns.campaign_week import Change
+
+    from tinyscheduler.model.history import AttemptRecord
+    from tinyscheduler.simulator.machine import Process
+    from tinyscheduler.tick import World
 
 
 @pytest.mark.parametrize("seed", range(900, 906))
@@ -42,13 +56,62 @@ def test_a_week_of_results_at_once_is_settled_once_whatever_kills_the_tick(tmp_p
 
 
 def test_a_simulated_week_leaves_nothing_behind_and_nothing_growing():
-    plan = WeekPlan(tasks=140, seed=900, day_s=1200.0, log_max_bytes=8192)
+    plan = WeekPlan(tasks=105, seed=900, day_s=900.0, log_max_bytes=8192)
 
     with tempfile.TemporaryDirectory(dir=campaign_week.scratch()) as folder:
         violations, week = campaign_week.run_week(Path(folder), plan)
 
     assert violations == []
     assert week.world.counts["prunings"] > plan.days
+
+
+@dataclass(frozen=True, slots=True)
+class ForgetfulLedger:
+    """It loses every attempt that it is told of."""
+
+    def record(self, attempt: AttemptRecord) -> None:
+        del attempt
+
+    def attempts(self, task_id: str) -> Sequence[AttemptRecord]:
+        del task_id
+        return ()
+
+
+def without_pruning(world: World, _process: Process) -> World:
+    return replace(world, pruners=tuple)
+
+
+def without_ledger(world: World, _process: Process) -> World:
+    return replace(world, ledger=ForgetfulLedger())
+
+
+@pytest.mark.parametrize(
+    ("rewire", "words"),
+    [(without_pruning, "grew from"), (without_ledger, "the ledger does not know")],
+)
+def test_a_simulated_week_notices_what_is_kept_for_ever_or_lost(rewire: Change, words: str):
+    plan = WeekPlan(tasks=120, seed=900, days=5, day_s=600.0, log_max_bytes=4096)
+
+    with tempfile.TemporaryDirectory(dir=campaign_week.scratch()) as folder:
+        violations, _ = campaign_week.run_week(Path(folder), plan, rewire=rewire)
+
+    assert any(words in one for one in violations), violations
+
+
+def test_a_simulated_week_notices_an_open_file_that_stays_open():
+    left_open = []
+
+    def leak(world: World, _process: Process) -> World:
+        left_open.append(os.open("/dev/null", os.O_RDONLY))
+        return world
+
+    plan = WeekPlan(tasks=20, seed=900, days=5, day_s=600.0)
+    with tempfile.TemporaryDirectory(dir=campaign_week.scratch()) as folder:
+        violations, _ = campaign_week.run_week(Path(folder), plan, rewire=leak)
+    for fd in left_open:
+        os.close(fd)
+
+    assert any("descriptors leak" in one for one in violations), violations
 
 
 def test_ticks_of_a_daemon_leave_nothing_behind_in_it(tmp_path: Path):

@@ -270,6 +270,7 @@ class WeekWorld(SimulatedWorld):
         self.queue = SimulatedQueue(now=lambda: self.machine.wall)
         self.queues = [self.queue]
         self.failures = cast("Any", deque(maxlen=100))
+        self.rewire = lambda world, _process: world
         self.counts = Counter()
         self.open_processes = []
         self.is_daemon_wanted = False
@@ -326,7 +327,7 @@ class WeekWorld(SimulatedWorld):
         )
         policy = PlatformPolicy(is_priority_enabled=False)
         source: TaskSource = TroubledSource(local_queue(self.config, database, clock), self.queue)
-        return World(
+        world = World(
             clock=clock,
             lock=FileTickLock(self.config.paths),
             sources=(source,),
@@ -342,6 +343,7 @@ class WeekWorld(SimulatedWorld):
             pruners=partial(self._pruners, database),
             warnings=warnings,
         )
+        return self.rewire(world, process)
 
     def _pruners(self, database: Database) -> Sequence[Pruner]:
         self.counts["prunings"] += 1
@@ -493,15 +495,14 @@ class Owner:
         """Make room for all tasks at once."""
         self.seen = [""] * (self.most + 1)
 
-    def add(self, number: int, *, left: int = 20) -> None:
+    def add(self, number: int) -> None:
         """Add tasks in one go, now or, while the disk refuses, a little later."""
         specs = [(None, self._spec()) for _ in range(number)]
         try:
             with self._queue() as queue:
                 ids = queue.add(specs)
         except TinySchedulerError:
-            again = partial(self.add, number, left=left - 1)
-            self.world.machine.schedule(60.0, again)
+            self.world.machine.schedule(60.0, partial(self.add, number))
             return
         self.added += number
         if ids[-1] != str(self.added):
@@ -747,8 +748,8 @@ class Week:
         plan, machine, day_s = self.plan, self.world.machine, self.plan.day_s
         number = plan.tasks * (self.days_lived + 1) // plan.days
         number -= plan.tasks * self.days_lived // plan.days
-        bursts = 3
         burst = number // 8
+        bursts = 3 if burst else 0
         for _ in range(bursts):
             machine.schedule(self._chance.between(0, 0.8 * day_s), partial(self.owner.add, burst))
         for _ in range(number - bursts * burst):
