@@ -330,8 +330,14 @@ class Day:
 def main() -> int:
     """Let a day pass and print what the daemon took."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--ticks", type=int, default=MINUTES_OF_A_DAY)
-    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument(
+        "--ticks",
+        "--minutes",
+        type=int,
+        default=MINUTES_OF_A_DAY,
+        help="how many ticks: those of a day, one a minute, unless told otherwise",
+    )
+    parser.add_argument("--seed", type=int, default=1, help="of what happens around the daemon")
     parser.add_argument("--interval", type=float, default=0.1, help="seconds between ticks")
     options = parser.parse_args()
     started = time.monotonic()

@@ -40,6 +40,8 @@ LOGS = ("events", "daily logs")
 LOG_FILES = 1 + KEPT
 SLACK_BYTES = 512 * 1024
 SLACK_FILES = 60
+# Where nothing becomes old enough to be removed: rows, prompt, logs and events of a task.
+MOST_BYTES_PER_TASK = 8 * 1024
 SLACK_ROWS = 200
 SLACK_RESIDENT = 8 * 2**20
 SLACK_DESCRIPTORS = 2
@@ -92,6 +94,8 @@ def _judge(plan: WeekPlan, seen: list[tuple[State, Process]]) -> list[str]:
             for name, rows in last_state.rows.items()
             if rows > GROWTH * state.rows[name] + SLACK_ROWS * plan.slack
         ]
+    elif last_state.bytes > plan.tasks * MOST_BYTES_PER_TASK + most_bytes:
+        found.append(f"more than {MOST_BYTES_PER_TASK} bytes a task: {last_state}")
     if last_process.resident_bytes > process.resident_bytes + SLACK_RESIDENT:
         found.append(f"memory grew: {process}, then {last_process}")
     if last_process.descriptors > process.descriptors + SLACK_DESCRIPTORS:
@@ -110,12 +114,16 @@ def scratch() -> str | None:
 def main() -> int:
     """Run a week and print what it took."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--tasks", type=int, default=20_000)
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--days", type=int, default=7)
-    parser.add_argument("--history-days", type=float, default=1.0)
-    parser.add_argument("--log-days", type=float, default=0.5)
-    parser.add_argument("--log-max-mb", type=float, default=1.0)
+    parser.add_argument("--tasks", type=int, default=20_000, help="tasks in all")
+    parser.add_argument("--seed", type=int, default=1, help="of work and faults")
+    parser.add_argument("--days", type=int, default=7, help="days from the first to the last task")
+    for name, days, what in (("history", 1.0, "tasks that ended"), ("log", 0.5, "logs")):
+        parser.add_argument(
+            f"--{name}-days", type=float, default=days, help=f"how long {what} are kept"
+        )
+    parser.add_argument(
+        "--log-max-mb", type=float, default=1.0, help="size at which a log is set aside"
+    )
     options = parser.parse_args()
     plan = WeekPlan(
         tasks=options.tasks,
