@@ -100,7 +100,9 @@ class Day:
                 if self.is_told:
                     state = measure_state(self.station.state)
                     print(f"{self.ticked} ticks: {self.describe()}", flush=True)
-                    print(f"  {self.seen[-1]}\n  {state}", flush=True)
+                    temporary = len(self._temporary_files())
+                    print(f"  {self.seen[-1]}, {temporary} temporary files", flush=True)
+                    print(f"  {state}", flush=True)
             found += self._settle()
         finally:
             if daemon.poll() is None:
@@ -302,13 +304,15 @@ class Day:
             if state is not None and states.get(one) is not state
         ]
         found += [f"left on disk: {name}" for name in self.station.leftovers()]
-        temporary = [path for path in self._base.rglob("*") if path.name.endswith(".tmp")]
-        temporary += (self._base / "tmp").iterdir()
-        found += [f"temporary file: {path}" for path in temporary]
+        found += [f"temporary file: {path}" for path in self._temporary_files()]
         errors = (self._base / "errors").read_text()
         if "Traceback" in errors:
             found.append(f"the daemon raised: {errors[-2000:]}")
         return found + self._compare()
+
+    def _temporary_files(self) -> list[Path]:
+        found = [path for path in self._base.rglob("*") if path.name.endswith(".tmp")]
+        return [*found, *(self._base / "tmp").iterdir()]
 
     def _compare(self) -> list[str]:
         if len(self.seen) < 10:

@@ -360,9 +360,12 @@ class WeekWorld(SimulatedWorld):
         from tinyscheduler.simulator.machine import Pause
 
         while self.is_daemon_wanted:
+            refused = self.counts["refused ticks"]
             self.live_as_tick(process)
             process.program = "daemon"
-            wait_s = 0.0 if self.disk.kicks else every_s
+            # Refused, it left a wish for the holder of the lock, which must not wake it at once.
+            is_refused = self.counts["refused ticks"] > refused
+            wait_s = 1.0 if is_refused else 0.0 if self.disk.kicks else every_s
             yield Pause(seconds=wait_s, step="daemon.wake", is_interruptible=True)
 
     # -- files --------------------------------------------------------------------
@@ -497,18 +500,8 @@ class Owner:
 
     def add(self, number: int) -> None:
         """Add tasks in one go, now or, while the disk refuses, a little later."""
-        specs = [(None, self._spec()) for _ in range(number)]
-        try:
-            with self._queue() as queue:
-                ids = queue.add(specs)
-        except TinySchedulerError:
+        if not self._act("owner", partial(self._add, number)):
             self.world.machine.schedule(60.0, partial(self.add, number))
-            return
-        self.added += number
-        if ids[-1] != str(self.added):
-            self.world.books.blame(2, f"task {ids[-1]} is the {self.added}th that was added")
-        self._tell(EventName.TASK_ADDED, ids)
-        wish(self.world.disk)
 
     def cancel_something(self) -> None:
         """Cancel as a person does: note the wish in the row, then ask the wrapper to end."""
@@ -585,6 +578,16 @@ class Owner:
             self.world.books.note_row(int(row[0]), row[1])
 
     # -- parts --------------------------------------------------------------------
+
+    def _add(self, number: int) -> None:
+        specs = [(None, self._spec()) for _ in range(number)]
+        with self._queue() as queue:
+            ids = queue.add(specs)
+        self.added += number
+        if ids[-1] != str(self.added):
+            self.world.books.blame(2, f"task {ids[-1]} is the {self.added}th that was added")
+        self._tell(EventName.TASK_ADDED, ids)
+        wish(self.world.disk)
 
     def _spec(self) -> TaskSpec:
         chance = self.chance
