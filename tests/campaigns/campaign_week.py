@@ -70,6 +70,8 @@ def run_week(
         week.come_to_rest()
     if is_told:
         print(f"at rest: {week.describe()}\n  {measure_state(week.state)}", flush=True)
+        for words, number in week.world.errors.most_common():
+            print(f"  {number} errors: {words}")
     if week.violations:
         return [*week.violations, "what went wrong before:", *week.last_faults()], week
     return _judge(plan, seen) + week.judge(), week
@@ -78,23 +80,22 @@ def run_week(
 def _judge(plan: WeekPlan, seen: list[tuple[State, Process]]) -> list[str]:
     """Compare the last day with the day of reference, part by part."""
     (state, process), (last_state, last_process) = seen[plan.reference_day - 1], seen[-1]
-    most_bytes = SLACK_BYTES * plan.slack
     found = []
     if plan.is_retention_reached:
         for name, part in last_state.parts.items():
             before = state.parts.get(name, Part())
             # Logs may grow up to what their settings say, however little there was before.
             capped = LOG_FILES * plan.log_max_bytes if name in LOGS else 0
-            if part.bytes > max(GROWTH * before.bytes, capped) + most_bytes:
+            if part.bytes > max(GROWTH * before.bytes, capped) + SLACK_BYTES:
                 found.append(f"{name} grew from {before} to {part}")
-            if part.files > GROWTH * before.files + SLACK_FILES * plan.slack:
+            if part.files > GROWTH * before.files + SLACK_FILES:
                 found.append(f"{name} grew from {before} to {part}")
         found += [
             f"table {name} grew from {state.rows[name]} to {rows} rows"
             for name, rows in last_state.rows.items()
-            if rows > GROWTH * state.rows[name] + SLACK_ROWS * plan.slack
+            if rows > GROWTH * state.rows[name] + SLACK_ROWS
         ]
-    elif last_state.bytes > plan.tasks * MOST_BYTES_PER_TASK + most_bytes:
+    elif last_state.bytes > plan.tasks * MOST_BYTES_PER_TASK + SLACK_BYTES:
         found.append(f"more than {MOST_BYTES_PER_TASK} bytes a task: {last_state}")
     if last_process.resident_bytes > process.resident_bytes + SLACK_RESIDENT:
         found.append(f"memory grew: {process}, then {last_process}")

@@ -17,6 +17,7 @@ from weakref import WeakValueDictionary
 
 from tinyscheduler.adapters.launch_local import LocalLauncher
 from tinyscheduler.adapters.leases_file import FileTaskLock
+from tinyscheduler.errors import LaunchError
 from tinyscheduler.simulator.attempts import Attempt, Wrapper
 from tinyscheduler.simulator.disk import Disk, Refusal
 from tinyscheduler.simulator.launcher import SimulatedLauncher, Workshop
@@ -234,6 +235,10 @@ class FileLauncher(SimulatedLauncher):
     def launch(self, lease: Lease, lock: TaskLock) -> None:
         """Start a simulated wrapper that shares the real lock."""
         assert isinstance(lock, FileTaskLock)
+        why = self._workshop.refuse_launch(lease.task_id)
+        if why is not None:
+            self._process.reach("launch.spawn")
+            raise LaunchError(why, hint="the next tick tries again")
         with self._process.doing("launch.spawn"):
             wrapper = self._machine.spawn("wrapper")
             description = self._file_disk.task_locks.take_over(lock)

@@ -79,6 +79,9 @@ _FILE_STEP = "file:"
 _OPENED = "file:lock.create:after"
 # What a tick reports of a failure that is not one of ours: a bug.
 _FOREIGN = re.compile(r"[A-Z]\w*(Error|Exception|Warning|Interrupt): ")
+# What differs between two errors of one kind: numbers, lease ids, paths.
+_NAMES = re.compile(r"/\S+|[0-9a-f]{32}|\d+")
+_MOST_KINDS = 50
 _OVER = ("done", "failed", "cancelled")
 _LOG_LINE = "what an attempt prints, again and again, as long as it has something to say\n"
 
@@ -104,11 +107,6 @@ class WeekPlan:
     def is_retention_reached(self) -> bool:
         """Whether anything is removed before the last day."""
         return self.reference_day < self.days
-
-    @property
-    def slack(self) -> float:
-        """How much of the stated slack applies: all of it, for tens of thousands of tasks."""
-        return min(1.0, max(0.1, self.tasks / 20_000))
 
 
 @dataclass(eq=False, slots=True, kw_only=True)
@@ -254,6 +252,7 @@ class WeekWorld(SimulatedWorld):
     config: Config
     owner: Owner
     counts: Counter[str]
+    errors: Counter[str]
     open_processes: list[Process]
     is_daemon_wanted: bool
 
@@ -272,6 +271,7 @@ class WeekWorld(SimulatedWorld):
         self.failures = cast("Any", deque(maxlen=100))
         self.rewire = lambda world, _process: world
         self.counts = Counter()
+        self.errors = Counter()
         self.open_processes = []
         self.is_daemon_wanted = False
         self.workshop = Workshop(
@@ -479,6 +479,9 @@ class WeekWorld(SimulatedWorld):
 
     def _note_failure(self, words: str) -> None:
         self.counts["errors"] += 1
+        kind = _NAMES.sub("N", words)[:100]
+        if kind in self.errors or len(self.errors) < _MOST_KINDS:
+            self.errors[kind] += 1
         if _FOREIGN.match(words):
             self.books.violations.append(f"a bug in a tick: {words}")
 
