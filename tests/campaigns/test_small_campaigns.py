@@ -87,7 +87,7 @@ def without_ledger(world: World, _process: Process) -> World:
 
 @pytest.mark.parametrize(
     ("rewire", "words"),
-    [(without_pruning, "is kept"), (without_ledger, "the ledger does not know")],
+    [(without_pruning, "left on disk"), (without_ledger, "the ledger does not know")],
 )
 def test_a_simulated_week_notices_what_is_kept_for_ever_or_lost(rewire: Change, words: str):
     plan = WeekPlan(tasks=120, seed=900, days=5, day_s=600.0, log_max_bytes=4096)
