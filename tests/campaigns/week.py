@@ -7,7 +7,7 @@ import math
 import os
 import re
 from collections import Counter, deque
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import partial
@@ -82,6 +82,10 @@ _FOREIGN = re.compile(r"[A-Z]\w*(Error|Exception|Warning|Interrupt): ")
 # What differs between two errors of one kind: numbers, lease ids, paths.
 _NAMES = re.compile(r"/\S+|[0-9a-f]{32}|\d+")
 _MOST_KINDS = 50
+# All processes are one: whoever has the database locked does not go on while others wait.
+_PATIENCE_S = 0.05
+# Within this time a daemon that is not wanted any more wakes up and ends.
+_DAEMON_END_S = 120.0
 _OVER = ("done", "failed", "cancelled")
 _LOG_LINE = "what an attempt prints, again and again, as long as it has something to say\n"
 
@@ -296,16 +300,19 @@ class WeekWorld(SimulatedWorld):
 
     # -- ticks --------------------------------------------------------------------
 
-    def live_as_tick(self, process: Process) -> None:
-        """Do what a process does that was started as a tick, or became one."""
+    def live_as_tick(self, process: Process, kept: Database | None = None) -> None:
+        """Do what a process does that was started as a tick, or became one.
+
+        A daemon keeps its database open from tick to tick.
+        """
         process.program = "tick"
         with self.being(process):
-            self._run_ticks(process)
+            self._run_ticks(process, kept)
 
-    def _run_ticks(self, process: Process) -> None:
+    def _run_ticks(self, process: Process, kept: Database | None) -> None:
         self.counts["ticks"] += 1
         try:
-            with self.opened() as database:
+            with self.opened() if kept is None else nullcontext(kept) as database:
                 world = self.wired(process, database)
                 report, is_wished = run_ticks(world, self.settings)
         except TinySchedulerError as error:
@@ -359,14 +366,24 @@ class WeekWorld(SimulatedWorld):
     def _live_as_daemon(self, process: Process, every_s: float) -> Iterator[Pause]:
         from tinyscheduler.simulator.machine import Pause
 
+        kept = Database(self.config.paths.database, Access.WRITE, busy_timeout_s=_PATIENCE_S)
+        # Not at once: it may die in the middle of a step, which has yet to find out.
+        process.on_death.append(lambda: self._close_later(kept))
         while self.is_daemon_wanted:
             refused = self.counts["refused ticks"]
-            self.live_as_tick(process)
+            self.live_as_tick(process, kept)
             process.program = "daemon"
             # Refused, it left a wish for the holder of the lock, which must not wake it at once.
             is_refused = self.counts["refused ticks"] > refused
             wait_s = 1.0 if is_refused else 0.0 if self.disk.kicks else every_s
             yield Pause(seconds=wait_s, step="daemon.wake", is_interruptible=True)
+
+    def _close_later(self, database: Database) -> None:
+        def close() -> None:
+            with suppress(TinySchedulerError):
+                database.close()
+
+        self.machine.schedule(0.0, close)
 
     # -- files --------------------------------------------------------------------
 
@@ -382,7 +399,7 @@ class WeekWorld(SimulatedWorld):
     @contextmanager
     def opened(self) -> Iterator[Database]:
         """Open the database as one command or tick does."""
-        database = Database(self.config.paths.database, Access.WRITE, busy_timeout_s=0.05)
+        database = Database(self.config.paths.database, Access.WRITE, busy_timeout_s=_PATIENCE_S)
         try:
             yield database
         finally:
@@ -768,8 +785,9 @@ class Week:
         # From noon on a daemon ticks beside cron; at night it is ended.
         self.world.is_daemon_wanted = True
         self.world.start_daemon()
-        self._advance(day_s / 2)
+        self._advance(day_s / 2 - _DAEMON_END_S)
         self.world.is_daemon_wanted = False
+        self._advance(_DAEMON_END_S)
         self.days_lived += 1
 
     def come_to_rest(self) -> None:
