@@ -17,6 +17,7 @@ import os
 import shutil
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -44,7 +45,7 @@ SLACK_FILES = 60
 MOST_BYTES_PER_TASK = 8 * 1024
 SLACK_ROWS = 200
 SLACK_RESIDENT = 8 * 2**20
-SLACK_DESCRIPTORS = 2
+SLACK_DESCRIPTORS = 0
 
 
 def run_week(
@@ -63,10 +64,11 @@ def run_week(
                 break
             with week.world.writes_allowed():
                 gc.collect()
-                seen.append((measure_state(week.state), measure_process(os.getpid())))
+                process = measure_process(os.getpid())
+                process = replace(process, descriptors=process.descriptors - week.count_lent())
+                seen.append((measure_state(week.state), process))
                 if is_told:
-                    state, process = seen[-1]
-                    print(f"day {day}: {week.describe()}\n  {state}\n  {process}", flush=True)
+                    print(f"day {day}: {week.describe()}\n  {seen[-1][0]}\n  {process}", flush=True)
         week.come_to_rest()
     if is_told:
         print(f"at rest: {week.describe()}\n  {measure_state(week.state)}", flush=True)

@@ -139,6 +139,10 @@ class Locks:
         # A number is given out anew once its file is gone and closed.
         return held if held is not None and held.fd >= 0 else LockFile()
 
+    def count_held(self) -> int:
+        """Return how many locks simulated processes hold; each is a descriptor of this one."""
+        return sum(file.fd >= 0 for file in self._held.values())
+
     def keys(self) -> list[str]:
         """Return the tasks that have a lock file."""
         return list(Folder(self._running, "task_", ".lock"))

@@ -762,6 +762,17 @@ class Week:
         """The state folder."""
         return Path(self.world.config.paths.state)
 
+    def count_lent(self) -> int:
+        """Return how many descriptors are those of simulated processes that live."""
+        machine, disk = self.world.machine, self.world.disk
+        assert isinstance(disk, FileDisk)
+        has_daemon = any(one.program == "daemon" for one in machine.processes.values())
+        kept = 0
+        for path in Path("/proc/self/fd").iterdir():
+            with suppress(FileNotFoundError):
+                kept += os.readlink(path).startswith(self.world.config.paths.database)
+        return disk.task_locks.count_held() + kept * has_daemon
+
     def last_faults(self) -> list[str]:
         """Return what went wrong last, in simulated seconds since the beginning."""
         return list(self.faults.log)[-30:]
