@@ -236,6 +236,11 @@ class WeekFaults(FaultInjector):
         with self._world.writes_allowed():
             FaultInjector._reboot(self)
 
+    def _say(self, words: str) -> None:
+        FaultInjector._say(self, words)
+        self._world.counts["faults"] += 1
+        self._world.counts["deaths"] += "killed" in words
+
     @property
     def _world(self) -> WeekWorld:
         return cast("WeekWorld", self.world)
@@ -840,13 +845,13 @@ class Week:
     def describe(self) -> str:
         """Return what happened so far, in one line."""
         counts = self.world.counts
-        deaths = sum("killed" in line for line in self.faults.log)
         return (
             f"{self.owner.added} tasks, {self.world.books.attempts_started} commands started,"
             f" {counts['settled']} settled, {counts['reclaimed']} reclaimed,"
             f" {counts['ticks']} ticks ({counts['refused ticks']} refused,"
             f" {counts['failed ticks']} failed, {counts['errors']} errors),"
-            f" {counts['prunings']} prunings, {deaths} deaths among the last faults"
+            f" {counts['prunings']} prunings, {counts['faults']} faults"
+            f" ({counts['deaths']} of them deaths)"
         )
 
     def _advance(self, seconds: float) -> None:
