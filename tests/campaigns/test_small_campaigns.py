@@ -69,8 +69,8 @@ def test_a_simulated_week_leaves_nothing_behind_and_nothing_growing():
 class ForgetfulLedger:
     """It loses every attempt that it is told of."""
 
-    def record(self, attempt: AttemptRecord) -> None:
-        del attempt
+    def record(self, attempt: AttemptRecord, *, is_told_next: bool = False) -> None:
+        del attempt, is_told_next
 
     def attempts(self, task_id: str) -> Sequence[AttemptRecord]:
         del task_id

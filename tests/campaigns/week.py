@@ -348,7 +348,7 @@ class WeekWorld(SimulatedWorld):
             probe=SimulatedProbe(process),
             policy=policy,
             fallback=policy,
-            ledger=SqliteLedger(database),
+            ledger=SqliteLedger(database, shared_with="local"),
             memory=FileMemoryStore(self.config.paths, warn=warnings.append, may_write=True),
             switches=SqliteSwitches(database),
             observers=observers_of(self.config),
