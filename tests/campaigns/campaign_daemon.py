@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 MINUTES_OF_A_DAY = 1440
+TENTHS = 10
 SETTLE_S = 60
 SLACK_RESIDENT = 3 * 2**20
 # At any moment a tick may be at work, so the least of several looks counts.
@@ -92,8 +93,8 @@ class Day:
         reader.start()
         found: list[str] = []
         try:
-            for tenth in range(1, 11):
-                self._live_until(daemon, self.ticks * tenth // 10)
+            for tenth in range(1, TENTHS + 1):
+                self._live_until(daemon, self.ticks * tenth // TENTHS)
                 if daemon.poll() is not None:
                     break
                 self.seen.append(self._measure(daemon))
@@ -308,27 +309,29 @@ class Day:
         errors = (self._base / "errors").read_text()
         if "Traceback" in errors:
             found.append(f"the daemon raised: {errors[-2000:]}")
-        return found + self._compare()
+        return found + compare(self.seen)
 
     def _temporary_files(self) -> list[Path]:
         found = [path for path in self._base.rglob("*") if path.name.endswith(".tmp")]
         return [*found, *(self._base / "tmp").iterdir()]
 
-    def _compare(self) -> list[str]:
-        if len(self.seen) < 10:
-            return [f"only {len(self.seen)} tenths of the day passed"]
-        first, last = self.seen[0], self.seen[-1]
-        found = []
-        if last.resident_bytes > first.resident_bytes + SLACK_RESIDENT:
-            found.append(f"memory grew: {first}, then {last}")
-        # A folder that was made meanwhile is one more watch.
-        if last.watches > first.watches + 1:
-            found.append(f"watches leak: {first}, then {last}")
-        if last.descriptors > first.descriptors + SLACK_DESCRIPTORS:
-            found.append(f"descriptors leak: {first}, then {last}")
-        if last.threads > first.threads or last.zombies > 0:
-            found.append(f"threads or children leak: {first}, then {last}")
-        return found
+
+def compare(seen: list[Process]) -> list[str]:
+    """Return in words what the daemon took more of at the end than after a tenth of the day."""
+    if len(seen) < TENTHS:
+        return [f"only {len(seen)} tenths of the day passed"]
+    first, last = seen[0], seen[-1]
+    found = []
+    if last.resident_bytes > first.resident_bytes + SLACK_RESIDENT:
+        found.append(f"memory grew: {first}, then {last}")
+    # A folder that was made meanwhile is one more watch.
+    if last.watches > first.watches + 1:
+        found.append(f"watches leak: {first}, then {last}")
+    if last.descriptors > first.descriptors + SLACK_DESCRIPTORS:
+        found.append(f"descriptors leak: {first}, then {last}")
+    if last.threads > first.threads or last.zombies > 0:
+        found.append(f"threads or children leak: {first}, then {last}")
+    return found
 
 
 def main() -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import tempfile
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from tests.campaigns import (
     campaign_results,
     campaign_week,
 )
+from tests.campaigns.measuring import Process
 from tests.campaigns.week import WeekPlan
 
 from tinyscheduler.values import replace
@@ -26,7 +28,7 @@ if TYPE_CHECKING:
     from tests.campaigns.campaign_week import Change
 
     from tinyscheduler.model.history import AttemptRecord
-    from tinyscheduler.simulator.machine import Process
+    from tinyscheduler.simulator.machine import Process as SimulatedProcess
     from tinyscheduler.tick import World
 
 
@@ -77,11 +79,11 @@ class ForgetfulLedger:
         return ()
 
 
-def without_pruning(world: World, _process: Process) -> World:
+def without_pruning(world: World, _process: SimulatedProcess) -> World:
     return replace(world, pruners=tuple)
 
 
-def without_ledger(world: World, _process: Process) -> World:
+def without_ledger(world: World, _process: SimulatedProcess) -> World:
     return replace(world, ledger=ForgetfulLedger())
 
 
@@ -101,7 +103,7 @@ def test_a_simulated_week_notices_what_is_kept_for_ever_or_lost(rewire: Change, 
 def test_a_simulated_week_notices_an_open_file_that_stays_open():
     left_open = []
 
-    def leak(world: World, _process: Process) -> World:
+    def leak(world: World, _process: SimulatedProcess) -> World:
         left_open.append(os.open("/dev/null", os.O_RDONLY))
         return world
 
@@ -118,3 +120,28 @@ def test_ticks_of_a_daemon_leave_nothing_behind_in_it(tmp_path: Path):
     day = campaign_daemon.Day(folder=tmp_path, seed=900, ticks=40, interval_s=0.05, looks=5)
 
     assert day.run() == []
+
+
+QUIET = Process(resident_bytes=40 << 20, descriptors=12, threads=1, watches=2, zombies=0)
+
+
+@pytest.mark.parametrize(
+    ("leak", "words"),
+    [
+        ({"resident_bytes": 44 << 20}, "memory grew"),
+        ({"descriptors": 13}, "descriptors leak"),
+        ({"threads": 2}, "threads or children leak"),
+        ({"watches": 4}, "watches leak"),
+        ({"zombies": 1}, "threads or children leak"),
+    ],
+)
+def test_a_day_of_the_daemon_notices_what_piles_up(leak: dict[str, int], words: str):
+    assert campaign_daemon.compare([QUIET] * 10) == []
+
+    (found,) = campaign_daemon.compare([*[QUIET] * 9, dataclasses.replace(QUIET, **leak)])
+
+    assert words in found
+
+
+def test_a_day_of_the_daemon_that_ends_early_is_no_success():
+    assert campaign_daemon.compare([QUIET] * 9) != []
