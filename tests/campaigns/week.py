@@ -42,7 +42,7 @@ from tinyscheduler.simulator.clock import SimulatedClock
 from tinyscheduler.simulator.disk import Refusal
 from tinyscheduler.simulator.faults import TICKS, FaultInjector, Rates
 from tinyscheduler.simulator.launcher import Workshop
-from tinyscheduler.simulator.machine import Killed, Machine, Process
+from tinyscheduler.simulator.machine import Killed, Machine, Pause, Process
 from tinyscheduler.simulator.probe import SimulatedProbe
 from tinyscheduler.simulator.source import SimulatedQueue, Trouble
 from tinyscheduler.simulator.tick_lock import wish
@@ -61,7 +61,6 @@ if TYPE_CHECKING:
     from tinyscheduler.model.tasks import Ending
     from tinyscheduler.ports import Pruner, TaskSource
     from tinyscheduler.simulator.attempts import Attempt
-    from tinyscheduler.simulator.machine import Pause
 
 DAY_S = 86_400.0
 SLOTS = 8
@@ -369,8 +368,6 @@ class WeekWorld(SimulatedWorld):
             SimulatedWorld.start_daemon(self, every_s, restart_s=restart_s)
 
     def _live_as_daemon(self, process: Process, every_s: float) -> Iterator[Pause]:
-        from tinyscheduler.simulator.machine import Pause
-
         kept = Database(self.config.paths.database, Access.WRITE, busy_timeout_s=_PATIENCE_S)
         # Not at once: it may die in the middle of a step, which has yet to find out.
         process.on_death.append(lambda: self._close_later(kept))
@@ -570,9 +567,9 @@ class Owner:
     def tidy_up(self) -> None:
         """Decide about all that waits for a person: parked, failed, held and stuck tasks."""
         with suppress(TinySchedulerError):
-            for task_id in self._ids("state = 'held'"):
+            for task_id in self.ids_where("state = 'held'"):
                 self._act("owner", partial(self._release, task_id))
-            for task_id in self._ids("state IN ('parked', 'failed')"):
+            for task_id in self.ids_where("state IN ('parked', 'failed')"):
                 retries = self.chance.happens(0.5)
                 self._act("owner", partial(self._retry if retries else self._cancel, task_id))
             self._act("owner", self._cancel_stuck)
@@ -580,13 +577,13 @@ class Owner:
     def cancel_all_set_aside(self) -> None:
         """Give up everything that waits for a person."""
         with suppress(TinySchedulerError):
-            for task_id in self._ids("state IN ('held', 'parked')"):
+            for task_id in self.ids_where("state IN ('held', 'parked')"):
                 self._act("owner", partial(self._cancel, task_id))
             self._act("owner", self._cancel_stuck)
 
     def open_tasks(self) -> list[str]:
         """Return the tasks that have not ended."""
-        return self._ids("state NOT IN ('done', 'failed', 'cancelled')")
+        return self.ids_where("state NOT IN ('done', 'failed', 'cancelled')")
 
     def take_census(self) -> None:
         """Note every task's state, and blame whoever lost one that was not over."""
@@ -637,13 +634,14 @@ class Owner:
         )
 
     def _exists(self, task_id: str) -> bool:
-        return bool(self._ids(f"id = {int(task_id)}"))
+        return bool(self.ids_where(f"id = {int(task_id)}"))
 
     def _some(self, states: str) -> str | None:
-        ids = self._ids(f"state IN ({states})")
+        ids = self.ids_where(f"state IN ({states})")
         return self.chance.pick(ids) if ids else None
 
-    def _ids(self, condition: str) -> list[str]:
+    def ids_where(self, condition: str) -> list[str]:
+        """Return the ids of the tasks of which this piece of SQL is true."""
         rows = self.world.select(f"SELECT id FROM tasks WHERE {condition} ORDER BY id")  # noqa: S608 - of our own words
         return [str(row[0]) for row in rows]
 
@@ -694,7 +692,7 @@ class Owner:
 
     def _cancel_stuck(self) -> None:
         """Cancel what waits for a task that was cancelled, failed or set aside."""
-        stuck = self._ids(
+        stuck = self.ids_where(
             "state IN ('waiting', 'held') AND EXISTS (SELECT 1 FROM dependencies JOIN tasks AS"
             " blocker ON blocker.id = blocker_id WHERE task_id = tasks.id"
             " AND blocker.state IN ('failed', 'parked', 'cancelled'))"
@@ -837,7 +835,7 @@ class Week:
             with suppress(FileNotFoundError):
                 found += [f"(12) left on disk: {folder}/{name}" for name in os.listdir(folder)]
         if self.plan.is_retention_reached:
-            found += [f"(12) task {task} is kept" for task in self.owner._ids("1")]
+            found += [f"(12) task {task} is kept" for task in self.owner.ids_where("1")]
         if self.world.workshop.attempts:
             found.append(f"(12) attempts left: {sorted(self.world.workshop.attempts)[:5]}")
         return found[:20]
