@@ -278,6 +278,31 @@ def test_a_freeze_between_looking_and_acting_ends_nothing():
     assert world.auditor.violations == []
 
 
+@pytest.mark.parametrize("times", [1, 3, 100])
+def test_a_freeze_in_the_last_look_ends_nothing(times):
+    """The wrapper was silent twice, and all freezes while the tick waits for it to beat."""
+    world = a_world(script=LONG)
+    attempt = run_until_running(world)
+    world.machine.latency = lambda: 0.8  # it beats in time after the last freeze, not before
+    world.machine.freeze(60)
+    tick(world)
+    left = [times]
+
+    def freeze_all(process: Process, point: str) -> None:
+        if process.program == "tick" and point == "clock.sleep" and left[0]:
+            left[0] -= 1
+            world.machine.schedule(0.5, lambda: world.machine.freeze(94))
+
+    world.machine.freeze(60)
+    world.machine.on_point = freeze_all
+    report = tick(world)
+
+    assert left[0] < times
+    assert report.reclaims == ()
+    assert attempt.is_live
+    assert world.auditor.violations == []
+
+
 @pytest.mark.parametrize("seconds", [-3600, 3600, 40_000_000])
 def test_no_step_of_the_wall_clock_ends_anything(seconds):
     world = a_world(script=LONG)
