@@ -162,7 +162,7 @@ def test_two_forms_at_once_are_refused(past: Place):
     answer = past.run("history", "--csv", "--json")
 
     assert (answer.code, answer.out) == (2, "")
-    assert answer.err == "error: --csv and --json cannot be given together\n"
+    assert answer.err == "error: --csv and --json cannot be given together\nhint: leave one out\n"
 
 
 def test_an_empty_queue_has_no_past(place: Place):

@@ -199,16 +199,16 @@ def test_readers_in_a_loop_never_make_a_tick_see_a_lock_held(make_station: Calla
 @contextmanager
 def a_tick_held_up(station: Station) -> Iterator[subprocess.Popen[bytes]]:
     """Run a tick that has claimed a task and cannot go on, its lock held, until left."""
-    events = Path(station.config().paths.events)
-    events.parent.mkdir(parents=True, exist_ok=True)
-    # The tick tells events by opening this file, which waits until somebody reads.
-    os.mkfifo(events)
+    errors = Path(station.config().paths.logs) / "wrapper.log"
+    errors.parent.mkdir(parents=True, exist_ok=True)
+    # A wrapper is started with this file open, which waits until somebody reads.
+    os.mkfifo(errors)
     station.add("sleep 300")
     process = station.start_tick()
     until(lambda: list((station.state / "running").glob("*.json")), "the tick to be at work")
     yield process
-    reading = os.open(events, os.O_RDWR | os.O_NONBLOCK)
-    events.unlink()
+    reading = os.open(errors, os.O_RDWR | os.O_NONBLOCK)
+    errors.unlink()
     process.communicate(timeout=30)
     os.close(reading)
 

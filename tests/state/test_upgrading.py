@@ -39,11 +39,19 @@ def installed(tmp_path: Path) -> Path:
     return package
 
 
+def environment_of(package: Path, place: Place) -> dict[str, str]:
+    """Return the environment of that copy: not measured, for it is gone when the test ends."""
+    environment = place.environment(PYTHONPATH=str(package.parent))
+    for name in ("COVERAGE_PROCESS_CONFIG", "COVERAGE_FILE"):
+        environment.pop(name, None)
+    return environment
+
+
 def tick_of(package: Path, place: Place) -> None:
     """Do one tick with that copy of the program, which must find work."""
     done = subprocess.run(
         [sys.executable, "-P", str(package / "__main__.py"), "--base-path", place.base, "run"],
-        env=place.environment(PYTHONPATH=str(package.parent)),
+        env=environment_of(package, place),
         cwd="/",
         capture_output=True,
         text=True,
@@ -122,7 +130,7 @@ def test_nothing_starts_from_a_program_that_is_half_removed(place: Place, instal
 
     done = subprocess.run(
         [sys.executable, "-P", str(installed / "__main__.py"), "--base-path", place.base, "run"],
-        env=place.environment(PYTHONPATH=str(installed.parent)),
+        env=environment_of(installed, place),
         cwd="/",
         capture_output=True,
         text=True,
