@@ -30,6 +30,7 @@ from tinyscheduler.model.events import EventName
 from tinyscheduler.model.leases import LeaseState
 from tinyscheduler.model.tasks import FailureReason, Outcome, TaskState
 from tinyscheduler.simulator.attempts import Child, Script
+from tinyscheduler.simulator.clock import SimulatedClock
 from tinyscheduler.simulator.disk import Refusal
 from tinyscheduler.simulator.source import Trouble
 from tinyscheduler.values import replace
@@ -298,6 +299,25 @@ def test_a_freeze_in_the_last_look_ends_nothing(times):
     report = tick(world)
 
     assert left[0] < times
+    assert report.reclaims == ()
+    assert attempt.is_live
+    assert world.auditor.violations == []
+
+
+def test_a_last_look_that_is_cut_short_ends_nothing(monkeypatch: pytest.MonkeyPatch):
+    """A daemon wakes up for any wish for a tick, before a healthy wrapper could beat."""
+    world = a_world(script=LONG)
+    attempt = run_until_running(world)
+    world.machine.latency = lambda: 0.8
+    world.machine.freeze(60)
+    tick(world)
+    world.machine.freeze(60)
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            SimulatedClock, "sleep", lambda clock, _: clock._process.machine.advance(0.0001)
+        )
+        report = tick(world)
+
     assert report.reclaims == ()
     assert attempt.is_live
     assert world.auditor.violations == []
