@@ -22,7 +22,7 @@ import time
 
 # What `ctypes`, `json` and `signal` are made of, without the types, regular expressions
 # and enumerations around it: those take as long to load as the interpreter, as does `typing`.
-from _ctypes import CFuncPtr, dlopen, dlsym
+from _ctypes import CFuncPtr, _SimpleCData, dlopen, dlsym
 from _json import encode_basestring_ascii, make_scanner
 
 TYPE_CHECKING = False
@@ -660,9 +660,15 @@ def _is_locked(path: str) -> bool:
 
 
 class _Function(CFuncPtr):
-    """A function of C that takes and returns integers of at most 32 bits."""
+    """A function of C that returns an integer and takes some, plain ones of 32 bits."""
 
     _flags_ = 1  # called as C does
+
+
+class _Offset(_SimpleCData):  # type: ignore[type-arg]  # generic in the stubs alone
+    """A place in a file, 64 bits wide."""
+
+    _type_ = "q"
 
 
 def _prctl(option: int, value: int) -> None:
@@ -671,22 +677,17 @@ def _prctl(option: int, value: int) -> None:
 
 def _punch_hole(fd: int, *, start: int, end: int) -> None:
     """Give the blocks between two offsets back to the disk, if its filesystem can."""
-    import ctypes  # few logs grow so large, and here 64 bits are needed
-
-    ctypes.CDLL(None).fallocate(
-        fd,
-        _FALLOC_KEEP_SIZE_PUNCH_HOLE,
-        ctypes.c_int64(start),
-        ctypes.c_int64(end - start),
-    )
+    fallocate = _Function(dlsym(_program, "fallocate"))
+    fallocate(fd, _FALLOC_KEEP_SIZE_PUNCH_HOLE, _Offset(start), _Offset(end - start))
 
 
 def _signal_name(number: int) -> str:
-    from signal import Signals
-
     try:
+        # Python may have been updated meanwhile, and this be gone; that must not cost the result.
+        from signal import Signals
+
         return Signals(number).name
-    except ValueError:
+    except (ImportError, ValueError):
         return str(number)
 
 

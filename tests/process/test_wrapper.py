@@ -613,6 +613,42 @@ def test_a_command_that_may_not_be_executed_is_named_with_its_folder(
     assert result["message"] == f"cannot execute 'greet': Permission denied ({script})"
 
 
+def test_a_python_that_was_replaced_meanwhile_costs_only_the_name_of_the_signal(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    assert wrapper._signal_name(9) == "SIGKILL"
+
+    monkeypatch.setitem(sys.modules, "signal", None)
+
+    assert wrapper._signal_name(9) == "9"
+
+
+def test_a_hole_is_punched_with_what_was_loaded_at_the_start(tmp_path: Path):
+    program = """
+import os, sys, types
+module = types.ModuleType("wrapper")
+exec(open(sys.argv[1]).read(), module.__dict__)
+before = set(sys.modules)
+fd = os.open(sys.argv[2], os.O_RDWR)
+module._punch_hole(fd, start=4096, end=3 << 32)
+os.fsync(fd)
+print(os.fstat(fd).st_blocks * 512 <= 16384, set(sys.modules) - before)
+"""
+    log = tmp_path / "log"
+    with log.open("wb") as file:
+        file.write(b"x" * (4 << 20))
+        file.truncate(4 << 32)
+
+    told = subprocess.run(
+        [sys.executable, "-I", "-S", "-c", program, wrapper.__file__, log],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+
+    assert told.stdout == "True set()\n"
+
+
 def test_a_full_log_disk_costs_no_result(hand_over: Callable[..., Handover]):
     handover = hand_over(argv=("/nonexistent/program",), log="/dev/full")
 
