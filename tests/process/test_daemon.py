@@ -337,7 +337,29 @@ def test_a_version_that_does_not_start_is_not_become_until_it_is_mended(
         assert place.run("wait", task_id, "--timeout", "20s").code == 0
         assert end(daemon)[0] == 0
     assert "what is there now does not start: ImportError: cannot import name 'Annotate'" in told
-    assert "nothing is started until it does" in told
+    assert "nothing is started or settled until it does" in told
+
+
+def test_a_sigterm_while_the_new_version_is_tried_ends_the_daemon(place: Place, installed: Path):
+    with serving_from(installed, place) as daemon:
+        run = installed / "cli" / "run.py"
+        slow = "\nimport sys, time\nif '--dry-run' in sys.argv:\n    time.sleep(1)\n"
+        run.write_text(run.read_text() + slow)
+        update(installed)
+        place.add("--", "true")
+        until(lambda: trials_of(daemon.pid), "the new version to be tried")
+
+        code, said = end(daemon)
+
+    assert code == 0
+    assert "going on as what is there now" not in said
+
+
+def trials_of(pid: int) -> list[str]:
+    """Return the command lines of dry runs that this process has started."""
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    lines = [Path(f"/proc/{child}/cmdline").read_text() for child in children]
+    return [line for line in lines if "--dry-run" in line]
 
 
 def test_a_daemon_whose_program_was_removed_stays_and_starts_nothing(place: Place, installed: Path):
@@ -350,7 +372,7 @@ def test_a_daemon_whose_program_was_removed_stays_and_starts_nothing(place: Plac
         assert state_of(place, task_id) == "waiting"
         assert place.run("show", task_id, "--json").json["failures"] == 0
         assert end(daemon)[0] == 0
-    assert "nothing is started until it does" in told
+    assert "nothing is started or settled until it does" in told
 
 
 # -- signals -----------------------------------------------------------------------------

@@ -96,7 +96,9 @@ def run_daemon(
         with suppress(TinySchedulerError):
             daemon.database.close()
     if is_replaced:
-        installation.become({**os.environ, **manager.taken})
+        waker.stop_listening()
+        if not waker.is_stopped():
+            installation.become({**os.environ, **manager.taken})
     # A wrapper that ended just now saw the daemon's lock and left the ticking to us.
     if os.path.lexists(config.paths.kick):
         start_detached_tick(daemon.config)
@@ -130,7 +132,7 @@ class _Daemon:
         Returns whether the tick was done: else the wish for it may still lie there, and
         would wake us at once.
         """
-        if self.is_outdated():
+        if self.make_way():
             return False
         try:
             report = self._act()
@@ -156,8 +158,8 @@ class _Daemon:
             return 1.0
         return min(self.config.timing.loop_interval_s, self.due_s)
 
-    def is_outdated(self) -> bool:
-        """Whether the program was updated under us: nothing is done with mixed code.
+    def make_way(self) -> bool:
+        """Do nothing with mixed code: return whether the program was updated under us.
 
         Raises ReplacedError once the new version is all there and starts.
         """
@@ -168,14 +170,18 @@ class _Daemon:
         # The new version reads everything anew anyway.
         self.waker.take_reload()
         self.clock.begin_tick(longest_s=LONGEST_TRIAL_S)
-        match self.installation.successor():
+        successor = self.installation.successor()
+        if self.waker.is_stopped():
+            # While the new version was tried; it must not take that as never asked.
+            return True
+        match successor:
             case Successor.UNSETTLED:
                 pass
             case Successor.BROKEN:
                 fault = self.installation.fault
                 self._complain(
                     "warning: TinyScheduler was changed on disk, and what is there now does not"
-                    f" start: {fault}; nothing is started until it does"
+                    f" start: {fault}; nothing is started or settled until it does"
                 )
             case Successor.READY:
                 self._complain("TinyScheduler was changed on disk; going on as what is there now")

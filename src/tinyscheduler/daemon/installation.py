@@ -15,6 +15,8 @@ from contextlib import suppress
 from enum import Enum, auto
 from typing import TYPE_CHECKING, NoReturn
 
+from tinyscheduler.errors import EXIT_DONE, EXIT_FAILED, EXIT_UNAVAILABLE
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -115,8 +117,11 @@ class Installation:
             return f"it did not answer within {LONGEST_TRIAL_S:g} s"
         except OSError as error:
             return f"{argv[0]}: {error.strerror}"
-        # A dry run ends with 1 if a task could not be started: that is no fault of the code.
-        if done.returncode in (0, 1) and b"Traceback" not in done.stderr:
+        # A task that could not be started, or no source that answers, is no fault of the code.
+        if (
+            done.returncode in (EXIT_DONE, EXIT_FAILED, EXIT_UNAVAILABLE)
+            and b"Traceback" not in done.stderr
+        ):
             return ""
         return _fault_in(done.stderr.decode(errors="replace")) or f"exit code {done.returncode}"
 

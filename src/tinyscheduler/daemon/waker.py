@@ -96,6 +96,14 @@ class Waker:
         """Whether SIGTERM or SIGINT has arrived."""
         return self._stopped
 
+    def stop_listening(self) -> None:
+        """Let SIGTERM and SIGINT end the process: nobody will ask `is_stopped` again.
+
+        One that came before is answered there, or ends the process now.
+        """
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, signal.SIG_DFL)
+
     def is_interrupted(self) -> bool:
         """Whether a signal says to stop, or to begin anew with what is configured now."""
         return self._stopped or self._is_reload_wanted

@@ -128,7 +128,16 @@ class Database:
                 if connection.in_transaction:
                     self._undo(connection)
                 if not durably and self._connection is connection:
-                    connection.execute(_DURABLY)
+                    self._restore_durability(connection)
+
+    def _restore_durability(self, connection: sqlite3.Connection) -> None:
+        try:
+            connection.execute(_DURABLY)
+        except sqlite3.Error:
+            # Never to be used again as if nothing had been.
+            self._connection = None
+            connection.close()
+            raise
 
     def _undo(self, connection: sqlite3.Connection) -> None:
         try:
