@@ -173,3 +173,10 @@ def test_a_policy_is_not_shown_a_paused_agent_and_cannot_choose_it():
 def test_what_is_no_target_is_refused(text):
     with pytest.raises(ValueError, match="is not all, agent:NAME"):
         parse_target(text)
+
+
+def test_a_task_that_no_agent_may_run_waits_for_one_whatever_is_paused():
+    task = a_task("1", agent="nobody")
+
+    assert waits(a_world(task, switches=[a_switch("queue:dev")])) == {"1": Reason.UNPLACED}
+    assert waits(a_world(task, switches=[a_switch()])) == {"1": Reason.PAUSED}

@@ -33,10 +33,8 @@ from tinyscheduler.values import fields, replace
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-# As a module, so that coverage knows it by its name, and with an end that it hears of;
-# ticks start it by path, with -S.
-_MAIN = "import sys; from tinyscheduler.wrapper import main; sys.exit(main(sys.argv[1:]))"
-MEASURED = (sys.executable, "-I", "-c", _MAIN)
+# As a module, so that coverage knows it by its name; ticks start it by path, with -S.
+MEASURED = (sys.executable, "-I", "-m", "tinyscheduler.wrapper")
 HEARTBEAT_S = 0.3
 GRACE_S = 0.4
 # A child that outlives its parent: it writes its pid to $0 once it is on its own.
@@ -794,6 +792,13 @@ def test_a_request_to_cancel_ends_the_command(hand_over: Callable[..., Handover]
     assert handover.wait() == 0
     result = handover.result()
     assert (result["outcome"], result["message"]) == ("cancelled", "cancelled by its owner")
+
+
+def test_each_line_after_a_silence_counts_as_life(hand_over: Callable[..., Handover]):
+    # Silences longer than it takes to wait for a line instead of looking for one.
+    result = hand_over("for i in 1 2 3; do sleep 0.8; echo $i; done", idle_output_s=1.2).run()
+
+    assert result["outcome"] == "succeeded"
 
 
 def test_a_command_that_falls_silent_is_ended_and_one_that_speaks_is_not(
