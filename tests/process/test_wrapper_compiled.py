@@ -23,7 +23,7 @@ def _compiling_is_allowed(monkeypatch: pytest.MonkeyPatch):
 
 
 def installed(folder: Path) -> str:
-    """Return the wrapper's source as pipx and uv leave it: not compiled."""
+    """Return the wrapper's source as uv leaves it: not compiled."""
     source = folder / "wrapper.py"
     with open(wrapper.__file__, encoding="utf-8") as file:
         source.write_text(file.read())

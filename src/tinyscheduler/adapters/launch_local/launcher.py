@@ -300,7 +300,7 @@ def compile_once(source: str) -> str:
     """Return the compiled file of a source, made now if whoever installed it made none.
 
     A program run by its path is never kept compiled by the interpreter, and some
-    installers (pipx, uv) leave compiling to it.  The source, where nothing can be kept.
+    installers (uv) leave compiling to it.  The source, where nothing can be kept.
     """
     found = compiled(source)
     if found != source or not os.access(os.path.dirname(source), os.W_OK):
