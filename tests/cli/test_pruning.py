@@ -261,11 +261,15 @@ def test_reset_is_refused_while_anything_runs_or_waits_to_be_settled(place: Plac
     place.run("run")
 
     running = place.run("reset", "--yes")
+    database = place.state / "tinyscheduler.db"
+    database.rename(place.base / "aside")
+    without_database = place.run("reset", "--yes")
+    (place.base / "aside").replace(database)
     place.run("cancel", "1")
     until(lambda: list((place.state / "results").glob("*.json")), "its result")
     unsettled = place.run("reset", "--yes")
 
-    assert (running.code, unsettled.code) == (75, 75)
+    assert (running.code, without_database.code, unsettled.code) == (75, 75, 75)
     assert "attempts are under way or not settled yet: 1" in running.err
     assert list(tasks(place)) == ["1"]
 

@@ -110,7 +110,8 @@ def reset(
     from tinyscheduler.app.queue import open_queue
 
     config = invocation.configure_changing()
-    is_empty = not os.path.lexists(config.paths.database)
+    # Without a database there may be leases all the same.
+    is_empty = not os.path.lexists(config.paths.state)
     queue = open_queue(config, Access.READ if is_empty else Access.WRITE)
     if is_empty:
         _tell_reset(invocation, queue, Emptied(tasks=0, attempts=0, copy=None), as_json=json)
