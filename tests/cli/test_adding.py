@@ -256,6 +256,13 @@ def test_a_dependency_on_nothing_is_refused_as_a_variable_may_be_unset(
     assert here("list").out == ""
 
 
+def test_a_dependency_on_nothing_beside_others_is_refused_too(here: Callable[..., Answer]):
+    here("add", "--", "ls")
+
+    assert here("add", "--after", "1,", "--", "ls").code == 5
+    assert here("add", "--after", " 1, 1 ", "--", "ls").code == 0
+
+
 def test_a_recipe_behind_a_link_that_leads_out_is_refused(agents: Place):
     (agents.base / "recipes" / "out.yaml").symlink_to(agents.base / "agents.yaml")
 

@@ -150,7 +150,8 @@ def wish_of(asked: Mapping[str, Any]) -> Wish:
         # An empty text is no id, and told so: a script's variable may be unset.
         one
         for text in asked["after"] or ()
-        for one in text.replace(",", " ").split() or [text]
+        for part in text.split(",")
+        for one in part.split() or [part]
     )
     given["labels"] = pairs("--label", asked["label"])
     given["env"] = pairs("--env", asked["env"])
