@@ -254,8 +254,10 @@ def tell(text: str) -> None:
 
 def program_here() -> str:
     """Return how a reader in this folder starts the program."""
+    # An installed one has a state folder of its own, whatever lies in this folder.
+    is_installed = os.path.basename(sys.argv[0]) == "tinyscheduler"
     in_checkout = os.path.isfile("tinyscheduler") and os.access("tinyscheduler", os.X_OK)
-    return "./tinyscheduler" if in_checkout else "tinyscheduler"
+    return "./tinyscheduler" if in_checkout and not is_installed else "tinyscheduler"
 
 
 def ask(question: str) -> bool:

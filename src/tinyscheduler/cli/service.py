@@ -395,7 +395,7 @@ def _row_of(one: Installed, now: datetime) -> Row:
         one.scope or ("you" if one.kind is Kind.CRON else "the machine"),
         Cell(text=state, ink=ink),
         format_when(one.next_run, now=now),
-        "yes" if one.is_current else "no, `service install` shows the difference",
+        "yes" if one.is_current else f"no, `service install {one.kind}` shows how",
     ]
 
 
