@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import select
 from typing import TYPE_CHECKING
 
 from tinyscheduler.model.clock import format_time
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 MAX_BYTES = 50 * 2**20
 KEPT = 3  # files set aside of each name
+# How long before each look at what seems to be half a line.
+_PAUSES_S = (0, 0.005, 0.005)
 _BAD_ENDINGS = frozenset({EventName.TASK_FAILED, EventName.TASK_PARKED, EventName.LEASE_CORRUPT})
 
 
@@ -159,10 +162,14 @@ def _append(path: str, lines: Sequence[str], *, max_bytes: int) -> None:
 def _ends_within_a_line(fd: int) -> bool:
     """Whether a disk that was full has cut off what was written last.
 
-    Seen in the middle of another's writing it may be wrong, which costs an empty line.
+    What another process is just writing looks so too, but not for long.
     """
-    size = os.fstat(fd).st_size
-    return size > 0 and os.pread(fd, 1, size - 1) != b"\n"
+    for pause_s in _PAUSES_S:
+        select.select([], [], [], pause_s)
+        size = os.fstat(fd).st_size
+        if size == 0 or os.pread(fd, 1, size - 1) == b"\n":
+            return False
+    return True
 
 
 def _set_aside(fd: int, path: str) -> None:
