@@ -271,8 +271,13 @@ def update(package: Path, **words: str) -> None:
         assert before in text
         text = text.replace(before, after)
     run.write_text(text)
-    shutil.rmtree(package)
+    remove(package)
     new.rename(package)
+
+
+def remove(package: Path) -> None:
+    """Take the program away at one blow: the daemon may just be compiling something in it."""
+    package.rename(package.with_name(f"removed-{time.monotonic_ns()}"))
 
 
 def test_a_daemon_becomes_the_version_that_was_installed_under_it(
@@ -364,7 +369,7 @@ def trials_of(pid: int) -> list[str]:
 
 def test_a_daemon_whose_program_was_removed_stays_and_starts_nothing(place: Place, installed: Path):
     with serving_from(installed, place) as daemon:
-        shutil.rmtree(installed)
+        remove(installed)
         task_id = place.add("--", "true")
         assert daemon.stderr is not None
         told = [daemon.stderr.readline() for _ in range(2)][1].decode()
