@@ -28,8 +28,9 @@ AGENTS_FILE = "agents:\n" + "".join(
     for name, limit in AGENTS.items()
 )
 SETTINGS = QUICK | {"MAX_CONCURRENT_SLOTS": str(SLOTS), "LOOP_INTERVAL_SEC": "0.2"}
-# The first ones stay until every slot is taken: a cap that never binds is never broken.
-CROWD = f'until [ "$(grep -c ^start "$dir/journal")" -ge {SLOTS} ]; do sleep 0.02; done; sleep 0.1'
+# The first ones stay until every slot is taken, and all have counted each other: a cap that
+# never binds is never broken.
+CROWD = f'until [ "$(grep -c ^beside "$dir/journal")" -ge {SLOTS} ]; do sleep 0.02; done; sleep 0.1'
 # All that cron sets, crontab(5).
 CRON_ENVIRONMENT = {"LOGNAME": "me", "SHELL": "/bin/sh", "PATH": "/usr/bin:/bin"}
 

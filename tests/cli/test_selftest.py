@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,6 +24,7 @@ from tinyscheduler.cli.selftest_round import (
     NOTHING_TWICE,
     Round,
 )
+from tinyscheduler.cli.witness import testify
 from tinyscheduler.model.tasks import FailureReason, Finish, TaskState
 from tinyscheduler.simulator.chance import Chance
 
@@ -107,6 +109,42 @@ def test_what_the_tasks_testify_is_believed(tmp_path: Path):
     journal.write_text("start 1 1 shell 5\nbeside 1 1 shell 1 4 4\nhalf a line")
     assert broken(one)[NO_LIMIT_EXCEEDED] == ("4 ran at once, of 3",)
     assert NOTHING_TWICE not in broken(one)
+
+
+def test_a_witness_counts_those_beside_whom_it_starts_and_nobody_who_comes_later(tmp_path: Path):
+    journal = tmp_path / "journal"
+    gate = tmp_path / "gate"
+    os.mkfifo(gate)
+    with start_witness(tmp_path, task="1", body=f"read _ < {gate}") as first:
+        until(lambda: journal.exists() and "beside" in journal.read_text(), "the first to run")
+        # While the second one counts, a third begins.
+        shim = tmp_path / "bin" / "grep"
+        shim.parent.mkdir()
+        third = f"echo start 3 1 shell {first.pid} >> {journal}"
+        shim.write_text(
+            f'#!/bin/sh\nmkdir "$0.once" 2>&- && {third}\nPATH=${{PATH#*:}} exec grep "$@"\n'
+        )
+        shim.chmod(0o755)
+        with start_witness(
+            tmp_path, task="2", body="true", path=f"{shim.parent}:{os.environ['PATH']}"
+        ):
+            pass
+        gate.write_text("\n")
+
+    lines = journal.read_text().splitlines()
+    assert f"start 3 1 shell {first.pid}" in lines
+    assert [line for line in lines if line.startswith("beside")] == [
+        "beside 1 1 shell 1 1 1",
+        "beside 2 1 shell 1 2 2",
+    ]
+
+
+def start_witness(
+    folder: Path, *, task: str, body: str, path: str = os.environ["PATH"]
+) -> subprocess.Popen[bytes]:
+    names = {"TASK_ID": task, "ATTEMPT": "1", "AGENT": "shell"}
+    environment = {f"TINYSCHEDULER_{name}": value for name, value in names.items()}
+    return subprocess.Popen(testify(str(folder), body), env={"PATH": path, **environment})
 
 
 @pytest.mark.timeout(200)

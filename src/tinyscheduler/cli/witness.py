@@ -7,9 +7,11 @@ from collections import Counter
 
 from tinyscheduler.values import dataclass, field
 
-# Each command writes its line before it counts, so of two that start at once at least
-# the later one sees both.  Zombies and recycled pids do not count: the command line of a
-# witness names the folder it testifies in.
+# Each command writes its line, then counts whom it started beside: those who wrote theirs
+# before and live now, so they all lived at that moment.  The last to start sees every one of
+# them; counting who came later would add up some that never met, as it takes a while.
+# Zombies and recycled pids do not count: the command line of a witness names the folder it
+# testifies in.
 WITNESS = r"""
 dir=$0 body=$1
 task=$TINYSCHEDULER_TASK_ID attempt=$TINYSCHEDULER_ATTEMPT agent=$TINYSCHEDULER_AGENT
@@ -23,6 +25,7 @@ while read -r word t a g pid; do
     all=$((all + 1))
     [ "$t" = "$task" ] && same=$((same + 1))
     [ "$g" = "$agent" ] && agents=$((agents + 1))
+    [ "$t $a $pid" = "$task $attempt $$" ] && break
 done < "$dir/journal"
 echo "beside $task $attempt $agent $same $agents $all" >> "$dir/journal"
 eval "$body"
