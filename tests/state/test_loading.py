@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import socket
 import sqlite3
 import sys
 from contextlib import closing
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +19,7 @@ from tests.cli.place import Place
 from tests.queue.builders import assert_sound
 
 from tinyscheduler.adapters.sqlite.schema import MIGRATIONS
+from tinyscheduler.model.clock import format_time, parse_time
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,11 +29,26 @@ ENDED = {"1": "done", "2": "parked", "3": "cancelled"}
 # That of the machine it was made on, and one that no machine will ever have.
 OLD_BOOT = "c00f5e15-a902-4460-9a4c-a4f300599edf"
 ANOTHER_BOOT = "00000000-0000-4000-8000-000000000000"
+# When the newest of them was written, and how such times look in files.
+WRITTEN = datetime(2026, 11, 21, 12, tzinfo=UTC)
+TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
+MICROSECOND = timedelta(microseconds=1)
+MOVED_TASKS = """
+UPDATE tasks SET
+    created_at = created_at + :us, updated_at = updated_at + :us, ended_at = ended_at + :us,
+    backing_off_until = backing_off_until + :us,
+    start_after = start_after + iif(start_after = backing_off_until, :us, 0)
+"""
+MOVED_ATTEMPTS = "UPDATE attempts SET started_at = started_at + :us, ended_at = ended_at + :us"
 
 
 def unpack(name: str, base: Path, *, boot_id: str = ANOTHER_BOOT) -> Place:
-    """Put a kept state where a test may work on it, as if it had been written there."""
+    """Put a kept state where a test may work on it, as if it had been written there.
+
+    And just now: pauses between attempts are not over yet, and nothing is too old to keep.
+    """
     shutil.copytree(DATA / name, base)
+    since_written = datetime.now(UTC) - WRITTEN
     stand_ins = {
         "@BASE@": str(base),
         "@PYTHON@": sys.executable,
@@ -45,14 +63,20 @@ def unpack(name: str, base: Path, *, boot_id: str = ANOTHER_BOOT) -> Place:
             text = path.read_text()
             for stand_in, real in stand_ins.items():
                 text = text.replace(stand_in, real)
-            path.write_text(text)
+            path.write_text(TIME.sub(lambda time: later(time[0], since_written), text))
     with closing(sqlite3.connect(base / "state" / "tinyscheduler.db")) as database:
         database.execute("UPDATE attempts SET log = replace(log, '@BASE@', ?)", (str(base),))
+        database.execute(MOVED_TASKS, {"us": since_written // MICROSECOND})
+        database.execute(MOVED_ATTEMPTS, {"us": since_written // MICROSECOND})
         database.commit()
     place = Place(base)
     place.settings |= {"AGENT_LIMITS": "shell:3,writer:1", "RETRY_BASE_SEC": "86400"}
     place.settings |= {"RETRY_MAX_SEC": "864000", "KICK": "false"}
     return place
+
+
+def later(time: str, by: timedelta) -> str:
+    return format_time(parse_time(time) + by)
 
 
 @pytest.fixture
