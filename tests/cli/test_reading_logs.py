@@ -91,17 +91,18 @@ def test_following_shows_each_line_at_once_and_ends_with_the_task(place: Place):
 
 def test_following_goes_on_with_the_next_attempt(place: Place):
     script = 'echo attempt $TINYSCHEDULER_ATTEMPT; [ "$TINYSCHEDULER_ATTEMPT" = 2 ]'
+    place.settings["RETRY_BASE_SEC"] = "2"  # a pause that is over is not told
     task_id = place.add("--", "sh", "-c", script)
-    following = place.start("logs", "-f", task_id)
-    for _ in range(2):
+    with place.start("logs", "-f", task_id) as following:
+        assert following.stderr is not None
+        assert following.stdout is not None
         place.run("run")
-        until(lambda: not place.leftovers(), "the attempt to be settled")
-        time.sleep(0.3)  # longer than the backoff of these tests
-
-    out, err = following.communicate(timeout=30)
+        head = following.stderr.readline().decode().rstrip()
+        between = following.stderr.readline().decode().rstrip()
+        until(lambda: place.run("run").out.startswith("started"), "the backoff to be over")
+        out, next_head = following.stdout.read(), following.stderr.read().decode().rstrip()
 
     assert (following.returncode, out) == (0, b"attempt 1\nattempt 2\n")
-    head, between, next_head = err.decode().splitlines()
     assert head == "==> task 1, attempt 1 <=="
     assert between.startswith("task 1 failed (command_failed); attempt 2 is due in ")
     assert between.endswith("the first tick after that starts it; no daemon runs here")
