@@ -64,13 +64,14 @@ class Place:
         return self.base / "state"
 
     def environment(self, **more: str) -> dict[str, str]:
-        """Return the environment of a command as a login would give it, plus the settings."""
+        """Return the environment of a command as a login would give it, plus the settings.
+
+        Its branches are not measured: of commands no measure is asked for, it would double
+        their time, and theirs is half of all tests.  Station measures ticks and wrappers.
+        """
         settings = {**QUICK, **self.settings}
         environment = {f"TINYSCHEDULER_{name}": value for name, value in settings.items()}
         environment |= {"PATH": os.environ["PATH"], "HOME": str(self.base), "LANG": "C.UTF-8"}
-        for name in ("COVERAGE_PROCESS_CONFIG", "COVERAGE_FILE"):
-            if name in os.environ:
-                environment[name] = os.environ[name]
         return environment | more
 
     def argv(self, *arguments: str | bytes) -> list[str | bytes]:

@@ -127,8 +127,6 @@ def test_a_hot_command_loads_nothing_heavy_once_its_settings_are_cached(place: P
         "print(*sorted(sys.modules), file=sys.stderr)"
     )
     environment = place.environment()
-    for name in ("COVERAGE_PROCESS_CONFIG", "COVERAGE_FILE"):
-        environment.pop(name, None)  # who measures loads what it needs
     heavy = {"typer", "pydantic", "pydantic_settings", "yaml", "rich", "dataclasses", "inspect"}
     heavy.add("encodings.ascii")  # a codec of its own; UTF-8 is there anyhow
 

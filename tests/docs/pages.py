@@ -89,7 +89,6 @@ def run(command: str, folder: Path) -> str:
         "PATH": os.environ["PATH"],
         "HOME": str(folder),
         "TINYSCHEDULER_BASE_PATH": str(folder),
-        **{name: os.environ[name] for name in os.environ if name.startswith("COVERAGE")},
     }
     with subprocess.Popen(
         ["sh", "-c", command],

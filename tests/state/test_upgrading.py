@@ -40,11 +40,8 @@ def installed(tmp_path: Path) -> Path:
 
 
 def environment_of(package: Path, place: Place) -> dict[str, str]:
-    """Return the environment of that copy: not measured, for it is gone when the test ends."""
-    environment = place.environment(PYTHONPATH=str(package.parent))
-    for name in ("COVERAGE_PROCESS_CONFIG", "COVERAGE_FILE"):
-        environment.pop(name, None)
-    return environment
+    """Return the environment of that copy."""
+    return place.environment(PYTHONPATH=str(package.parent))
 
 
 def tick_of(package: Path, place: Place) -> None:
