@@ -129,13 +129,17 @@ class Launcher(Protocol):
         """
 
     def inspect(self, traces: Sequence[Trace]) -> Mapping[str, ProcessEvidence]:
-        """Return what lives of each attempt, keyed by lease id."""
+        """Return what lives of each attempt, keyed by lease id.
+
+        Raises ProbeError if a look failed: what could not be seen is not dead.
+        """
 
     def end(self, traces: Sequence[Trace], *, grace_s: float) -> frozenset[str]:
         """End all processes of these attempts; return the lease ids with none left.
 
         SIGTERM to the wrappers that live, ``grace_s`` later SIGKILL to everything: one
         wait for all.  Never signals a process not proven to belong to the attempt.
+        Raises ProbeError if a look failed; it may be called again.
         """
 
 

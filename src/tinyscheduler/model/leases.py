@@ -207,7 +207,7 @@ class Trace:
 class ProcessEvidence:
     """What the process table says about one attempt.
 
-    ``survivors`` counts the attempt's processes other than the wrapper; it is looked
+    ``survivors`` counts the attempt's living processes, its wrapper included; it is looked
     up only where the lock is free or the wrapper is dead, because that search is dear.
     """
 

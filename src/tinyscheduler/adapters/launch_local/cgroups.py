@@ -6,6 +6,7 @@ delegates, and without systemd whoever may write there may divide it.
 
 from __future__ import annotations
 
+import errno
 import os
 import time
 from contextlib import suppress
@@ -37,12 +38,18 @@ def is_group_of(group: str, lease_id: str) -> bool:
 
 
 def read_members(group: str) -> set[int]:
-    """Return the processes in the group; empty if the group is gone."""
+    """Return the processes in the group; empty if the group is gone.
+
+    Raises OSError if there is a group that cannot be read.
+    """
     try:
         with open(f"{group}/cgroup.procs", encoding="utf-8") as file:
             return {int(line) for line in file.read().split()}
-    except (OSError, ValueError):
-        return set()
+    except OSError as error:
+        # ENODEV: removed after it was opened.
+        if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ENODEV):
+            return set()
+        raise
 
 
 def kill_members(group: str) -> None:

@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 import time
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from importlib.machinery import SourceFileLoader
 from typing import TYPE_CHECKING
 
@@ -25,13 +25,13 @@ from tinyscheduler.adapters.launch_local.processes import (
 from tinyscheduler.core.command_line import Unfilled, build_argv, uses
 from tinyscheduler.crash import VARIABLE as CRASH_VARIABLE
 from tinyscheduler.crash import durable_step
-from tinyscheduler.errors import LaunchError
+from tinyscheduler.errors import LaunchError, ProbeError
 from tinyscheduler.model.config import StdinSource
 from tinyscheduler.model.leases import ProcessEvidence, Run, Trace, WrapperLife
 from tinyscheduler.values import replace
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from tinyscheduler.model.config import AgentProfile, Config
     from tinyscheduler.model.leases import Lease
@@ -135,6 +135,10 @@ class LocalLauncher:
 
     def inspect(self, traces: Sequence[Trace]) -> Mapping[str, ProcessEvidence]:
         """Look at the recorded wrappers, and for the rest where the wrapper does not live."""
+        with _looking():
+            return self._inspect(traces)
+
+    def _inspect(self, traces: Sequence[Trace]) -> Mapping[str, ProcessEvidence]:
         lives = {trace.lease_id: self._judge(trace) for trace in traces}
         dead = WrapperLife.DEAD
         searched = [
@@ -156,6 +160,10 @@ class LocalLauncher:
 
     def end(self, traces: Sequence[Trace], *, grace_s: float) -> frozenset[str]:
         """SIGTERM to living wrappers, which end their own trees; then SIGKILL to what is left."""
+        with _looking():
+            return self._end(traces, grace_s=grace_s)
+
+    def _end(self, traces: Sequence[Trace], *, grace_s: float) -> frozenset[str]:
         asked = [trace for trace in traces if self._judge(trace) is WrapperLife.ALIVE]
         for trace in asked:
             assert trace.process is not None  # noqa: S101 - it was just seen alive
@@ -330,6 +338,19 @@ def compiled(source: str) -> str:
     by_time = header[4:8] == b"\0\0\0\0"
     current = header[:4] == importlib.util.MAGIC_NUMBER and by_time and found == stamp
     return cache if current else source
+
+
+@contextmanager
+def _looking() -> Iterator[None]:
+    """Have a look at processes that fails say so; it must never pass for a dead process."""
+    try:
+        yield
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        raise ProbeError(
+            f"cannot look at processes: {where}{error.strerror}",
+            hint="the next tick looks again; until then no attempt is ended or given back",
+        ) from error
 
 
 def _fileno(lock: object) -> int:

@@ -2,14 +2,19 @@
 
 An attempt's processes are found by five kinds of evidence, because each alone can be
 missing or shaken off: the command's control group, descent, the cookie in the
-environment, the session of the wrapper, and an open descriptor of the task lock.
+environment, the session of the wrapper, and the task lock where they hold it.
+
+A look that fails, as where the machine has no descriptor left to look with, is no
+evidence at all: everything here raises OSError then, and nothing is concluded.
 """
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from tinyscheduler.adapters.launch_local.cgroups import kill_members, read_members
@@ -26,6 +31,8 @@ TASK_LOCK_FD = 3
 COOKIE = "TINYSCHEDULER_LEASE_ID"
 # In a wrapper's own environment alone, so that it is known even without lease and lock.
 WRAPPER_MARK = "TINYSCHEDULER_WRAPPER_OF"
+# A process that ended while we looked, or that may not be looked into (ptrace(2)).
+_GONE_OR_HIDDEN = (FileNotFoundError, ProcessLookupError, PermissionError)
 _KERNEL_THREAD = 0x00200000  # PF_KTHREAD in the flags of /proc/PID/stat
 _ENVIRONMENT_READS = 4
 _PAUSE_S = 0.01
@@ -72,7 +79,7 @@ def read_process(pid: int) -> Process | None:
     try:
         with open(f"/proc/{pid}/stat", "rb") as file:
             text = file.read(4096).decode(errors="replace")
-    except OSError:
+    except (FileNotFoundError, ProcessLookupError):
         return None
     # The name may hold spaces and parentheses; what follows the last one is regular.
     fields = text[text.rindex(")") + 2 :].split()
@@ -96,7 +103,10 @@ def judge_wrapper(trace: Trace, *, boot_id: str, pid_ns: int) -> WrapperLife:
         return WrapperLife.DEAD
     if identity.pid_ns != pid_ns:
         return WrapperLife.UNSEEN
-    process = read_process(identity.pid)
+    try:
+        process = read_process(identity.pid)
+    except PermissionError:
+        return WrapperLife.UNSEEN  # the mount option hidepid, proc(5)
     if process is None or process.start_ticks != identity.start_ticks:
         return WrapperLife.DEAD
     return WrapperLife.DEAD if _has_let_go(trace, identity.pid) else WrapperLife.ALIVE
@@ -214,9 +224,11 @@ def _read_table() -> dict[int, Process]:
     table = {}
     for name in os.listdir("/proc"):
         if name.isdigit():
-            process = read_process(int(name))
-            if process is not None:
-                table[process.pid] = process
+            # Somebody else's, where they are hidden: ours never are.
+            with suppress(PermissionError):
+                process = read_process(int(name))
+                if process is not None:
+                    table[process.pid] = process
     return table
 
 
@@ -240,7 +252,7 @@ def _read_badge(process: Process) -> Badge:
         try:
             with open(f"/proc/{process.pid}/environ", "rb") as file:
                 environment = file.read()
-        except OSError:
+        except _GONE_OR_HIDDEN:
             return Badge()
         if environment:
             named = Badge()
@@ -265,17 +277,22 @@ def _held_inodes(pid: int, wanted: Mapping[tuple[int, int], str]) -> Iterable[tu
         return
     try:
         names = os.listdir(f"/proc/{pid}/fd")
-    except OSError:
+    except _GONE_OR_HIDDEN:
         return
     for name in names:
         try:
             status = os.stat(f"/proc/{pid}/fd/{name}")
-            inode = (status.st_dev, status.st_ino)
-            if inode not in wanted:
-                continue
+        except OSError as error:
+            if error.errno == errno.ENOMEM:
+                raise
+            continue  # closed meanwhile, or on a filesystem that does not answer: not ours
+        inode = (status.st_dev, status.st_ino)
+        if inode not in wanted:
+            continue
+        try:
             with open(f"/proc/{pid}/fdinfo/{name}", "rb") as file:
                 is_holder = b"\nlock:" in file.read()
-        except OSError:
+        except _GONE_OR_HIDDEN:
             continue
         if is_holder:
             yield inode
