@@ -50,6 +50,9 @@ _LOG_HEAD_BYTES = 1 << 16
 _BLOCK_BYTES = 4096
 _LEASE_MAX_BYTES = 16 << 20
 _GONE = ["X", "0", *["-1"] * 18]
+_ASKED_TO_END = "its wrapper was asked to end (SIGTERM), as when the machine shuts down"
+# What an end of our own making counts as; all others are failures.
+_OUTCOMES = {"cancelled": "cancelled", "aborted": "interrupted"}
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
@@ -132,7 +135,7 @@ def take_over(path: str) -> dict[str, object]:
         raise RefusedError(message) from error
     os.set_inheritable(TASK_LOCK_FD, True)
     # What cron, a shell or a service left open must not live on in the command.
-    os.closerange(TASK_LOCK_FD + 1, os.sysconf("SC_OPEN_MAX"))
+    _close_from(TASK_LOCK_FD + 1)
     with open(path, "rb") as file:
         text = file.read(_LEASE_MAX_BYTES)
     try:
@@ -361,7 +364,7 @@ class Attempt:
         if self._is_cancelled():
             return ("cancelled", "cancelled by its owner")
         if self.terminated:
-            return ("aborted", "its wrapper was asked to end (SIGTERM)")
+            return ("aborted", _ASKED_TO_END)
         now = time.monotonic()
         most_s = _number(self.lease["max_runtime_sec"])
         if now - self.started_s > most_s:
@@ -510,7 +513,7 @@ class Attempt:
         """Say how it ended: by us, not at all, by a signal, or by its exit code."""
         if self.why is not None:
             reason, words = self.why
-            return ("cancelled" if reason == "cancelled" else "failed", reason, words)
+            return (_OUTCOMES.get(reason, "failed"), reason, words)
         if self.exec_error:
             argv = _sequence(self.run["argv"])
             words = f"cannot execute {argv[0]!r}: {self.exec_error.decode(errors='replace')}"
@@ -519,6 +522,9 @@ class Attempt:
                 os.write(self.log_fd, f"tinyscheduler: {words}\n".encode(errors="replace"))
             return ("failed", "spawn_failed", words)
         status = self.status or 0
+        if status and self.terminated:
+            # A machine that shuts down asks everybody at once, and the command was quicker.
+            return ("interrupted", "aborted", _ASKED_TO_END)
         if os.WIFSIGNALED(status):
             name = _signal_name(os.WTERMSIG(status))
             return ("failed", "command_failed", f"ended by signal {name}")
@@ -534,6 +540,8 @@ class Attempt:
 
         The lock goes before the wish: a tick that sees the wish must find the lock free,
         or it would leave the slot to a wrapper that no longer asks.
+
+        Who asked us to end wants nothing new started: the wish is left for a later tick.
         """
         _crash_point("wrapper.lock:before")
         os.close(TASK_LOCK_FD)
@@ -547,11 +555,13 @@ class Attempt:
             _crash_point("wrapper.kick:after")
         except OSError:
             pass  # without the wish we tick ourselves all the more
+        if self.terminated:
+            return
         if _is_locked(str(self.run["tick_lock"])) or _is_locked(str(self.run["daemon_lock"])):
             return
         _prctl(_PR_SET_CHILD_SUBREAPER, 0)  # it would survive the exec
         signal.set_wakeup_fd(-1)
-        os.closerange(3, os.sysconf("SC_OPEN_MAX"))
+        _close_from(3)
         keep = ("PATH", "HOME", "LANG", "LC_ALL", "TERM", "USER", "TZ")
         environment = {name: os.environ[name] for name in keep if name in os.environ}
         if _crash_at:
@@ -692,6 +702,19 @@ def _signal_name(number: int) -> str:
 
 
 # -- files ----------------------------------------------------------------------------
+
+
+def _close_from(lowest_fd: int) -> None:
+    """Close every descriptor from this one on.
+
+    Not all up to the limit: that may be a thousand million, and a C library without
+    close_range(2) tries each of them.
+    """
+    for name in os.listdir("/proc/self/fd"):
+        if int(name) >= lowest_fd:
+            # The one that listed them is closed already.
+            with suppress(OSError):
+                os.close(int(name))
 
 
 def _write_json(path: str, document: dict[str, object], *, durably: bool) -> None:

@@ -439,7 +439,7 @@ def test_a_living_wrapper_ends_politely_and_still_records_its_result(place):
     assert gone == {lease.lease_id}
     assert place.living("1") == 0
     result = place.results()[lease.lease_id]
-    assert (result.outcome, result.failure_reason) == (Outcome.FAILED, FailureReason.ABORTED)
+    assert (result.outcome, result.failure_reason) == (Outcome.INTERRUPTED, FailureReason.ABORTED)
     assert not place.entry().is_lock_held
 
 

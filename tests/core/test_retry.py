@@ -83,7 +83,7 @@ def test_retry_later_is_another_attempt_after_a_fixed_wait_that_counts_for_nothi
     )
 
 
-def test_an_interrupted_attempt_is_followed_by_another_at_once_and_counts_for_nothing():
+def test_an_interrupted_attempt_is_followed_by_another_later_and_counts_for_nothing():
     claim = a_claim(attempt=4, failures=2)
     result = a_result(outcome=Outcome.INTERRUPTED, failure_reason=FailureReason.ABORTED)
 
@@ -91,7 +91,7 @@ def test_an_interrupted_attempt_is_followed_by_another_at_once_and_counts_for_no
         attempt=5,
         failures=2,
         launches=0,
-        backing_off_until=None,
+        backing_off_until=NOW.wall + timedelta(seconds=RULES.retry_later_s),
         reason=FailureReason.ABORTED,
     )
 

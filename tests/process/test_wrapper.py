@@ -748,8 +748,10 @@ def test_it_beats_where_the_copy_cannot_be_written(hand_over: Callable[..., Hand
 # -- ending ---------------------------------------------------------------------------
 
 
-def test_sigterm_ends_the_command_and_is_recorded_as_aborted(hand_over: Callable[..., Handover]):
-    handover = hand_over("sleep 300")
+def test_sigterm_ends_the_command_and_counts_as_an_interruption(
+    hand_over: Callable[..., Handover], tmp_path: Path
+):
+    handover = hand_over("sleep 300", kick_argv=_telling(tmp_path / "0"))
     pid = handover.start()
     handover.until_started()
     tree = [one for _, one in _below(pid)]
@@ -758,10 +760,40 @@ def test_sigterm_ends_the_command_and_is_recorded_as_aborted(hand_over: Callable
 
     assert handover.wait() == 0
     result = handover.result()
-    assert (result["outcome"], result["failure_reason"]) == ("failed", "aborted")
+    assert (result["outcome"], result["failure_reason"]) == ("interrupted", "aborted")
     assert result["signal"] == signal.SIGTERM
     assert tree
     assert not any(is_alive(one) for one in tree)
+    # Nothing new is started by what was asked to end; the wish for a tick is there.
+    assert (handover.base / "kick").exists()
+    assert not (handover.base / "told").exists()
+
+
+@pytest.mark.parametrize(
+    ("trap", "outcome"),
+    [
+        ("", "interrupted"),
+        ("trap 'exit 3' TERM;", "interrupted"),
+        ("trap 'exit 0' TERM;", "succeeded"),
+    ],
+)
+def test_a_machine_that_shuts_down_asks_command_and_wrapper_at_once(
+    hand_over: Callable[..., Handover], trap: str, outcome: str
+):
+    handover = hand_over(f"{trap} echo ready; while :; do sleep 0.01; done")
+    pid = handover.start()
+    lease = handover.until_started()
+    until(lambda: (handover.base / "log").read_text() == "ready\n", "the trap to be set")
+
+    # The command is the quicker one: the wrapper is stopped until it has ended.
+    os.kill(pid, signal.SIGSTOP)
+    os.kill(lease["process"]["pgid"], signal.SIGTERM)
+    until(lambda: not is_alive(lease["process"]["pgid"]), "the command to end")
+    os.kill(pid, signal.SIGTERM)
+    os.kill(pid, signal.SIGCONT)
+
+    assert handover.wait() == 0
+    assert handover.result()["outcome"] == outcome
 
 
 def test_past_its_maximum_runtime_the_whole_tree_is_asked_then_killed(
@@ -904,6 +936,29 @@ def test_a_cap_smaller_than_the_first_block_costs_no_line(hand_over: Callable[..
 
     assert (handover.base / "log").read_text().split()[-1] == "4000"
     assert b"\0" not in (handover.base / "log").read_bytes()
+
+
+# -- descriptors ----------------------------------------------------------------------
+
+
+def test_nothing_that_its_starter_left_open_reaches_the_command_whatever_the_limit(
+    hand_over: Callable[..., Handover],
+):
+    handover = hand_over("ls /proc/self/fd")
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    # Opened before the limit was lowered: closing all up to the limit would miss it.
+    left_open = fcntl.fcntl(0, fcntl.F_DUPFD, 400)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (300, hard))
+    try:
+        handover.start()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        os.close(left_open)
+
+    assert handover.wait() == 0
+    descriptors = list(map(int, (handover.base / "log").read_text().split()))
+    assert descriptors[:4] == [0, 1, 2, 3]
+    assert left_open not in descriptors
 
 
 # -- becoming a tick ------------------------------------------------------------------

@@ -460,6 +460,9 @@ def test_where_the_agent_says_so_an_expired_lease_fails_the_task():
 
     row = world.queue.rows["1"]
     assert (row.state, row.last_failure) == (TaskState.FAILED, FailureReason.LEASE_EXPIRED)
+    # Its wrapper obeyed the tick, which is no interruption from outside.
+    (told,) = world.disk.ledger.values()
+    assert (told.outcome, told.failure_reason) == (Outcome.FAILED, FailureReason.LEASE_EXPIRED)
     assert EventName.TASK_FAILED in [event.name for event in world.observer.events]
 
 

@@ -45,12 +45,14 @@ def conclude_result(claim: Claim, result: AttemptResult, *, rules: Rules, now: d
             return _finish(
                 TaskEvent.CANCEL, reason=FailureReason.CANCELLED, failures=claim.failures
             )
-        case Outcome.RETRY_LATER:
+        case Outcome.RETRY_LATER | Outcome.INTERRUPTED:
+            # Interrupted: a machine that shuts down shall not start it once more, and one
+            # that ends its own wrapper each time shall not spin.
             return _requeue_uncounted(
-                claim, until=now + timedelta(seconds=rules.retry_later_s), reason=None
+                claim,
+                until=now + timedelta(seconds=rules.retry_later_s),
+                reason=result.failure_reason,
             )
-        case Outcome.INTERRUPTED:
-            return _requeue_uncounted(claim, until=None, reason=result.failure_reason)
         case Outcome.FAILED:
             reason = result.failure_reason or FailureReason.COMMAND_FAILED
             return conclude_failure(claim, reason, rules=rules, now=now)

@@ -61,7 +61,7 @@ _FINAL = frozenset({TaskState.DONE, TaskState.FAILED, TaskState.PARKED, TaskStat
 class FailureReason(StrEnum):
     """Why an attempt failed."""
 
-    ABORTED = "aborted"
+    ABORTED = "aborted"  # its wrapper was asked to end, or nobody knows how it ended
     TURN_LIMIT_EXCEEDED = "turn_limit_exceeded"
     TIMEOUT = "timeout"  # its own wrapper ended it at the maximum runtime
     BUDGET_EXCEEDED = "budget_exceeded"
@@ -85,7 +85,7 @@ class Outcome(StrEnum):
     FAILED = "failed"
     CANCELLED = "cancelled"  # ended because its owner asked
     RETRY_LATER = "retry_later"  # exit code 75: try again later, not counted as an attempt
-    INTERRUPTED = "interrupted"  # the machine restarted under it: not counted as an attempt
+    INTERRUPTED = "interrupted"  # by SIGTERM or a restart of the machine: not counted either
 
 
 class PriorityClass(StrEnum):

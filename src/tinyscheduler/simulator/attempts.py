@@ -33,6 +33,11 @@ _START_S = 0.03  # until the interpreter of a wrapper runs
 _GLANCE_S = 0.5  # how long a request to cancel goes unnoticed at most
 _RESULT_RETRY_S = 1.0
 _MOMENT_S = 0.002
+# What an end of the wrapper's own making counts as; all others are failures.
+_OUTCOMES = {
+    FailureReason.CANCELLED: Outcome.CANCELLED,
+    FailureReason.ABORTED: Outcome.INTERRUPTED,
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -354,11 +359,12 @@ class Wrapper:
     def _outcome(self) -> tuple[Outcome, FailureReason | None, str]:
         if self.why is not None:
             reason, words = self.why
-            cancelled = reason is FailureReason.CANCELLED
-            return (Outcome.CANCELLED if cancelled else Outcome.FAILED, reason, words)
+            return (_OUTCOMES.get(reason, Outcome.FAILED), reason, words)
         code = self.attempt.exit_code
         if code == 0:
             return (Outcome.SUCCEEDED, None, "")
+        if self.process.is_terminated:
+            return (Outcome.INTERRUPTED, FailureReason.ABORTED, "its wrapper was asked to end")
         if code == EXIT_RETRY_LATER:
             return (Outcome.RETRY_LATER, None, "asked to be tried again later")
         words = "ended by a signal" if code is None else f"exit code {code}"

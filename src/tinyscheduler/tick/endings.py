@@ -94,7 +94,8 @@ class Endings:
             # Its wrapper obeyed our SIGTERM; what counts is why we sent it.
             reason = self.progress.ended.get(result.lease_id)
         if reason is not None:
-            result = replace(result, failure_reason=retry.failure_of(reason))
+            outcome, failure = Outcome.FAILED, retry.failure_of(reason)
+            result = replace(result, outcome=outcome, failure_reason=failure)
         ending = None
         if claim is not None and reason is not None:
             ending = self._conclude_reclaim(claim, reason, snapshot)
