@@ -33,6 +33,7 @@ from tinyscheduler.simulator.attempts import Child, Script
 from tinyscheduler.simulator.clock import SimulatedClock
 from tinyscheduler.simulator.disk import Refusal
 from tinyscheduler.simulator.source import Trouble
+from tinyscheduler.simulator.tick_lock import KICK
 from tinyscheduler.values import replace
 
 if TYPE_CHECKING:
@@ -321,6 +322,30 @@ def test_a_last_look_that_is_cut_short_ends_nothing(monkeypatch: pytest.MonkeyPa
     assert report.reclaims == ()
     assert attempt.is_live
     assert world.auditor.violations == []
+
+
+def test_a_hung_attempt_is_ended_however_often_somebody_wishes_for_a_tick(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    """A daemon's sleep ends as soon as a wish lies there, and there is always one."""
+    world = a_world(script=LONG)
+    run_until_running(world)
+    world.machine.stop(the_attempt(world).wrapper)
+    world.machine.advance(60)
+    tick(world)
+    world.machine.advance(60)
+    sleep = SimulatedClock.sleep
+
+    def sleep_until_kicked(clock: SimulatedClock, seconds: float) -> None:
+        if KICK not in world.disk.kicks:
+            sleep(clock, min(seconds, 0.3))
+            world.disk.kicks[KICK] = ""
+
+    monkeypatch.setattr(SimulatedClock, "sleep", sleep_until_kicked)
+    report = tick(world)
+
+    assert reclaimed(report) == {"1": "stale_heartbeat"}
+    assert states(world) == {"1": TaskState.WAITING}
 
 
 @pytest.mark.parametrize("seconds", [-3600, 3600, 40_000_000])

@@ -50,16 +50,22 @@ class Endings:
     """Settles, reclaims, repairs and ends, and owns the order in which that is written down."""
 
     progress: Progress
+    # Somebody wished for a tick while this one slept, and was taken at his word.
+    has_wish: bool = False
 
     def clean_up(self, plan: Plan, snapshot: Snapshot) -> bool:
-        """Carry out all verdicts; return whether anything was given back or ended."""
+        """Carry out all verdicts; return whether to look again.
+
+        That is where anything was given back or ended, or somebody wished for a tick.
+        """
+        self.has_wish = False
         self._remember_stale(plan, snapshot)
         ends = [verdict for verdict in plan.verdicts if isinstance(verdict, EndTree)]
         changed = self._end_trees(ends, snapshot)
         for verdict in plan.verdicts:
             action = partial(self._carry_out, verdict, snapshot)
             changed |= self.progress.attempt(_name_of(verdict), action)
-        return changed
+        return changed or self.has_wish
 
     def _carry_out(self, verdict: Verdict, snapshot: Snapshot) -> bool:
         match verdict:
@@ -328,9 +334,9 @@ class Endings:
         clock = self.progress.world.clock
         for _ in range(_MOST_LAST_LOOKS):
             began = clock.now()
-            clock.sleep(_LAST_LOOK_S)
+            self._sleep_through(_LAST_LOOK_S)
             slept_s = (clock.now().monotonic_ns - began.monotonic_ns) / 1e9
-            # A daemon that sleeps is woken by any wish for a tick: then it had no time either.
+            # Where we were asked to stop, it had no time either.
             if _LAST_LOOK_S / 2 <= slept_s < 2 * _LAST_LOOK_S:
                 break
         else:
@@ -340,6 +346,18 @@ class Endings:
             for entry in self.progress.world.store.scan().entries
             if entry.beat_ns != judged.get(entry.task_id)
         )
+
+    def _sleep_through(self, seconds: float) -> None:
+        """Sleep on where wishes for a tick wake us up: we look again after the last of them."""
+        lock, clock = self.progress.world.lock, self.progress.world.clock
+        end_ns = clock.now().monotonic_ns + int(seconds * 1e9)
+        while (left_ns := end_ns - clock.now().monotonic_ns) > 0:
+            if lock.is_kicked():
+                lock.forget_kick()
+                self.has_wish = True
+            if self.progress.should_stop():
+                return
+            clock.sleep(left_ns / 1e9)
 
     def _remember_stale(self, plan: Plan, snapshot: Snapshot) -> None:
         """Keep sightings of heartbeats that have not moved since; add the new ones."""
