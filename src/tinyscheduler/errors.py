@@ -92,6 +92,10 @@ class LaunchError(TinySchedulerError):
     """An attempt could not be started, and nothing of it was left running."""
 
 
+class ExhaustedError(LaunchError):
+    """The machine has nothing left to start anything with: no fault of the task at hand."""
+
+
 class ProbeError(TinySchedulerError):
     """A measurement of the machine failed; the next tick measures again."""
 

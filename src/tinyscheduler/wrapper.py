@@ -201,7 +201,15 @@ class Attempt:
         go_read, go_write = os.pipe2(os.O_CLOEXEC)
         self.error_fd, error_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         parent = os.getpid()
-        pid = os.fork()
+        try:
+            pid = os.fork()
+        except OSError as error:
+            # Nothing was wrong with the task, so nothing is counted against it.
+            self.why = ("aborted", f"no process could be made for the command: {error.strerror}")
+            self.began = False
+            self.record()
+            self.let_go()
+            return False
         if pid == 0:
             self._become_command(
                 parent=parent, go_fd=go_read, go_write=go_write, error_fd=error_write

@@ -17,7 +17,6 @@ from weakref import WeakValueDictionary
 
 from tinyscheduler.adapters.launch_local import LocalLauncher
 from tinyscheduler.adapters.leases_file import FileTaskLock
-from tinyscheduler.errors import LaunchError
 from tinyscheduler.simulator.attempts import Attempt, Wrapper
 from tinyscheduler.simulator.disk import Disk, Refusal
 from tinyscheduler.simulator.launcher import SimulatedLauncher, Workshop
@@ -239,10 +238,10 @@ class FileLauncher(SimulatedLauncher):
     def launch(self, lease: Lease, lock: TaskLock) -> None:
         """Start a simulated wrapper that shares the real lock."""
         assert isinstance(lock, FileTaskLock)
-        why = self._workshop.refuse_launch(lease.task_id)
-        if why is not None:
+        fault = self._workshop.launch_fault(lease.task_id)
+        if fault is not None:
             self._process.reach("launch.spawn")
-            raise LaunchError(why, hint="the next tick tries again")
+            raise fault
         with self._process.doing("launch.spawn"):
             wrapper = self._machine.spawn("wrapper")
             description = self._file_disk.task_locks.take_over(lock)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import resource
 import subprocess
@@ -9,6 +10,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import pytest
+from tests.builders import a_lease
 
 from tinyscheduler.adapters.launch_local import LocalLauncher
 from tinyscheduler.adapters.launch_local.cgroups import read_members
@@ -21,8 +23,9 @@ from tinyscheduler.adapters.launch_local.processes import (
 from tinyscheduler.adapters.leases_file import FileLeaseStore, LockTable
 from tinyscheduler.app.ticks import wrapper_path
 from tinyscheduler.core.leases import trace_of
-from tinyscheduler.errors import ProbeError
-from tinyscheduler.model.leases import Lease, WrapperLife
+from tinyscheduler.errors import ExhaustedError, ProbeError
+from tinyscheduler.model.leases import Lease, LeaseState, WrapperLife
+from tinyscheduler.model.tasks import TaskSpec
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -64,6 +67,28 @@ def test_an_attempt_that_cannot_be_looked_at_is_not_dead(make_station: Callable[
 
     assert launcher.inspect([trace])[trace.lease_id].wrapper is WrapperLife.ALIVE
     assert station.lease(task_id) is not None
+
+
+def test_a_start_for_which_nothing_is_left_is_no_fault_of_the_task(
+    make_station: Callable[..., Station], monkeypatch: pytest.MonkeyPatch
+):
+    station = make_station(kicks=False)
+    config = station.config()
+    launcher = LocalLauncher(config, wrapper=wrapper_path(), kick_argv=())
+    store = FileLeaseStore(config.paths, locks=LockTable())
+    lock = store.acquire("1")
+    assert lock is not None
+    bare = a_lease("1", lease_id=lock.lease_id, agent="shell", state=LeaseState.STARTING)
+    lease = launcher.prepare(bare, TaskSpec(agent="shell", command=("true",)))
+
+    def refuse(*_arguments: object, **_options: object) -> int:
+        raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+
+    monkeypatch.setattr(os, "posix_spawn", refuse)
+    with pytest.raises(ExhaustedError, match="Resource temporarily unavailable"):
+        launcher.launch(lease, lock)
+
+    lock.close()
 
 
 @pytest.fixture

@@ -938,6 +938,35 @@ def test_a_cap_smaller_than_the_first_block_costs_no_line(hand_over: Callable[..
     assert b"\0" not in (handover.base / "log").read_bytes()
 
 
+# The wrapper, as a machine lets it run that has no process left for its command.
+UNFORKABLE = """
+import os, runpy, sys
+def fork():
+    raise BlockingIOError(11, "Resource temporarily unavailable")
+os.fork = fork
+sys.argv = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+def test_where_no_process_is_left_for_the_command_nothing_is_counted_against_the_task(
+    hand_over: Callable[..., Handover],
+):
+    handover = hand_over()
+    program = (sys.executable, "-I", "-S", "-c", UNFORKABLE, wrapper.__file__)
+
+    handover.start(program=program)
+    handover.wait()
+
+    result = handover.result()
+    assert (result["outcome"], result["exit_code"]) == ("interrupted", None)
+    assert result["message"] == (
+        "no process could be made for the command: Resource temporarily unavailable"
+    )
+    assert handover.is_lock_free()
+    assert not handover.started.exists()
+
+
 # -- descriptors ----------------------------------------------------------------------
 
 

@@ -192,6 +192,30 @@ def test_a_start_that_fails_too_often_parks_the_task_and_stops_no_other(how):
     assert EventName.TASK_PARKED in [event.name for event in world.observer.events]
 
 
+def test_what_hinders_every_start_is_no_fault_of_any_task():
+    world = a_world(3)
+    world.workshop.exhaustion = "no process to spare"
+    launches: list[str] = []
+
+    def note(_process: Process, point: str) -> None:
+        if point == "launch.spawn":
+            launches.append(point)
+
+    world.machine.on_point = note
+    for _ in range(2 * SETTINGS.rules.max_launches):
+        report = tick(world)
+        assert set(reasons(report).values()) <= {"unplaced", "backing_off", "agent_limit"}
+        world.machine.advance(SETTINGS.rules.retry_base_s)
+
+    assert set(states(world).values()) == {TaskState.WAITING}
+    assert {row.launches for row in world.queue.rows.values()} == {0}
+    # One shows it; the others are not even tried.
+    assert len(launches) == 2 * SETTINGS.rules.max_launches
+    world.workshop.exhaustion = None
+    let_end(world)
+    assert set(states(world).values()) == {TaskState.DONE}
+
+
 def test_a_task_that_moved_on_while_its_launch_failed_is_not_given_back():
     world = a_world()
     world.workshop.refuse_launch = lambda _task_id: "no process to spare"
@@ -436,7 +460,20 @@ def test_a_tick_that_is_asked_to_end_starts_nothing_more_after_its_sleep():
     )
 
     assert started(report) == ["1"]
-    assert reasons(report) == {"2": "staggered"}
+    assert reasons(report) == {"2": "unplaced"}
+
+
+def test_a_tick_that_is_asked_to_stop_starts_nothing_more():
+    world = a_world(2)
+    process = world.machine.spawn("tick")
+
+    report = tinyscheduler.tick.tick(
+        world.wire(process), world.settings, should_stop=lambda: bool(world.workshop.attempts)
+    )
+
+    assert started(report) == ["1"]
+    assert reasons(report) == {"2": "unplaced"}
+    assert report.stats.tasks_spawned == 1
 
 
 # policies

@@ -16,10 +16,7 @@ from tinyscheduler.app.ticks import prepare_to_tick, settings_of, wired
 from tinyscheduler.errors import ConfigError, StoreError, TinySchedulerError
 from tinyscheduler.model.clock import format_time
 from tinyscheduler.model.plan import Wait
-from tinyscheduler.tick import (
-    Mode,
-    run_ticks,
-)
+from tinyscheduler.tick import Mode, tick
 from tinyscheduler.values import dataclass
 
 if TYPE_CHECKING:
@@ -229,9 +226,8 @@ class _Daemon:
                 warnings=list(self.warnings),
                 kept=self.database,
             ) as world:
-                report, _ = run_ticks(
-                    world, settings_of(config), should_stop=self.waker.should_end_tick
-                )
+                # Another one that is wished for meanwhile is the next step's: it wakes us.
+                report = tick(world, settings_of(config), should_stop=self.waker.is_interrupted)
         except TinySchedulerError as error:
             # What ails this tick may be gone by the next; a daemon that ends helps nobody.
             self._complain(f"error: {error.what}")

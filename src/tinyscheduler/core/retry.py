@@ -131,6 +131,17 @@ def conclude_launch_failure(claim: Claim, *, rules: Rules, now: datetime) -> End
     )
 
 
+def put_off(claim: Claim, *, rules: Rules, now: datetime) -> Requeue:
+    """Return the same attempt again after a pause: what hindered the start hinders all."""
+    return Requeue(
+        attempt=claim.attempt,
+        failures=claim.failures,
+        launches=claim.launches,
+        backing_off_until=now + timedelta(seconds=rules.retry_base_s),
+        reason=claim.last_failure,
+    )
+
+
 def backoff_s(task_id: str, failures: int, *, base_s: float, most_s: float) -> float:
     """Return the wait before the next attempt: doubled per failure, up to 10 % longer.
 

@@ -108,10 +108,6 @@ class Waker:
         """Whether a signal says to stop, or to begin anew with what is configured now."""
         return self._stopped or self._is_reload_wanted
 
-    def should_end_tick(self) -> bool:
-        """Whether a tick that sleeps between two starts should leave the rest to the next."""
-        return self.is_interrupted() or os.path.lexists(self._kick_path)
-
     def take_reload(self) -> bool:
         """Say once for each SIGHUP, or several that came together, that it has arrived."""
         is_wanted, self._is_reload_wanted = self._is_reload_wanted, False

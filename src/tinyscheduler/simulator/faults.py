@@ -262,12 +262,17 @@ class FaultInjector:
 
     def _refuse_launches(self) -> None:
         seconds = self.chance.between(1, 100)
-        self._say(f"nothing can be launched for {seconds:.0f} s")
-        self.world.workshop.refuse_launch = lambda _task_id: "no process to spare"
+        if self.chance.pick((True, False)):
+            self._say(f"there is no process to spare for {seconds:.0f} s")
+            self.world.workshop.exhaustion = "no process to spare"
+        else:
+            self._say(f"nothing can be launched for {seconds:.0f} s")
+            self.world.workshop.refuse_launch = lambda _task_id: "the program is missing"
         self.world.machine.schedule(seconds, self._let_launch)
 
     def _let_launch(self) -> None:
         self.world.workshop.refuse_launch = lambda _task_id: None
+        self.world.workshop.exhaustion = None
 
     def _cancel_something(self) -> None:
         queue = self.chance.pick(self.world.queues)

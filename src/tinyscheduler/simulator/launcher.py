@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from tinyscheduler.errors import LaunchError
+from tinyscheduler.errors import ExhaustedError, LaunchError
 from tinyscheduler.model.leases import ProcessEvidence, Run, WrapperLife
 from tinyscheduler.simulator.attempts import Attempt, Script, Wrapper
 from tinyscheduler.simulator.probe import PID_NAMESPACE
@@ -53,7 +53,16 @@ class Workshop:
     # Why a task cannot be prepared or spawned now, if so.
     refuse_prepare: Callable[[str], str | None] = lambda _task_id: None
     refuse_launch: Callable[[str], str | None] = lambda _task_id: None
+    # What the computer has none of left, if so.
+    exhaustion: str | None = None
     attempts: dict[str, Attempt] = field(default_factory=dict)  # by lease id
+
+    def launch_fault(self, task_id: str) -> LaunchError | None:
+        """Return why this task cannot be spawned now, or None."""
+        if self.exhaustion is not None:
+            return ExhaustedError(self.exhaustion, hint="free some of it")
+        why = self.refuse_launch(task_id)
+        return None if why is None else LaunchError(why, hint="the next tick tries again")
 
 
 class SimulatedLauncher:
@@ -94,10 +103,10 @@ class SimulatedLauncher:
     def launch(self, lease: Lease, lock: TaskLock) -> None:
         """Start the wrapper and share the lock with it."""
         assert isinstance(lock, SimulatedTaskLock)  # noqa: S101 - wired together by the world
-        why = self._workshop.refuse_launch(lease.task_id)
-        if why is not None:
+        fault = self._workshop.launch_fault(lease.task_id)
+        if fault is not None:
             self._process.reach("launch.spawn")
-            raise LaunchError(why, hint="the next tick tries again")
+            raise fault
         with self._process.doing("launch.spawn"):
             wrapper = self._machine.spawn("wrapper")
             lock.share(wrapper)

@@ -6,11 +6,11 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from tinyscheduler.core import retry
-from tinyscheduler.errors import LaunchError, StoreError
+from tinyscheduler.errors import ExhaustedError, LaunchError, StoreError
 from tinyscheduler.model.events import EventName
 from tinyscheduler.model.leases import NO_RUN, Lease, LeaseState, Needs
 from tinyscheduler.model.plan import Dispatch, Reason
-from tinyscheduler.model.tasks import Claim, TaskSpec
+from tinyscheduler.model.tasks import Claim, Ending, TaskSpec
 from tinyscheduler.tick.progress import key_of
 from tinyscheduler.values import dataclass, replace
 
@@ -33,6 +33,8 @@ class Starts:
     """Starts what was decided, and owns the order in which that is written down."""
 
     progress: Progress
+    # What the machine has none of left, once a start has shown it.
+    exhaustion: str | None = None
 
     def start_all(self, plan: Plan, snapshot: Snapshot) -> bool:
         """Start what was decided, in order; return whether to look again before going on.
@@ -44,23 +46,27 @@ class Starts:
         for decision in plan.decisions:
             if not isinstance(decision, Dispatch) or key_of(decision.task) in self.progress.refused:
                 continue
+            if self.progress.should_stop():
+                self._leave_rest(plan, Reason.UNPLACED, "the tick was asked to stop")
+                return False
             wait_s = self._stagger_left_s()
             if wait_s > 0:
                 if self.progress.spent_s() + wait_s > self.progress.settings.budget_s:
                     self._stagger_rest(plan, wait_s)
                     return False
                 self._await_turn(wait_s)
-                if self.progress.should_stop():
-                    self._stagger_rest(plan, wait_s)
-                    return False
                 return True
             start = partial(self._start, decision, snapshot)
             self.progress.attempt(f"task {decision.task.task_id}", start)
+            if self.exhaustion is not None:
+                # The next would only fail as well, and the one after it.
+                self._leave_rest(plan, Reason.UNPLACED, self.exhaustion)
+                return False
             if key_of(decision.task) not in self.progress.started:
                 words = "it could not be started; the report's errors say why"
                 self.progress.refuse(decision, Reason.UNPLACED, words)
         # A hundred thousand that cannot start must not make one tick of it: the rest waits.
-        is_patient = len(self.progress.refused) <= MOST_REFUSED and not self.progress.should_stop()
+        is_patient = len(self.progress.refused) <= MOST_REFUSED
         return is_patient and len(self.progress.refused) > before
 
     def _await_turn(self, wait_s: float) -> None:
@@ -156,8 +162,13 @@ class Starts:
             max_attempts=None,
             cancel_requested=False,
         )
-        now = self.progress.world.clock.now().wall
-        ending = retry.conclude_launch_failure(claim, rules=self.progress.settings.rules, now=now)
+        now, rules = self.progress.world.clock.now().wall, self.progress.settings.rules
+        ending: Ending
+        if isinstance(fault, ExhaustedError):
+            self.exhaustion = fault.what
+            ending = retry.put_off(claim, rules=rules, now=now)
+        else:
+            ending = retry.conclude_launch_failure(claim, rules=rules, now=now)
         source = self.progress.source(task.source)
         if source.settle(task.task_id, lease_id=lease.lease_id, ending=ending):
             self.progress.notice_ending(claim, ending, None)
@@ -214,11 +225,17 @@ class Starts:
         return max(0.0, self.progress.settings.stagger_s - (now.monotonic_ns - last_ns) / 1e9)
 
     def _stagger_rest(self, plan: Plan, wait_s: float) -> None:
+        apart_s = self.progress.settings.stagger_s
+        words = f"starts are {apart_s:g} s apart, the next in {wait_s:.1f} s"
+        self._leave_rest(plan, Reason.STAGGERED, words, retry_after_s=wait_s)
+
+    def _leave_rest(
+        self, plan: Plan, reason: Reason, words: str, *, retry_after_s: float | None = None
+    ) -> None:
+        """Record why everything that was to start and did not is left to a later tick."""
         for decision in plan.decisions:
             if (
                 isinstance(decision, Dispatch)
                 and key_of(decision.task) not in self.progress.started
             ):
-                apart_s = self.progress.settings.stagger_s
-                words = f"starts are {apart_s:g} s apart, the next in {wait_s:.1f} s"
-                self.progress.refuse(decision, Reason.STAGGERED, words, retry_after_s=wait_s)
+                self.progress.refuse(decision, reason, words, retry_after_s=retry_after_s)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib.util
 import os
 import signal
@@ -25,7 +26,7 @@ from tinyscheduler.adapters.launch_local.processes import (
 from tinyscheduler.core.command_line import Unfilled, build_argv, uses
 from tinyscheduler.crash import VARIABLE as CRASH_VARIABLE
 from tinyscheduler.crash import durable_step
-from tinyscheduler.errors import LaunchError, ProbeError
+from tinyscheduler.errors import ExhaustedError, LaunchError, ProbeError
 from tinyscheduler.model.config import StdinSource
 from tinyscheduler.model.leases import ProcessEvidence, Run, Trace, WrapperLife
 from tinyscheduler.values import replace
@@ -42,6 +43,10 @@ _ALWAYS_ALLOWED = ("PATH", "HOME", "LANG", "TERM", "USER", "LC_ALL", "TZ")
 _STANDARD_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _PAUSE_S = 0.02
 _PYC_HEADER_BYTES = 16
+# No process, memory, descriptor or room left.
+_EXHAUSTED = frozenset(
+    {errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.ENOSPC, errno.EDQUOT}
+)
 
 
 class LocalLauncher:
@@ -71,7 +76,8 @@ class LocalLauncher:
             prompt_file = self._write_prompt(lease.task_id, spec)
         except OSError as error:
             message = f"cannot write {error.filename}: {error.strerror}"
-            raise LaunchError(message, hint="make room, or make the folder writable") from error
+            hint = "make room, or make the folder writable"
+            raise _launch_error(error, message, hint) from error
         recipe = self._find_recipe(agent, spec)
         cwd = spec.cwd or agent.cwd or paths.base
         values = self._values(lease, spec, log=log, cwd=cwd, recipe=recipe, prompt_file=prompt_file)
@@ -131,7 +137,7 @@ class LocalLauncher:
         except OSError as error:
             message = f"cannot start {sys.executable} {program}: {error.strerror}"
             hint = "the next tick tries again; if this installation was moved, run the new one"
-            raise LaunchError(message, hint=hint) from error
+            raise _launch_error(error, message, hint) from error
 
     def inspect(self, traces: Sequence[Trace]) -> Mapping[str, ProcessEvidence]:
         """Look at the recorded wrappers, and for the rest where the wrapper does not live."""
@@ -338,6 +344,13 @@ def compiled(source: str) -> str:
     by_time = header[4:8] == b"\0\0\0\0"
     current = header[:4] == importlib.util.MAGIC_NUMBER and by_time and found == stamp
     return cache if current else source
+
+
+def _launch_error(error: OSError, message: str, hint: str) -> LaunchError:
+    """Return the failure of a start: of this task, or of the machine, which all would meet."""
+    if error.errno in _EXHAUSTED:
+        return ExhaustedError(message, hint="free some of it; nothing is lost meanwhile")
+    return LaunchError(message, hint=hint)
 
 
 @contextmanager
