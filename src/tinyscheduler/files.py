@@ -95,12 +95,12 @@ def set_aside(path: str, folder: str) -> None:
     It counts as old from now on, not from when it was written.  Raises OSError.
     """
     os.makedirs(folder, mode=0o700, exist_ok=True)
-    status = os.stat(path)
+    status = os.lstat(path)
     name = f"{os.path.basename(path)}.{status.st_mtime_ns}-{status.st_ino}"
     kept = os.path.join(folder, name)
     os.replace(path, kept)
     with suppress(OSError):
-        os.utime(kept)
+        os.utime(kept, follow_symlinks=False)
 
 
 def remove(path: str) -> None:

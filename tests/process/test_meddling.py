@@ -57,6 +57,21 @@ def test_an_emptied_running_folder_costs_no_living_attempt_its_life(
     assert station.task(task_id).state is TaskState.DONE
 
 
+def test_a_link_to_nothing_in_the_place_of_a_lease_is_set_aside(
+    make_station: Callable[..., Station],
+):
+    station = make_station(kicks=False)
+    task_id = station.add()
+    lease = station.state / "running" / f"task_{task_id}.json"
+    lease.parent.mkdir(exist_ok=True)
+    lease.symlink_to("/nonexistent")
+
+    station.until_final(task_id)
+
+    assert station.starts(task_id) == [1]
+    assert any(path.is_symlink() for path in (station.state / "quarantine").iterdir())
+
+
 def test_another_running_folder_is_refused_while_the_old_one_has_leases(
     make_station: Callable[..., Station], tmp_path: Path
 ):

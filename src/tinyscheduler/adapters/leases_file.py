@@ -332,7 +332,10 @@ class FileLeaseStore:
         try:
             lease = decode_lease(read_json(path))
         except FileNotFoundError:
-            return None
+            if not os.path.islink(path):
+                return None
+            message = f"lease file {path} is unreadable: it is a link to nothing"
+            return UnreadableLease(fault=LeaseFault.CORRUPT, message=message)
         except NewerVersionError as error:
             message = f"lease file {path} is of {error}, newer than this program knows"
             return UnreadableLease(fault=LeaseFault.NEWER, message=message)
