@@ -36,6 +36,8 @@ TASK_LOCK_FD = 3
 COOKIE = "TINYSCHEDULER_LEASE_ID"
 # Tells ticks whose wrapper this is, should lease and lock be gone; not for the command.
 WRAPPER_MARK = "TINYSCHEDULER_WRAPPER_OF"
+# Before the name of what the command is to find in its environment, and this program not.
+FOR_COMMAND = "TINYSCHEDULER_FOR_COMMAND_"
 CRASH_VARIABLE = "TINYSCHEDULER_CRASH_AT"
 EXIT_CODE_RETRY_LATER = 75
 
@@ -46,6 +48,8 @@ _CLOSE_LOOK_S = 0.01
 _NO_CAP = float("inf")
 _RESULT_RETRY_S = 1.0
 _LEFTOVERS_LOOK_S = 0.02
+_QUIET_LOOKS = 2
+_ENVIRONMENT_READS = 4
 _LOG_HEAD_BYTES = 1 << 16
 _BLOCK_BYTES = 4096
 _LEASE_MAX_BYTES = 16 << 20
@@ -272,8 +276,11 @@ class Attempt:
                 os._exit(0)
             self._join_cgroup()
             argv = [str(item) for item in _sequence(self.run["argv"])]
-            environment = dict(os.environ)
-            environment.pop(WRAPPER_MARK, None)
+            environment = {
+                name.removeprefix(FOR_COMMAND): value
+                for name, value in os.environ.items()
+                if name != WRAPPER_MARK
+            }
             environment[COOKIE] = self.lease_id
             stdin = os.open(str(self.run["stdin"] or "/dev/null"), os.O_RDONLY)
             os.dup2(stdin, 0)
@@ -363,9 +370,9 @@ class Attempt:
         if not self.term_sent:
             self.term_sent = True
             self.kill_at_s = now + self.grace_s
-            _signal_all(_descendants(), signal.SIGTERM)
+            _signal_all(_descendants(self.lease_id), signal.SIGTERM)
         elif self.kill_at_s is not None and now >= self.kill_at_s:
-            _signal_all(_descendants(), signal.SIGKILL)
+            _signal_all(_descendants(self.lease_id), signal.SIGKILL)
             self.kill_at_s = now + 0.1
 
     def _reason_to_end(self) -> tuple[str, str] | None:
@@ -457,14 +464,19 @@ class Attempt:
     def end_leftovers(self) -> None:
         """End every process the command left behind; an attempt's work ends with it."""
         asked = False
+        quiet_looks = 0
         kill_at_s = time.monotonic() + self.grace_s
         # Orphans become our children, so without children there are no descendants.
         while not self._reap():
+            left = _descendants(self.lease_id)
+            quiet_looks = 0 if left else quiet_looks + 1
+            if quiet_looks == _QUIET_LOOKS:
+                break  # all that is left belongs to other attempts
             if not asked:
                 asked = True
-                _signal_all(_descendants(), signal.SIGTERM)
+                _signal_all(left, signal.SIGTERM)
             elif time.monotonic() >= kill_at_s:
-                _signal_all(_descendants(), signal.SIGKILL)
+                _signal_all(left, signal.SIGKILL)
             self._beat_if_due()
             self._cap_log()
             self._drain_wakeups()
@@ -588,8 +600,11 @@ class Attempt:
 # -- processes ----------------------------------------------------------------------
 
 
-def _descendants() -> list[tuple[int, int]]:
-    """Return (pid, start ticks) of all processes below this one that are not zombies."""
+def _descendants(lease_id: str) -> list[tuple[int, int]]:
+    """Return (pid, start ticks) of this attempt's processes below this one, but for zombies.
+
+    A command may have started another scheduler, whose attempts are not ours to end.
+    """
     children: dict[int, list[tuple[int, int, str]]] = {}
     for name in os.listdir("/proc"):
         if not name.isdigit():
@@ -600,10 +615,32 @@ def _descendants() -> list[tuple[int, int]]:
     queue = [os.getpid()]
     while queue:
         for pid, start_ticks, state in children.get(queue.pop(), ()):
-            queue.append(pid)
-            if state not in "ZX":
+            if state in "ZX":
+                queue.append(pid)
+            elif not _is_other_wrapper(pid, lease_id):
+                queue.append(pid)
                 found.append((pid, start_ticks))
     return found
+
+
+def _is_other_wrapper(pid: int, lease_id: str) -> bool:
+    """Whether a process is marked as the wrapper of another attempt.
+
+    During execve(2) its environment reads empty for a moment, so it is read again.
+    """
+    mark = f"{WRAPPER_MARK}=".encode()
+    for _ in range(_ENVIRONMENT_READS):
+        try:
+            with open(f"/proc/{pid}/environ", "rb") as file:
+                environment = file.read()
+        except OSError:
+            return False
+        for item in environment.split(b"\0"):
+            if item.startswith(mark):
+                return item != mark + lease_id.encode()
+        if environment:
+            return False
+    return False
 
 
 def _signal_all(processes: list[tuple[int, int]], number: int) -> None:

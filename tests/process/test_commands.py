@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from tests.process.station import PYTHON, is_alive, until
+from tests.process.station import PYTHON, Station, is_alive, survivors, until
 
 from tinyscheduler.config.load import load_config
 from tinyscheduler.config.overrides import Overrides
@@ -22,8 +22,6 @@ from tinyscheduler.model.tasks import FailureReason, Outcome, TaskState
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-
-    from tests.process.station import Station
 
     from tinyscheduler.model.history import AttemptRecord
 
@@ -459,6 +457,22 @@ def test_whatever_a_careless_parent_left_to_the_tick_the_command_starts_clean(st
     assert os.readlink(f"/proc/{lease['pid']}/fd/1") == "/dev/null"
 
 
+def test_what_a_task_asks_of_the_loader_of_programs_is_not_asked_of_its_wrapper(station: Station):
+    nothing = str(station.base / "nothing.so")
+    task_id = station.add(
+        'echo "$LD_PRELOAD $GLIBC_TUNABLES"; env | grep -c FOR_COMMAND',
+        environment=(("LD_PRELOAD", nothing), ("GLIBC_TUNABLES", "glibc.malloc.check=0")),
+    )
+
+    station.until_final(task_id)
+
+    lines = station.log(task_id).decode().splitlines()
+    assert f"{nothing} glibc.malloc.check=0" in lines
+    assert lines[-1] == "0"
+    assert any("cannot be preloaded" in line for line in lines)
+    assert (station.state / "logs" / "wrapper.log").read_text() == ""
+
+
 def test_a_command_has_a_process_group_and_a_session_of_its_own(station: Station):
     task_id = station.add("exec sleep 300")
     station.tick()
@@ -545,6 +559,30 @@ def test_a_tick_inside_an_attempt_starts_nothing_and_says_so(
     )
     assert "Traceback" not in log
     assert [path.stem for path in (station.state / "running").glob("*.json")] == [f"task_{task_id}"]
+
+
+def test_attempts_of_another_scheduler_that_an_attempt_started_are_not_ended_with_it(
+    make_station: Callable[..., Station], tmp_path: Path
+):
+    station = make_station(kicks=False)
+    other = Station(tmp_path / "other", kicks=False)
+    release = tmp_path / "release"
+    inner = other.add(f'until [ -e "{release}" ]; do sleep 0.05; done')
+    settings = " ".join(f"{name}={value}" for name, value in other.environment().items())
+    outer = station.add(
+        f"env -i {settings} {_tinyscheduler(other)} run; (setsid sleep 300 &); exit 0"
+    )
+
+    station.tick()
+    lease = other.until_running(inner)
+    station.until_final(outer)
+
+    assert station.task(outer).state is TaskState.DONE
+    assert is_alive(lease["process"]["pgid"])
+    assert survivors(str(station.base)) == []
+    release.touch()
+    other.until_final(inner)
+    assert (other.starts(inner), other.task(inner).state) == ([1], TaskState.DONE)
 
 
 # -- parts ----------------------------------------------------------------------------

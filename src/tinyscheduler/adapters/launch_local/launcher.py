@@ -41,6 +41,9 @@ if TYPE_CHECKING:
 
 _ALWAYS_ALLOWED = ("PATH", "HOME", "LANG", "TERM", "USER", "LC_ALL", "TZ")
 _STANDARD_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+_LOADER = ("LD_", "GLIBC_TUNABLES")
+# Taken off again by the wrapper, see there.
+FOR_COMMAND = "TINYSCHEDULER_FOR_COMMAND_"
 _PAUSE_S = 0.02
 _PYC_HEADER_BYTES = 16
 # No process, memory, descriptor or room left.
@@ -304,6 +307,10 @@ class LocalLauncher:
         for name in (COOKIE, CRASH_VARIABLE):
             # What an attempt belongs to, and where it is to crash, is not the task's to say.
             environment.pop(name, None)
+        # What the loader of programs reads is the command's: it would load another library
+        # into the wrapper than its interpreter was made for (ld.so(8)).
+        for name in [one for one in environment if one.startswith(_LOADER)]:
+            environment[FOR_COMMAND + name] = environment.pop(name)
         environment[WRAPPER_MARK] = lease.lease_id
         if CRASH_VARIABLE in os.environ:
             environment[CRASH_VARIABLE] = os.environ[CRASH_VARIABLE]
