@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 from tests.process.station import PYTHON, Station, is_alive, until
 
+from tinyscheduler.errors import EXIT_UNAVAILABLE
 from tinyscheduler.model.tasks import TaskState
 
 if TYPE_CHECKING:
@@ -65,6 +66,30 @@ def test_on_a_full_disk_no_task_starts_and_each_starts_once_there_is_room(
     station.until_final(task_id)
     assert station.starts(task_id) == [1]
     assert station.task(task_id).state is TaskState.DONE
+
+
+def test_on_a_full_disk_what_runs_can_be_cancelled_and_what_waits_cannot(
+    make_station: Callable[..., Station], small_disk: Path
+):
+    station = make_station(str(small_disk / "base"), kicks=False)
+    running = station.add("sleep 300")
+    station.tick()
+    lease = station.until_running(running)
+    waiting = station.add()
+    ballast = fill(small_disk)
+
+    refused = station.run("cancel", waiting)
+    done = station.run("cancel", running)
+
+    assert refused.returncode == EXIT_UNAVAILABLE
+    assert "No space left" in refused.stderr or "disk" in refused.stderr
+    assert done.returncode == 0, done.stderr
+    assert "is running; its attempt is being ended, though the queue could not" in done.stdout
+    until(lambda: not is_alive(lease["process"]["pgid"]), "its command to end")
+    ballast.unlink()
+    station.until_final(running, waiting)
+    assert station.task(running).state is TaskState.CANCELLED
+    assert station.task(waiting).state is TaskState.DONE
 
 
 def test_on_a_full_disk_healthy_attempts_go_on_and_their_results_arrive_once_there_is_room(

@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING, Annotated, Any, assert_never
 
 import typer
 
 from tinyscheduler.cli.invocation import Invocation
 from tinyscheduler.cli.render import emit_json, escape
-from tinyscheduler.cli.standing import check_task_ids, find_standing
+from tinyscheduler.cli.standing import check_task_ids, find_standing, state_of
 from tinyscheduler.errors import (
     EXIT_DONE,
     EXIT_INACTIVE,
     EXIT_NOT_FOUND,
     BusyError,
+    StoreError,
     TinySchedulerError,
 )
 from tinyscheduler.model.events import EventName
+from tinyscheduler.model.leases import Lease
 from tinyscheduler.model.records import AlreadyEnded, Cancelled, CancelRequested
 from tinyscheduler.model.tasks import TaskState
 from tinyscheduler.values import dataclass
@@ -113,7 +116,10 @@ def cancel_one(queue: Queue, task_id: str) -> Change:
     """Cancel a task, or ask the wrapper of its attempt to end it."""
     from tinyscheduler.app.queue import announce
 
-    answer = queue.tasks.request_cancel(task_id)
+    try:
+        answer = queue.tasks.request_cancel(task_id)
+    except StoreError as error:
+        return _cancel_unnoted(queue, task_id, refusal=error)
     match answer:
         case Cancelled():
             announce(queue, EventName.TASK_CANCELLED, [task_id])
@@ -130,6 +136,24 @@ def cancel_one(queue: Queue, task_id: str) -> Change:
             )
         case _:
             assert_never(answer)
+
+
+def _cancel_unnoted(queue: Queue, task_id: str, *, refusal: StoreError) -> Change:
+    """Have a running attempt end that the queue cannot be told of, as on the disk it fills.
+
+    Its wrapper asks for no more than a file without a byte.
+    """
+    leases = [one.lease for one in queue.leases.scan().entries if one.task_id == task_id]
+    for lease in leases:
+        if isinstance(lease, Lease):
+            with suppress(StoreError):
+                queue.leases.request_cancel(lease.lease_id)
+                return Change(
+                    state=state_of(lease),
+                    words="is running; its attempt is being ended, though the queue could not"
+                    f" note it: {refusal.what}",
+                )
+    raise refusal
 
 
 def retry_one(queue: Queue, task_id: str) -> Change:

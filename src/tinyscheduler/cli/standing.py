@@ -108,8 +108,13 @@ def join(record: TaskRecord, scan: LeaseScan) -> Standing:
     result = next((one for one in scan.results if one.lease_id == record.lease_id), None)
     state = TaskState.SETTLING
     if result is None and lease is not None:
-        state = _STATE_OF_LEASE[lease.state]
+        state = state_of(lease)
     return Standing(record=record, state=state, lease=lease, result=result)
+
+
+def state_of(lease: Lease) -> TaskState:
+    """Return the state that a lease shows while its attempt has recorded no result."""
+    return _STATE_OF_LEASE[lease.state]
 
 
 _STATE_OF_LEASE = {
