@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 from tests.process.station import until
 
+from tinyscheduler.cli import witness
 from tinyscheduler.cli.demo_stage import processes_of
 from tinyscheduler.cli.invocation import Invocation
 from tinyscheduler.cli.render import Page
@@ -24,7 +25,6 @@ from tinyscheduler.cli.selftest_round import (
     NOTHING_TWICE,
     Round,
 )
-from tinyscheduler.cli.witness import testify
 from tinyscheduler.model.tasks import FailureReason, Finish, TaskState
 from tinyscheduler.simulator.chance import Chance
 
@@ -144,7 +144,7 @@ def start_witness(
 ) -> subprocess.Popen[bytes]:
     names = {"TASK_ID": task, "ATTEMPT": "1", "AGENT": "shell"}
     environment = {f"TINYSCHEDULER_{name}": value for name, value in names.items()}
-    return subprocess.Popen(testify(str(folder), body), env={"PATH": path, **environment})
+    return subprocess.Popen(witness.testify(str(folder), body), env={"PATH": path, **environment})
 
 
 @pytest.mark.timeout(200)

@@ -592,6 +592,31 @@ def test_a_result_whose_wrapper_died_before_it_could_kick_is_settled_at_once(pla
         assert place.run("wait", task_id, "--timeout", "20s").code == 0
 
 
+@pytest.mark.parametrize("removed", ["-shm", "-wal", "-wal -shm"])
+def test_a_log_that_is_removed_under_a_daemon_costs_nothing_that_is_added_afterwards(
+    place: Place, removed: str
+):
+    place.settings["LOOP_INTERVAL_SEC"] = "0.5"
+    with serving(place) as daemon:
+        first = place.add("--", "true")
+        assert place.run("wait", first, "--timeout", "20s").code == 0
+        for suffix in removed.split():
+            (place.state / f"tinyscheduler.db{suffix}").unlink()
+
+        # Beside an index without its log SQLite refuses everybody, until the daemon notices.
+        added = until(
+            lambda: (answer := place.run("add", "--", "true")).code == 0 and answer, "to be let in"
+        )
+        second = added.out.strip()
+
+        assert place.run("wait", second, "--timeout", "20s").code == 0
+        assert holder_of(place) == daemon.pid
+        code, complaint = end(daemon)
+        assert code == 0
+        assert "was removed under this daemon" in complaint
+    assert state_of(place, second) == "done"
+
+
 def test_a_state_folder_that_is_removed_and_made_anew_is_served_again(place: Place):
     with serving(place) as daemon:
         place.state.rename(place.base / "state.old")

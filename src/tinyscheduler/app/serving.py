@@ -90,8 +90,9 @@ def run_daemon(
     finally:
         manager.end()
         lock.close()
-        with suppress(TinySchedulerError):
-            daemon.database.close()
+        if not daemon.database.is_torn():
+            with suppress(TinySchedulerError):
+                daemon.database.close()
     if is_replaced:
         waker.stop_listening()
         if not waker.is_stopped():
@@ -129,6 +130,7 @@ class _Daemon:
         Returns whether the tick was done: else the wish for it may still lie there, and
         would wake us at once.
         """
+        self._leave_torn_log()
         if self.make_way():
             return False
         try:
@@ -139,6 +141,22 @@ class _Daemon:
                 return False
             raise
         return report is not None and not report.locked
+
+    def _leave_torn_log(self) -> None:
+        """Go on as a process that has not opened what somebody removed; the rest is still there.
+
+        Raises ReplacedError: the process becomes what it is, anew.
+        """
+        from tinyscheduler.daemon import ReplacedError
+
+        if self.database.is_torn():
+            path = self.database.path
+            self._complain(
+                f"warning: {path}-wal or {path}-shm was removed under this daemon, and with it"
+                " what was not yet in the database; going on with what is there now"
+            )
+            self.manager.begin_reload()
+            raise ReplacedError
 
     def _act(self) -> TickReport | None:
         self.configure()

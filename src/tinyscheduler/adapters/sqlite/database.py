@@ -74,11 +74,12 @@ class Database:
         self._busy_timeout_s = busy_timeout_s
         self._connection: sqlite3.Connection | None = None
         self._opened: tuple[int, int] | None = None
+        self._log: tuple[tuple[int, int] | None, ...] = ()
 
     def __del__(self) -> None:
         """Close what nobody closed: a process that leaves at once would leave the log lying."""
         connection = getattr(self, "_connection", None)
-        if connection is not None:
+        if connection is not None and not self.is_torn():
             with suppress(sqlite3.Error):
                 connection.close()
 
@@ -88,6 +89,21 @@ class Database:
         if connection is not None:
             with self._explained():
                 connection.close()
+
+    def is_torn(self) -> bool:
+        """Whether the log of the open database was removed or replaced under it.
+
+        What others write then goes by this connection, and closing it would write what it
+        knows over theirs: nothing but another process may open the database again, since
+        SQLite keeps the log's index for all connections of a process.
+        """
+        if self._connection is None or _identity(self.path) != self._opened:
+            return False  # the whole of it was replaced, which the next question notices
+        known = zip(self._log, self._find_log(), strict=True)
+        return any(before not in (None, now) for before, now in known)
+
+    def _find_log(self) -> tuple[tuple[int, int] | None, ...]:
+        return tuple(_identity(self.path + suffix) for suffix in ("-wal", "-shm"))
 
     def read(self, question: Callable[[sqlite3.Connection], Answer]) -> Answer:
         """Answer a question at one moment of the database.
@@ -173,7 +189,9 @@ class Database:
             except BaseException:
                 connection.close()
                 raise
+            _version(connection)  # the first question makes the log
             self._connection, self._opened = connection, _identity(self.path)
+            self._log = self._find_log()
         return self._connection
 
     def _connect(self, how: str) -> sqlite3.Connection:
