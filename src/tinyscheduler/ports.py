@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from tinyscheduler.model.pruning import PruneBounds, Pruned
     from tinyscheduler.model.snapshot import HostState, LeaseScan, SchedulingMemory, SourceView
     from tinyscheduler.model.switches import Switch, SwitchKind, Target
-    from tinyscheduler.model.tasks import Ending, TaskSpec
+    from tinyscheduler.model.tasks import Ending, TaskSpec, TaskState
 
 
 class Clock(Protocol):
@@ -57,12 +57,12 @@ class TaskSource(Protocol):
         changed, and that nothing was changed here.
         """
 
-    def settle(self, task_id: str, *, lease_id: str, ending: Ending) -> bool:
+    def settle(self, task_id: str, *, lease_id: str, ending: Ending) -> TaskState | None:
         """Tell how the claim ended, if the task is still ours under exactly this lease.
 
-        One atomic compare-and-set on (working, lease_id); False means it was not and
-        nothing was changed.  A task whose cancellation was asked for becomes cancelled
-        where the ending would make it wait again.
+        One atomic compare-and-set on (working, lease_id).  Returns where the task stands
+        now; None means it was not ours and nothing was changed.  A task whose
+        cancellation was asked for becomes cancelled under any ending but done.
         """
 
 

@@ -192,7 +192,7 @@ class TroubledSource:
         with self._answering():
             return self._queue.claim(task_id, lease_id=lease_id, agent=agent, attempt=attempt)
 
-    def settle(self, task_id: str, *, lease_id: str, ending: Ending) -> bool:
+    def settle(self, task_id: str, *, lease_id: str, ending: Ending) -> TaskState | None:
         """Settle, whether or not the answer arrives."""
         with self._answering():
             return self._queue.settle(task_id, lease_id=lease_id, ending=ending)

@@ -23,7 +23,7 @@ from tinyscheduler.simulator.source import SimulatedQueue, SimulatedSource
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from tinyscheduler.model.tasks import TaskSpec, TaskState
+    from tinyscheduler.model.tasks import FailureReason, TaskSpec, TaskState
     from tinyscheduler.ports import Ledger, TaskSource
 
 START = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
@@ -64,6 +64,7 @@ class SourceWorld:
     add: Callable[[TaskSpec], str]
     request_cancel: Callable[[str], object]
     state: Callable[[str], TaskState]
+    failure: Callable[[str], FailureReason | None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,6 +104,7 @@ def build_local_queue(folder: Path, rules: SourceRules, stack: ExitStack) -> Sou
         add=lambda spec: queue.add([(None, spec)])[0],
         request_cancel=queue.request_cancel,
         state=lambda task_id: queue.task(task_id).state,
+        failure=lambda task_id: queue.task(task_id).failure_reason,
     )
 
 
@@ -120,6 +122,7 @@ def build_simulated_queue(_folder: Path, rules: SourceRules, _stack: ExitStack) 
         add=queue.add,
         request_cancel=queue.request_cancel,
         state=queue.state,
+        failure=lambda task_id: queue.rows[task_id].last_failure,
     )
 
 

@@ -68,7 +68,7 @@ def end(world: SourceWorld, task_id: str, state: TaskState) -> None:
     assert claim(world, task_id, lease_id=f"ends-{task_id}", attempt=attempt)
     reason = None if state is TaskState.DONE else FailureReason.COMMAND_FAILED
     ending = Finish(state=state, reason=reason, failures=0 if reason is None else 1)
-    assert world.source.settle(task_id, lease_id=f"ends-{task_id}", ending=ending)
+    assert world.source.settle(task_id, lease_id=f"ends-{task_id}", ending=ending) is state
 
 
 def test_a_new_task_waits_as_attempt_1_under_the_name_of_its_source(world):
@@ -344,7 +344,7 @@ def test_a_failed_start_keeps_number_and_place_and_counts_the_launch(world):
     first, second = world.add(A_SPEC), world.add(A_SPEC)
     assert claim(world, first)
 
-    assert world.source.settle(first, lease_id="lease", ending=AGAIN)
+    assert world.source.settle(first, lease_id="lease", ending=AGAIN) is TaskState.WAITING
 
     task = waiting(world, first)
     assert (task.attempt, task.failures, task.launches) == (1, 0, 1)
@@ -422,23 +422,35 @@ def test_a_task_to_be_cancelled_is_cancelled_where_it_would_wait_again(world):
     assert claim(world, task_id)
     world.request_cancel(task_id)
 
-    assert world.source.settle(task_id, lease_id="lease", ending=AGAIN)
+    assert world.source.settle(task_id, lease_id="lease", ending=AGAIN) is TaskState.CANCELLED
 
     assert world.state(task_id) is TaskState.CANCELLED
+    assert world.failure(task_id) is FailureReason.CANCELLED
     assert look(world) == SourceView(name=world.source.name)
     assert not claim(world, task_id, lease_id="two")
 
 
-@pytest.mark.parametrize("state", [TaskState.DONE, TaskState.PARKED, TaskState.CANCELLED])
-def test_a_final_ending_stands_although_a_cancellation_was_asked_for(world, state):
+def test_a_success_stands_although_a_cancellation_was_asked_for(world):
     task_id = world.add(A_SPEC)
     assert claim(world, task_id)
     world.request_cancel(task_id)
-    ending = Finish(state=state, reason=None, failures=0)
 
-    assert world.source.settle(task_id, lease_id="lease", ending=ending)
+    assert world.source.settle(task_id, lease_id="lease", ending=DONE) is TaskState.DONE
 
-    assert world.state(task_id) is state
+    assert (world.state(task_id), world.failure(task_id)) == (TaskState.DONE, None)
+
+
+@pytest.mark.parametrize("state", [TaskState.FAILED, TaskState.PARKED, TaskState.CANCELLED])
+def test_a_task_to_be_cancelled_is_cancelled_where_it_would_be_given_up(world, state):
+    task_id = world.add(A_SPEC)
+    assert claim(world, task_id)
+    world.request_cancel(task_id)
+    ending = Finish(state=state, reason=FailureReason.COMMAND_FAILED, failures=3)
+
+    assert world.source.settle(task_id, lease_id="lease", ending=ending) is TaskState.CANCELLED
+
+    assert world.state(task_id) is TaskState.CANCELLED
+    assert world.failure(task_id) is FailureReason.CANCELLED
 
 
 def test_a_waiting_task_is_cancelled_at_once(world):

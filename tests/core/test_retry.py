@@ -211,7 +211,7 @@ def test_an_expired_lease_is_given_one_more_attempt_unless_the_agent_says_fail(
 )
 def test_a_task_that_was_to_be_cancelled_ends_cancelled_and_not_parked_or_failed(ending: Ending):
     assert isinstance(ending, Finish)
-    assert ending.state is TaskState.CANCELLED
+    assert (ending.state, ending.reason) == (TaskState.CANCELLED, FailureReason.CANCELLED)
 
 
 @given(some_claims)

@@ -641,7 +641,7 @@ print(CHANGES[sys.argv[2]](opened))
     assert done.stderr == ""
     assert kind == ("SourceError" if use in PORT else "StoreError")
     assert str(path) in what
-    assert then == {"add": "['2']", "record": "None"}.get(use, "True")
+    assert then == {"add": "['2']", "claim": "True", "settle": "waiting", "record": "None"}[use]
     assert_sound(path)
 
 

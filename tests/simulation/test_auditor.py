@@ -10,7 +10,7 @@ import pytest
 from tinyscheduler.errors import LaunchError
 from tinyscheduler.model.config import AgentProfile
 from tinyscheduler.model.leases import ProcessEvidence, WrapperLife
-from tinyscheduler.model.tasks import Outcome, TaskSpec, TaskState
+from tinyscheduler.model.tasks import Finish, Outcome, TaskSpec, TaskState
 from tinyscheduler.simulator.attempts import Script
 from tinyscheduler.simulator.chance import Chance
 from tinyscheduler.simulator.launcher import SimulatedLauncher
@@ -104,9 +104,9 @@ class HastyLauncher(SimulatedLauncher):
 class SourceThatForgetsEndings(SimulatedSource):
     """It says that it was told, and was not."""
 
-    def settle(self, task_id: str, *, lease_id: str, ending: Ending) -> bool:
-        del task_id, lease_id, ending
-        return True
+    def settle(self, task_id: str, *, lease_id: str, ending: Ending) -> TaskState | None:
+        del task_id, lease_id
+        return ending.state if isinstance(ending, Finish) else TaskState.WAITING
 
 
 class NoTickLock(SimulatedTickLock):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from tinyscheduler.model.events import EventName
 from tinyscheduler.model.leases import Lease, LeaseState
 from tinyscheduler.model.plan import Dispatch, Wait
 from tinyscheduler.model.tasks import TaskSpec, TaskState
@@ -26,6 +27,15 @@ if TYPE_CHECKING:
 TEN_SECONDS = Script(runs_s=10)
 FAILS = Script(runs_s=10, exit_code=1)
 HOURS = 3600.0
+_ENDS = frozenset(
+    {
+        EventName.TASK_FINISHED,
+        EventName.TASK_FAILED,
+        EventName.TASK_PARKED,
+        EventName.TASK_CANCELLED,
+        EventName.TASK_REQUEUED,
+    }
+)
 HEARTBEAT_S = SETTINGS.heartbeat_s
 STALE_S = 3 * HEARTBEAT_S + 1
 
@@ -74,6 +84,11 @@ def reclaimed(report: TickReport) -> dict[str, str]:
 
 def states(world: SimulatedWorld) -> dict[str, TaskState]:
     return {row.task_id: row.state for queue in world.queues for row in queue.rows.values()}
+
+
+def ended_as(world: SimulatedWorld) -> list[tuple[str, str | None]]:
+    """Return what was told of endings so far: each event's name and reason."""
+    return [(event.name, event.reason) for event in world.observer.events if event.name in _ENDS]
 
 
 def the_attempt(world: SimulatedWorld, task_id: str = "1") -> Attempt:

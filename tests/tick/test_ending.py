@@ -13,6 +13,7 @@ from tests.tick.staging import (
     STALE_S,
     TEN_SECONDS,
     a_world,
+    ended_as,
     let_end,
     reasons,
     reclaimed,
@@ -916,6 +917,27 @@ def test_a_cancelled_attempt_that_dies_instead_is_not_run_again():
 
     assert states(world) == {"1": TaskState.CANCELLED}
     assert world.disk.cancels == {}
+
+
+@pytest.mark.parametrize("max_attempts", [1, 3], ids=["used up", "would wait again"])
+def test_a_cancellation_noted_while_a_tick_settles_is_granted_and_told_as_one(max_attempts):
+    world = a_world(script=FAILS)
+    rules = replace(world.settings.rules, max_attempts=max_attempts)
+    world.settings = replace(world.settings, rules=rules)
+    run_until_running(world)
+    world.machine.advance(10)
+
+    def cancel_meanwhile(_process: Process, point: str) -> None:
+        if point == "source.settle:before":
+            world.queue.request_cancel("1")
+
+    world.machine.on_point = cancel_meanwhile
+    tick(world)
+
+    assert states(world) == {"1": TaskState.CANCELLED}
+    assert ended_as(world) == [(EventName.TASK_CANCELLED, "cancelled")]
+    (row,) = world.disk.ledger.values()
+    assert row.failure_reason is FailureReason.COMMAND_FAILED
 
 
 def test_a_command_that_ignores_sigterm_is_killed_after_the_grace():

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 from tests.tick.staging import (
     a_world,
+    ended_as,
     let_end,
     reasons,
     run_until_running,
@@ -214,6 +215,23 @@ def test_what_hinders_every_start_is_no_fault_of_any_task():
     world.workshop.exhaustion = None
     let_end(world)
     assert set(states(world).values()) == {TaskState.DONE}
+
+
+@pytest.mark.parametrize("launches", [0, SETTINGS.rules.max_launches - 1])
+def test_a_cancellation_noted_while_a_launch_fails_is_granted_instead_of_parking(launches):
+    world = a_world()
+    world.workshop.refuse_launch = lambda _task_id: "no process to spare"
+    world.queue.rows["1"].launches = launches
+
+    def cancel_meanwhile(_process: Process, point: str) -> None:
+        if point == "source.settle:before":
+            world.queue.request_cancel("1")
+
+    world.machine.on_point = cancel_meanwhile
+    tick(world)
+
+    assert states(world) == {"1": TaskState.CANCELLED}
+    assert ended_as(world) == [(EventName.TASK_CANCELLED, "cancelled")]
 
 
 def test_a_task_that_moved_on_while_its_launch_failed_is_not_given_back():

@@ -172,7 +172,8 @@ def _requeue_uncounted(
 
 def _give_up(claim: Claim, event: TaskEvent, *, reason: FailureReason, failures: int) -> Finish:
     # Whoever asked for the cancellation wants it ended, not set aside for a retry.
-    event = TaskEvent.CANCEL if claim.cancel_requested else event
+    if claim.cancel_requested:
+        event, reason = TaskEvent.CANCEL, FailureReason.CANCELLED
     return _finish(event, reason=reason, failures=failures)
 
 

@@ -184,15 +184,15 @@ class SimulatedSource:
             row.state, row.lease_id, row.claimed_by = TaskState.WORKING, lease_id, agent
         return True
 
-    def settle(self, task_id: str, *, lease_id: str, ending: Ending) -> bool:
+    def settle(self, task_id: str, *, lease_id: str, ending: Ending) -> TaskState | None:
         """Tell how the claim ended, if the task is still ours under exactly this lease."""
         with self._answering("source.settle"):
             row = self._queue.rows.get(task_id)
             if row is None or row.state is not TaskState.WORKING or row.lease_id != lease_id:
-                return False
+                return None
             _end(row, ending)
             row.ended_at = self._queue.now() if row.state.is_final else None
-        return True
+        return row.state
 
     def _is_free(self, row: Row, attempt: int) -> bool:
         return (
@@ -288,14 +288,14 @@ def _end(row: Row, ending: Ending) -> None:
             row.launches, row.backing_off_until = ending.launches, ending.backing_off_until
             row.last_failure = ending.reason or row.last_failure
             row.state = TaskState.WAITING
-            if row.is_cancel_requested:
-                row.state, row.last_failure = TaskState.CANCELLED, FailureReason.CANCELLED
         case Finish():
             row.attempt += 1
             row.state, row.last_failure = ending.state, ending.reason
             row.failures = ending.failures
         case _:
             assert_never(ending)
+    if row.is_cancel_requested and row.state is not TaskState.DONE:
+        row.state, row.last_failure = TaskState.CANCELLED, FailureReason.CANCELLED
     row.lease_id = row.claimed_by = None
     row.is_cancel_requested = False
 

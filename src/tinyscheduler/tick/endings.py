@@ -263,10 +263,11 @@ class Endings:
         try:
             if record is not None:
                 self.progress.world.ledger.record(record, is_told_next=ending is not None)
-            if ending is not None and self.progress.source(told.source).settle(
-                told.task_id, lease_id=told.lease_id, ending=ending
-            ):
-                self.progress.notice_ending(told, ending, record)
+            if ending is not None:
+                source = self.progress.source(told.source)
+                state = source.settle(told.task_id, lease_id=told.lease_id, ending=ending)
+                if state is not None:
+                    self.progress.notice_ending(told, ending, state, record)
             self.progress.world.store.clear(lock, told.lease_id)
         finally:
             lock.close()

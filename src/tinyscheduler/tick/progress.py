@@ -16,7 +16,7 @@ from tinyscheduler.model.plan import (
     Wait,
 )
 from tinyscheduler.model.snapshot import SchedulingMemory
-from tinyscheduler.model.tasks import Claim, Requeue, TaskState
+from tinyscheduler.model.tasks import FailureReason, TaskState
 from tinyscheduler.tick.world import Mode
 from tinyscheduler.values import dataclass, field
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from tinyscheduler.model.leases import Lease, ReclaimReason
     from tinyscheduler.model.plan import Decision
     from tinyscheduler.model.switches import Switch
-    from tinyscheduler.model.tasks import Ending, WaitingTask
+    from tinyscheduler.model.tasks import Claim, Ending, WaitingTask
     from tinyscheduler.ports import TaskSource
     from tinyscheduler.tick.world import TickSettings, World
 
@@ -127,17 +127,24 @@ class Progress:
         )
 
     def notice_ending(
-        self, told: AttemptRecord | Claim, ending: Ending, record: AttemptRecord | None
+        self,
+        told: AttemptRecord | Claim,
+        ending: Ending,
+        state: TaskState,
+        record: AttemptRecord | None,
     ) -> None:
-        """Tell what became of a task whose attempt is over."""
-        name = EventName.TASK_REQUEUED if isinstance(ending, Requeue) else _EVENT_OF[ending.state]
+        """Tell what became of a task whose attempt is over: where its source says it stands.
+
+        That is not always what the ending asked for: a cancellation goes before it.
+        """
+        reason = FailureReason.CANCELLED if state is TaskState.CANCELLED else ending.reason
         details = (("exit_code", record.exit_code),) if record is not None else ()
         self.notice(
-            name,
+            _EVENT_OF[state],
             task_id=told.task_id,
             agent=told.agent,
             attempt=told.attempt,
-            reason=ending.reason.value if ending.reason is not None else None,
+            reason=reason.value if reason is not None else None,
             details=details,
         )
 
@@ -210,6 +217,7 @@ class Progress:
 
 
 _EVENT_OF = {
+    TaskState.WAITING: EventName.TASK_REQUEUED,
     TaskState.DONE: EventName.TASK_FINISHED,
     TaskState.FAILED: EventName.TASK_FAILED,
     TaskState.PARKED: EventName.TASK_PARKED,

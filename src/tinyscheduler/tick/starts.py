@@ -160,7 +160,7 @@ class Starts:
             failures=task.failures,
             launches=task.launches,
             max_attempts=None,
-            cancel_requested=False,
+            cancel_requested=False,  # if it was since the claim, its source knows
         )
         now, rules = self.progress.world.clock.now().wall, self.progress.settings.rules
         ending: Ending
@@ -170,8 +170,9 @@ class Starts:
         else:
             ending = retry.conclude_launch_failure(claim, rules=rules, now=now)
         source = self.progress.source(task.source)
-        if source.settle(task.task_id, lease_id=lease.lease_id, ending=ending):
-            self.progress.notice_ending(claim, ending, None)
+        state = source.settle(task.task_id, lease_id=lease.lease_id, ending=ending)
+        if state is not None:
+            self.progress.notice_ending(claim, ending, state, None)
         self.progress.world.store.clear(lock, lease.lease_id)
         self.progress.refuse(dispatch, Reason.UNPLACED, fault.what)
 

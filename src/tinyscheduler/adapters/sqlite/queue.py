@@ -110,7 +110,7 @@ WHERE id = :id AND state = 'waiting' AND lease_id IS NULL AND attempt = :attempt
         WHERE target IN ('all', 'agent:' || :agent, 'queue:' || tasks.queue))
 """
 # A cancellation that was asked for meanwhile is granted by the statement that would
-# otherwise make the task wait again, so that it cannot fall between two.
+# otherwise make the task wait again or give it up, so that it cannot fall between two.
 _REQUEUE = """
 UPDATE tasks SET
     state = CASE WHEN cancel_requested THEN 'cancelled' ELSE 'waiting' END,
@@ -127,7 +127,10 @@ WHERE id = :id AND state = 'working' AND lease_id = :lease_id
 """
 _FINISH = """
 UPDATE tasks SET
-    state = :state, failure_reason = :reason, failures = :failures, attempt = attempt + 1,
+    state = CASE WHEN cancel_requested AND :state <> 'done' THEN 'cancelled' ELSE :state END,
+    failure_reason =
+        CASE WHEN cancel_requested AND :state <> 'done' THEN 'cancelled' ELSE :reason END,
+    failures = :failures, attempt = attempt + 1,
     lease_id = NULL, claimed_by = NULL, cancel_requested = 0,
     updated_at = :now, ended_at = :now
 WHERE id = :id AND state = 'working' AND lease_id = :lease_id
@@ -281,17 +284,17 @@ class LocalQueue:
                 connection.commit()
         return True
 
-    def settle(self, task_id: str, *, lease_id: str, ending: Ending) -> bool:
+    def settle(self, task_id: str, *, lease_id: str, ending: Ending) -> TaskState | None:
         """Tell how the claim ended, if the task is still ours under exactly this lease."""
         row, now = row_id(task_id), self._now()
         with _answering(), self._database.writing() as connection:
             if not _end_claim(connection, row, lease_id=lease_id, ending=ending, now=now):
-                return False
+                return None
             task = connection.execute(_TASK, (row,)).fetchone()
             _tell_neighbours(connection, task)
             with durable_step("queue.settle"):
                 connection.commit()
-        return True
+        return TaskState(task["state"])
 
     def add(
         self, specs: Sequence[tuple[str | None, TaskSpec]], *, places: Sequence[str] = ()
