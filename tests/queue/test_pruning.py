@@ -202,4 +202,16 @@ def test_who_is_needed_is_known_by_state_and_by_who_waits(opened):
 
     needed = SqlitePruner(opened.database).needed([*"123456", "99", "x", "tinytask-1"])
 
-    assert needed == {"1", "2", "5", "6"}
+    assert needed == {"1", "2", "4", "5", "6"}
+
+
+def test_a_parked_task_and_what_it_comes_after_are_needed_until_it_is_cancelled(opened):
+    opened.add(A_SPEC)
+    opened.add(TaskSpec(command=("true",), after=("1",)))
+    end(opened, "1")
+    end(opened, "2", PARKED)
+
+    assert SqlitePruner(opened.database).needed(["1", "2"]) == {"1", "2"}
+
+    opened.queue.request_cancel("2")
+    assert SqlitePruner(opened.database).needed(["1", "2"]) == frozenset()

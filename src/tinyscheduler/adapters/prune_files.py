@@ -70,8 +70,8 @@ class _Sweep:
 class FilePruner:
     """Prunes the files below the state folder.
 
-    ``needed`` says which of some tasks are not over yet, or are waited for: nothing of
-    theirs goes.  A dry one (``may_write`` off) only says what it would remove.
+    ``needed`` says which of some tasks are not over yet, are parked, or are waited for:
+    nothing of theirs goes.  A dry one (``may_write`` off) only says what it would remove.
     """
 
     def __init__(

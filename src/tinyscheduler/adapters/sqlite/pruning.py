@@ -54,11 +54,12 @@ SELECT count(*) FROM attempts WHERE source = 'local'
 """
 _REMOVE_TASKS = "DELETE FROM tasks WHERE id IN (SELECT value FROM json_each(:ids))"
 _REMOVE_ATTEMPTS = "DELETE FROM attempts WHERE rowid IN (SELECT value FROM json_each(:ids))"
+# A parked task's owner will want to read why it was, whenever that is.
 _NEEDED = """
 SELECT id FROM tasks AS task WHERE id IN (SELECT value FROM json_each(:ids))
-    AND (state IN ('waiting', 'held', 'working') OR EXISTS (
+    AND (state IN ('waiting', 'held', 'working', 'parked') OR EXISTS (
         SELECT 1 FROM dependencies JOIN tasks AS later ON later.id = task_id
-        WHERE blocker_id = task.id AND later.state IN ('waiting', 'held', 'working')))
+        WHERE blocker_id = task.id AND later.state IN ('waiting', 'held', 'working', 'parked')))
 """
 
 
@@ -108,7 +109,7 @@ class SqlitePruner:
         return Emptied(tasks=tasks, attempts=attempts, copy=copy)
 
     def needed(self, task_ids: Sequence[str]) -> frozenset[str]:
-        """Return those of these tasks that have not ended, or that such a task comes after."""
+        """Return those that have not ended or are parked, or that such a task comes after."""
         ids = json.dumps([row for row in map(row_id, task_ids) if row is not None])
         try:
             rows = self._database.read(
