@@ -50,11 +50,12 @@ class TaskSource(Protocol):
     def describe(self, task_id: str) -> TaskSpec:
         """Return what the task asks for; StoreError if it is gone."""
 
-    def claim(self, task_id: str, *, lease_id: str, agent: str, attempt: int) -> bool:
+    def claim(self, task_id: str, *, lease_id: str, agent: str, queue: str, attempt: int) -> bool:
         """Make the task ours under this lease if it still waits as this attempt.
 
-        One atomic compare-and-set; False means that somebody else was first or the task
-        changed, and that nothing was changed here.
+        ``queue`` is the one that the agent serves: its pause stops a task that names none.
+        One atomic compare-and-set; False means that somebody else was first, that the task
+        changed, or that it was paused or drained, and that nothing was changed here.
         """
 
     def settle(self, task_id: str, *, lease_id: str, ending: Ending) -> TaskState | None:

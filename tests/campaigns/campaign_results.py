@@ -174,7 +174,7 @@ def _leave_results(station: Station, number: int, draw: random.Random) -> dict[s
         assert lock is not None
         lease = _lease(task_id, lock.lease_id)
         store.create(lock, lease)
-        assert queue.claim(task_id, lease_id=lock.lease_id, agent="shell", attempt=1)
+        assert queue.claim(task_id, lease_id=lock.lease_id, agent="shell", queue="work", attempt=1)
         lock.close()
         (station.state / "results" / f"{lock.lease_id}.json").write_text(
             json.dumps(_result(lease, outcome, reason, code))

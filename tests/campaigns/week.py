@@ -187,10 +187,12 @@ class TroubledSource:
         with self._answering():
             return self._queue.describe(task_id)
 
-    def claim(self, task_id: str, *, lease_id: str, agent: str, attempt: int) -> bool:
+    def claim(self, task_id: str, *, lease_id: str, agent: str, queue: str, attempt: int) -> bool:
         """Claim, whether or not the answer arrives."""
         with self._answering():
-            return self._queue.claim(task_id, lease_id=lease_id, agent=agent, attempt=attempt)
+            return self._queue.claim(
+                task_id, lease_id=lease_id, agent=agent, queue=queue, attempt=attempt
+            )
 
     def settle(self, task_id: str, *, lease_id: str, ending: Ending) -> TaskState | None:
         """Settle, whether or not the answer arrives."""

@@ -168,7 +168,7 @@ def test_only_a_corrupted_result_excuses_a_parked_task(tmp_path: Path):
 def _park(one: Round, task_id: str) -> None:
     """Claim a task and give it up, as a tick does with a result that it cannot read."""
     one.queue.tasks.release(task_id)
-    assert one.queue.tasks.claim(task_id, lease_id="lost", agent="shell", attempt=1)
+    assert one.queue.tasks.claim(task_id, lease_id="lost", agent="shell", queue="work", attempt=1)
     ending = Finish(state=TaskState.PARKED, reason=FailureReason.ABORTED, failures=1)
     assert one.queue.tasks.settle(task_id, lease_id="lost", ending=ending)
 

@@ -14,15 +14,18 @@ from typing import TYPE_CHECKING, Protocol
 from tinyscheduler.adapters.sqlite.database import Database
 from tinyscheduler.adapters.sqlite.ledger import SqliteLedger
 from tinyscheduler.adapters.sqlite.queue import LocalQueue
+from tinyscheduler.adapters.sqlite.switches import SqliteSwitches
 from tinyscheduler.model.clock import Instant
 from tinyscheduler.simulator.disk import Disk
 from tinyscheduler.simulator.ledger import SimulatedLedger
 from tinyscheduler.simulator.machine import Machine
 from tinyscheduler.simulator.source import SimulatedQueue, SimulatedSource
+from tinyscheduler.simulator.switches import SimulatedSwitches
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from tinyscheduler.model.switches import Switch
     from tinyscheduler.model.tasks import FailureReason, TaskSpec, TaskState
     from tinyscheduler.ports import Ledger, TaskSource
 
@@ -65,6 +68,7 @@ class SourceWorld:
     request_cancel: Callable[[str], object]
     state: Callable[[str], TaskState]
     failure: Callable[[str], FailureReason | None]
+    switch: Callable[[Switch], object]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,9 +94,9 @@ def open_database(folder: Path, stack: ExitStack) -> Database:
 
 
 def build_local_queue(folder: Path, rules: SourceRules, stack: ExitStack) -> SourceWorld:
-    clock = SteppedClock()
+    clock, database = SteppedClock(), open_database(folder, stack)
     queue = LocalQueue(
-        open_database(folder, stack),
+        database,
         clock,
         priority_enabled=rules.priority_enabled,
         blocking_disabled=rules.blocking_disabled,
@@ -105,13 +109,15 @@ def build_local_queue(folder: Path, rules: SourceRules, stack: ExitStack) -> Sou
         request_cancel=queue.request_cancel,
         state=lambda task_id: queue.task(task_id).state,
         failure=lambda task_id: queue.task(task_id).failure_reason,
+        switch=SqliteSwitches(database).set,
     )
 
 
 def build_simulated_queue(_folder: Path, rules: SourceRules, _stack: ExitStack) -> SourceWorld:
-    machine = Machine()
+    machine, disk = Machine(), Disk()
     queue = SimulatedQueue(
         now=lambda: machine.wall,
+        switches=disk.switches,
         is_priority_enabled=rules.priority_enabled,
         is_blocking_disabled=rules.blocking_disabled,
         longest_backoff_s=LONGEST_BACKOFF_S,
@@ -123,6 +129,7 @@ def build_simulated_queue(_folder: Path, rules: SourceRules, _stack: ExitStack) 
         request_cancel=queue.request_cancel,
         state=queue.state,
         failure=lambda task_id: queue.rows[task_id].last_failure,
+        switch=SimulatedSwitches(machine.spawn("a person"), disk).set,
     )
 
 

@@ -51,7 +51,7 @@ class Place:
     def end(self, task_id: str, state: TaskState = TaskState.DONE) -> None:
         """Run one attempt of the task and write down how it ended."""
         lease_id = f"l{task_id}"
-        assert self.source.claim(task_id, lease_id=lease_id, agent="shell", attempt=1)
+        assert self.source.claim(task_id, lease_id=lease_id, agent="shell", queue="work", attempt=1)
         reason = None if state is TaskState.DONE else REASON
         self.ledger.record(an_attempt(task_id, self.clock, reason))
         ending = Finish(state=state, reason=reason, failures=0)
@@ -167,7 +167,7 @@ def test_a_parked_task_waits_for_its_owner_however_long(place):
 
 def test_what_waits_is_held_or_runs_is_never_touched(place):
     waiting, held, working = place.add_one(), place.add_one(is_held=True), place.add_one()
-    assert place.source.claim(working, lease_id="l", agent="shell", attempt=1)
+    assert place.source.claim(working, lease_id="l", agent="shell", queue="work", attempt=1)
     place.clock.advance(1000 * DAY_S)
 
     assert place.prune().removed == ()

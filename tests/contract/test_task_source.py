@@ -12,6 +12,7 @@ from tests.contract.builders import LONGEST_BACKOFF_S, SOURCES, START, SourceRul
 
 from tinyscheduler.errors import StoreError
 from tinyscheduler.model.snapshot import SourceView
+from tinyscheduler.model.switches import Switch, SwitchKind, parse_target
 from tinyscheduler.model.tasks import (
     Claim,
     FailureReason,
@@ -47,7 +48,13 @@ def world(build_world: BuildWorld) -> SourceWorld:
 
 
 def claim(world: SourceWorld, task_id: str, *, lease_id: str = "lease", attempt: int = 1) -> bool:
-    return world.source.claim(task_id, lease_id=lease_id, agent="shell", attempt=attempt)
+    return world.source.claim(
+        task_id, lease_id=lease_id, agent="shell", queue="work", attempt=attempt
+    )
+
+
+def switch(world: SourceWorld, target: str, kind: SwitchKind = SwitchKind.PAUSE) -> None:
+    world.switch(Switch(kind=kind, target=parse_target(target), since=START, by="ann"))
 
 
 def look(world: SourceWorld, *, window: int = 100) -> SourceView:
@@ -451,6 +458,34 @@ def test_a_task_to_be_cancelled_is_cancelled_where_it_would_be_given_up(world, s
 
     assert world.state(task_id) is TaskState.CANCELLED
     assert world.failure(task_id) is FailureReason.CANCELLED
+
+
+@pytest.mark.parametrize("spec", [TaskSpec(agent="shell"), TaskSpec(queue="work")])
+@pytest.mark.parametrize(
+    ("kind", "target"),
+    [
+        (SwitchKind.DRAIN, "all"),
+        (SwitchKind.PAUSE, "all"),
+        (SwitchKind.PAUSE, "agent:shell"),
+        (SwitchKind.PAUSE, "queue:work"),
+    ],
+)
+def test_what_was_paused_or_drained_since_the_look_cannot_be_claimed(world, kind, target, spec):
+    task_id = world.add(spec)
+    assert ids(look(world)) == [task_id]
+
+    switch(world, target, kind)
+
+    assert not claim(world, task_id)
+    assert world.state(task_id) is TaskState.WAITING
+
+
+def test_a_task_that_names_its_queue_is_stopped_by_the_pause_of_no_other(world):
+    task_id = world.add(TaskSpec(queue="dev"))
+    for target in ("queue:work", "queue:shell", "agent:work", "agent:dev", "schedule:dev"):
+        switch(world, target)
+
+    assert claim(world, task_id)
 
 
 def test_a_waiting_task_is_cancelled_at_once(world):

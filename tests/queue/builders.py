@@ -46,7 +46,9 @@ class Opened:
 
     def claim(self, task_id: str, *, lease_id: str = "lease") -> bool:
         attempt = self.queue.task(task_id).attempt
-        return self.queue.claim(task_id, lease_id=lease_id, agent="shell", attempt=attempt)
+        return self.queue.claim(
+            task_id, lease_id=lease_id, agent="shell", queue="work", attempt=attempt
+        )
 
     def end(self, task_id: str, ending: Finish | Requeue) -> None:
         assert self.claim(task_id, lease_id=f"ends-{task_id}")

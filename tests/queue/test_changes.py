@@ -268,7 +268,7 @@ def test_the_list_holds_the_newest_that_fit_in_order_of_age(opened):
     ids = opened.add(*(TaskSpec(agent=agent) for agent in "abababab"))
     opened.end(ids[1], DONE)
     opened.queue.hold(ids[7])
-    opened.queue.claim(ids[0], lease_id="x", agent="b", attempt=1)
+    opened.queue.claim(ids[0], lease_id="x", agent="b", queue="work", attempt=1)
 
     def listed(**which: object) -> list[str]:
         return [record.task_id for record in opened.queue.tasks(**which)]

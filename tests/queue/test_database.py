@@ -59,7 +59,9 @@ USES: dict[str, Callable[[Opened], object]] = {
     "attempts": lambda opened: opened.ledger.attempts("1"),
 }
 CHANGES: dict[str, Callable[[Opened], object]] = {
-    "claim": lambda opened: opened.queue.claim("1", lease_id="l", agent="a", attempt=1),
+    "claim": lambda opened: opened.queue.claim(
+        "1", lease_id="l", agent="a", queue="work", attempt=1
+    ),
     "settle": lambda opened: opened.queue.settle("1", lease_id="l", ending=AGAIN),
     "add": lambda opened: opened.add(A_SPEC),
     "request_cancel": lambda opened: opened.queue.request_cancel("1"),
@@ -623,7 +625,7 @@ from tinyscheduler.model.tasks import TaskSpec
 opened = open_queue(sys.argv[1])
 opened.queue.look(window=1)
 if sys.argv[2] == "settle":
-    assert opened.queue.claim("1", lease_id="l", agent="a", attempt=1)
+    assert opened.queue.claim("1", lease_id="l", agent="a", queue="work", attempt=1)
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[3]), -1))
 try:

@@ -32,7 +32,7 @@ print("ready", flush=True)
 sys.stdin.readline()
 for task in tasks:
     lease = f"{sys.argv[2]}-{task.task_id}"
-    if opened.queue.claim(task.task_id, lease_id=lease, agent="a", attempt=1):
+    if opened.queue.claim(task.task_id, lease_id=lease, agent="a", queue="work", attempt=1):
         print(task.task_id, lease)
 opened.database.close()
 """
@@ -109,7 +109,7 @@ def test_readers_in_a_loop_see_whole_transactions_and_never_hold_up_a_writer(pat
 
 ONE_CHANGE = {
     "queue.add": "opened.queue.add([('a', A_SPEC), (None, TaskSpec(after=('a', '1')))])",
-    "queue.claim": "opened.queue.claim('1', lease_id='l', agent='a', attempt=1)",
+    "queue.claim": "opened.queue.claim('1', lease_id='l', agent='a', queue='work', attempt=1)",
     "queue.settle": "opened.queue.settle('2', lease_id='two', ending=DONE)",
     "queue.cancel": "opened.queue.request_cancel('3')",
     "queue.retry": "opened.queue.retry('4')",

@@ -45,7 +45,7 @@ def change(opened: Opened, one: tuple[Any, ...]) -> None:
             pass
         case ("claim", target):
             attempt = queue.task(str(target)).attempt
-            queue.claim(str(target), lease_id=str(target), agent="x", attempt=attempt)
+            queue.claim(str(target), lease_id=str(target), agent="x", queue="work", attempt=attempt)
         case ("end", target, state):
             change(opened, ("claim", target))
             change(opened, ("finish", target, state))

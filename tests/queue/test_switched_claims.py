@@ -19,7 +19,9 @@ def switch(opened: Opened, target: str, kind: SwitchKind = SwitchKind.PAUSE) -> 
 
 
 def claim(opened: Opened, task_id: str = "1") -> bool:
-    return opened.queue.claim(task_id, lease_id=f"l{task_id}", agent="shell", attempt=1)
+    return opened.queue.claim(
+        task_id, lease_id=f"l{task_id}", agent="shell", queue="work", attempt=1
+    )
 
 
 @pytest.mark.parametrize(

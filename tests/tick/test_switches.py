@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import pytest
 from tests.tick.staging import a_world, let_end, reasons, run_until_running, started, states, tick
 
 from tinyscheduler.errors import StoreError
-from tinyscheduler.model.switches import EVERYTHING, Switch, SwitchKind
+from tinyscheduler.model.switches import EVERYTHING, Switch, SwitchKind, parse_target
 from tinyscheduler.model.tasks import TaskState
 from tinyscheduler.simulator.source import Trouble
 from tinyscheduler.simulator.switches import SimulatedSwitches
@@ -51,6 +52,23 @@ def test_what_runs_is_settled_while_everything_is_paused():
     tick(world)
 
     assert states(world) == {"1": TaskState.DONE}
+
+
+@pytest.mark.parametrize("target", ["all", "agent:alpha", "queue:work"])
+def test_a_pause_holds_against_a_tick_that_has_looked_already(target):
+    world = a_world(1)
+    switch = replace(a_switch(world), target=parse_target(target))
+
+    def pause_meanwhile(_process: Process, point: str) -> None:
+        if point == "source.claim:before":
+            board(world).set(switch)
+
+    world.machine.on_point = pause_meanwhile
+
+    assert reasons(tick(world)) == {"1": "source_refused"}
+
+    assert (world.disk.leases, world.disk.locks, world.workshop.attempts) == ({}, {}, {})
+    assert reasons(tick(world)) == {"1": "paused"}
 
 
 def test_where_the_switches_cannot_be_read_nothing_starts_and_the_tick_says_so():

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, assert_never
 from tinyscheduler.errors import SourceError, StoreError
 from tinyscheduler.model.records import AlreadyEnded, Cancelled, CancelRequested
 from tinyscheduler.model.snapshot import SourceView
+from tinyscheduler.model.switches import EVERYTHING
 from tinyscheduler.model.tasks import (
     Claim,
     FailureReason,
@@ -21,10 +22,11 @@ from tinyscheduler.model.tasks import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Mapping
     from datetime import datetime
 
     from tinyscheduler.model.records import CancelAnswer
+    from tinyscheduler.model.switches import Switch
     from tinyscheduler.model.tasks import Ending, TaskSpec
     from tinyscheduler.simulator.machine import Process
 
@@ -71,6 +73,7 @@ class SimulatedQueue:
     is_blocking_disabled: bool = False
     longest_backoff_s: float = math.inf
     trouble: Trouble = Trouble.NONE
+    switches: Mapping[tuple[str, str], Switch] = field(default_factory=dict)  # as on its disk
     rows: dict[str, Row] = field(default_factory=dict)
     added: int = 0  # tasks ever: a number is never used again
 
@@ -175,11 +178,13 @@ class SimulatedSource:
             raise StoreError(message)
         return self._queue.rows[task_id].spec
 
-    def claim(self, task_id: str, *, lease_id: str, agent: str, attempt: int) -> bool:
+    def claim(self, task_id: str, *, lease_id: str, agent: str, queue: str, attempt: int) -> bool:
         """Make the task ours under this lease if it still waits as this attempt."""
         with self._answering("source.claim"):
             row = self._queue.rows.get(task_id)
             if row is None or not self._is_free(row, attempt):
+                return False
+            if self._is_switched_off(agent, row.spec.queue or queue):
                 return False
             row.state, row.lease_id, row.claimed_by = TaskState.WORKING, lease_id, agent
         return True
@@ -201,6 +206,10 @@ class SimulatedSource:
             and not self._queue.blockers(row)
             and self._queue.is_due(row)
         )
+
+    def _is_switched_off(self, agent: str, queue: str) -> bool:
+        stops = {str(EVERYTHING), f"agent:{agent}", f"queue:{queue}"}
+        return any(target in stops for _, target in self._queue.switches)
 
     @contextmanager
     def _answering(self, name: str) -> Iterator[None]:

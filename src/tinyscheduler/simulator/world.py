@@ -83,6 +83,7 @@ class SimulatedWorld:
         self.queue = SimulatedQueue(
             now=lambda: self.machine.wall,
             longest_backoff_s=max(rules.retry_max_s, rules.retry_later_s),
+            switches=self.disk.switches,
         )
         self.queues = [self.queue]
         self.workshop = Workshop(

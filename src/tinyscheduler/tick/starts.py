@@ -98,7 +98,11 @@ class Starts:
             lease, fault = (bare, unreadable) if unreadable else self._prepare(bare, spec)
             store.create(lock, lease)
             claimed = source.claim(
-                task.task_id, lease_id=lease.lease_id, agent=agent.name, attempt=task.attempt
+                task.task_id,
+                lease_id=lease.lease_id,
+                agent=agent.name,
+                queue=agent.queue,
+                attempt=task.attempt,
             )
             if not claimed:
                 store.clear(lock, lease.lease_id)

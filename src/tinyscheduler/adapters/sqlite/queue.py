@@ -107,7 +107,8 @@ WHERE id = :id AND state = 'waiting' AND lease_id IS NULL AND attempt = :attempt
     AND (:revision IS NULL OR revision = :revision)
     AND NOT EXISTS (
         SELECT 1 FROM switches
-        WHERE target IN ('all', 'agent:' || :agent, 'queue:' || tasks.queue))
+        WHERE target IN (
+            'all', 'agent:' || :agent, 'queue:' || coalesce(nullif(tasks.queue, ''), :queue)))
 """
 # A cancellation that was asked for meanwhile is granted by the statement that would
 # otherwise make the task wait again or give it up, so that it cannot fall between two.
@@ -264,12 +265,13 @@ class LocalQueue:
                 hint="cancel it and add it anew",
             ) from error
 
-    def claim(self, task_id: str, *, lease_id: str, agent: str, attempt: int) -> bool:
+    def claim(self, task_id: str, *, lease_id: str, agent: str, queue: str, attempt: int) -> bool:
         """Make the task ours under this lease if it still waits as this attempt."""
         claim = {
             "id": row_id(task_id),
             "lease_id": lease_id,
             "agent": agent,
+            "queue": queue,
             "attempt": attempt,
             "blocking_disabled": self._blocking_disabled,
             "revision": self._revisions.get(task_id),
