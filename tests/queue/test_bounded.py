@@ -9,6 +9,7 @@ import pytest
 from tests.contract.builders import START
 from tests.queue.builders import A_SPEC, DONE, Opened, open_queue
 
+from tinyscheduler.adapters.sqlite import blockers
 from tinyscheduler.adapters.sqlite import queue as queue_module
 from tinyscheduler.adapters.sqlite.database import Access
 from tinyscheduler.adapters.sqlite.queue import LocalQueue
@@ -141,7 +142,7 @@ SORTED_BY_INDEX = {"_READY_BY_AGE", "_READY_BY_PRIORITY", "_DEFERRED", "_BLOCKED
 
 @pytest.mark.parametrize("question", list(QUESTIONS))
 def test_every_question_of_a_tick_is_answered_by_its_index(opened, question):
-    statement = getattr(queue_module, question)
+    statement = getattr(blockers if question == "_BLOCKERS" else queue_module, question)
     names = ("agent", "queue", "window", "now", "sorted", "by_priority", "limit", "id")
     more = ("lease_id", "attempt", "blocking_disabled", "state", "reason", "failures", "until")
     values = dict.fromkeys((*names, *more, "launches", "change", "latest", "revision"), 1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tinyscheduler.adapters.sqlite.batch import row_id
+from tinyscheduler.adapters.sqlite.blockers import Blockers
 from tinyscheduler.adapters.sqlite.rows import (
     attempt_of,
     from_micros,
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
 
 _SOURCE = "local"
 _MOST_BLOCKERS = 1000
-_MOST_BLOCKERS_TOLD = 10
 _MOST_AHEAD = 1_000_000
 _MOST_MEASURED = 1_000_000
 
@@ -38,10 +38,6 @@ SELECT agent, queue, state, tasks FROM counts
 WHERE state IN ('waiting', 'held') ORDER BY agent, queue
 """
 _WAITING = "SELECT * FROM tasks WHERE id = :id AND state IN ('waiting', 'held')"
-_BLOCKERS = """
-SELECT blocker_id FROM dependencies JOIN tasks ON id = blocker_id
-WHERE task_id = :id AND state <> 'done' ORDER BY blocker_id LIMIT :limit
-"""
 # All that is not done above a task, however far up; UNION ends it where ways meet again.
 _CHAIN = """
 WITH RECURSIVE chain (id) AS (
@@ -105,7 +101,7 @@ class Inquiry:
         self._database = database
         self._clock = clock
         self._priority_enabled = priority_enabled
-        self._blocking_disabled = blocking_disabled
+        self._blockers = Blockers(are_disabled=blocking_disabled)
 
     def waiting_task(self, task_id: str) -> WaitingTask | None:
         """Return the task as a tick would see it; None if it neither waits nor is held."""
@@ -114,7 +110,7 @@ class Inquiry:
             row = connection.execute(_WAITING, {"id": row_id(task_id)}).fetchone()
             if row is None:
                 return None
-            return waiting_of(row, source=_SOURCE, blocked_by=self._blockers(connection, row))
+            return waiting_of(row, source=_SOURCE, blocked_by=self._blockers.of(connection, row))
 
         return self._database.read(question)
 
@@ -146,7 +142,7 @@ class Inquiry:
 
         def question(connection: sqlite3.Connection) -> list[TaskRecord]:
             return [
-                record_of(row, source=_SOURCE, blocked_by=self._blockers(connection, row))
+                record_of(row, source=_SOURCE, blocked_by=self._blockers.of(connection, row))
                 for row in connection.execute(_CHAIN, values).fetchall()
             ]
 
@@ -199,12 +195,6 @@ class Inquiry:
             )
             for (agent, queue), counts in found.items()
         ]
-
-    def _blockers(self, connection: sqlite3.Connection, row: sqlite3.Row) -> tuple[str, ...]:
-        if row["blockers_left"] == 0 or self._blocking_disabled:
-            return ()
-        values = {"id": row["id"], "limit": _MOST_BLOCKERS_TOLD}
-        return tuple(str(one["blocker_id"]) for one in connection.execute(_BLOCKERS, values))
 
 
 def _measured_of(row: sqlite3.Row) -> MeasuredAttempt:

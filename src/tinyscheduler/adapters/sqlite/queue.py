@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, assert_never
 
 from tinyscheduler.adapters.sqlite.batch import missing_blocker, plan_batch, row_id, summarise
+from tinyscheduler.adapters.sqlite.blockers import Blockers
 from tinyscheduler.adapters.sqlite.rows import (
     claim_of,
     micros_or_none,
@@ -40,9 +41,8 @@ if TYPE_CHECKING:
     from tinyscheduler.model.tasks import Ending, TaskSpec
     from tinyscheduler.ports import Clock
 
-# Tasks of each kind that cannot start and are told all the same, and blockers told of one.
+# Tasks of each kind that cannot start and are told all the same.
 _MAX_UNSTARTABLE = 50
-_MAX_BLOCKERS_TOLD = 10
 # Rows of one line that are put in order by sorting, where no index has that order.
 _MAX_SORTED = 200
 
@@ -90,10 +90,6 @@ _HELD = """
 SELECT * FROM tasks INDEXED BY tasks_by_state WHERE state = 'held' ORDER BY id LIMIT :limit
 """
 _CLAIMS = "SELECT * FROM tasks INDEXED BY tasks_by_state WHERE state = 'working' ORDER BY id"
-_BLOCKERS = """
-SELECT blocker_id FROM dependencies JOIN tasks ON id = blocker_id
-WHERE task_id = :id AND state <> 'done' ORDER BY blocker_id LIMIT :limit
-"""
 _SPEC = "SELECT prompt, details FROM task_specs WHERE task_id = ?"
 
 # The whole of a claim: whoever's statement finds the row still waiting has the task.  What
@@ -227,6 +223,7 @@ class LocalQueue:
         self._clock = clock
         self._priority_enabled = priority_enabled
         self._blocking_disabled = blocking_disabled
+        self._blockers = Blockers(are_disabled=blocking_disabled)
         self._max_queue_depth = max_queue_depth
         self._longest_backoff_s = longest_backoff_s
         self._revisions: dict[str, int] = {}  # as they were at the last look
@@ -507,7 +504,7 @@ class LocalQueue:
         return SourceView(
             name=self.name,
             waiting=tuple(
-                waiting_of(row, source=self.name, blocked_by=self._blockers(connection, row))
+                waiting_of(row, source=self.name, blocked_by=self._blockers.of(connection, row))
                 for row in sorted(rows, key=self._place)
             ),
             waiting_total=sum(line["tasks"] for line in lines),
@@ -552,14 +549,8 @@ class LocalQueue:
             *held,
         ]
 
-    def _blockers(self, connection: sqlite3.Connection, row: sqlite3.Row) -> tuple[str, ...]:
-        if row["blockers_left"] == 0 or self._blocking_disabled:
-            return ()
-        values = {"id": row["id"], "limit": _MAX_BLOCKERS_TOLD}
-        return tuple(str(one["blocker_id"]) for one in connection.execute(_BLOCKERS, values))
-
     def _record(self, connection: sqlite3.Connection, row: sqlite3.Row) -> TaskRecord:
-        return record_of(row, source=self.name, blocked_by=self._blockers(connection, row))
+        return record_of(row, source=self.name, blocked_by=self._blockers.of(connection, row))
 
     def _refuse_if_full(self, connection: sqlite3.Connection, more: int) -> None:
         if self._max_queue_depth == 0:
