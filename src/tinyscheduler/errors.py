@@ -76,12 +76,6 @@ class QueueFullError(BusyError):
         self.limit = limit
 
 
-class AwaitTimeoutError(TinySchedulerError):
-    """What was waited for did not happen in time."""
-
-    exit_code = EXIT_TIMEOUT
-
-
 class SourceError(TinySchedulerError):
     """A task source could not answer; the next tick asks again."""
 
@@ -108,10 +102,6 @@ class StoreError(TinySchedulerError):
 
 class LeaseConflict(StoreError):  # noqa: N818 - losing a race is normal, not an error
     """Another process holds the right to this lease; normal under concurrency."""
-
-
-class LeaseCorrupt(StoreError):  # noqa: N818 - a state of the file, reported and survived
-    """A lease file does not hold a lease of a version this program knows."""
 
 
 class PolicyError(TinySchedulerError):
