@@ -103,6 +103,17 @@ def set_aside(path: str, folder: str) -> None:
         os.utime(kept, follow_symlinks=False)
 
 
+def is_same(one: str, other: str) -> bool:
+    """Whether two paths lead to the same file or folder, there or not, however they are spelt.
+
+    By symbolic links and mounts one folder has many names.
+    """
+    try:
+        return os.path.samefile(one, other)
+    except OSError:
+        return os.path.realpath(one) == os.path.realpath(other)
+
+
 def remove(path: str) -> None:
     """Unlink the file if it exists; OSError for any other failure."""
     try:

@@ -448,6 +448,23 @@ def test_a_base_path_that_changes_under_a_daemon_is_not_followed(place: Place, t
     assert not (tmp_path / "other").exists()
 
 
+def test_a_daemon_goes_on_where_its_base_path_is_called_by_another_name(
+    place: Place, tmp_path: Path
+):
+    settings = tmp_path / "settings"
+    settings.write_text(f"TINYSCHEDULER_BASE_PATH={place.base}\nTINYSCHEDULER_ENABLED=false\n")
+    link = tmp_path / "link"
+    link.symlink_to(place.base)
+    with serving(place, argv=(*PROGRAM, "--env-file", str(settings))) as daemon:
+        task_id = place.add("--", "true")
+        settings.write_text(f"TINYSCHEDULER_BASE_PATH={link}\n")
+
+        daemon.send_signal(signal.SIGHUP)
+
+        assert place.run("wait", task_id, "--timeout", "20s").code == 0
+        assert end(daemon) == (0, "")
+
+
 def test_the_first_sigterm_ends_a_sleeping_tick_and_more_of_them_hurry_nothing(place: Place):
     place.settings["STAGGER_DELAY_MS"] = "900000"
     place.settings["TICK_BUDGET_SEC"] = "1000"

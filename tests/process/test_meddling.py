@@ -92,6 +92,27 @@ def test_another_running_folder_is_refused_while_the_old_one_has_leases(
     assert moved.returncode == 0
 
 
+def test_the_same_folder_by_another_name_is_no_other_running_folder(
+    make_station: Callable[..., Station], tmp_path: Path
+):
+    station = make_station(kicks=False)
+    task_id = station.add("until [ -e go ]; do sleep 0.05; done")
+    station.run("run", "--once")
+    station.until_running(task_id)
+    link = tmp_path / "link"
+    link.symlink_to(station.base)
+
+    # Of two options the last counts.
+    by_link = station.run("--base-path", str(link), "run", "--once")
+    by_name = station.run("run", "--once")
+
+    assert (by_link.returncode, by_link.stderr) == (0, "")
+    assert (by_name.returncode, by_name.stderr) == (0, "")
+    (station.base / "go").touch()
+    station.until_final(task_id)
+    assert station.starts(task_id) == [1]
+
+
 def test_who_only_looks_at_a_lock_file_is_not_ended_with_the_attempt(
     make_station: Callable[..., Station],
 ):

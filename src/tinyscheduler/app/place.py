@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from tinyscheduler.adapters.leases_file import FileLeaseStore, LockTable
 from tinyscheduler.config.saved import saved_running_folder
 from tinyscheduler.errors import ConfigError, UsageError
+from tinyscheduler.files import is_same
 from tinyscheduler.values import replace
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ def is_inside_attempt(config: Config, environ: Mapping[str, str]) -> bool:
     """Whether this process runs in an attempt of this base path."""
     base = environ.get("TINYSCHEDULER_BASE_PATH", "")
     inside = bool(environ.get("TINYSCHEDULER_LEASE_ID"))
-    return inside and os.path.realpath(base) == os.path.realpath(config.paths.base)
+    return inside and is_same(base, config.paths.base)
 
 
 def refuse_foreign_state(config: Config) -> None:
@@ -97,7 +98,7 @@ def refuse_moved_leases(config: Config) -> None:
     A tick that looks into an empty folder sees none of them, and would start over.
     """
     folder = saved_running_folder(config.paths.settings)
-    if folder is None or folder == config.paths.running:
+    if folder is None or is_same(folder, config.paths.running):
         return
     before = FileLeaseStore(replace(config.paths, running=folder), locks=LockTable()).scan()
     tasks = [one.task_id for one in before.entries if one.lease is not None or one.is_lock_held]

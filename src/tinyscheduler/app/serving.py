@@ -14,6 +14,7 @@ from tinyscheduler.app.kicks import start_detached_tick
 from tinyscheduler.app.place import refuse_inside_attempt
 from tinyscheduler.app.ticks import prepare_to_tick, settings_of, wired
 from tinyscheduler.errors import ConfigError, StoreError, TinySchedulerError
+from tinyscheduler.files import is_same
 from tinyscheduler.model.clock import format_time
 from tinyscheduler.model.plan import Wait
 from tinyscheduler.tick import Mode, tick
@@ -214,8 +215,10 @@ class _Daemon:
         except ConfigError as error:
             self._complain(f"warning: {error.what}; going on with the settings before")
         else:
-            if config.paths.daemon_lock == self.lock.path:
+            if is_same(config.paths.daemon_lock, self.lock.path):
                 self.config = config
+                # It may be called otherwise now; what ticks and what is locked stay one place.
+                self.lock.path = config.paths.daemon_lock
                 self.complaint = self.complaint if self.complaint.startswith("error") else ""
             else:
                 base = config.paths.base
