@@ -96,6 +96,29 @@ def test_while_another_tick_holds_the_lock_one_line_is_all(place: Place):
     assert place.run("run", "--fail-if-locked").code == 0
 
 
+def test_who_is_refused_changes_no_settings_of_the_ticks_that_follow_by_themselves(place: Place):
+    place.settings["AGENT_LIMITS"] = "shell:2"
+    place.run("run")
+    settings = place.state / "settings.json"
+    before = settings.read_text()
+
+    with (
+        (place.state / "daemon.lock").open("w") as daemon_lock,
+        (place.state / "tinyscheduler.pid").open("r+") as tick_lock,
+    ):
+        fcntl.flock(daemon_lock, fcntl.LOCK_EX)
+        fcntl.flock(tick_lock, fcntl.LOCK_EX)
+        daemon = place.run("run", "--daemon", "--agent-limit", "shell=9")
+        tick = place.run("run", "--agent-limit", "shell=9")
+
+    assert (daemon.code, tick.code) == (75, 0)
+    assert "ticking in" not in daemon.err
+    assert "it will look again" in tick.err
+    assert settings.read_text() == before
+    place.run("run", "--agent-limit", "shell=9")
+    assert settings.read_text() != before
+
+
 def test_a_start_that_fails_ends_with_1_and_stops_nothing_else(place: Place):
     (place.base / "recipes").mkdir()
     recipe = place.base / "recipes" / "soup.yaml"

@@ -18,6 +18,8 @@ from tinyscheduler.model.tasks import TaskSpec, TaskState
 from tinyscheduler.simulator.attempts import Script
 from tinyscheduler.simulator.tick_lock import wish
 from tinyscheduler.tick import run_ticks
+from tinyscheduler.tick import tick as run_tick
+from tinyscheduler.values import replace
 
 if TYPE_CHECKING:
     from tinyscheduler.model.plan import TickReport
@@ -54,6 +56,27 @@ def test_the_wish_of_a_refused_tick_is_fulfilled_by_the_one_that_has_the_lock():
 
     assert [report.locked for report in refused] == [True]
     assert states(world) == {"1": TaskState.WORKING, "2": TaskState.WORKING}
+
+
+def test_settings_are_kept_only_by_who_has_the_lock_and_before_anything_starts():
+    world = a_world()
+    first, other = (world.wire(world.machine.spawn("tick")) for _ in range(2))
+    kept: list[tuple[str | None, list[str]]] = []
+
+    def keep_settings() -> None:
+        kept.append((other.lock.acquire(), list(world.disk.leases)))
+
+    act = replace(first, keep_settings=keep_settings)
+    assert other.lock.acquire() is None
+    assert run_tick(act, world.settings).locked
+    assert kept == []
+    other.lock.release()
+    run_tick(act, world.settings)
+
+    [(holder, leases)] = kept
+    assert holder is not None
+    assert leases == []
+    assert list(world.disk.leases) == ["1"]
 
 
 @pytest.mark.parametrize("point", ["tick.unlocked", "kick.look", "memory.save:after"])

@@ -12,7 +12,7 @@ from tinyscheduler.adapters.leases_file import LockTable
 from tinyscheduler.adapters.sqlite.database import Database
 from tinyscheduler.app.kicks import start_detached_tick
 from tinyscheduler.app.place import refuse_inside_attempt
-from tinyscheduler.app.ticks import prepare_to_tick, settings_of, wired
+from tinyscheduler.app.ticks import keeping_settings, prepare_to_tick, settings_of, wired
 from tinyscheduler.errors import ConfigError, StoreError, TinySchedulerError
 from tinyscheduler.files import is_same
 from tinyscheduler.model.clock import format_time
@@ -40,6 +40,7 @@ _PREPARED_NS = 1_000_000_000
 def run_daemon(
     load: Callable[[], Config],
     *,
+    greet: Callable[[Config], None] = lambda _: None,
     notice: Callable[[TickReport], None] = lambda _: None,
     complain: Callable[[str], None] = lambda _: None,
 ) -> None:
@@ -47,7 +48,8 @@ def run_daemon(
 
     ``load`` returns the configuration that applies now; one that has become invalid is
     told to ``complain`` and to the service manager, and the last valid one stays in force.
-    Raises BusyError if another daemon serves this base path.  Does not return if the
+    Raises BusyError, before it calls ``greet`` or keeps any settings, if another daemon
+    serves this base path.  Does not return if the
     program was updated meanwhile: the process becomes the new version.
     """
     # Not cheap, and ticks of cron do without.
@@ -67,6 +69,7 @@ def run_daemon(
     prepare_to_tick(config, is_kicked=False)
     clock = SystemClock()
     lock = DaemonLock(config.paths.daemon_lock, clock=clock)
+    greet(config)
     manager = ServiceManager(os.environ, own_pid=os.getpid(), clock=clock)
     waker = Waker(config.paths, clock=clock, manager=manager, lock=lock)
     daemon = _Daemon(
@@ -248,7 +251,11 @@ class _Daemon:
                 kept=self.database,
             ) as world:
                 # Another one that is wished for meanwhile is the next step's: it wakes us.
-                report = tick(world, settings_of(config), should_stop=self.waker.is_interrupted)
+                report = tick(
+                    keeping_settings(world, config),
+                    settings_of(config),
+                    should_stop=self.waker.is_interrupted,
+                )
         except TinySchedulerError as error:
             # What ails this tick may be gone by the next; a daemon that ends helps nobody.
             self._complain(f"error: {error.what}")

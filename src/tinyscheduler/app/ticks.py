@@ -81,7 +81,8 @@ def run_once(config: Config, *, is_kicked: bool = False) -> TickReport:
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, stop)
-    with wired(config, clock=clock, mode=Mode.ACT, warnings=warnings) as world:
+    with wired(config, clock=clock, mode=Mode.ACT, warnings=warnings) as wiring:
+        world = wiring if is_kicked else keeping_settings(wiring, config)
         report, is_wished = run_ticks(world, settings_of(config), should_stop=lambda: bool(stopped))
     if is_wished:
         # Stopped or not: whoever wished for it saw our lock and relies on us.
@@ -175,6 +176,19 @@ def wired(
             database.close()
 
 
+def keeping_settings(world: World, config: Config) -> World:
+    """Return a world whose ticks, once they have the lock, keep these for kicked ticks."""
+
+    def keep() -> None:
+        try:
+            save_settings(config)
+        except OSError as error:
+            # A full disk: ticks go on, kicked ones with the settings before these.
+            world.warnings.append(f"{config.paths.settings}: {error.strerror}")
+
+    return replace(world, keep_settings=keep)
+
+
 def _source(name: str, config: Config, *, database: Database, clock: Clock) -> TaskSource:
     if name == "local":
         return local_queue(config, database, clock)
@@ -207,7 +221,7 @@ def settings_of(config: Config, *, window: int | None = None) -> TickSettings:
 
 
 def prepare_to_tick(config: Config, *, is_kicked: bool) -> list[str]:
-    """Refuse what must not tick here, and keep the settings for kicked ticks."""
+    """Refuse what must not tick here, make the state folder, and tidy it."""
     refuse_inside_attempt(config, os.environ)
     refuse_foreign_state(config)
     refuse_network_filesystem(config)
@@ -216,11 +230,6 @@ def prepare_to_tick(config: Config, *, is_kicked: bool) -> list[str]:
     make_state_folder(config)
     warnings = list(config.warnings)
     if not is_kicked:
-        try:
-            save_settings(config)
-        except OSError as error:
-            # A full disk: ticks go on, kicked ones with the settings before these.
-            warnings.append(f"{config.paths.settings}: {error.strerror}")
         try:
             store = FileLeaseStore(config.paths, locks=LockTable())
             store.sweep_temporary(now_s=SystemClock().now().wall.timestamp())

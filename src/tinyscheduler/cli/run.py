@@ -197,9 +197,9 @@ def run_daemon(invocation: Invocation, overrides: Overrides, *, as_json: bool) -
             "--daemon cannot be a dry run, and TINYSCHEDULER_DRY_RUN is set",
             hint="unset it, or leave out --daemon",
         )
-    invocation.note(_daemon_words(config))
     run_daemon(
         lambda: load_config(overrides),
+        greet=lambda served: invocation.note(_daemon_words(served)),
         notice=notice_if_read,
         complain=lambda words: tell(escape(words)),
     )

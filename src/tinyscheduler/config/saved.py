@@ -38,7 +38,7 @@ def save_settings(config: Config) -> None:
     except (OSError, ValueError):
         pass  # missing or broken: written afresh below
     with durable_step("settings.save"):
-        # Every regular tick comes by here, before any lock keeps them apart.
+        # No lock keeps ticks apart whose TINYSCHEDULER_LOCK_FILE is not the same.
         write_json(path, document, temporary=own_temporary_for(path))
 
 

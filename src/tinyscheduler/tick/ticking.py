@@ -92,6 +92,7 @@ def tick(
         return progress.report(holder=holder)
     try:
         try:
+            world.keep_settings()
             world.lock.forget_kick()
             _act(progress)
         except TinySchedulerError as error:

@@ -60,6 +60,10 @@ class TickSettings:
     retention: Retention | None = None
 
 
+def _keep_nothing() -> None:
+    """Keep no settings: ticks that follow by themselves go by those of another tick."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class World:
     """Every port a tick needs, wired."""
@@ -78,5 +82,8 @@ class World:
     observers: tuple[Observer, ...]
     # Asked for when it is time: what prunes is loaded by few ticks.
     pruners: Callable[[], Sequence[Pruner]] = tuple
+    # Called whenever the lock was taken, before anything is read: what the ticks that follow
+    # by themselves are to go by.  A tick that was refused must not decide that.
+    keep_settings: Callable[[], None] = _keep_nothing
     # Filled by adapters that have something to say but no failure to raise.
     warnings: list[str] = field(default_factory=list)
