@@ -402,6 +402,15 @@ def test_an_entry_that_makes_no_sense_is_ignored(tmp_path: Path, part: str, dama
     assert remembered(base) == fresh
 
 
+@pytest.mark.parametrize("odd", ["Infinity", "NaN", "1e300", "[5]", "[" * 900 + "]" * 900])
+def test_an_entry_with_a_setting_that_is_none_is_ignored(tmp_path: Path, odd: str):
+    base = a_base(tmp_path)
+    fresh = remembered(base)
+    tamper(base, '"max_attempts": 3', f'"max_attempts": {odd}')
+
+    assert remembered(base) == fresh
+
+
 @pytest.mark.parametrize("part", ["key", "digest", "resolution"])
 @pytest.mark.parametrize("damage", [None, 5, [], {}, "x", "\udcff"])
 def test_an_entry_of_another_shape_is_ignored(tmp_path: Path, part: str, damage: object):
@@ -474,7 +483,9 @@ def test_a_new_version_of_the_program_forgets_what_an_older_one_made(tmp_path: P
 
 
 texts = st.text(max_size=20)
-seconds = st.floats(allow_nan=False, allow_infinity=False)
+places = texts.map(lambda text: text.replace("\0", ""))
+seconds = st.floats(0, 100 * 365 * 86_400)
+counts = st.integers(0, 10**9)
 numbers = st.integers(min_value=-(2**53), max_value=2**53)
 agents = st.builds(
     AgentProfile,
@@ -499,11 +510,11 @@ agents = st.builds(
 )
 configs = st.builds(
     Config,
-    paths=st.builds(Paths, **dict.fromkeys((one.name for one in fields(Paths)), texts)),
+    paths=st.builds(Paths, **dict.fromkeys((one.name for one in fields(Paths)), places)),
     agents=st.lists(agents, max_size=3).map(tuple),
     sources=st.lists(texts, max_size=3).map(tuple),
     timing=st.builds(Timing, **dict.fromkeys((one.name for one in fields(Timing)), seconds)),
-    limits=st.builds(Limits, **dict.fromkeys((one.name for one in fields(Limits)), numbers)),
+    limits=st.builds(Limits, **dict.fromkeys((one.name for one in fields(Limits)), counts)),
     **dict.fromkeys(
         ("blocking_disabled", "dry_run", "enabled", "kick_enabled", "priority_enabled"),
         st.booleans(),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -32,6 +33,18 @@ FULL = SchedulingMemory(
     last_start_ns=2**61 + 7,
     last_start_boot_id="boot",
     pruned_at=datetime(2026, 3, 1, 12, 0, 0, 123000, tzinfo=UTC),
+)
+
+
+# As it is written, each name in it once.
+WHOLE = (
+    '{"version": 1, "stale": [{"lease_id": "one", "beat_ns": 5, "seen_ns": 7, "boot_id": "boot"}],'
+    ' "last_start_ns": 9, "last_start_boot_id": "boot", "pruned_at": "2026-03-01T12:00:00.000Z"}'
+)
+# What no field may hold, as JSON that Python reads: it knows more numbers than the standard.
+ODD = (
+    *("Infinity", "-Infinity", "NaN", "1e999", "1.5", "true", "[5]", '{"a": 1}', "[[[[]]]]"),
+    *("1" + "0" * 400, "1" + "0" * 5000, "[" * 900 + "]" * 900, "[" * 100_000),
 )
 
 
@@ -130,6 +143,24 @@ def test_what_cannot_be_read_is_set_aside_told_once_and_forgotten(place, garbage
     assert place.set_aside() == [garbage]
     assert place.store().load() == SchedulingMemory()
     assert len(place.warnings) == 1
+
+
+@pytest.mark.parametrize("odd", ODD, ids=lambda text: text[:12])
+@pytest.mark.parametrize(
+    "field",
+    [
+        *("version", "stale", "last_start_ns", "last_start_boot_id", "pruned_at"),
+        *("lease_id", "beat_ns", "seen_ns", "boot_id"),
+    ],
+)
+def test_whatever_stands_in_a_field_it_stops_no_tick(place, field, odd):
+    garbage = re.sub(rf'"{field}": ("[^"]*"|\d+|\[.*?\])', lambda _: f'"{field}": {odd}', WHOLE)
+    assert garbage != WHOLE
+    place.spoil(garbage)
+
+    assert place.store().load() == SchedulingMemory()
+    assert len(place.warnings) == 1
+    assert place.set_aside() == [garbage]
 
 
 def test_a_disk_that_refuses_raises_store_error_and_keeps_what_was_saved(place):

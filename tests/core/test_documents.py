@@ -1,4 +1,4 @@
-"""Leases and results as JSON: read back as written, and never trusted."""
+"""Leases, results and what ticks remember as JSON: read back as written, and never trusted."""
 
 from __future__ import annotations
 
@@ -17,10 +17,13 @@ from tinyscheduler.model.documents import (
     DocumentError,
     NewerVersionError,
     decode_lease,
+    decode_memory,
     decode_result,
     encode_lease,
+    encode_memory,
 )
 from tinyscheduler.model.leases import Lease, LeaseState, Needs, ProcessIdentity, Run
+from tinyscheduler.model.snapshot import SchedulingMemory, StaleSighting
 from tinyscheduler.model.tasks import AttemptResult, FailureReason, Outcome
 from tinyscheduler.values import fields, replace
 
@@ -148,8 +151,18 @@ LEASE = as_read(encode_lease(a_lease(metadata=(("team", "a"),), gpu_uuids=("GPU-
 RESULT = as_read(
     a_result_document(a_result(outcome=Outcome.FAILED, failure_reason=FailureReason.TIMEOUT))
 )
-DECODERS = [(decode_lease, LEASE), (decode_result, RESULT)]
-both = pytest.mark.parametrize(("decode", "good"), DECODERS, ids=["lease", "result"])
+MEMORY = as_read(
+    encode_memory(
+        SchedulingMemory(
+            stale=(StaleSighting(lease_id="one", beat_ns=5, seen_ns=7, boot_id="boot"),),
+            last_start_ns=9,
+            last_start_boot_id="boot",
+            pruned_at=NOW.wall,
+        )
+    )
+)
+DECODERS = [(decode_lease, LEASE), (decode_result, RESULT), (decode_memory, MEMORY)]
+each = pytest.mark.parametrize(("decode", "good"), DECODERS, ids=["lease", "result", "memory"])
 
 
 def places(document: dict[str, Any], path: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
@@ -224,7 +237,7 @@ def test_times_are_utc_with_a_z():
     assert LEASE["started_at"] == "2026-03-01T12:00:00.000Z"
 
 
-@both
+@each
 def test_fields_that_a_later_program_adds_are_passed_over(decode, good):
     assert decode({**good, "extra": [1]}) == decode(good)
 
@@ -232,7 +245,7 @@ def test_fields_that_a_later_program_adds_are_passed_over(decode, good):
 # -- and never trusted ----------------------------------------------------------------
 
 
-@both
+@each
 @given(document=json_values)
 def test_any_json_that_is_no_document_is_a_document_error(decode, good, document):
     del good
@@ -241,7 +254,7 @@ def test_any_json_that_is_no_document_is_a_document_error(decode, good, document
         decode(document)
 
 
-@both
+@each
 @given(data=st.data())
 # An aware moment that has no name in UTC.
 @example(data="9999-12-31T23:59:59-01:00")
@@ -259,11 +272,12 @@ def test_garbage_in_any_place_is_a_document_error_and_nothing_else(decode, good,
         decode(changed(good, place, garbage))
 
 
-@both
+@each
 def test_a_document_that_lacks_a_field_is_refused_by_that_fields_name(decode, good):
     may_lack = {
         *("pid", "process", "recipe", "handle", "schedule_id", "max_turns", "turns", "model"),
         *("failure_reason", "exit_code", "signal", "peak_rss_mb"),
+        *("last_start_ns", "last_start_boot_id", "pruned_at"),
         *("run.stdin", "run.idle_output_sec", "run.cgroup"),
     }
 
@@ -318,7 +332,7 @@ def test_a_long_wrong_value_is_not_told_at_length():
     assert len(str(caught.value)) < 200
 
 
-@both
+@each
 @pytest.mark.parametrize("document", [None, [], 1, "lease"])
 def test_what_is_no_object_is_refused(decode, good, document):
     del good
@@ -327,7 +341,7 @@ def test_what_is_no_object_is_refused(decode, good, document):
         decode(document)
 
 
-@both
+@each
 def test_a_newer_version_is_told_apart_from_garbage(decode, good):
     with pytest.raises(NewerVersionError, match="version 2"):
         # Nothing else of a newer version can be relied on.

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import os
 import stat
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from tinyscheduler.config.inputs import digest, digest_of_file, digest_of_variables
@@ -36,6 +36,13 @@ CACHE_NAME = "config-cache.json"
 MAX_ENTRIES = 4
 
 MAX_CACHE_BYTES = 8 * 2**20
+
+# What `decode` makes of something else than a resolution.  Deep nesting that can just be
+# parsed is too deep for an error that would quote it.
+NOT_DECODED = (AttributeError, KeyError, TypeError, ValueError, RecursionError)
+
+# A century: no duration is longer, and no calendar ends within it.
+_MOST_S = 36_525 * 86_400.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,7 +74,7 @@ def recall(folder: str, key: str, environ: Mapping[str, str]) -> Resolution | No
                 return None
             found = decode(json.loads(text))
             return found if _still_holds(found, environ) else None
-        except (AttributeError, KeyError, TypeError, ValueError):
+        except NOT_DECODED:
             return None
     return None
 
@@ -112,20 +119,22 @@ def decode(fields: dict[str, Any]) -> Resolution:
     """Return the resolution that `encode` took apart.
 
     Names of a newer version are left out: after a downgrade ticks go on without them.
-    Raises KeyError, TypeError, ValueError or AttributeError for anything else.
+    Raises one of `NOT_DECODED` for anything else.
     """
     config = _known(Config, fields["config"])
     return Resolution(
         config=Config(
             **{
                 **config,
-                "paths": Paths(**_known(Paths, config["paths"])),
+                "paths": _decode_paths(config["paths"]),
                 "timing": Timing(**_known(Timing, config["timing"])),
                 "limits": Limits(**_known(Limits, config["limits"])),
                 "agents": tuple(_decode_agent(agent) for agent in config["agents"]),
                 "sources": tuple(config["sources"]),
                 "environment": (),
-                "origins": tuple((name, Origin(origin)) for name, origin in config["origins"]),
+                "origins": tuple(
+                    (_text(name), Origin(origin)) for name, origin in config["origins"]
+                ),
                 "warnings": tuple(config["warnings"]),
             }
         ),
@@ -137,8 +146,62 @@ def decode(fields: dict[str, Any]) -> Resolution:
 
 
 def _known(kind: type[Any], found: dict[str, Any]) -> dict[str, Any]:
-    names = {one.name for one in fields_of(kind)}
-    return {name: value for name, value in found.items() if name in names}
+    """Return the fields that this version knows, each checked against its declaration.
+
+    JSON has no infinity, but Python reads and writes it; one that was believed would end
+    the tick far from here.  What is made of fields itself is checked by who decodes it.
+    """
+    known = {one.name: found[one.name] for one in fields_of(kind) if one.name in found}
+    for name, value in known.items():
+        declared = kind.__annotations__[name]
+        fits = _FITS.get(declared.removesuffix(" | None"))
+        is_left_out = value is None and declared.endswith(" | None")
+        if fits is not None and not is_left_out and not fits(value):
+            message = f"{name} is no {declared}"
+            raise ValueError(message)
+    return known
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str)
+
+
+def _is_integer(value: object) -> bool:
+    return type(value) is int and -(2**63) <= value < 2**63
+
+
+def _is_number(value: object) -> bool:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    return abs(value) <= _MOST_S  # refuses NaN too
+
+
+def _are_texts(values: object) -> bool:
+    return isinstance(values, list) and all(map(_is_text, values))
+
+
+_FITS: dict[str, Callable[[Any], bool]] = {
+    "str": _is_text,
+    "bool": lambda value: isinstance(value, bool),
+    "int": _is_integer,
+    "float": _is_number,
+    "tuple[str, ...]": _are_texts,
+}
+
+
+def _text(value: object) -> str:
+    if not _is_text(value):
+        message = "a name is no text"
+        raise ValueError(message)
+    return str(value)
+
+
+def _decode_paths(fields: dict[str, Any]) -> Paths:
+    known = _known(Paths, fields)
+    if any("\0" in path for path in known.values()):
+        message = "a path holds the character that ends it"
+        raise ValueError(message)
+    return Paths(**known)
 
 
 def _decode_agent(fields: dict[str, Any]) -> AgentProfile:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tinyscheduler.config.cache import Resolution, decode, encode
+from tinyscheduler.config.cache import NOT_DECODED, Resolution, decode, encode
 from tinyscheduler.crash import durable_step
 from tinyscheduler.errors import ConfigError
 from tinyscheduler.files import own_temporary_for, read_json, write_json
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from tinyscheduler.model.config import Config
 
 SETTINGS_VERSION = 1
+
+NOT_LOADED = (OSError, *NOT_DECODED)
 
 
 def save_settings(config: Config) -> None:
@@ -48,10 +50,13 @@ def load_settings(path: str) -> Config:
         document = read_json(path)
         if not isinstance(document, dict) or document["version"] != SETTINGS_VERSION:
             message = "not settings of this version"
-            raise ValueError(message)  # noqa: TRY301 - told like every other fault below
+            raise ValueError(message)
         config = decode(document["resolution"]).config
-        environment = tuple((str(name), str(value)) for name, value in document["environment"])
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        environment = tuple((name, value) for name, value in document["environment"])
+        if not all(isinstance(text, str) for pair in environment for text in pair):
+            message = "the environment is not made of texts"
+            raise TypeError(message)
+    except NOT_LOADED as error:
         what = f"the settings of the last regular tick are unreadable: {path}: {error}"
         raise ConfigError(what, hint="`tinyscheduler run --once` writes them again") from error
     return replace(config, environment=environment)
@@ -61,9 +66,10 @@ def saved_running_folder(path: str) -> str | None:
     """Return where the last regular tick kept its leases; None if nobody can tell."""
     try:
         document = read_json(path)
-        return str(document["resolution"]["config"]["paths"]["running"])  # type: ignore[index]  # whatever it is instead is caught
+        folder = document["resolution"]["config"]["paths"]["running"]  # type: ignore[index]  # whatever it is instead is caught
     except (OSError, ValueError, KeyError, TypeError):
         return None
+    return folder if isinstance(folder, str) and "\0" not in folder else None
 
 
 def _normalise(document: dict[str, object]) -> object:

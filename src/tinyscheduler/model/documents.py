@@ -1,4 +1,4 @@
-"""How leases and results are written as JSON, and read back without trusting a byte."""
+"""How leases, results and what ticks remember are JSON, read back without trusting a byte."""
 
 from __future__ import annotations
 
@@ -15,12 +15,14 @@ from tinyscheduler.model.leases import (
     ProcessIdentity,
     Run,
 )
+from tinyscheduler.model.snapshot import SchedulingMemory, StaleSighting
 from tinyscheduler.model.tasks import AttemptResult, FailureReason, Outcome, is_task_id
 
 if TYPE_CHECKING:
     from datetime import datetime
 
 RESULT_VERSION = 1
+MEMORY_VERSION = 1
 
 Kind = TypeVar("Kind")
 Choice = TypeVar("Choice", bound=StrEnum)
@@ -200,6 +202,45 @@ def decode_result(document: object) -> AttemptResult:
     )
 
 
+def encode_memory(memory: SchedulingMemory) -> dict[str, Any]:
+    """Return what one tick remembers for the next as a JSON object."""
+    return {
+        "version": MEMORY_VERSION,
+        "stale": [
+            {
+                "lease_id": sighting.lease_id,
+                "beat_ns": sighting.beat_ns,
+                "seen_ns": sighting.seen_ns,
+                "boot_id": sighting.boot_id,
+            }
+            for sighting in memory.stale
+        ],
+        "last_start_ns": memory.last_start_ns,
+        "last_start_boot_id": memory.last_start_boot_id,
+        "pruned_at": None if memory.pruned_at is None else format_time(memory.pruned_at),
+    }
+
+
+def decode_memory(document: object) -> SchedulingMemory:
+    """Read what a tick remembered; DocumentError names the field that is missing or wrong."""
+    reader = _Reader(document, "memory")
+    reader.check_version(MEMORY_VERSION)
+    return SchedulingMemory(
+        stale=tuple(
+            StaleSighting(
+                lease_id=sighting.text("lease_id"),
+                beat_ns=sighting.integer("beat_ns"),
+                seen_ns=sighting.integer("seen_ns"),
+                boot_id=sighting.text("boot_id"),
+            )
+            for sighting in reader.children("stale")
+        ),
+        last_start_ns=reader.optional_integer("last_start_ns"),
+        last_start_boot_id=reader.optional_text("last_start_boot_id"),
+        pruned_at=reader.optional_time("pruned_at"),  # missing in what earlier versions wrote
+    )
+
+
 class _Reader:
     """Takes fields out of a parsed JSON object, and says which one is wrong."""
 
@@ -270,6 +311,9 @@ class _Reader:
         except ValueError as error:
             raise self._wrong(name, "a time") from error
 
+    def optional_time(self, name: str) -> datetime | None:
+        return None if self._fields.get(name) is None else self.time(name)
+
     def choice(self, name: str, kind: type[Choice]) -> Choice:
         try:
             return kind(self.text(name))
@@ -290,6 +334,9 @@ class _Reader:
 
     def child(self, name: str) -> _Reader:
         return _Reader(self._take(name, dict, "an object"), f"{self._where}.{name}")
+
+    def children(self, name: str) -> list[_Reader]:
+        return [_Reader(one, f"{self._where}.{name}") for one in self._take(name, list, "a list")]
 
     def optional_child(self, name: str) -> _Reader | None:
         return None if self._fields.get(name) is None else self.child(name)
