@@ -201,6 +201,41 @@ def test_a_wrapper_that_ended_while_ticks_were_kept_out_is_settled(place: Place)
     assert place.run("wait", "1", "--timeout", "30s").code == 0
 
 
+# Keeps ticks out, as `prune` and `reset` do, until its input ends.
+KEEPER = """
+import sys
+from tinyscheduler.adapters.clock_system import SystemClock
+from tinyscheduler.app.pruning import keeping_ticks_out
+from tinyscheduler.config.load import load_config
+from tinyscheduler.config.overrides import Overrides
+
+with keeping_ticks_out(load_config(Overrides(base_path=sys.argv[1])), SystemClock()):
+    print("kept", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_a_tick_that_was_refused_while_ticks_were_kept_out_follows_though_nothing_runs(
+    place: Place,
+):
+    place.run("run")
+    with subprocess.Popen(
+        [sys.executable, "-c", KEEPER, str(place.base)],
+        env=place.environment(),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    ) as keeper:
+        assert keeper.stdout is not None
+        assert keeper.stdout.readline() == b"kept\n"
+        place.add("--", "true")
+        refused = place.run("run")
+        keeper.communicate(timeout=30)
+
+    assert "it will look again" in refused.err
+    assert place.run("wait", "1", "--timeout", "20s").code == 0
+    until(lambda: not (place.state / "kick").exists(), "the wish to be fulfilled")
+
+
 def test_a_task_that_prunes_starts_nothing_from_inside_its_attempt(place: Place):
     program = " ".join(map(shlex.quote, PROGRAM))
     place.settings["KICK"] = "false"

@@ -8,7 +8,6 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from tinyscheduler.adapters.clock_system import SystemClock
-from tinyscheduler.adapters.leases_file import FileLeaseStore, LockTable
 from tinyscheduler.adapters.sqlite.database import Access, Database
 from tinyscheduler.adapters.tick_lock_file import FileTickLock
 from tinyscheduler.app.kicks import start_detached_tick
@@ -105,7 +104,8 @@ def reset(queue: Queue) -> Emptied:
 def keeping_ticks_out(config: Config, clock: SystemClock) -> Iterator[None]:
     """Hold the tick lock; BusyError if a tick or a daemon holds it for long.
 
-    A wrapper that ends meanwhile leaves the ticking to us, so a tick follows then.
+    Wrappers that end meanwhile, and ticks that are refused, leave the ticking to us: one
+    follows wherever a wish lies there.
     """
     lock = FileTickLock(config.paths)
     until_ns = clock.now().monotonic_ns + int(_PATIENCE_S * 1e9)
@@ -122,9 +122,8 @@ def keeping_ticks_out(config: Config, clock: SystemClock) -> Iterator[None]:
         with suppress(OSError):
             os.utime(config.paths.tick_lock, ns=(ticked_ns, ticked_ns))
         lock.release()
-        has_leases = bool(FileLeaseStore(config.paths, locks=LockTable()).scan().entries)
         # Inside an attempt nothing may be started; its own end makes a tick happen.
-        if has_leases and lock.is_kicked() and not is_inside_attempt(config, os.environ):
+        if lock.is_kicked() and not is_inside_attempt(config, os.environ):
             start_detached_tick(config)
 
 
