@@ -184,7 +184,7 @@ def test_a_wrapper_that_ended_while_ticks_were_kept_out_is_settled(place: Place)
         "from tinyscheduler.config.load import load_config\n"
         "from tinyscheduler.config.overrides import Overrides\n"
         "config = load_config(Overrides(base_path=sys.argv[1]))\n"
-        "with keeping_ticks_out(config, SystemClock()):\n"
+        "with keeping_ticks_out(config, SystemClock(), warn=print):\n"
         "    open(os.path.join(sys.argv[1], 'go'), 'w').close()\n"
         "    while not os.listdir(config.paths.results) or not os.path.exists(config.paths.kick):\n"
         "        time.sleep(0.02)\n"
@@ -209,7 +209,8 @@ from tinyscheduler.app.pruning import keeping_ticks_out
 from tinyscheduler.config.load import load_config
 from tinyscheduler.config.overrides import Overrides
 
-with keeping_ticks_out(load_config(Overrides(base_path=sys.argv[1])), SystemClock()):
+config = load_config(Overrides(base_path=sys.argv[1]))
+with keeping_ticks_out(config, SystemClock(), warn=print):
     print("kept", flush=True)
     sys.stdin.read()
 """
@@ -234,6 +235,25 @@ def test_a_tick_that_was_refused_while_ticks_were_kept_out_follows_though_nothin
     assert "it will look again" in refused.err
     assert place.run("wait", "1", "--timeout", "20s").code == 0
     until(lambda: not (place.state / "kick").exists(), "the wish to be fulfilled")
+
+
+@pytest.mark.parametrize("command", [("prune",), ("reset", "--yes")], ids=" ".join)
+def test_a_tick_that_cannot_be_started_afterwards_is_a_warning_and_stays_wished_for(
+    place: Place,
+    run_at: Callable[..., Answer],
+    monkeypatch: pytest.MonkeyPatch,
+    command: tuple[str, ...],
+):
+    place.add("--", "true")
+    # Stands in for a user who may have no more processes, which root always may.
+    monkeypatch.setattr(sys, "executable", "/nowhere/python")
+
+    answer = run_at(place, *command)
+
+    assert answer.code == 0
+    assert "warning: no tick could be started" in answer.err
+    assert "removed" in answer.out
+    assert (place.state / "kick").exists()
 
 
 def test_a_task_that_prunes_starts_nothing_from_inside_its_attempt(place: Place):

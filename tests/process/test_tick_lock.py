@@ -197,14 +197,16 @@ def test_readers_in_a_loop_never_make_a_tick_see_a_lock_held(make_station: Calla
 
 
 @contextmanager
-def a_tick_held_up(station: Station) -> Iterator[subprocess.Popen[bytes]]:
+def a_tick_held_up(
+    station: Station, start: Callable[[], subprocess.Popen[bytes]] | None = None
+) -> Iterator[subprocess.Popen[bytes]]:
     """Run a tick that has claimed a task and cannot go on, its lock held, until left."""
     errors = Path(station.config().paths.logs) / "wrapper.log"
     errors.parent.mkdir(parents=True, exist_ok=True)
     # A wrapper is started with this file open, which waits until somebody reads.
     os.mkfifo(errors)
     station.add("sleep 300")
-    process = station.start_tick()
+    process = (start or station.start_tick)()
     until(lambda: list((station.state / "running").glob("*.json")), "the tick to be at work")
     yield process
     reading = os.open(errors, os.O_RDWR | os.O_NONBLOCK)
@@ -241,6 +243,29 @@ def test_a_wish_that_the_holder_has_no_time_for_is_granted_by_another_tick(
 
     started_by = (station.state / "tinyscheduler.pid").read_text()
     assert f"pid {held_up.pid}," not in started_by
+
+
+def test_a_tick_that_can_start_no_other_says_so_and_ends_as_it_would(
+    make_station: Callable[..., Station], tmp_path: Path
+):
+    station = make_station(TICK_BUDGET_SEC="0.001")
+    code = "import sys; from tinyscheduler.cli.main import main; sys.executable = '/nowhere/python'"
+    code += "; sys.exit(main(sys.argv[1:]))"
+    argv = [PYTHON, "-I", "-c", code, "--base-path", str(station.base), "run"]
+    with (
+        (tmp_path / "errors").open("w") as errors,
+        a_tick_held_up(
+            station,
+            lambda: subprocess.Popen(argv, env=station.environment(), stderr=errors),
+        ) as held_up,
+    ):
+        kick(station.config())
+
+    assert held_up.returncode == 1, "the start that it was held up in failed too"
+    said = (tmp_path / "errors").read_text()
+    assert "warning: no tick could be started (No such file or directory)" in said
+    assert "internal error" not in said
+    assert (station.state / "kick").exists()
 
 
 def test_slots_that_become_free_start_what_waits_without_another_run(station: Station):

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 from tinyscheduler.adapters.tick_lock_file import touch
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from tinyscheduler.model.config import Config
 
 
@@ -24,12 +26,19 @@ def kick_argv(config: Config) -> tuple[str, ...]:
     return (sys.executable, *package, "--base-path", config.paths.base, "run", "--kicked")
 
 
-def start_detached_tick(config: Config) -> None:
-    """Start the tick that a busy one has no time left for; it outlives this process."""
+def start_detached_tick(config: Config, *, warn: Callable[[str], None]) -> None:
+    """Start the tick that a busy one has no time left for; it outlives this process.
+
+    Tells ``warn`` where that cannot be done: what was asked for is done all the same, and
+    the wish stays where the next regular tick finds it.
+    """
     argv = kick_argv(config)
     null = [(os.POSIX_SPAWN_OPEN, fd, "/dev/null", os.O_RDWR, 0) for fd in (0, 1, 2)]
     environment = {name: value for name, value in os.environ.items() if name in ("PATH", "HOME")}
-    os.posix_spawn(argv[0], argv, environment, file_actions=null, setsid=True)
+    try:
+        os.posix_spawn(argv[0], argv, environment, file_actions=null, setsid=True)
+    except OSError as error:
+        warn(f"no tick could be started ({error.strerror}); the next regular one follows the wish")
 
 
 def last_tick_at(config: Config) -> datetime | None:

@@ -16,7 +16,7 @@ from tinyscheduler.errors import BusyError
 from tinyscheduler.values import replace
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from tinyscheduler.adapters.prune_files import FilePruner
     from tinyscheduler.adapters.sqlite.pruning import SqlitePruner
@@ -51,17 +51,17 @@ def pruners_of(
     return rows, files
 
 
-def prune(config: Config, *, age_s: float | None) -> Pruned:
+def prune(config: Config, *, age_s: float | None, warn: Callable[[str], None]) -> Pruned:
     """Remove what is older than its retention, or than this age, up to a generous bound.
 
-    No tick runs meanwhile, so nothing starts of which a file is about to go.  Raises
-    BusyError if one keeps us out.
+    No tick runs meanwhile, so nothing starts of which a file is about to go; ``warn``
+    hears it if none could be started then.  Raises BusyError if one keeps us out.
     """
     from tinyscheduler.model.pruning import merge_pruned
 
     clock = SystemClock()
     parts: list[Pruned] = []
-    with _opened(config, Access.WRITE) as database, keeping_ticks_out(config, clock):
+    with _opened(config, Access.WRITE) as database, keeping_ticks_out(config, clock, warn=warn):
         pruners = pruners_of(config, database, may_write=True)
         is_more = True
         while is_more and sum(part.number for part in parts) < _MOST_PRUNED:
@@ -82,12 +82,15 @@ def preview_pruning(config: Config, *, age_s: float | None) -> Pruned:
         return merge_pruned(tuple(pruner.prune(bounds) for pruner in pruners))
 
 
-def reset(queue: Queue) -> Emptied:
-    """Remove all tasks and history; BusyError while anything runs or is unsettled."""
+def reset(queue: Queue, *, warn: Callable[[str], None]) -> Emptied:
+    """Remove all tasks and history; BusyError while anything runs or is unsettled.
+
+    Ticks are kept out meanwhile; ``warn`` hears it if none could be started then.
+    """
     from tinyscheduler.adapters.sqlite.pruning import SqlitePruner
 
     with (
-        keeping_ticks_out(queue.config, queue.clock),
+        keeping_ticks_out(queue.config, queue.clock, warn=warn),
         _opened(queue.config, Access.WRITE) as database,
     ):
         scan = queue.leases.scan()
@@ -101,7 +104,9 @@ def reset(queue: Queue) -> Emptied:
 
 
 @contextmanager
-def keeping_ticks_out(config: Config, clock: SystemClock) -> Iterator[None]:
+def keeping_ticks_out(
+    config: Config, clock: SystemClock, *, warn: Callable[[str], None]
+) -> Iterator[None]:
     """Hold the tick lock; BusyError if a tick or a daemon holds it for long.
 
     Wrappers that end meanwhile, and ticks that are refused, leave the ticking to us: one
@@ -124,7 +129,7 @@ def keeping_ticks_out(config: Config, clock: SystemClock) -> Iterator[None]:
         lock.release()
         # Inside an attempt nothing may be started; its own end makes a tick happen.
         if lock.is_kicked() and not is_inside_attempt(config, os.environ):
-            start_detached_tick(config)
+            start_detached_tick(config, warn=warn)
 
 
 def _last_tick_ns(tick_lock: str) -> int:

@@ -103,7 +103,7 @@ def run_daemon(
             installation.become({**os.environ, **manager.taken})
     # A wrapper that ended just now saw the daemon's lock and left the ticking to us.
     if os.path.lexists(config.paths.kick):
-        start_detached_tick(daemon.config)
+        start_detached_tick(daemon.config, warn=lambda words: complain(f"warning: {words}"))
 
 
 @dataclass(slots=True, kw_only=True)

@@ -85,8 +85,10 @@ def run_once(config: Config, *, is_kicked: bool = False) -> TickReport:
         world = wiring if is_kicked else keeping_settings(wiring, config)
         report, is_wished = run_ticks(world, settings_of(config), should_stop=lambda: bool(stopped))
     if is_wished:
+        late: list[str] = []
         # Stopped or not: whoever wished for it saw our lock and relies on us.
-        start_detached_tick(config)
+        start_detached_tick(config, warn=late.append)
+        report = replace(report, warnings=(*report.warnings, *late))
     if signal.SIGINT in stopped:
         raise TickInterruptedError(report)
     return report

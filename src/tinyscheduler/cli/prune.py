@@ -64,7 +64,10 @@ def prune(
     else:
         config = invocation.configure_changing()
         is_empty = not os.path.lexists(config.paths.state)
-        pruned = (preview_pruning if is_empty else prune)(config, age_s=age_s)
+        if is_empty:
+            pruned = preview_pruning(config, age_s=age_s)
+        else:
+            pruned = prune(config, age_s=age_s, warn=invocation.warn)
     if json:
         emit_json(dry_run=dry_run, **pruned_json(pruned))
     else:
@@ -120,7 +123,7 @@ def reset(
     if not yes and not _is_confirmed(config.paths.base, counts):
         invocation.note("nothing was changed")
         return EXIT_FAILED
-    done = reset(queue)
+    done = reset(queue, warn=invocation.warn)
     _announce(queue, done.tasks)
     _tell_reset(invocation, queue, done, as_json=json)
     return EXIT_DONE
