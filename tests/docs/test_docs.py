@@ -18,6 +18,7 @@ from tinyscheduler.cli.demo_stage import processes_of
 from tinyscheduler.cli.main import COMMANDS, Commands, app
 from tinyscheduler.config import agents_file
 from tinyscheduler.core.command_line import PLACEHOLDERS
+from tinyscheduler.model.config import ALWAYS_ALLOWED
 from tinyscheduler.model.documents import encode_lease
 from tinyscheduler.model.events import EventName
 from tinyscheduler.model.leases import ReclaimReason
@@ -313,6 +314,18 @@ def test_every_key_of_an_agent_and_every_placeholder_is_described():
 
     assert set(agents_file._AGENT_FIELDS) - described == set()
     assert {f"{{{name}}}" for name in PLACEHOLDERS} - described == set()
+
+
+def test_what_every_command_sees_of_the_environment_is_named_alike_on_each_page():
+    in_files = re.search(r"Besides these it sees (.*?), what", page("docs/reference/files.md"))
+    others = [
+        re.search(r"`(PATH HOME [A-Z_ ]+)`", page(name))
+        for name in ("docs/reference/configuration.md", "docs/guides/run-commands-and-agents.md")
+    ]
+
+    for found in (in_files, *others):
+        assert found is not None
+        assert set(re.findall(r"[A-Z_]+", found[1])) == set(ALWAYS_ALLOWED)
 
 
 def test_every_exit_code_is_described():

@@ -13,11 +13,8 @@ from tinyscheduler.config.cache import Resolution, recall, remember
 from tinyscheduler.config.inputs import Inputs, content_key, gather_inputs
 from tinyscheduler.config.overrides import Overrides
 from tinyscheduler.errors import ConfigError
-from tinyscheduler.model.config import Config
+from tinyscheduler.model.config import ALWAYS_ALLOWED, Config
 from tinyscheduler.values import replace
-
-# What every attempt's command may see; an agent's own list comes on top.
-ALWAYS_ALLOWED = ("PATH", "HOME", "LANG", "TERM", "USER", "LC_ALL", "TZ")
 
 
 def load_config(

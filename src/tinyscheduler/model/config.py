@@ -10,6 +10,9 @@ from enum import StrEnum
 
 from tinyscheduler.values import dataclass
 
+# What every attempt's command may see of the environment; an agent's own list comes on top.
+ALWAYS_ALLOWED = ("PATH", "HOME", "LANG", "TERM", "USER", "LC_ALL", "TZ")
+
 
 class Origin(StrEnum):
     """Where a setting's value came from, strongest first."""
