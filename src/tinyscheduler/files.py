@@ -25,7 +25,7 @@ def write_json(
     Where several processes may write at once, each needs a ``temporary`` of its own.
     Not ``durably`` the file survives the death of any process, but a power failure may
     cost the new text or all of it.  Mode 0600.  Raises OSError with the old file untouched
-    and no temporary file left.
+    and no temporary file left; or, if only the folder could not be synced, with the new one.
     """
     folder = os.path.dirname(path)
     temporary = temporary or temporary_for(path)

@@ -27,7 +27,7 @@ from tinyscheduler.core.command_line import Unfilled, build_argv, uses
 from tinyscheduler.crash import VARIABLE as CRASH_VARIABLE
 from tinyscheduler.crash import durable_step
 from tinyscheduler.errors import ExhaustedError, LaunchError, ProbeError
-from tinyscheduler.model.config import StdinSource
+from tinyscheduler.model.config import ALWAYS_ALLOWED, StdinSource
 from tinyscheduler.model.leases import ProcessEvidence, Run, Trace, WrapperLife
 from tinyscheduler.values import replace
 
@@ -39,7 +39,6 @@ if TYPE_CHECKING:
     from tinyscheduler.model.tasks import TaskSpec
     from tinyscheduler.ports import TaskLock
 
-_ALWAYS_ALLOWED = ("PATH", "HOME", "LANG", "TERM", "USER", "LC_ALL", "TZ")
 _STANDARD_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _LOADER = ("LD_", "GLIBC_TUNABLES")
 # Taken off again by the wrapper, see there.
@@ -179,8 +178,9 @@ class LocalLauncher:
             process = read_process(trace.process.pid)
             if process is not None and process.start_ticks == trace.process.start_ticks:
                 signal_process(process, signal.SIGTERM)
-        # The wrapper itself gives its command this grace; then it still writes the result.
-        deadline_s = time.monotonic() + grace_s + 1
+        # The wrapper itself gives its command this grace, and once more what that left
+        # behind; then it still writes the result.
+        deadline_s = time.monotonic() + 2 * grace_s + 1
         while asked and time.monotonic() < deadline_s:
             time.sleep(_PAUSE_S)
             asked = [trace for trace in asked if self._judge(trace) is WrapperLife.ALIVE]
@@ -286,7 +286,7 @@ class LocalLauncher:
         The mark of the wrapper is for itself; it takes it out for the command, which gets
         the cookie instead.
         """
-        allowed = {*_ALWAYS_ALLOWED, *agent.environment}
+        allowed = {*ALWAYS_ALLOWED, *agent.environment}
         environment = {"PATH": _STANDARD_PATH}
         environment.update(
             (name, value) for name, value in self._config.environment if name in allowed
