@@ -227,9 +227,9 @@ class Starts:
         now = self.progress.world.clock.now()
         if last_ns is None or self.progress.memory.last_start_boot_id != now.boot_id:
             return 0.0
+        since_s = (now.monotonic_ns - last_ns) / 1e9
         # A start that is yet to come was none: whoever wrote that down was wrong.
-        since_s = max(0.0, (now.monotonic_ns - last_ns) / 1e9)
-        return max(0.0, self.progress.settings.stagger_s - since_s)
+        return max(0.0, self.progress.settings.stagger_s - since_s) if since_s >= 0 else 0.0
 
     def _stagger_rest(self, plan: Plan, wait_s: float) -> None:
         apart_s = self.progress.settings.stagger_s
