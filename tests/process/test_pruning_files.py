@@ -127,6 +127,36 @@ def test_what_is_young_or_still_written_stays(place):
     assert place.files() == kept
 
 
+def test_beside_logs_of_attempts_nothing_of_the_users_own_goes(place):
+    place.make("logs/tasks/1/1.log", days=99)
+    kept = {
+        str(path.relative_to(place.folder / "state"))
+        for path in (
+            place.make("logs/tasks/thesis/draft.tex", days=99),
+            place.make("logs/tasks/2/1.log.gz", days=99),
+            place.make("logs/tasks/2/build.log", days=99),
+            place.make("logs/tasks/2/notes", days=99),
+        )
+    }
+    empty = place.make("logs/tasks/inbox/x", days=99)
+    empty.unlink()
+    os.utime(empty.parent, ((NOW - 99 * DAY).timestamp(),) * 2)
+
+    assert counts(place.prune()) == {PruneKind.LOGS: 1}
+
+    assert place.files() == kept
+    assert empty.parent.is_dir()
+
+
+def test_a_folder_that_holds_more_than_logs_stays_without_them(place):
+    place.make("logs/tasks/1/1.log", days=99)
+    place.make("logs/tasks/1/notes", days=99)
+
+    place.prune()
+
+    assert place.files() == {"logs/tasks/1/notes"}
+
+
 def test_nothing_of_a_task_that_is_needed_goes(place):
     place.needed = {"1"}
     for task_id in "12":

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 _CANCEL_MAX_AGE_S = 3600.0
 # Tasks whose standing is asked for at once.
 _MOST_ASKED = 500
+_ATTEMPT_LOG = re.compile(r"[0-9]+\.log")
 _PROMPT = re.compile(r"task_(.+)\.prompt")
 _DAILY_LOG = re.compile(r"scheduler_(\d{8})\.log(\.\d+)?")
 _ROTATED_LOG = re.compile(r"(events\.jsonl|wrapper\.log)\.\d+")
@@ -117,18 +118,23 @@ class FilePruner:
         )
 
     def _prune_task_logs(self, sweep: _Sweep, before_s: float) -> None:
-        """Remove the logs of tasks whose newest attempt began before that time."""
+        """Remove the logs of tasks whose newest attempt began before that time.
+
+        LOG_DIR may be a folder of the user's own, with a ``tasks`` of its own in it: nothing
+        goes there but what is named like a log of an attempt, and the folder that held one.
+        """
         top = os.path.join(self._paths.logs, "tasks")
         old = {name for name, changed_s in _folders(top) if changed_s < before_s}
         for task_id in self._expendable(old):
             folder = os.path.join(top, task_id)
-            for name in _names(folder):
+            logs = [name for name in _names(folder) if _ATTEMPT_LOG.fullmatch(name)]
+            for name in logs:
                 sweep.remove(PruneKind.LOGS, os.path.join(folder, name), before_s=before_s)
-            if self._may_write:
+            if logs and self._may_write:
                 try:
                     os.rmdir(folder)
                 except OSError:
-                    continue  # something in it is younger, or was left for the next call
+                    continue  # something in it is younger, not ours, or left for the next call
             if sweep.is_more:
                 return
 
