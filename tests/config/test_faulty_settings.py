@@ -290,3 +290,45 @@ def test_no_text_in_any_variable_is_anything_but_a_value_or_a_problem(name: str,
         return
 
     assert found.origin(name) is Origin.ENVIRONMENT or found.problems
+
+
+@pytest.mark.parametrize(
+    ("path", "purpose"),
+    [
+        ("state/tinyscheduler.db", "the database"),
+        ("state/tinyscheduler.db-wal", "the database"),
+        ("state/../state/tinyscheduler.db-shm", "the database"),
+        ("agents.yaml", "the agents file"),
+        (".env", "an env file"),
+        ("link", "the agents file"),
+        ("state/daemon.lock", "the daemon's lock"),
+        ("state/kick", "the file of wishes for a tick"),
+        ("state/settings.json", "the settings of the last tick"),
+        ("state/scheduler.json", "what ticks remember"),
+        ("state/logs/events.jsonl", "a log"),
+        ("state/running", "a folder"),
+        (".", "a folder"),
+        ("mine", "a folder"),
+    ],
+)
+def test_a_tick_lock_that_is_something_else_stops_everything(
+    tmp_path: Path, path: str, purpose: str
+):
+    base = a_base(tmp_path, agents="agents: {}")
+    (base / "link").symlink_to("agents.yaml")
+    (base / "mine").mkdir()
+
+    with pytest.raises(ConfigError, match=f"is {purpose}, and cannot be the tick lock") as refusal:
+        loaded(base, an_environment(LOCK_FILE=path))
+
+    assert refusal.value.where == "TINYSCHEDULER_LOCK_FILE"
+    assert refusal.value.hint is not None
+    report = validate_config(Overrides(), an_environment(base, LOCK_FILE=path))
+    assert purpose in "".join(problem.message for problem in report.errors)
+
+
+def test_another_setting_that_names_the_tick_lock_stops_everything(tmp_path: Path):
+    base = a_base(tmp_path)
+
+    with pytest.raises(ConfigError, match="is the agents file, and cannot be the tick lock"):
+        loaded(base, an_environment(AGENT_CONTROL_FILE="state/tinyscheduler.pid"))

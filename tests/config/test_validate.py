@@ -467,3 +467,13 @@ def test_a_folder_that_cannot_be_written_to_is_one_fault_also_after_the_fix():
         f"{name}: {folder} is not writable for user nobody | change its owner or its mode",
         f"{name}: {folder}/inner cannot be made: Permission denied | {by_hand}",
     ]
+
+
+def test_a_lock_file_that_holds_something_of_somebodys_is_an_error(tmp_path: Path):
+    base = a_sound_base(tmp_path)
+    (base / "notes").write_text("precious\n")
+
+    (error,) = validated(base, LOCK_FILE="notes").errors
+
+    assert "holds something else than a tick lock" in error.sentence
+    assert error.setting == "TINYSCHEDULER_LOCK_FILE"

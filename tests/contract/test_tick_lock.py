@@ -13,6 +13,7 @@ import pytest
 from tests.contract.places import paths_in
 
 from tinyscheduler.adapters.tick_lock_file import FileTickLock
+from tinyscheduler.errors import ConfigError
 from tinyscheduler.simulator.disk import Disk
 from tinyscheduler.simulator.machine import Machine
 from tinyscheduler.simulator.tick_lock import SimulatedTickLock, wish
@@ -208,3 +209,50 @@ def test_the_file_of_the_lock_says_who_has_it_and_is_never_removed(tmp_path):
     assert holder is not None
     assert f"pid {os.getpid()}" in holder
     assert os.stat(paths.tick_lock).st_ino == inode
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"agents: {}\n", b"SQLite format 3\0", b"pid 1, since 2026-01-02\n", b"1" * 300, b"7\n\nx"],
+)
+def test_a_file_that_holds_anything_else_is_refused_and_left_as_it_is(tmp_path, content):
+    paths = paths_in(tmp_path)
+    lock = tmp_path / "state" / "tinyscheduler.pid"
+    lock.parent.mkdir()
+    lock.write_bytes(content)
+
+    with pytest.raises(ConfigError, match=r"LOCK_FILE.*holds something else than a tick lock"):
+        FileTickLock(paths).acquire()
+
+    assert lock.read_bytes() == content
+
+
+def test_what_is_no_file_is_refused(tmp_path):
+    paths = paths_in(tmp_path)
+    (tmp_path / "state").mkdir()
+    os.mkfifo(paths.tick_lock)
+
+    with pytest.raises(ConfigError, match="is not a file"):
+        FileTickLock(paths).acquire()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"pid 24500, start ticks 1267523, since 2026-11-21T08:09:13.791Z\n",
+        b"pid 24500, start ticks 1267523\n",  # before the time was told
+        b"24500\n",  # the first TinyScheduler's
+        b"pid 24500, start ticks 999\n91Z\n",  # killed before it cut the longer one off
+        b"\0" * 63,  # after a power failure
+    ],
+)
+def test_what_any_holder_may_have_left_is_taken_over(tmp_path, content):
+    paths = paths_in(tmp_path)
+    lock = tmp_path / "state" / "tinyscheduler.pid"
+    lock.parent.mkdir()
+    lock.write_bytes(content)
+
+    assert FileTickLock(paths).acquire() is None
+
+    assert lock.read_text().startswith(f"pid {os.getpid()}, start ticks ")

@@ -6,6 +6,7 @@ import fcntl
 import os
 import re
 import select
+import stat
 from contextlib import suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -13,11 +14,11 @@ from typing import TYPE_CHECKING
 from tinyscheduler.crash import durable_step
 from tinyscheduler.errors import ConfigError, StoreError
 from tinyscheduler.model.clock import format_time
+from tinyscheduler.model.documents import MOST_HOLDER_BYTES, is_holder_text
 
 if TYPE_CHECKING:
     from tinyscheduler.model.config import Paths
 
-_MOST_HOLDER_BYTES = 200
 _SECOND_LOOK_S = 1.0
 _HOLDER = r"pid (\d+), start ticks (\d+), "
 
@@ -39,7 +40,8 @@ class FileTickLock:
         """Take the lock, or leave a wish for another tick and say who holds it.
 
         Refused, the wish is created and then the lock tried once more: the holder may
-        have looked for wishes between our first try and our wish.
+        have looked for wishes between our first try and our wish.  Raises ConfigError,
+        and leaves the file as it is, where it holds anything but a holder's line.
         """
         fd = self._open()
         if not _try_lock(fd):
@@ -48,6 +50,8 @@ class FileTickLock:
                 holder = self._describe_holder(fd)
                 os.close(fd)
                 return holder
+        # Under the lock: a holder may be half way through its line.
+        self._refuse_foreign(fd)
         since = datetime.now(tz=UTC)  # noqa: TID251 - it only informs people
         own = f"pid {os.getpid()}, start ticks {_start_ticks(os.getpid())}, "
         text = f"{own}since {format_time(since)}\n".encode()
@@ -92,6 +96,19 @@ class FileTickLock:
                 return f"{text}, which is gone: another process keeps {self._path} open and locked"
         return text or "a process that has not said who it is"
 
+    def _refuse_foreign(self, fd: int) -> None:
+        """Raise ConfigError, and close the file, if somebody else keeps something in it."""
+        is_file = stat.S_ISREG(os.fstat(fd).st_mode)
+        if is_file and is_holder_text(os.pread(fd, MOST_HOLDER_BYTES + 1, 0)):
+            return
+        os.close(fd)
+        fault = "holds something else than a tick lock" if is_file else "is not a file"
+        raise ConfigError(
+            f"{self._path} {fault}",
+            where="TINYSCHEDULER_LOCK_FILE",
+            hint="set it to a file of its own, or move this one away if nobody needs it",
+        )
+
     def _open(self) -> int:
         try:
             os.makedirs(os.path.dirname(self._path), mode=0o700, exist_ok=True)
@@ -123,7 +140,7 @@ def _try_lock(fd: int) -> bool:
 
 
 def _read_holder(fd: int) -> str:
-    return os.pread(fd, _MOST_HOLDER_BYTES, 0).decode("ascii", "replace").strip()
+    return os.pread(fd, MOST_HOLDER_BYTES, 0).decode("ascii", "replace").strip()
 
 
 def is_gone(text: str) -> bool:

@@ -12,9 +12,11 @@ from tinyscheduler.config.agents_file import (
     parse_agents_file,
     shell_agent,
 )
-from tinyscheduler.config.cache import Resolution
+from tinyscheduler.config.cache import CACHE_NAME, Resolution
 from tinyscheduler.config.inputs import (
+    ENV_FILE_NAMES,
     PREFIX,
+    InputFile,
     Inputs,
     absolute,
     digest,
@@ -122,7 +124,12 @@ def understand(inputs: Inputs) -> Understood:
     paths = _paths(read.settings, base_path, inputs.environ)
     goose = goose_bin(read.settings, paths, inputs.environ)
     overridden_limits = inputs.overrides.agent_limits
-    problems = [*read.problems, *_faults_of_base(paths.base), *_faulty_overrides(overridden_limits)]
+    problems = [
+        *read.problems,
+        *_faults_of_base(paths.base),
+        *_faults_of_lock(read, paths, env_file=inputs.env_file),
+        *_faulty_overrides(overridden_limits),
+    ]
     agents_file, watched = _read_agents(read, paths, goose, problems)
     for agent in agents_file.agents.values():
         if agent.cwd is not None:
@@ -212,6 +219,52 @@ def _faults_of_base(base: str) -> list[Problem]:
             fix="set it to a folder, or to a path where one can be made",
         )
     ]
+
+
+def _faults_of_lock(
+    read: ReadSettings, paths: Paths, *, env_file: InputFile | None
+) -> list[Problem]:
+    """Report a tick lock that is also something else: a tick would write over that."""
+    lock = os.path.realpath(paths.tick_lock)
+    others = {
+        path: purpose
+        for purpose, names in _purposes(paths, env_file).items()
+        for path in map(os.path.realpath, names)
+    }
+    purpose = others.get(lock) or ("a folder" if os.path.isdir(lock) else None)
+    if purpose is None:
+        return []
+    given = read.given.get("lock_file")
+    return [
+        Problem(
+            severity=Severity.STRUCTURE,
+            setting=given.name if given else PREFIX + "LOCK_FILE",
+            value=paths.tick_lock,
+            message=f"{paths.tick_lock} is {purpose}, and cannot be the tick lock too",
+            fix="give each a path of its own, such as state/tinyscheduler.pid for the lock",
+        )
+    ]
+
+
+def _purposes(paths: Paths, env_file: InputFile | None) -> dict[str, tuple[str, ...]]:
+    """Return what else is where, or will be, in words."""
+    journals = tuple(paths.database + ending for ending in ("-wal", "-shm", "-journal"))
+    env_files = tuple(os.path.join(paths.base, name) for name in ENV_FILE_NAMES)
+    return {
+        "the database": (paths.database, *journals),
+        "the agents file": (paths.agents_file,),
+        "an env file": env_files if env_file is None else (*env_files, env_file.path),
+        "the daemon's lock": (paths.daemon_lock,),
+        "the file of wishes for a tick": (paths.kick,),
+        "the settings of the last tick": (paths.settings,),
+        "what ticks remember": (paths.memory,),
+        "the cache of settings": (os.path.join(paths.state, CACHE_NAME),),
+        "a log": (paths.events, os.path.join(paths.logs, "wrapper.log")),
+        "a folder": (
+            *(paths.base, paths.state, paths.running, paths.results, paths.cancel),
+            *(paths.tasks, paths.logs, paths.quarantine, paths.recipes, paths.scripts),
+        ),
+    }
 
 
 def _faults_of_policy(read: ReadSettings, path: str) -> list[Problem]:

@@ -27,6 +27,7 @@ from tinyscheduler.config.settings import is_secret, variable_of
 from tinyscheduler.config.units import format_size
 from tinyscheduler.errors import ConfigError
 from tinyscheduler.model.config import AgentProfile, Paths
+from tinyscheduler.model.documents import MOST_HOLDER_BYTES, is_holder_text
 from tinyscheduler.values import dataclass, replace
 
 FOLDER_MODE = 0o700
@@ -131,6 +132,7 @@ def _report(problems: list[Problem]) -> ValidationReport:
 def _faults(understood: Understood, environ: Mapping[str, str]) -> Iterator[Problem]:
     agents = _agents_as_meant(understood)
     yield from _faults_of_folders(understood)
+    yield from _faults_of_lock_file(understood.paths.tick_lock)
     yield from _faults_of_env_file(understood)
     yield from _faults_of_programs(agents, environ)
     yield from _faults_of_recipes(understood.paths.recipes)
@@ -244,6 +246,23 @@ def _shared_folders(paths: Paths) -> Iterator[Problem]:
                 purpose, path, f"is the folder of {seen[path]}", "give each a folder of its own"
             )
         seen.setdefault(path, purpose)
+
+
+def _faults_of_lock_file(path: str) -> Iterator[Problem]:
+    try:
+        if not stat.S_ISREG(os.stat(path).st_mode):
+            return  # a folder is reported with what else it is
+        with open(path, "rb") as file:
+            content = file.read(MOST_HOLDER_BYTES + 1)
+    except OSError:
+        return  # none yet; or of somebody else, which a tick says
+    if not is_holder_text(content):
+        yield _error(
+            variable_of("lock_file"),
+            path,
+            "holds something else than a tick lock",
+            "set it to a file of its own, or move this one away if nobody needs it",
+        )
 
 
 def _faults_of_env_file(understood: Understood) -> Iterator[Problem]:

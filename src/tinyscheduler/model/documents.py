@@ -28,6 +28,10 @@ Kind = TypeVar("Kind")
 Choice = TypeVar("Choice", bound=StrEnum)
 
 
+MOST_HOLDER_BYTES = 200
+_OF_TIMES = b"0123456789-:.TZ"
+
+
 class DocumentError(Exception):
     """A document does not say what it must; the message says where."""
 
@@ -239,6 +243,29 @@ def decode_memory(document: object) -> SchedulingMemory:
         last_start_boot_id=reader.optional_text("last_start_boot_id"),
         pruned_at=reader.optional_time("pruned_at"),  # missing in what earlier versions wrote
     )
+
+
+def is_holder_text(content: bytes) -> bool:
+    r"""Whether a tick lock may hold this: the line of its last holder, or nothing yet.
+
+    The first TinyScheduler wrote its pid alone.  A holder that was killed before it cut the
+    file leaves the end of a longer line behind its own, and a power failure zeros.
+
+    >>> is_holder_text(b"pid 7, start ticks 351, since 2026-01-02T03:04:05.678Z\n")
+    True
+    >>> is_holder_text(b"agents: {}\n")
+    False
+    """
+    if len(content) > MOST_HOLDER_BYTES:
+        return False
+    # Plain texts: a tick would pay for compiling a pattern.
+    line, newline, rest = content.rstrip(b"\0").partition(b"\n")
+    named, _, since = line.partition(b", since ")
+    pid, comma, ticks = named.removeprefix(b"pid ").partition(b", start ticks ")
+    if not comma:
+        return (not line and not newline) or (pid == line and pid.isdigit() and not rest)
+    is_line = pid.isdigit() and (ticks.isdigit() or ticks == b"None")
+    return is_line and not since.strip(_OF_TIMES) and not rest.strip(_OF_TIMES + b", since\n")
 
 
 class _Reader:
