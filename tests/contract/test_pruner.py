@@ -220,6 +220,49 @@ def test_a_chain_goes_from_its_end(place):
     assert place.known() == set()
 
 
+def test_a_chain_that_was_given_up_goes_at_once(place):
+    ids = [place.add_one()]
+    for _ in range(3):
+        ids.append(place.add_one(ids[-1]))
+    for task_id in ids:
+        place.cancel(task_id)
+    place.clock.advance(2 * DAY_S)
+
+    pruned = place.prune()
+
+    assert (counts(pruned), pruned.is_more) == ({PruneKind.TASKS: 4}, False)
+    assert place.known() == set()
+
+
+def test_a_chain_is_cut_at_the_bound_and_the_rest_is_told(place):
+    ids = [place.add_one()]
+    for _ in range(4):
+        ids.append(place.add_one(ids[-1]))
+    for task_id in ids:
+        place.cancel(task_id)
+    place.clock.advance(2 * DAY_S)
+
+    assert [place.prune(most=2).is_more for _ in range(3)] == [True, True, False]
+
+    assert place.known() == set()
+
+
+def test_what_comes_before_both_one_that_goes_and_one_that_stays_is_kept(place):
+    first = place.add_one()
+    gone, stays = place.add_one(first), place.add_one(first)
+    for task_id in (first, gone):
+        place.cancel(task_id)
+    place.clock.advance(2 * DAY_S)
+
+    assert counts(place.prune()) == {PruneKind.TASKS: 1}
+
+    assert place.known() == {first, stays}
+    place.cancel(stays)
+    assert place.prune() == Pruned()
+    place.clock.advance(2 * DAY_S)
+    assert counts(place.prune()) == {PruneKind.TASKS: 2}
+
+
 def test_attempts_of_tasks_that_nobody_knows_go_by_their_age(place):
     place.ledger.record(an_attempt("tinytask-7", place.clock, None))
     place.clock.advance(DAY_S)

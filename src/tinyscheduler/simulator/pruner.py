@@ -9,6 +9,7 @@ from tinyscheduler.model.pruning import Pruned, PruneKind, Removed
 from tinyscheduler.model.tasks import TaskState
 
 if TYPE_CHECKING:
+    from collections.abc import Container
     from datetime import datetime
 
     from tinyscheduler.model.pruning import PruneBounds
@@ -40,14 +41,10 @@ class SimulatedPruner:
 
     def _prune(self, bounds: PruneBounds) -> Pruned:
         rows, ledger = self._queue.rows, self._disk.ledger
-        old = sorted(
-            (ended_at, row.order, row.task_id)
-            for row in rows.values()
-            if (ended_at := self._old(row, bounds.history_before)) is not None
-        )
-        for _, _, task_id in old[: bounds.most]:
+        old = self._old_tasks(bounds.history_before)
+        gone = set(old[: bounds.most])
+        for task_id in gone:
             del rows[task_id]
-        gone = {task_id for _, _, task_id in old[: bounds.most]}
         of_gone = [key for key, told in ledger.items() if told.task_id in gone]
         orphans = sorted(
             (told.ended_at, key)
@@ -69,12 +66,28 @@ class SimulatedPruner:
             is_more=max(len(old), len(orphans)) > bounds.most,
         )
 
-    def _old(self, row: Row, before: datetime) -> datetime | None:
-        """Return when the task ended, if it may go."""
+    def _old_tasks(self, before: datetime) -> list[str]:
+        """Return all that may go; what kept a task is ahead of it."""
+        found: dict[str, None] = {}
+        while True:
+            ends = sorted(
+                (ended_at, row.order, row.task_id)
+                for row in self._queue.rows.values()
+                if row.task_id not in found
+                and (ended_at := self._old(row, before, going=found)) is not None
+            )
+            if not ends:
+                return list(found)
+            found.update(dict.fromkeys(task_id for _, _, task_id in ends))
+
+    def _old(self, row: Row, before: datetime, *, going: Container[str]) -> datetime | None:
+        """Return when the task ended, if it may go with these."""
         if row.state not in _OVER or row.ended_at is None or row.ended_at >= before:
             return None
         is_needed = any(
-            row.task_id in other.spec.after and other.state is not TaskState.DONE
+            row.task_id in other.spec.after
+            and other.state is not TaskState.DONE
+            and other.task_id not in going
             for other in self._queue.rows.values()
         )
         return None if is_needed else row.ended_at

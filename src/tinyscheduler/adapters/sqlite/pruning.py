@@ -29,6 +29,17 @@ WHERE ended_at IS NOT NULL AND ended_at < :before AND state IN ('done', 'failed'
         WHERE blocker_id = task.id AND later.state <> 'done')
 ORDER BY ended_at LIMIT :most
 """
+# Of those before whom others went just now: what may go with them, and what would keep it.
+_BEFORE_THEM = """
+SELECT id FROM tasks
+WHERE ended_at < :before AND state IN ('done', 'failed', 'cancelled') AND id IN (
+    SELECT blocker_id FROM dependencies WHERE task_id IN (SELECT value FROM json_each(:ids)))
+ORDER BY ended_at
+"""
+_KEEPING = """
+SELECT blocker_id, task_id FROM dependencies JOIN tasks AS later ON later.id = task_id
+WHERE later.state <> 'done' AND blocker_id IN (SELECT value FROM json_each(:ids))
+"""
 _OLD_ATTEMPTS = """
 SELECT rowid FROM attempts INDEXED BY attempts_by_end
 WHERE ended_at < :before AND NOT (source = 'local' AND EXISTS (
@@ -142,11 +153,31 @@ class SqlitePruner:
 
 
 def _find(connection: sqlite3.Connection, values: dict[str, int]) -> tuple[list[int], list[int]]:
-    tasks = [row[0] for row in connection.execute(_OLD_TASKS, values)]
+    tasks = _old_tasks(connection, values)
     if len(tasks) == values["most"]:
         # More than may go: their attempts would all be passed over in search of others.
         return tasks, []
     return tasks, [row[0] for row in connection.execute(_OLD_ATTEMPTS, values)]
+
+
+def _old_tasks(connection: sqlite3.Connection, values: dict[str, int]) -> list[int]:
+    """Return what may go, up to ``most``, no task ahead of those that come after it.
+
+    A chain goes as a whole, from its end: what kept a task goes with it.
+    """
+    found = [int(row[0]) for row in connection.execute(_OLD_TASKS, values)]
+    going, ends = set(found), found
+    while ends and len(found) < values["most"]:
+        before = {"before": values["before"], "ids": json.dumps(ends)}
+        earlier = [
+            int(row[0]) for row in connection.execute(_BEFORE_THEM, before) if row[0] not in going
+        ]
+        keeping = connection.execute(_KEEPING, {"ids": json.dumps(earlier)})
+        kept = {int(row[0]) for row in keeping if row[1] not in going}
+        ends = [task_id for task_id in earlier if task_id not in kept]
+        going.update(ends)
+        found += ends
+    return found[: values["most"]]
 
 
 def _free_bytes(connection: sqlite3.Connection) -> int:
