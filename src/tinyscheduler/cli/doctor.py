@@ -145,6 +145,8 @@ def _look_at_settings(invocation: Invocation) -> Iterator[Finding]:
 
 
 def _place_of(problem: Problem) -> tuple[str, str]:
+    if problem.setting == "TINYSCHEDULER_SOURCES":
+        return "sources", problem.setting
     is_agent = problem.setting.startswith("agent ")
     return ("agents" if is_agent else "settings"), problem.setting
 

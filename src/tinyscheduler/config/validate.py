@@ -26,7 +26,7 @@ from tinyscheduler.config.resolve import Understood, host_slots, understand
 from tinyscheduler.config.settings import is_secret, variable_of
 from tinyscheduler.config.units import format_size
 from tinyscheduler.errors import ConfigError
-from tinyscheduler.model.config import AgentProfile, Paths
+from tinyscheduler.model.config import REACHABLE_SOURCES, AgentProfile, Paths
 from tinyscheduler.model.documents import MOST_HOLDER_BYTES, is_holder_text
 from tinyscheduler.values import dataclass, replace
 
@@ -131,6 +131,7 @@ def _report(problems: list[Problem]) -> ValidationReport:
 
 def _faults(understood: Understood, environ: Mapping[str, str]) -> Iterator[Problem]:
     agents = _agents_as_meant(understood)
+    yield from _faults_of_sources(understood.read.settings.sources)
     yield from _faults_of_folders(understood)
     yield from _faults_of_lock_file(understood.paths.tick_lock)
     yield from _faults_of_env_file(understood)
@@ -138,6 +139,18 @@ def _faults(understood: Understood, environ: Mapping[str, str]) -> Iterator[Prob
     yield from _faults_of_recipes(understood.paths.recipes)
     yield from _faults_of_slots(understood)
     yield from _faults_of_vram(understood.agents_file, agents)
+
+
+def _faults_of_sources(names: tuple[str, ...]) -> Iterator[Problem]:
+    for name in names:
+        if name not in REACHABLE_SOURCES:
+            yield Problem(
+                severity=Severity.STRUCTURE,
+                setting=variable_of("sources"),
+                value=name,
+                message=f"names {quote(name)}, which this version cannot reach, so no tick runs",
+                fix=f"set it to {','.join(REACHABLE_SOURCES)}",
+            )
 
 
 def _agents_as_meant(understood: Understood) -> tuple[AgentProfile, ...]:

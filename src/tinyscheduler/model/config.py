@@ -66,6 +66,10 @@ class AgentProfile:
     priority_class: str | None = None
 
 
+# Of the sources that a setting may name, those that ticks of this version can ask.
+REACHABLE_SOURCES = ("local",)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Paths:
     """Absolute paths of everything on disk that belongs to one base path."""
