@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+import subprocess
 from datetime import UTC, datetime, timedelta
 from threading import Timer
 from typing import TYPE_CHECKING
@@ -379,3 +380,49 @@ def test_a_command_leaves_one_file_of_the_database_behind(place: Place):
     place.add("--", "true")
 
     assert [path.name for path in place.state.glob("*.db*")] == ["tinyscheduler.db"]
+
+
+def from_a_removed_folder(place: Place, *arguments: str, stdin: str = "") -> tuple[int, str]:
+    """Run a command in a folder that is gone; return its code and all it said."""
+    gone = place.base / "gone"
+    gone.mkdir()
+    argv = [str(item) for item in place.argv(*arguments)]
+    done = subprocess.run(
+        ["/bin/sh", "-c", 'rmdir "$PWD" && exec "$@"', "sh", *argv],
+        env=place.environment(),
+        cwd=gone,
+        input=stdin,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    return done.returncode, done.stdout
+
+
+def test_who_names_a_folder_needs_no_current_one(place: Place):
+    line = json.dumps({"command": ["true"], "cwd": "/"}) + "\n"
+
+    one = from_a_removed_folder(place, "add", "--cwd", "/", "--", "true")
+    batch = from_a_removed_folder(place, "add", "--from", "-", stdin=line)
+
+    assert (one, batch) == ((0, "1\n"), (0, "2\n"))
+    assert place.run("show", "1", "--json").json["cwd"] == "/"
+
+
+@pytest.mark.parametrize("options", [(), ("--cwd", "here")])
+def test_who_names_none_is_told_that_the_current_one_is_gone(
+    place: Place, options: tuple[str, ...]
+):
+    code, said = from_a_removed_folder(place, "add", *options, "--", "true")
+
+    assert code == 2
+    assert "the current folder does not exist any more" in said
+    assert "hint: change to another, or give an absolute --cwd" in said
+
+
+def test_an_edit_that_names_no_folder_needs_none(place: Place):
+    place.add("--hold", "--", "true")
+
+    assert from_a_removed_folder(place, "edit", "1", "--priority", "5")[0] == 0

@@ -124,6 +124,21 @@ def test_a_current_folder_that_is_gone_does_not_matter(
     assert loaded(tmp_path / "base").paths.base == f"{tmp_path}/base"
 
 
+def test_a_relative_path_is_refused_where_the_current_folder_is_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+
+    with pytest.raises(ConfigError, match="'base' is relative, and the current folder") as refusal:
+        loaded(Path("base"))
+
+    assert refusal.value.where == "--base-path"
+    assert "absolute path" in (refusal.value.hint or "")
+
+
 def test_an_env_file_may_name_a_base_path_beside_it(tmp_path: Path):
     env_file = tmp_path / "settings.env"
     env_file.write_text("TINYSCHEDULER_BASE_PATH=data\n")

@@ -231,13 +231,11 @@ def granter_for(
     return Granter(config=config, folder=_current_folder(), now=queue.clock.now().wall, spell=spell)
 
 
-def _current_folder() -> str:
+def _current_folder() -> str | None:
     try:
         return os.getcwd()
-    except FileNotFoundError as error:
-        raise UsageError(
-            "the current folder does not exist any more", hint="change to another, or give --cwd"
-        ) from error
+    except FileNotFoundError:
+        return None
 
 
 def _follow_up(invocation: Invocation, config: Config, *, start: bool) -> int:

@@ -55,11 +55,12 @@ class Wish:
 class Granter:
     """Turns wishes into specs, under one configuration and as seen from one folder.
 
-    ``spell`` writes a field's name as whoever wished it spells it.
+    ``folder`` is None where the current one was removed: only what needs none is granted
+    then.  ``spell`` writes a field's name as whoever wished it spells it.
     """
 
     config: Config
-    folder: str
+    folder: str | None
     now: datetime
     spell: Callable[[str], str]
 
@@ -218,14 +219,24 @@ class Granter:
     def _find_cwd(self, wish: Wish, agents: list[AgentProfile]) -> str | None:
         if wish.cwd is None:
             # An agent with a folder of its own is at home there.
-            return None if any(agent.cwd for agent in agents) else self.folder
-        path = os.path.join(self.folder, os.path.expanduser(wish.cwd))
+            return None if any(agent.cwd for agent in agents) else self._find_folder()
+        path = os.path.expanduser(wish.cwd)
+        if wish.cwd and not os.path.isabs(path):
+            path = os.path.join(self._find_folder(), path)
         if not wish.cwd or not os.path.isdir(path):
             raise UsageError(
                 f"{self.spell('cwd')} {quote(wish.cwd)} is not a folder",
                 hint="the command would start there; create it first",
             )
         return os.path.normpath(path)
+
+    def _find_folder(self) -> str:
+        if self.folder is None:
+            raise UsageError(
+                "the current folder does not exist any more",
+                hint=f"change to another, or give an absolute {self.spell('cwd')}",
+            )
+        return self.folder
 
     def _check_recipe(self, recipe: str | None) -> None:
         if recipe is None:

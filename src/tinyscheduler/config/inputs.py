@@ -238,16 +238,22 @@ def chosen_path(given: str, *, name: str, environ: Mapping[str, str], under: str
     """Return the absolute form of a path someone chose; relative ones under a folder.
 
     ``under`` None is the current folder.  Raises ConfigError, naming the setting, if the
-    text is no path.
+    text is no path, or a relative one where the current folder was removed.
     """
     fault = fault_in_path(given)
     if fault:
         raise ConfigError(f"{given!a} {fault}", where=name, hint=f"set {name} to a path")
-    try:
-        start = under if under is not None else os.getcwd()
-    except FileNotFoundError:
-        start = "/"
-    return absolute(given.strip(), under=start, environ=environ)
+    path = expand_home(given.strip(), environ)
+    if under is None and not os.path.isabs(path):
+        try:
+            under = os.getcwd()
+        except FileNotFoundError as error:
+            raise ConfigError(
+                f"{given!a} is relative, and the current folder does not exist any more",
+                where=name,
+                hint="give an absolute path, or change to another folder",
+            ) from error
+    return os.path.normpath(os.path.join(under or "/", path))
 
 
 def _env_file(overrides: Overrides, environ: Mapping[str, str], base_path: str) -> InputFile | None:
