@@ -387,7 +387,7 @@ def test_settings_that_a_service_would_not_see_are_named(place: Place, tools: Pa
         (["install", "cron", "--user"], "a crontab is always a user's"),
         (["setup"], "'setup' is not one of 'install', 'uninstall', 'status'"),
         (["install", "systemd"], "'systemd' is not one of"),
-        ([], "missing argument 'action'"),
+        ([], "error: an argument is missing: action, one of install, uninstall, status\n"),
     ],
 )
 def test_what_cannot_be_is_refused(place: Place, tools: Path, arguments: list[str], what: str):

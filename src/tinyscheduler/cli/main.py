@@ -200,7 +200,10 @@ def _tidy(message: str) -> str:
     message = re.sub(
         r"^Got unexpected extra arguments?(?:\(s\))? \((.*)\)$", r"too many arguments: \1", message
     )
-    message = re.sub(r"^Missing argument '([^']+)'$", r"an argument is missing: \1", message)
+    # Of an argument that is one of several words, typer lists them line by line.
+    message = re.sub(r"\. Choose from:\s+", ", one of ", message)
+    message = re.sub(r",\s*\n\s*", ", ", message)
+    message = re.sub(r"^Missing argument '([^']+)'(?=$|,)", r"an argument is missing: \1", message)
     return message[:1].lower() + message[1:]
 
 
