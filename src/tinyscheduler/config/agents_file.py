@@ -377,26 +377,51 @@ def _member(members: type[StrEnum]) -> Parser:
 
 
 def _variables(node: Node) -> tuple[str, ...]:
-    items = node.value if isinstance(node.value, tuple) else None
-    names = [item.value for item in items] if items is not None else [None]
-    if not all(isinstance(name, str) and _VARIABLE.fullmatch(name) for name in names):
-        raise UnusableError("a list of variable names such as [OPENAI_API_KEY]")
-    if any(str(name).startswith(PREFIX) for name in names):
-        raise UnusableError(
-            "a list of variable names such as [OPENAI_API_KEY]",
-            because=f"names a variable of the program's own ({PREFIX}...)",
-        )
-    return tuple(dict.fromkeys(str(name) for name in names))
+    expected = "a list of variable names such as [OPENAI_API_KEY]"
+    if not isinstance(node.value, tuple):
+        raise UnusableError(expected)
+    names = []
+    for number, item in enumerate(node.value, start=1):
+        if not isinstance(item.value, str) or not _VARIABLE.fullmatch(item.value):
+            because = f"item {number} is {_written(item)}, which is not the name of a variable"
+            raise UnusableError(expected, because=because)
+        if item.value.startswith(PREFIX):
+            raise UnusableError(
+                expected, because=f"names a variable of the program's own ({PREFIX}...)"
+            )
+        names.append(item.value)
+    return tuple(dict.fromkeys(names))
+
+
+def _unquoted(item: Node, *, number: int, expected: str) -> UnusableError:
+    """Return the fault of an item that YAML takes for something else than a text."""
+    example = ""
+    match item.value:
+        case int() if type(item.value) is int:
+            example = f': "{item.value}"'
+        case dict() as keys if len(keys) == 1:
+            # {prompt} without quotes is a mapping.
+            example = f', such as "{{{next(iter(keys))}}}"'
+    return UnusableError(
+        expected,
+        because=f"item {number} is {_written(item)}, not a text",
+        fix=f"write it in quotes{example}",
+    )
 
 
 def _command(known: tuple[str, ...]) -> Parser:
     expected = 'a list of texts such as ["goose", "run"], the program first'
 
     def parse(node: Node) -> tuple[str, ...]:
-        items = node.value if isinstance(node.value, tuple) else ()
-        argv = tuple(item.value for item in items if isinstance(item.value, str))
-        if not argv or len(argv) != len(items) or not argv[0].strip():
+        if not isinstance(node.value, tuple):
             raise UnusableError(expected)
+        argv = []
+        for number, one in enumerate(node.value, start=1):
+            if not isinstance(one.value, str):
+                raise _unquoted(one, number=number, expected=expected)
+            argv.append(one.value)
+        if not argv or not argv[0].strip():
+            raise UnusableError(expected, because="names no program")
         for item in argv:
             if "\0" in item or len(item) > _MAX_ITEM_CHARACTERS:
                 raise UnusableError(
@@ -410,7 +435,7 @@ def _command(known: tuple[str, ...]) -> Parser:
                     fix=f"{did_you_mean(unknown[0], known)}"
                     " (braces with a space inside are left alone)",
                 )
-        return argv
+        return tuple(argv)
 
     return parse
 
