@@ -196,7 +196,12 @@ def _words_of(error: typer.TyperException, arguments: list[str]) -> tuple[str, s
 def _tidy(message: str) -> str:
     """Write typer's sentences as ours: "--limit: 'x' is not a whole number"."""
     message = message.removesuffix(".").replace("Value error, ", "")
-    message = re.sub(r"^Invalid value for '([^']+)': ", r"\1: ", message)
+    # An option of two spellings is told with both.
+    message = re.sub(
+        r"^Invalid value for ('[^']+'(?: / '[^']+')*): ",
+        lambda match: match[1].replace("'", "") + ": ",
+        message,
+    )
     message = re.sub(
         r"^Got unexpected extra arguments?(?:\(s\))? \((.*)\)$", r"too many arguments: \1", message
     )

@@ -11,13 +11,14 @@ from tinyscheduler.config.problems import quote
 from tinyscheduler.config.units import parse_duration_s
 from tinyscheduler.errors import UsageError
 
-# Far above anything that makes sense, far below what int() takes long for.
-_WHOLE_NUMBER = re.compile(r"[+-]?[0-9]{1,18}")
+_WHOLE_NUMBER = re.compile(r"[+-]?[0-9]+")
+# Far above anything that makes sense, and within what a database keeps.
+_MOST = 10**18 - 1
+# As long as a number within any bounds can be; int() refuses thousands of digits.
+_LONGEST_NUMBER = 40
 
 
-def whole_number(
-    *, least: int | None = None, most: int | None = None
-) -> Callable[[str | int], int]:
+def whole_number(*, least: int = -_MOST, most: int = _MOST) -> Callable[[str | int], int]:
     """Return a parser of whole numbers within bounds, for an option."""
 
     def parse(text: str | int) -> int:
@@ -25,12 +26,10 @@ def whole_number(
             return text  # typer sends an option's default through here as well
         if _WHOLE_NUMBER.fullmatch(text) is None:
             raise BadValue(f"{quote(text)} is not a whole number")
-        number = int(text)
-        if least is not None and number < least:
-            raise BadValue(f"{number} is less than {least}")
-        if most is not None and number > most:
-            raise BadValue(f"{number} is more than {most}")
-        return number
+        if len(text) > _LONGEST_NUMBER or not least <= int(text) <= most:
+            told = text if len(text) <= _LONGEST_NUMBER else f"{text[: _LONGEST_NUMBER - 3]}..."
+            raise BadValue(f"{told} is not in the range from {least} to {most}")
+        return int(text)
 
     return parse
 
