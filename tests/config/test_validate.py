@@ -477,3 +477,22 @@ def test_a_lock_file_that_holds_something_of_somebodys_is_an_error(tmp_path: Pat
 
     assert "holds something else than a tick lock" in error.sentence
     assert error.setting == "TINYSCHEDULER_LOCK_FILE"
+
+
+@pytest.mark.parametrize("agents", [None, "agents: {coder: {limit: 1}}"])
+def test_a_limit_for_a_misspelt_agent_is_told_with_the_name_that_was_meant(
+    tmp_path: Path, agents: str | None
+):
+    base = a_base(tmp_path, agents=agents)
+
+    config = loaded(base, an_environment(AGENT_LIMITS="shel:4"))
+
+    assert sum("(did you mean shell?)" in warning for warning in config.warnings) == 1
+    assert "did you mean shell?" in sentences(validated(base, AGENT_LIMITS="shel:4").warnings)
+
+
+def test_agents_that_limits_alone_define_are_no_mistake(tmp_path: Path):
+    config = loaded(a_base(tmp_path), an_environment(AGENT_LIMITS="dispatcher:1,dispatchers:2"))
+
+    assert config.warnings == ()
+    assert [agent.limit for agent in config.agents] == [2, 1, 2]

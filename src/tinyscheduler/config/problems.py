@@ -77,14 +77,19 @@ def problem_from_error(error: ConfigError) -> Problem:
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Return the fix for a misspelt name: the nearest known one, or all of them."""
+    candidates = sorted(known)
+    nearest = nearest_name(name, candidates, likeness=0.6)
+    if nearest is not None:
+        return f"did you mean {nearest}?"
+    return "known names: " + ", ".join(candidates)
+
+
+def nearest_name(name: str, known: Iterable[str], *, likeness: float) -> str | None:
+    """Return the known name that is most like this one, from 0 to 1, if any is so much."""
     # Commands that meet no mistake do not pay for this.
     from difflib import get_close_matches
 
-    candidates = sorted(known)
-    nearest = get_close_matches(name, candidates, n=1, cutoff=0.6)
-    if nearest:
-        return f"did you mean {nearest[0]}?"
-    return "known names: " + ", ".join(candidates)
+    return next(iter(get_close_matches(name, sorted(known), n=1, cutoff=likeness)), None)
 
 
 def quote(value: object) -> str:

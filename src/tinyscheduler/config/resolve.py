@@ -28,6 +28,7 @@ from tinyscheduler.config.problems import (
     Problem,
     Severity,
     did_you_mean,
+    nearest_name,
     problem_from_error,
     quote,
     raise_first,
@@ -45,6 +46,9 @@ from tinyscheduler.values import dataclass, replace
 
 # A host that may run only one attempt at a time is hardly what an unset variable means.
 MIN_HOST_SLOTS = 2
+
+# So much alike, from 0 to 1, are a name and the same name with one letter wrong.
+_MISSPELT = 0.75
 
 # Where an agent's limit came from, when neither a variable nor an option set it.
 AGENTS_FILE = "agents file"
@@ -318,8 +322,8 @@ def _agents(
 
     Returns the agents, and where the limit of each came from.  A limit for an agent that
     no file defines makes one that runs recipes with goose, as AGENT_LIMITS alone always
-    has; beside an agents file that is more likely a typing mistake, so it is worth a
-    warning.
+    has.  Beside an agents file, or with a name much like a known one, that is more likely
+    a typing mistake, so it is worth a warning.
     """
     agents = dict(agents_file.agents)
     origins = {
@@ -328,6 +332,7 @@ def _agents(
     if SHELL not in agents:
         agents[SHELL] = shell_agent()
         origins[SHELL] = str(Origin.DEFAULT)
+    known = tuple(agents)
     given = read.given.get("agent_limits")
     variable = given.name if given else PREFIX + "AGENT_LIMITS"
     for pairs, setting, origin in (
@@ -335,23 +340,30 @@ def _agents(
         (overridden, "--agent-limit", Origin.COMMAND_LINE),
     ):
         for name, limit in pairs:
-            if name not in agents and agents_file.found and agents_file.is_whole:
-                problems.append(_undefined_agent(name, setting, agents, agents_file.path))
+            if name not in agents and agents_file.is_whole:
+                problems += _undefined_agent(name, setting, known, agents_file)
             agents[name] = replace(agents.get(name) or goose_agent(name, goose), limit=limit)
             origins[name] = str(origin)
     return tuple(agents.values()), origins
 
 
 def _undefined_agent(
-    name: str, setting: str, agents: Mapping[str, AgentProfile], path: str
-) -> Problem:
-    return Problem(
-        severity=Severity.ADVICE,
-        setting=setting,
-        value=name,
-        message=f"agent {name} is not in {path}; it will run recipes with goose",
-        fix=did_you_mean(name, agents),
-    )
+    name: str, setting: str, known: tuple[str, ...], agents_file: AgentsFile
+) -> list[Problem]:
+    nearest = nearest_name(name, known, likeness=_MISSPELT)
+    if nearest is None and not agents_file.found:
+        return []
+    fault = f"not in {agents_file.path}" if agents_file.found else "a new one"
+    meant = "" if nearest is None else f" (did you mean {nearest}?)"
+    return [
+        Problem(
+            severity=Severity.ADVICE,
+            setting=setting,
+            value=name,
+            message=f"agent {name} is {fault}{meant}; it will run recipes with goose",
+            fix=did_you_mean(name, known),
+        )
+    ]
 
 
 def _faulty_overrides(limits: tuple[tuple[str, int], ...]) -> list[Problem]:
