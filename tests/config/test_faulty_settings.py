@@ -332,3 +332,21 @@ def test_another_setting_that_names_the_tick_lock_stops_everything(tmp_path: Pat
 
     with pytest.raises(ConfigError, match="is the agents file, and cannot be the tick lock"):
         loaded(base, an_environment(AGENT_CONTROL_FILE="state/tinyscheduler.pid"))
+
+
+@pytest.mark.parametrize("text", ["0.0001", "0.049", "1ms"])
+def test_a_heartbeat_that_would_keep_a_core_busy_is_not_taken(tmp_path: Path, text: str):
+    base = a_base(tmp_path)
+
+    config = loaded(base, an_environment(HEARTBEAT_SEC=text))
+
+    assert config.timing.heartbeat_s == 15.0
+    assert any("TINYSCHEDULER_HEARTBEAT_SEC" in warning for warning in config.warnings)
+    report = validate_config(Overrides(), an_environment(base, HEARTBEAT_SEC=text))
+    assert any(error.setting == "TINYSCHEDULER_HEARTBEAT_SEC" for error in report.errors)
+
+
+def test_the_quickest_heartbeat_is_taken(tmp_path: Path):
+    config = loaded(a_base(tmp_path), an_environment(HEARTBEAT_SEC="0.05"))
+
+    assert config.timing.heartbeat_s == 0.05

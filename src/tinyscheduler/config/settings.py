@@ -52,6 +52,8 @@ ENDPOINT_SCHEMES = ("http", "https", "ws", "wss")
 # One number for "no machine has that many"; it keeps products of two within 64 bits.
 MAX_NUMBER = 10**9
 MAX_LIMIT = 10_000
+# Each wrapper beats so often: any faster it would do little else.
+LEAST_HEARTBEAT_S = 0.05
 MAX_LIMITS_CHARACTERS = 64 * 1024
 
 _WHOLE_NUMBER = re.compile(r"[+-]?[0-9]{1,18}")
@@ -119,14 +121,18 @@ def _whole_number(minimum: int) -> BeforeValidator:
     return BeforeValidator(parse)
 
 
-def _seconds(*, zero: bool) -> BeforeValidator:
+def _seconds(*, zero: bool = False, least: float = 0.0) -> BeforeValidator:
+    expected = f"{SECONDS}, and at least {least:g}" if least else SECONDS
+
     def parse(value: object) -> float:
         try:
             seconds = parse_duration_s(value if isinstance(value, (int, float)) else str(value))
         except ValueError as error:
-            raise UnusableError(SECONDS) from error
+            raise UnusableError(expected) from error
         if seconds == 0 and not zero:
-            raise UnusableError(SECONDS, because="is no time at all")
+            raise UnusableError(expected, because="is no time at all")
+        if seconds < least:
+            raise UnusableError(expected, because=f"is less than {least:g} seconds")
         return seconds
 
     return BeforeValidator(parse)
@@ -221,7 +227,8 @@ def _parse_token(value: object) -> str:
 # The second mark of each type says what a fault means; see Severity.
 Positive = Annotated[int, _whole_number(1), Severity.TUNING]
 NotNegative = Annotated[int, _whole_number(0), Severity.TUNING]
-Seconds = Annotated[float, _seconds(zero=False), Severity.TUNING]
+Seconds = Annotated[float, _seconds(), Severity.TUNING]
+HeartbeatSeconds = Annotated[float, _seconds(least=LEAST_HEARTBEAT_S), Severity.TUNING]
 SecondsOrZero = Annotated[float, _seconds(zero=True), Severity.TUNING]
 Share = Annotated[float, BeforeValidator(_parse_share), Severity.TUNING]
 Slots = Annotated[int | None, BeforeValidator(_parse_slots), Severity.TUNING]
@@ -273,7 +280,9 @@ class Settings(BaseSettings):
         "http://localhost:3000", description="Base URL of the tinytask server."
     )
     loop_interval_sec: Seconds = Field(60.0, description="Seconds between ticks of the daemon.")
-    heartbeat_sec: Seconds = Field(15.0, description="Seconds between heartbeats of a lease.")
+    heartbeat_sec: HeartbeatSeconds = Field(
+        15.0, description="Seconds between heartbeats of a lease."
+    )
     max_runtime_sec: Seconds = Field(3600.0, description="Seconds an attempt may take.")
     max_concurrent_slots: Slots = Field(
         None, description="Attempts at once on this host; auto is the sum of agent limits."
