@@ -221,25 +221,8 @@ class Attempt:
         os.close(go_read)
         os.close(error_write)
         self.command_pid = pid
-        self.lease["state"] = "running"
-        self.lease["pid"] = parent
-        self.lease["process"] = {
-            "boot_id": _boot_id(),
-            "pid": parent,
-            "start_ticks": _start_ticks(parent),
-            "pgid": pid,
-            "pid_ns": os.stat("/proc/self/ns/pid").st_ino,
-        }
-        # A start that was held up, as by a freeze, has used up none of the maximum runtime.
-        self.lease["started_at"] = self.started_wall
-        _mapping(self.lease["monotonic"])["started"] = self.started_s
-        self._beat()
         try:
-            _crash_point("wrapper.running:before")
-            # Every process sees it from here on; a power failure may take it back to
-            # `starting`, but after one the boot id alone decides, which that names too.
-            self._write_lease(durably=False)
-            _crash_point("wrapper.running:after")
+            self._tell_running()
         except OSError:
             # Without a `running` that ticks can see the task could run twice: do not start it.
             os.close(go_write)
@@ -258,6 +241,28 @@ class Attempt:
             os.close(go_write)
             _crash_point("wrapper.command:after")
         return True
+
+    def _tell_running(self) -> None:
+        """Write who runs the attempt into its lease; OSError if that cannot be."""
+        own_pid = os.getpid()
+        self.lease["state"] = "running"
+        self.lease["pid"] = own_pid
+        self.lease["process"] = {
+            "boot_id": _boot_id(),
+            "pid": own_pid,
+            "start_ticks": _start_ticks(own_pid),
+            "pgid": self.command_pid,
+            "pid_ns": os.stat("/proc/self/ns/pid").st_ino,
+        }
+        # A start that was held up, as by a freeze, has used up none of the maximum runtime.
+        self.lease["started_at"] = self.started_wall
+        _mapping(self.lease["monotonic"])["started"] = self.started_s
+        self._beat()
+        _crash_point("wrapper.running:before")
+        # Every process sees it from here on; a power failure may take it back to
+        # `starting`, but after one the boot id alone decides, which that names too.
+        self._write_lease(durably=False)
+        _crash_point("wrapper.running:after")
 
     def _become_command(self, *, parent: int, go_fd: int, go_write: int, error_fd: int) -> None:
         """Wait for the go in the forked child, then execute the command; never returns."""

@@ -92,6 +92,21 @@ def test_on_a_full_disk_what_runs_can_be_cancelled_and_what_waits_cannot(
     assert station.task(waiting).state is TaskState.DONE
 
 
+def test_what_init_cannot_write_whole_is_not_there_for_the_next_one_to_keep(
+    make_station: Callable[..., Station], small_disk: Path
+):
+    station = make_station(str(small_disk / "base"), kicks=False)
+    ballast = fill(small_disk)
+
+    refused = station.run("init", "--yes")
+
+    assert "No space left on device" in refused.stderr
+    assert not (station.base / ".env.tinyscheduler").exists()
+    ballast.unlink()
+    assert station.run("init", "--yes").returncode == 0
+    assert (station.base / ".env.tinyscheduler").stat().st_size > 0
+
+
 def test_on_a_full_disk_healthy_attempts_go_on_and_their_results_arrive_once_there_is_room(
     make_station: Callable[..., Station], small_disk: Path, tmp_path: Path
 ):

@@ -944,8 +944,7 @@ import os, runpy, sys
 def fork():
     raise BlockingIOError(11, "Resource temporarily unavailable")
 os.fork = fork
-sys.argv = sys.argv[1:]
-runpy.run_path(sys.argv[0], run_name="__main__")
+runpy.run_module("tinyscheduler.wrapper", run_name="__main__", alter_sys=True)
 """
 
 
@@ -953,9 +952,8 @@ def test_where_no_process_is_left_for_the_command_nothing_is_counted_against_the
     hand_over: Callable[..., Handover],
 ):
     handover = hand_over()
-    program = (sys.executable, "-I", "-S", "-c", UNFORKABLE, wrapper.__file__)
 
-    handover.start(program=program)
+    handover.start(program=(sys.executable, "-I", "-c", UNFORKABLE))
     handover.wait()
 
     result = handover.result()
@@ -965,6 +963,45 @@ def test_where_no_process_is_left_for_the_command_nothing_is_counted_against_the
     )
     assert handover.is_lock_free()
     assert not handover.started.exists()
+
+
+def test_the_wrapper_of_another_attempt_is_left_alone_and_not_waited_for(
+    hand_over: Callable[..., Handover], tmp_path: Path
+):
+    other, own = tmp_path / "other", tmp_path / "own"
+    marked = ORPHAN.format(trap="", work="exec sleep 300", file=other)
+    handover = hand_over(
+        f"export {wrapper.WRAPPER_MARK}=another; {marked}; unset {wrapper.WRAPPER_MARK};"
+        + ORPHAN.format(trap="", work="exec sleep 300", file=own)
+        + f"; until [ -e {other} ] && [ -e {own} ]; do sleep 0.01; done"
+    )
+
+    assert handover.run()["outcome"] == "succeeded"
+
+    assert not is_alive(int(own.read_text()))
+    assert is_alive(int(other.read_text()))
+    os.kill(int(other.read_text()), signal.SIGKILL)
+
+
+@pytest.mark.parametrize(
+    ("environment", "is_other"),
+    [
+        ({wrapper.WRAPPER_MARK: "another"}, True),
+        ({wrapper.WRAPPER_MARK: "ours"}, False),
+        ({"PATH": "/bin"}, False),
+        ({}, False),
+    ],
+)
+def test_a_wrapper_is_known_by_its_mark(environment: dict[str, str], *, is_other: bool):
+    with subprocess.Popen(["/bin/sleep", "300"], env=environment) as process:
+        until(
+            lambda: Path(f"/proc/{process.pid}/comm").read_text() == "sleep\n", "it to be a sleep"
+        )
+
+        assert wrapper._is_other_wrapper(process.pid, "ours") == is_other
+        process.kill()
+
+    assert not wrapper._is_other_wrapper(process.pid, "ours")
 
 
 # -- descriptors ----------------------------------------------------------------------

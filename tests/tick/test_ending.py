@@ -25,6 +25,7 @@ from tests.tick.staging import (
     tick,
 )
 
+import tinyscheduler.tick
 from tinyscheduler.model.config import OnExpire
 from tinyscheduler.model.documents import encode_lease
 from tinyscheduler.model.events import EventName
@@ -349,6 +350,21 @@ def test_a_hung_attempt_is_ended_however_often_somebody_wishes_for_a_tick(
     assert states(world) == {"1": TaskState.WAITING}
 
 
+def test_a_tick_that_is_asked_to_stop_in_its_last_look_ends_nothing():
+    world = a_world(script=LONG)
+    attempt = run_until_running(world)
+    world.machine.stop(attempt.wrapper)
+    world.machine.advance(60)
+    tick(world)
+    world.machine.advance(60)
+    process = world.machine.spawn("tick")
+
+    report = tinyscheduler.tick.tick(world.wire(process), world.settings, should_stop=lambda: True)
+
+    assert report.reclaims == ()
+    assert attempt.is_live
+
+
 @pytest.mark.parametrize("seconds", [-3600, 3600, 40_000_000])
 def test_no_step_of_the_wall_clock_ends_anything(seconds):
     world = a_world(script=LONG)
@@ -577,6 +593,24 @@ def test_a_result_of_a_task_that_moved_on_reaches_the_ledger_only():
     assert states(world) == {"1": TaskState.HELD}
     assert list(world.disk.ledger) == [lease_id]
     assert (world.disk.leases, world.disk.results, world.disk.locks) == ({}, {}, {})
+
+
+def test_a_task_that_moves_on_while_its_result_is_settled_is_told_of_by_nobody():
+    world = a_world()
+    lease_id = end_with_result(world)
+
+    def move_on(_process: Process, point: str) -> None:
+        if point == "source.settle:before":
+            row = world.queue.rows["1"]
+            row.state, row.lease_id = TaskState.HELD, None
+
+    world.machine.on_point = move_on
+    tick(world)
+
+    assert states(world) == {"1": TaskState.HELD}
+    assert list(world.disk.ledger) == [lease_id]
+    assert (world.disk.leases, world.disk.results, world.disk.locks) == ({}, {}, {})
+    assert EventName.TASK_FINISHED not in [event.name for event in world.observer.events]
 
 
 @pytest.mark.parametrize("garbage", GARBAGE)

@@ -300,11 +300,13 @@ class FileLeaseStore:
             for name in _list_names(folder):
                 path = os.path.join(folder, name)
                 if name.startswith(".") and name.endswith(".tmp"):
-                    try:
-                        if now_s - os.stat(path).st_mtime > _TEMPORARY_MAX_AGE_S:
-                            _unlink(path)
-                    except FileNotFoundError:
-                        continue
+                    with _translating(path):
+                        try:
+                            age_s = now_s - os.lstat(path).st_mtime
+                        except FileNotFoundError:
+                            continue
+                    if age_s > _TEMPORARY_MAX_AGE_S:
+                        _unlink(path)
 
     # -- reading ------------------------------------------------------------------
 

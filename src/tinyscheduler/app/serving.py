@@ -230,14 +230,14 @@ class _Daemon:
             self.manager.end_reload()
 
     def tick(self) -> TickReport | None:
-        """Do one tick, and those wished for meanwhile; None if it could not be done at all."""
+        """Do one tick; None if it could not be done at all."""
         config = self.config
         timing = config.timing
         self.due_s = inf
         # Ten times what a tick may take: only a hanging one is ever so late.
         self.clock.begin_tick(longest_s=10 * (timing.tick_budget_s + timing.kill_grace_s))
         try:
-            self._prepare()
+            is_anew = self._prepare()
             self.lock.renew()
         except (ConfigError, StoreError) as error:
             self._complain(f"error: {error.what}")
@@ -252,13 +252,13 @@ class _Daemon:
             ) as world:
                 # Another one that is wished for meanwhile is the next step's: it wakes us.
                 report = tick(
-                    keeping_settings(world, config),
+                    keeping_settings(world, config) if is_anew else world,
                     settings_of(config),
                     should_stop=self.waker.is_interrupted,
                 )
-        except TinySchedulerError as error:
+        except (TinySchedulerError, OSError) as error:
             # What ails this tick may be gone by the next; a daemon that ends helps nobody.
-            self._complain(f"error: {error.what}")
+            self._complain(f"error: {error}")
             return None
         waits = [one.retry_after_s for one in report.decisions if isinstance(one, Wait)]
         self.due_s = min((one for one in waits if one is not None), default=inf)
@@ -267,15 +267,19 @@ class _Daemon:
             self.manager.tell(_words_for_status(report))
         return report
 
-    def _prepare(self) -> None:
-        """Look at the place before a tick; where ticks follow each other fast, not at each."""
+    def _prepare(self) -> bool:
+        """Look at the place before a tick; where ticks follow each other fast, not at each.
+
+        Returns whether that was done, and what kicked ticks go by is to be kept anew.
+        """
         now_ns = self.clock.now().monotonic_ns
         if self.prepared == self.config and now_ns < self.prepared_until_ns:
-            return
+            return False
         self.prepared = None
         self.warnings = tuple(prepare_to_tick(self.config, is_kicked=False))
         self.prepared = self.config
         self.prepared_until_ns = now_ns + _PREPARED_NS
+        return True
 
     def _complain(self, words: str) -> None:
         """Say it once, however many ticks it lasts: a log must not fill up with it."""

@@ -200,9 +200,7 @@ def _make(invocation: Invocation, config: Config, found: SetUp) -> ValidationRep
     for one in found.files:
         try:
             os.makedirs(os.path.dirname(one.path), mode=0o700, exist_ok=True)
-            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-            with open(os.open(one.path, flags, _FILE_MODE), "w", encoding="utf-8") as file:
-                file.write(one.text)
+            _write(one)
         except FileExistsError:
             invocation.note(f"{one.path} is there by now, and was left as it is")
         except OSError as error:
@@ -213,6 +211,18 @@ def _make(invocation: Invocation, config: Config, found: SetUp) -> ValidationRep
     report = fix_config(invocation.overrides, os.environ).report
     make_state_folder(config)
     return report
+
+
+def _write(one: NewFile) -> None:
+    """Write a file that is not there yet, whole or not at all: half of one would be kept."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+    fd = os.open(one.path, flags, _FILE_MODE)
+    try:
+        with open(fd, "w", encoding="utf-8") as file:
+            file.write(one.text)
+    except OSError:
+        os.unlink(one.path)
+        raise
 
 
 def _lines(found: SetUp, config: Config, invocation: Invocation) -> list[str]:

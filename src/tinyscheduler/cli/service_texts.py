@@ -241,7 +241,7 @@ KillMode=process
 OOMPolicy=continue
 # All attempts count as tasks of this unit, and the default is meant for one service.
 TasksMax=infinity
-# A control group for each attempt, so that nothing it starts can hide.
+# A control group for each attempt, so that nothing can hide by forking.
 Delegate=yes
 UMask=0077
 {user}Environment={_quote("PATH=" + installation.search_path)}

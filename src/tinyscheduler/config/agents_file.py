@@ -383,7 +383,8 @@ def _variables(node: Node) -> tuple[str, ...]:
     names = []
     for number, item in enumerate(node.value, start=1):
         if not isinstance(item.value, str) or not _VARIABLE.fullmatch(item.value):
-            because = f"item {number} is {_written(item)}, which is not the name of a variable"
+            # Not as it is written: somebody may have put the value of a key behind its name.
+            because = f"item {number} is not the name of a variable"
             raise UnusableError(expected, because=because)
         if item.value.startswith(PREFIX):
             raise UnusableError(
