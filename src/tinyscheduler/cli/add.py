@@ -52,7 +52,8 @@ def spread_after(arguments: list[str]) -> list[str]:
 # `edit` takes the same options, where they mean the same.
 _Text = str | None
 _Command = Annotated[
-    list[str] | None, argument(metavar="COMMAND", help="The command to run, best behind --.")
+    list[str] | None,
+    argument(metavar="COMMAND", help="The command to run, best behind --.", is_behind=True),
 ]
 Agent = Annotated[_Text, option(metavar="NAME", help="The agent that runs it.")]
 QueueName = Annotated[_Text, option(metavar="NAME", help="The queue whose agents may run it.")]

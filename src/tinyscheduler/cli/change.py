@@ -7,9 +7,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Annotated, Any, assert_never
 
-import typer
-
 from tinyscheduler.cli.invocation import Invocation
+from tinyscheduler.cli.options import argument, option
 from tinyscheduler.cli.render import emit_json, escape
 from tinyscheduler.cli.standing import check_task_ids, find_standing, state_of
 from tinyscheduler.errors import (
@@ -27,10 +26,12 @@ from tinyscheduler.model.tasks import TaskState
 from tinyscheduler.values import dataclass
 
 if TYPE_CHECKING:
+    import typer
+
     from tinyscheduler.app.queue import Queue
 
-_Ids = Annotated[list[str], typer.Argument(metavar="ID", help="The tasks.")]
-_Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
+_Ids = Annotated[list[str], argument(metavar="ID", help="The tasks.")]
+_Json = Annotated[bool, option("--json", help="Print one JSON document.")]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

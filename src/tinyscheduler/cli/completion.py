@@ -43,7 +43,7 @@ class Shell(StrEnum):
 
 def completion(
     context: typer.Context,
-    shell: Annotated[Shell | None, argument(help="Whose script to print.")] = None,
+    shell: Annotated[Shell | None, argument(help="Whose script to print.", is_behind=True)] = None,
     *,
     words: Annotated[str | None, option(is_hidden=True)] = None,
 ) -> int:

@@ -10,9 +10,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
-
 from tinyscheduler.cli.invocation import Invocation
+from tinyscheduler.cli.options import option
 from tinyscheduler.cli.parsing import whole_number
 from tinyscheduler.cli.render import (
     SCHEMA_VERSION,
@@ -28,6 +27,8 @@ from tinyscheduler.model.events import EventName
 from tinyscheduler.values import dataclass
 
 if TYPE_CHECKING:
+    import typer
+
     from tinyscheduler.ports import Clock
 
 _DEFAULT_LINES = 20
@@ -54,12 +55,10 @@ _INK_OF_EVENT = {
 def events(
     context: typer.Context,
     *,
-    follow: Annotated[
-        bool, typer.Option("--follow", "-f", help="Go on with those that come.")
-    ] = False,
+    follow: Annotated[bool, option("--follow", "-f", help="Go on with those that come.")] = False,
     lines: Annotated[
         int,
-        typer.Option(
+        option(
             "--lines",
             "-n",
             parser=whole_number(least=0, most=_MOST_LINES),
@@ -69,10 +68,10 @@ def events(
     ] = _DEFAULT_LINES,
     event: Annotated[
         str | None,
-        typer.Option(metavar="EVENT", help="Only this event; task.* means all of tasks."),
+        option(metavar="EVENT", help="Only this event; task.* means all of tasks."),
     ] = None,
-    task: Annotated[str | None, typer.Option(metavar="ID", help="Only of this task.")] = None,
-    json: Annotated[bool, typer.Option("--json", help="Print one JSON document a line.")] = False,
+    task: Annotated[str | None, option(metavar="ID", help="Only of this task.")] = None,
+    json: Annotated[bool, option("--json", help="Print one JSON document a line.")] = False,
 ) -> int:
     """Show what happened, the newest last."""
     invocation: Invocation = context.obj

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
-
 from tinyscheduler.adapters.usage_host import read_host
 from tinyscheduler.cli.following import find_ticking
 from tinyscheduler.cli.invocation import Invocation
+from tinyscheduler.cli.options import option
 from tinyscheduler.cli.render import (
     Cell,
     Ink,
@@ -27,6 +26,8 @@ from tinyscheduler.model.leases import Lease
 from tinyscheduler.model.tasks import TaskState
 
 if TYPE_CHECKING:
+    import typer
+
     from tinyscheduler.app.queue import Queue
     from tinyscheduler.model.config import Config
     from tinyscheduler.model.snapshot import LeaseScan
@@ -48,7 +49,7 @@ _INK_OF_PRESSURE = {
 def health(
     context: typer.Context,
     *,
-    json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+    json: Annotated[bool, option("--json", help="Print one JSON document.")] = False,
 ) -> int:
     """Say whether another task could be taken on.
 

@@ -8,9 +8,8 @@ import stat
 import sys
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-
 from tinyscheduler.cli.invocation import Invocation
+from tinyscheduler.cli.options import argument, option
 from tinyscheduler.cli.parsing import whole_number
 from tinyscheduler.cli.render import translate_write_error
 from tinyscheduler.cli.standing import Standing, check_task_ids, find_standing
@@ -26,6 +25,8 @@ from tinyscheduler.values import dataclass
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    import typer
+
     from tinyscheduler.app.queue import Queue
 
 _BLOCK_BYTES = 1 << 16
@@ -34,14 +35,14 @@ _MOST_LINES = 10**9
 
 def logs(
     context: typer.Context,
-    task_id: Annotated[str, typer.Argument(metavar="ID", help="The task.")],
+    task_id: Annotated[str, argument(metavar="ID", help="The task.")],
     *,
     follow: Annotated[
-        bool, typer.Option("--follow", "-f", help="Go on until the task has ended.")
+        bool, option("--follow", "-f", help="Go on until the task has ended.")
     ] = False,
     lines: Annotated[
         int | None,
-        typer.Option(
+        option(
             "--lines",
             "-n",
             parser=whole_number(least=0, most=_MOST_LINES),
@@ -51,9 +52,7 @@ def logs(
     ] = None,
     attempt: Annotated[
         int | None,
-        typer.Option(
-            parser=whole_number(least=1), metavar="N", help="Of this attempt, not the latest."
-        ),
+        option(parser=whole_number(least=1), metavar="N", help="Of this attempt, not the latest."),
     ] = None,
 ) -> int:
     """Print what a task printed, byte for byte."""

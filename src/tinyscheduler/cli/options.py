@@ -31,10 +31,11 @@ class Option:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Argument:
-    """What stands without a name."""
+    """What stands without a name; one ``is_behind`` is read plainly behind -- alone."""
 
     metavar: str | None
     help: str
+    is_behind: bool
 
 
 def option(
@@ -56,6 +57,11 @@ def option(
     )
 
 
-def argument(*, metavar: str | None = None, help: str) -> Argument:  # noqa: A002 - as typer spells it
-    """Declare an argument."""
-    return Argument(metavar=metavar, help=help)
+def argument(
+    *,
+    metavar: str | None = None,
+    help: str,  # noqa: A002 - as typer spells it
+    is_behind: bool = False,
+) -> Argument:
+    """Declare an argument; one ``is_behind`` needs typer unless it stands behind --."""
+    return Argument(metavar=metavar, help=help, is_behind=is_behind)

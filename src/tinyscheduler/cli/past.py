@@ -7,9 +7,8 @@ import io
 from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
-
 from tinyscheduler.cli.invocation import NORMAL, Invocation
+from tinyscheduler.cli.options import BadValue, option
 from tinyscheduler.cli.parsing import moment_ago, whole_number
 from tinyscheduler.cli.render import (
     Cell,
@@ -32,6 +31,8 @@ from tinyscheduler.model.clock import format_time
 from tinyscheduler.model.tasks import Outcome, TaskState
 
 if TYPE_CHECKING:
+    import typer
+
     from tinyscheduler.app.queue import Queue
     from tinyscheduler.core.workload import AgentWork, Spread, Workload
     from tinyscheduler.model.history import AttemptRecord
@@ -45,16 +46,16 @@ _INK_OF_OUTCOME = {
     Outcome.RETRY_LATER: Ink.YELLOW,
     Outcome.INTERRUPTED: Ink.YELLOW,
 }
-_Agent = Annotated[str | None, typer.Option(metavar="AGENT", help="Only of this agent.")]
+_Agent = Annotated[str | None, option(metavar="AGENT", help="Only of this agent.")]
 _Limit = Annotated[
     int,
-    typer.Option(
+    option(
         parser=whole_number(least=1, most=_MOST_LISTED),
         metavar="N",
         help="At most so many, the newest.",
     ),
 ]
-_Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
+_Json = Annotated[bool, option("--json", help="Print one JSON document.")]
 
 
 def parked(
@@ -137,7 +138,7 @@ def _outcome(text: str | Outcome) -> Outcome:
         return Outcome(text)
     except ValueError:
         known = ", ".join(Outcome)
-        raise typer.BadParameter(f"{text!r} is not one of done, {known}") from None
+        raise BadValue(f"{text!r} is not one of done, {known}") from None
 
 
 def history(
@@ -145,19 +146,19 @@ def history(
     *,
     since: Annotated[
         str | None,
-        typer.Option(metavar="TIME", help="Ended since then: a time, or a duration ago."),
+        option(metavar="TIME", help="Ended since then: a time, or a duration ago."),
     ] = None,
     agent: _Agent = None,
     state: Annotated[
         Outcome | None,
-        typer.Option(
+        option(
             parser=_outcome,
             metavar="OUTCOME",
             help=f"Only those that ended so: {', '.join(Outcome)}.",
         ),
     ] = None,
     limit: _Limit = DEFAULT_LIMIT,
-    as_csv: Annotated[bool, typer.Option("--csv", help="Print comma-separated values.")] = False,
+    as_csv: Annotated[bool, option("--csv", help="Print comma-separated values.")] = False,
     json: _Json = False,
 ) -> int:
     """List the attempts that ended, the newest last."""
@@ -240,7 +241,7 @@ def report(
     *,
     since: Annotated[
         str,
-        typer.Option(metavar="TIME", help="Ended since then: a time, or a duration ago."),
+        option(metavar="TIME", help="Ended since then: a time, or a duration ago."),
     ] = "7d",
     json: _Json = False,
 ) -> int:

@@ -5,9 +5,8 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
-
 from tinyscheduler.cli.invocation import Invocation
+from tinyscheduler.cli.options import argument, option
 from tinyscheduler.cli.parsing import duration_s
 from tinyscheduler.cli.render import count, emit_json, escape
 from tinyscheduler.config.problems import did_you_mean, quote
@@ -27,6 +26,8 @@ from tinyscheduler.model.switches import (
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    import typer
+
     from tinyscheduler.app.queue import Queue
     from tinyscheduler.model.config import Config
 
@@ -37,14 +38,14 @@ _SYNTAX = "write all, agent:NAME, queue:NAME or schedule:NAME"
 
 _Targets = Annotated[
     list[str] | None,
-    typer.Argument(
+    argument(
         metavar="TARGET", help="all, agent:NAME, queue:NAME or schedule:NAME; all by default."
     ),
 ]
 _Why = Annotated[
-    str | None, typer.Option("--reason", metavar="TEXT", help="Why, for whoever asks later.")
+    str | None, option("--reason", metavar="TEXT", help="Why, for whoever asks later.")
 ]
-_Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
+_Json = Annotated[bool, option("--json", help="Print one JSON document.")]
 
 
 def pause(
@@ -105,12 +106,10 @@ def drain(
     context: typer.Context,
     *,
     reason: _Why = None,
-    wait: Annotated[
-        bool, typer.Option("--wait", help="Return when the last attempt has ended.")
-    ] = False,
+    wait: Annotated[bool, option("--wait", help="Return when the last attempt has ended.")] = False,
     timeout: Annotated[
         str | None,
-        typer.Option(metavar="DURATION", help="With --wait: give up after this time, with 124."),
+        option(metavar="DURATION", help="With --wait: give up after this time, with 124."),
     ] = None,
     json: _Json = False,
 ) -> int:

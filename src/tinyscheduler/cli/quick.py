@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from enum import Enum
 from importlib import import_module
-from types import SimpleNamespace
+from types import SimpleNamespace, UnionType
 from typing import TYPE_CHECKING, Any, get_type_hints
 
 from tinyscheduler.cli.invocation import NORMAL, QUIET, Invocation
@@ -21,7 +21,27 @@ if TYPE_CHECKING:
 HOT = {
     "run": "tinyscheduler.cli.run:run",
     "add": "tinyscheduler.cli.add:add",
+    # What people and scripts ask again and again.
     "status": "tinyscheduler.cli.status:status",
+    "ps": "tinyscheduler.cli.status:ps",
+    "list": "tinyscheduler.cli.tasks:list_tasks",
+    "show": "tinyscheduler.cli.tasks:show",
+    "why": "tinyscheduler.cli.why:why",
+    "logs": "tinyscheduler.cli.logs:logs",
+    "wait": "tinyscheduler.cli.wait:wait",
+    "parked": "tinyscheduler.cli.past:parked",
+    "history": "tinyscheduler.cli.past:history",
+    "report": "tinyscheduler.cli.past:report",
+    "events": "tinyscheduler.cli.events:events",
+    "health": "tinyscheduler.cli.health:health",
+    "cancel": "tinyscheduler.cli.change:cancel",
+    "retry": "tinyscheduler.cli.change:retry",
+    "hold": "tinyscheduler.cli.change:hold",
+    "release": "tinyscheduler.cli.change:release",
+    "pause": "tinyscheduler.cli.pause:pause",
+    "resume": "tinyscheduler.cli.pause:resume",
+    "drain": "tinyscheduler.cli.pause:drain",
+    "undrain": "tinyscheduler.cli.pause:undrain",
     # A shell asks it for words while somebody types.
     "completion": "tinyscheduler.cli.completion:completion",
 }
@@ -53,15 +73,23 @@ def read(function: Callable[..., Any], arguments: list[str]) -> dict[str, Any]:
     declared = _declared(function)
     values: dict[str, Any] = {}
     rest = iter(spread(arguments) if spread is not None else arguments)
+    positional: list[str] = []
     for text in rest:
         if text == _END:
-            values |= _read_positional(declared, list(rest))
+            positional += rest
             break
+        if not text.startswith("-"):
+            if declared.argument is None or declared.argument.is_behind:
+                raise _NotPlainError
+            positional.append(text)
+            continue
         spelling, equals, value = text.partition("=")
         if spelling not in declared.options:
             raise _NotPlainError
         parameter, kind, option = declared.options[spelling]
-        if not option.is_plain or (kind is bool and equals):
+        # Behind a single dash an equals sign is part of the value.
+        is_odd = equals and (kind is bool or not spelling.startswith("--"))
+        if not option.is_plain or is_odd:
             raise _NotPlainError
         if kind is bool:
             values[parameter] = True
@@ -72,21 +100,23 @@ def read(function: Callable[..., Any], arguments: list[str]) -> dict[str, Any]:
             values[parameter] = [*values.get(parameter, []), value]
         else:
             values[parameter] = _convert(kind, option, value)
-    return values
+    return values | _read_positional(declared, positional)
 
 
 class _Declared(SimpleNamespace):
     """The options of a command by spelling, and the parameter of its argument, if any."""
 
     options: dict[str, tuple[str, Any, Option]]
-    argument: str | None
+    argument: Argument | None
+    argument_parameter: str
+    argument_kind: Any
 
 
 def _declared(function: Callable[..., Any]) -> _Declared:
     # typer itself is named in one annotation, of the parameter that is no option.
     names = {"typer": SimpleNamespace(Context=object)}
     hints = get_type_hints(function, localns=names, include_extras=True)
-    declared = _Declared(options={}, argument=None)
+    declared = _Declared(options={}, argument=None, argument_parameter="", argument_kind=None)
     for parameter, hint in hints.items():
         for one in getattr(hint, "__metadata__", ()):
             if isinstance(one, Option):
@@ -94,7 +124,8 @@ def _declared(function: Callable[..., Any]) -> _Declared:
                 for spelling in spellings:
                     declared.options[spelling] = (parameter, hint.__origin__, one)
             elif isinstance(one, Argument):
-                declared.argument = parameter
+                declared.argument = one
+                declared.argument_parameter, declared.argument_kind = parameter, hint.__origin__
     return declared
 
 
@@ -125,22 +156,36 @@ def _following(rest: Iterator[str]) -> str:
 
 
 def _read_positional(declared: _Declared, texts: list[str]) -> dict[str, Any]:
+    kind = declared.argument_kind
     if not texts:
+        if declared.argument is not None and type(None) not in _alternatives(kind):
+            raise _NotPlainError
         return {}
     if declared.argument is None:
         raise _NotPlainError
-    return {declared.argument: texts}
+    if _is_list(kind):
+        return {declared.argument_parameter: texts}
+    if len(texts) > 1:
+        raise _NotPlainError
+    return {declared.argument_parameter: texts[0]}
 
 
 def _convert(kind: object, option: Option, text: str) -> object:
     try:
         if option.parser is not None:
             return option.parser(text)
-        return kind(text) if isinstance(kind, type) and issubclass(kind, Enum) else text
+        for one in _alternatives(kind):
+            if isinstance(one, type) and issubclass(one, Enum):
+                return one(text)
+        return text
     except ValueError as error:
         raise _NotPlainError from error
 
 
 def _is_list(kind: object) -> bool:
-    kinds = getattr(kind, "__args__", (kind,))
-    return any(getattr(one, "__origin__", one) is list for one in kinds)
+    return any(getattr(one, "__origin__", one) is list for one in _alternatives(kind))
+
+
+def _alternatives(kind: object) -> tuple[object, ...]:
+    """Return the types that a union allows, or the type itself."""
+    return kind.__args__ if isinstance(kind, UnionType) else (kind,)

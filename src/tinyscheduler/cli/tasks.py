@@ -6,9 +6,8 @@ import shlex
 from datetime import datetime
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-
 from tinyscheduler.cli.invocation import Invocation
+from tinyscheduler.cli.options import argument, option
 from tinyscheduler.cli.parsing import whole_number
 from tinyscheduler.cli.render import (
     INK_OF_STATE,
@@ -43,6 +42,8 @@ from tinyscheduler.model.tasks import TaskSpec, TaskState, WaitingTask
 from tinyscheduler.values import dataclass
 
 if TYPE_CHECKING:
+    import typer
+
     from tinyscheduler.app.queue import Queue
 
 DEFAULT_LIMIT = 100
@@ -58,20 +59,18 @@ def list_tasks(
     *,
     state: Annotated[
         TaskState | None,
-        typer.Option(metavar="STATE", help=f"Only tasks in this state: {', '.join(TaskState)}."),
+        option(metavar="STATE", help=f"Only tasks in this state: {', '.join(TaskState)}."),
     ] = None,
-    agent: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Only tasks of this agent.")
-    ] = None,
+    agent: Annotated[str | None, option(metavar="NAME", help="Only tasks of this agent.")] = None,
     limit: Annotated[
         int,
-        typer.Option(
+        option(
             parser=whole_number(least=1, most=_MOST_LISTED),
             metavar="N",
             help="At most so many, the newest.",
         ),
     ] = DEFAULT_LIMIT,
-    json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+    json: Annotated[bool, option("--json", help="Print one JSON document.")] = False,
 ) -> int:
     """List tasks, the newest last."""
     invocation: Invocation = context.obj
@@ -133,9 +132,9 @@ def moment_of(standing: Standing) -> datetime:
 
 def show(
     context: typer.Context,
-    task_id: Annotated[str, typer.Argument(metavar="ID", help="The task.")],
+    task_id: Annotated[str, argument(metavar="ID", help="The task.")],
     *,
-    json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+    json: Annotated[bool, option("--json", help="Print one JSON document.")] = False,
 ) -> int:
     """Show all about one task and its attempts."""
     invocation: Invocation = context.obj

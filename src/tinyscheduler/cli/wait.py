@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-
 from tinyscheduler.cli.invocation import Invocation
+from tinyscheduler.cli.options import argument, option
 from tinyscheduler.cli.parsing import duration_s
 from tinyscheduler.cli.render import INK_OF_STATE, count, emit_json
 from tinyscheduler.cli.standing import brief_json, check_task_ids, find_standing
@@ -14,6 +13,8 @@ from tinyscheduler.errors import EXIT_DONE, EXIT_FAILED, EXIT_TIMEOUT, NotFoundE
 from tinyscheduler.model.tasks import TaskState
 
 if TYPE_CHECKING:
+    import typer
+
     from tinyscheduler.app.queue import Queue
 
 _MOST_EXPLAINED = 10
@@ -23,12 +24,12 @@ _FAILED = (TaskState.FAILED, TaskState.PARKED)
 
 def wait(
     context: typer.Context,
-    task_ids: Annotated[list[str], typer.Argument(metavar="ID", help="The tasks.")],
+    task_ids: Annotated[list[str], argument(metavar="ID", help="The tasks.")],
     *,
     timeout: Annotated[
-        str | None, typer.Option(metavar="DURATION", help="Give up after this time, with 124.")
+        str | None, option(metavar="DURATION", help="Give up after this time, with 124.")
     ] = None,
-    json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+    json: Annotated[bool, option("--json", help="Print one JSON document.")] = False,
 ) -> int:
     """Wait until tasks have ended.
 

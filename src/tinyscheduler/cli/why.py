@@ -6,10 +6,9 @@ import textwrap
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
-
 from tinyscheduler.cli.following import describe_ticking, find_ticking
 from tinyscheduler.cli.invocation import Invocation
+from tinyscheduler.cli.options import argument, option
 from tinyscheduler.cli.render import (
     INK_OF_STATE,
     Page,
@@ -38,6 +37,8 @@ from tinyscheduler.values import dataclass, field
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from datetime import datetime
+
+    import typer
 
     from tinyscheduler.app.queue import Queue
     from tinyscheduler.cli.following import Ticking
@@ -76,9 +77,9 @@ class Answer:
 
 def why(
     context: typer.Context,
-    task_id: Annotated[str, typer.Argument(metavar="ID", help="The task.")],
+    task_id: Annotated[str, argument(metavar="ID", help="The task.")],
     *,
-    json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+    json: Annotated[bool, option("--json", help="Print one JSON document.")] = False,
 ) -> int:
     """Say why a task waits, or how it ended.
 
