@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tests.process.station import survivors, wrappers
+from tests.process.station import programs, survivors
 
 PROGRAM = (sys.executable, "-I", "-m", "tinyscheduler")
 GOLDEN = Path(__file__).parent / "golden"
@@ -171,7 +171,7 @@ class Place:
     def clean_up(self) -> None:
         """End everything that was started here; for the end of a test."""
         for _ in range(200):
-            pids = survivors(str(self.base)) + wrappers(str(self.base))
+            pids = survivors(str(self.base)) + programs(str(self.base))
             if not pids:
                 return
             for pid in pids:

@@ -248,7 +248,7 @@ class Station:
     def clean_up(self) -> None:
         """End everything this station started; for the end of a test."""
         for _ in range(100):
-            pids = survivors(str(self.base)) + wrappers(str(self.base))
+            pids = survivors(str(self.base)) + programs(str(self.base))
             if not pids:
                 return
             for pid in pids:
@@ -276,13 +276,26 @@ def survivors(base: str) -> list[int]:
 
 def wrappers(base: str) -> list[int]:
     """Return the living wrappers of this base path."""
+    return _named(base, b"wrapper")
+
+
+def programs(base: str) -> list[int]:
+    """Return the living wrappers, ticks and other commands of ours for this base path.
+
+    What a wrapper became at its end is still at work when its attempt is long settled.
+    """
+    return _named(base, b"tinyscheduler")
+
+
+def _named(base: str, word: bytes) -> list[int]:
+    """Return the living processes with both in their command line."""
     found = []
     for pid in _pids():
         try:
             command = Path(f"/proc/{pid}/cmdline").read_bytes()
         except OSError:
             continue
-        if base.encode() in command and b"wrapper" in command and is_alive(pid):
+        if base.encode() in command and word in command and is_alive(pid):
             found.append(pid)
     return found
 
