@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 
+import pytest
 from hypothesis import settings
 
 # A queue may be at work in this very checkout.  A test that forgets to name a
@@ -21,3 +22,17 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 settings.register_profile("explore", deadline=None)
 settings.register_profile("ci", deadline=None, derandomize=True, print_blob=True)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "explore"))
+
+
+@pytest.fixture(autouse=True)
+def _measures_only_what_it_should(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Let processes be measured by those tests that say so.
+
+    Whoever is measured takes ten times as long to start.  What runs in the test's own
+    process is always measured.
+    """
+    if request.node.get_closest_marker("measured") is None:
+        for name in ("COVERAGE_PROCESS_CONFIG", "COVERAGE_FILE"):
+            monkeypatch.delenv(name, raising=False)

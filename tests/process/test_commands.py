@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
     from tinyscheduler.model.history import AttemptRecord
 
+pytestmark = pytest.mark.measured
+
 MEGABYTE = 1 << 20
 # Starts a child in a session of its own, then waits for ever; the child's pid is in $CHILD.
 WITH_CHILD = (
@@ -519,7 +521,7 @@ def test_a_task_added_inside_an_attempt_outlives_that_attempt(
     station.tick()
     first = station.until_running(outer)
     added = until(lambda: printed.exists() and printed.read_text().strip(), "the id")
-    assert (station.state / "kick").exists()
+    until((station.state / "kick").exists, "the kick, which follows the id")
     assert station.lease(added) is None, "adding starts nothing"
     station.tick()
     second = station.until_running(added)

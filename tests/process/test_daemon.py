@@ -256,9 +256,7 @@ def serving_from(
     program = (sys.executable, "-P", str(package / "__main__.py"))
     argv = (*program, "--base-path", str(place.base))
     environment["PYTHONPATH"] = str(package.parent)
-    # A copy that is gone when the test ends has no place in what is measured.
-    measured = ("COVERAGE_PROCESS_CONFIG", "COVERAGE_FILE")
-    return serving(place, without=measured, argv=argv, **environment)
+    return serving(place, without=(), argv=argv, **environment)
 
 
 def update(package: Path, **words: str) -> None:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 LINES = 4
+FEW, MANY = 5_000, 50_000
 # The machine instructions of SQLite's own virtual machine: the same on any computer.
 STEP = 50
 
@@ -46,7 +47,7 @@ def crowd(size: int) -> list[tuple[str | None, TaskSpec]]:
 @pytest.fixture(scope="module")
 def crowds(tmp_path_factory) -> Iterator[dict[int, Opened]]:
     made = {}
-    for size in (10_000, 100_000):
+    for size in (FEW, MANY):
         opened = open_queue(tmp_path_factory.mktemp(str(size)) / "tinyscheduler.db")
         opened.queue.add(crowd(size))
         opened.clock.advance(2)
@@ -112,10 +113,10 @@ def test_ten_times_as_many_tasks_cost_the_same(crowds, use):
     assert many <= few * 1.3 + 4
 
 
-def test_a_window_of_a_hundred_thousand_is_small_and_counts_all(crowds):
-    view = crowds[100_000].queue.look(window=8)
+def test_a_window_of_many_is_small_and_counts_all(crowds):
+    view = crowds[MANY].queue.look(window=8)
 
-    assert view.waiting_total > 79_000
+    assert view.waiting_total > 0.79 * MANY
     startable = [task for task in view.waiting if not (task.blocked_by or task.is_held)]
     assert len(view.waiting) <= LINES * 8 + 8 + 50 + 50
     assert len(startable) > LINES * 8

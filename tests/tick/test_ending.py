@@ -628,6 +628,20 @@ def test_a_task_whose_result_is_unreadable_is_parked_and_the_file_kept(garbage):
     assert row.failure_reason is FailureReason.ABORTED
 
 
+def test_a_result_of_a_newer_version_is_left_for_that_version():
+    world = a_world()
+    lease_id = end_with_result(world)
+    world.disk.results[lease_id] = NEWER
+
+    for _ in range(3):
+        report = tick(world)
+        world.machine.advance(60)
+
+    assert world.disk.results == {lease_id: NEWER}
+    assert states(world) == {"1": TaskState.WORKING}
+    assert any("version 99" in warning for warning in report.warnings)
+
+
 @pytest.mark.parametrize("has_lease", [True, False])
 def test_an_unreadable_result_whose_source_was_told_before_is_tidied_up(has_lease):
     world = a_world()
