@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import os
 import signal
+from typing import TYPE_CHECKING
 
 import pytest
+from coverage import Coverage
 from hypothesis import settings
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 # A queue may be at work in this very checkout.  A test that forgets to name a
 # base path of its own must fail, not write there.
@@ -23,16 +28,31 @@ settings.register_profile("explore", deadline=None)
 settings.register_profile("ci", deadline=None, derandomize=True, print_blob=True)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "explore"))
 
+# Whose branches count for scripts/check_coverage.py.  Measuring doubles the time of what runs in
+# the test's own process, and a process that is measured takes ten times as long to start.
+MEASURED = (
+    "tests/contract/",
+    "tests/core/",
+    "tests/tick/",
+    "tests/process/test_commands.py",
+    "tests/process/test_trees.py",
+    "tests/process/test_wrapper.py",
+)
+
 
 @pytest.fixture(autouse=True)
-def _measures_only_what_it_should(
+def _measures_only_what_counts(
     request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Let processes be measured by those tests that say so.
-
-    Whoever is measured takes ten times as long to start.  What runs in the test's own
-    process is always measured.
-    """
-    if request.node.get_closest_marker("measured") is None:
-        for name in ("COVERAGE_PROCESS_CONFIG", "COVERAGE_FILE"):
-            monkeypatch.delenv(name, raising=False)
+) -> Iterator[None]:
+    """Keep every other test, and the processes that it starts, from being measured."""
+    if request.node.nodeid.startswith(MEASURED):
+        yield
+        return
+    for name in ("COVERAGE_PROCESS_CONFIG", "COVERAGE_FILE"):
+        monkeypatch.delenv(name, raising=False)
+    coverage = Coverage.current()
+    if coverage is not None:
+        coverage.stop()
+    yield
+    if coverage is not None:
+        coverage.start()

@@ -25,8 +25,6 @@ if TYPE_CHECKING:
 
     from tinyscheduler.model.history import AttemptRecord
 
-pytestmark = pytest.mark.measured
-
 MEGABYTE = 1 << 20
 # Starts a child in a session of its own, then waits for ever; the child's pid is in $CHILD.
 WITH_CHILD = (

@@ -26,8 +26,6 @@ if TYPE_CHECKING:
 
     from tests.process.station import Station
 
-pytestmark = pytest.mark.measured
-
 # Each starts a child that writes its pid to $CHILD and would sleep for long.
 CHILDREN = {
     "plain": 'sleep 300 & echo $! > "$CHILD"; wait',

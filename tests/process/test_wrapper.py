@@ -33,8 +33,6 @@ from tinyscheduler.values import fields, replace
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-pytestmark = pytest.mark.measured
-
 # As a module, so that coverage knows it by its name; ticks start it by path, with -S.
 MEASURED = (sys.executable, "-I", "-m", "tinyscheduler.wrapper")
 HEARTBEAT_S = 0.3

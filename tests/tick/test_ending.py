@@ -36,6 +36,7 @@ from tinyscheduler.simulator.clock import SimulatedClock
 from tinyscheduler.simulator.disk import Refusal
 from tinyscheduler.simulator.source import Trouble
 from tinyscheduler.simulator.tick_lock import KICK
+from tinyscheduler.tick import foresee
 from tinyscheduler.values import replace
 
 if TYPE_CHECKING:
@@ -1074,6 +1075,18 @@ def test_a_dry_run_needs_no_lock_and_tells_lost_and_unreadable_things_too():
     assert reclaimed(told) == {"2": "lost"}
     assert told.stats.leases_settled == 1
     assert not told.locked
+
+
+def test_what_is_foreseen_is_what_a_dry_run_reports_and_what_that_was_concluded_from():
+    world = a_world(3, slots=1)
+    before = picture(world)
+
+    foresight = foresee(world.wire(world.machine.spawn("why")), world.settings)
+
+    assert foresight.report.decisions == world.preview().decisions
+    assert [one.waiting_total for one in foresight.snapshot.sources] == [3]
+    assert len(foresight.plan.decisions) == 3
+    assert picture(world) == before
 
 
 @pytest.mark.parametrize("seconds", [0.5, 5, 10.5, 200])
