@@ -30,6 +30,7 @@ Choice = TypeVar("Choice", bound=StrEnum)
 
 MOST_HOLDER_BYTES = 200
 _OF_TIMES = b"0123456789-:.TZ"
+_LEAST, _MOST = -(2**63), 2**63 - 1
 
 
 class DocumentError(Exception):
@@ -304,11 +305,12 @@ class _Reader:
         return None if self._fields.get(name) is None else self.text(name)
 
     def integer(self, name: str) -> int:
-        value = self._take(name, int, "an integer")
+        value = self._fields.get(name)
         # Larger ones fit neither the kernel's numbers nor the ledger's columns.
-        if isinstance(value, bool) or not -(2**63) <= value < 2**63:
-            raise self._wrong(name, "an integer of 64 bits")
-        return value
+        if type(value) is int and _LEAST <= value <= _MOST:
+            return value
+        words = "an integer of 64 bits" if isinstance(value, int) else "an integer"
+        raise self._wrong(name, words)
 
     def optional_integer(self, name: str) -> int | None:
         return None if self._fields.get(name) is None else self.integer(name)
@@ -349,8 +351,9 @@ class _Reader:
 
     def texts(self, name: str) -> tuple[str, ...]:
         values = self._take(name, list, "a list")
-        if not all(isinstance(value, str) for value in values):
-            raise self._wrong(name, "a list of texts")
+        for value in values:
+            if not isinstance(value, str):
+                raise self._wrong(name, "a list of texts")
         return tuple(values)
 
     def text_pairs(self, name: str) -> tuple[tuple[str, str], ...]:
