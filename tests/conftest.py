@@ -48,6 +48,7 @@ def _measures_only_what_counts(
     if request.node.nodeid.startswith(MEASURED):
         yield
         return
+    # Neither is there when pytest runs without coverage.
     for name in ("COVERAGE_PROCESS_CONFIG", "COVERAGE_FILE"):
         monkeypatch.delenv(name, raising=False)
     coverage = Coverage.current()

@@ -45,7 +45,7 @@ def run_loaded(
 ) -> subprocess.CompletedProcess[bytes]:
     """Run the program with these arguments; return how it ended and its bytes.
 
-    Its streams are files, which it cannot tell from a pipe unless it waits for more.
+    Its streams are files: what waits for more, or for the other end to go, needs a pipe.
     """
     arguments = [os.fsdecode(argument) for argument in argv]
     request = {"arguments": arguments, "environment": environment, "cwd": str(cwd)}
