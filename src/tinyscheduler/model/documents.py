@@ -30,7 +30,6 @@ Choice = TypeVar("Choice", bound=StrEnum)
 
 MOST_HOLDER_BYTES = 200
 _OF_TIMES = b"0123456789-:.TZ"
-_LEAST, _MOST = -(2**63), 2**63 - 1
 
 
 class DocumentError(Exception):
@@ -305,12 +304,11 @@ class _Reader:
         return None if self._fields.get(name) is None else self.text(name)
 
     def integer(self, name: str) -> int:
-        value = self._fields.get(name)
+        value = self._take(name, int, "an integer")
         # Larger ones fit neither the kernel's numbers nor the ledger's columns.
-        if type(value) is int and _LEAST <= value <= _MOST:
-            return value
-        words = "an integer of 64 bits" if isinstance(value, int) else "an integer"
-        raise self._wrong(name, words)
+        if isinstance(value, bool) or not -(2**63) <= value < 2**63:
+            raise self._wrong(name, "an integer of 64 bits")
+        return value
 
     def optional_integer(self, name: str) -> int | None:
         return None if self._fields.get(name) is None else self.integer(name)
@@ -351,9 +349,8 @@ class _Reader:
 
     def texts(self, name: str) -> tuple[str, ...]:
         values = self._take(name, list, "a list")
-        for value in values:
-            if not isinstance(value, str):
-                raise self._wrong(name, "a list of texts")
+        if not all(isinstance(value, str) for value in values):
+            raise self._wrong(name, "a list of texts")
         return tuple(values)
 
     def text_pairs(self, name: str) -> tuple[tuple[str, str], ...]:

@@ -77,12 +77,8 @@ class Tree:
 def read_process(pid: int) -> Process | None:
     """Read one process; None if it is gone or a zombie, which is as good as gone."""
     try:
-        # Without a file object: a tick reads one of these per lease.
-        fd = os.open(f"/proc/{pid}/stat", os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            text = os.read(fd, 4096).decode(errors="replace")
-        finally:
-            os.close(fd)
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            text = file.read(4096).decode(errors="replace")
     except (FileNotFoundError, ProcessLookupError):
         return None
     # The name may hold spaces and parentheses; what follows the last one is regular.
