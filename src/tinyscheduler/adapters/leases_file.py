@@ -204,11 +204,11 @@ class FileLeaseStore:
         """Read every lease and lock by name, the requests to cancel, and then every result."""
         self._locks.begin()
         names = _list_names(self._paths.running)
-        leases = {_task_of(name, ".json") for name in names}
-        locks = {_task_of(name, ".lock") for name in names}
+        locks = _tasks_of(names, ".lock")
         entries = []
-        for task_id in sorted((leases | locks) - {None}, key=str):
-            assert task_id is not None  # noqa: S101 - None was taken out
+        for task_id in sorted(locks | _tasks_of(names, ".json")):
+            if not is_task_id(task_id):
+                continue
             entry = self._read_entry(task_id, has_lock=task_id in locks)
             if entry is not None:
                 entries.append(entry)
@@ -298,8 +298,8 @@ class FileLeaseStore:
         """Remove temporary files that a crash left behind more than an hour ago."""
         for folder in (self._paths.state, self._paths.running, self._paths.results):
             for name in _list_names(folder):
-                path = os.path.join(folder, name)
                 if name.startswith(".") and name.endswith(".tmp"):
+                    path = os.path.join(folder, name)
                     with _translating(path):
                         try:
                             age_s = now_s - os.lstat(path).st_mtime
@@ -405,21 +405,19 @@ class FileLeaseStore:
             set_aside(path, self._paths.quarantine)
 
     def _lease_path(self, task_id: str) -> str:
-        return os.path.join(self._paths.running, f"task_{task_id}.json")
+        return f"{self._paths.running}/task_{task_id}.json"
 
     def _lock_path(self, task_id: str) -> str:
-        return os.path.join(self._paths.running, f"task_{task_id}.lock")
+        return f"{self._paths.running}/task_{task_id}.lock"
 
     def _result_path(self, lease_id: str) -> str:
-        return os.path.join(self._paths.results, f"{lease_id}.json")
+        return f"{self._paths.results}/{lease_id}.json"
 
 
-def _task_of(name: str, suffix: str) -> str | None:
-    """Return the task id in a file name of ours, or None for any other file."""
-    if not (name.startswith("task_") and name.endswith(suffix)):
-        return None
-    task_id = name[len("task_") : -len(suffix)]
-    return task_id if is_task_id(task_id) else None
+def _tasks_of(names: list[str], suffix: str) -> set[str]:
+    """Return what stands for the task in the file names of ours; it may be no task id yet."""
+    start, end = len("task_"), -len(suffix)
+    return {name[start:end] for name in names if name.startswith("task_") and name.endswith(suffix)}
 
 
 def _list_names(folder: str) -> list[str]:

@@ -33,6 +33,7 @@ COOKIE = "TINYSCHEDULER_LEASE_ID"
 WRAPPER_MARK = "TINYSCHEDULER_WRAPPER_OF"
 # A process that ended while we looked, or that may not be looked into (ptrace(2)).
 _GONE_OR_HIDDEN = (FileNotFoundError, ProcessLookupError, PermissionError)
+_START_TICKS = 19  # among the fields of /proc/PID/stat after the name, the state being 0
 _KERNEL_THREAD = 0x00200000  # PF_KTHREAD in the flags of /proc/PID/stat
 _ENVIRONMENT_READS = 4
 _PAUSE_S = 0.01
@@ -77,19 +78,23 @@ class Tree:
 def read_process(pid: int) -> Process | None:
     """Read one process; None if it is gone or a zombie, which is as good as gone."""
     try:
-        with open(f"/proc/{pid}/stat", "rb") as file:
-            text = file.read(4096).decode(errors="replace")
+        # Without a file object, at half the price: a tick reads one of these per lease.
+        fd = os.open(f"/proc/{pid}/stat", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            text = os.read(fd, 4096)
+        finally:
+            os.close(fd)
     except (FileNotFoundError, ProcessLookupError):
         return None
     # The name may hold spaces and parentheses; what follows the last one is regular.
-    fields = text[text.rindex(")") + 2 :].split()
-    if fields[0] in "ZX":
+    fields = text[text.rindex(b")") + 2 :].split(maxsplit=_START_TICKS + 1)
+    if fields[0] in b"ZX":
         return None
     return Process(
         pid=pid,
         parent=int(fields[1]),
         session=int(fields[3]),
-        start_ticks=int(fields[19]),
+        start_ticks=int(fields[_START_TICKS]),
         is_kernel_thread=bool(int(fields[6]) & _KERNEL_THREAD),
     )
 
