@@ -157,6 +157,22 @@ def test_a_folder_that_holds_more_than_logs_stays_without_them(place):
     assert place.files() == {"logs/tasks/1/notes"}
 
 
+def test_a_folder_that_was_emptied_before_a_kill_goes_later_and_one_of_the_users_stays(place):
+    for name, mode in (("7", 0o700), ("8", 0o755), ("notes-2024", 0o755), ("9", 0o700)):
+        path = place.make(f"logs/tasks/{name}/1.log", days=20)
+        path.unlink()
+        path.parent.chmod(mode)
+        then = (NOW - (1 if name == "9" else 20) * DAY).timestamp()
+        os.utime(path.parent, (then, then))
+
+    place.prune()
+
+    assert {path.name for path in (place.folder / "state" / "logs" / "tasks").iterdir()} == {
+        *("8", "notes-2024"),
+        "9",  # too young to be judged: an attempt may be about to write into it
+    }
+
+
 def test_nothing_of_a_task_that_is_needed_goes(place):
     place.needed = {"1"}
     for task_id in "12":

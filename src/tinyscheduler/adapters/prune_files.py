@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 _CANCEL_MAX_AGE_S = 3600.0
 # Tasks whose standing is asked for at once.
 _MOST_ASKED = 500
+_FOLDER_MODE = 0o700
 _ATTEMPT_LOG = re.compile(r"[0-9]+\.log")
 _PROMPT = re.compile(r"task_(.+)\.prompt")
 _DAILY_LOG = re.compile(r"scheduler_(\d{8})\.log(\.\d+)?")
@@ -121,7 +123,8 @@ class FilePruner:
         """Remove the logs of tasks whose newest attempt began before that time.
 
         LOG_DIR may be a folder of the user's own, with a ``tasks`` of its own in it: nothing
-        goes there but what is named like a log of an attempt, and the folder that held one.
+        goes there but what is named like a log of an attempt, the folder that held one, and
+        an empty one such as we make: whoever emptied it was killed before it went.
         """
         top = os.path.join(self._paths.logs, "tasks")
         old = {name for name, changed_s in _folders(top) if changed_s < before_s}
@@ -130,7 +133,7 @@ class FilePruner:
             logs = [name for name in _names(folder) if _ATTEMPT_LOG.fullmatch(name)]
             for name in logs:
                 sweep.remove(PruneKind.LOGS, os.path.join(folder, name), before_s=before_s)
-            if logs and self._may_write:
+            if self._may_write and (logs or _is_private(folder)):
                 try:
                     os.rmdir(folder)
                 except OSError:
@@ -240,6 +243,15 @@ def _folders(top: str) -> Iterator[tuple[str, float]]:
                     yield entry.name, entry.stat(follow_symlinks=False).st_mtime
     except FileNotFoundError:
         return
+
+
+def _is_private(folder: str) -> bool:
+    """Whether this is a folder of ours that nobody else may look into, as we make them."""
+    try:
+        status = os.lstat(folder)
+    except FileNotFoundError:
+        return False
+    return stat.S_IMODE(status.st_mode) == _FOLDER_MODE and status.st_uid == os.geteuid()
 
 
 def _changed_s(path: str) -> float:
