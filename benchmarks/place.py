@@ -33,6 +33,7 @@ class Place:
             "HOME": str(self.base),
             "TINYSCHEDULER_BASE_PATH": str(self.base),
             "TINYSCHEDULER_STAGGER_DELAY_MS": "0",
+            "TINYSCHEDULER_MEMORY_PER_SLOT_MB": "1",
             **{f"TINYSCHEDULER_{name}": value for name, value in settings.items()},
         }
 

@@ -22,8 +22,8 @@ from tinyscheduler.model.leases import (
     UnreadableLease,
     WrapperLife,
 )
+from tinyscheduler.model.resources import HostState
 from tinyscheduler.model.snapshot import (
-    HostState,
     LeaseScan,
     Rules,
     SchedulingMemory,
@@ -50,6 +50,9 @@ RULES = Rules(
     retry_base_s=5,
     retry_max_s=300,
     retry_later_s=60,
+    memory_per_slot_bytes=1 << 30,
+    memory_warning=0.8,
+    memory_critical=0.9,
 )
 HOST = HostState(
     hostname="here",
@@ -166,6 +169,8 @@ def a_snapshot(
     stale: Iterable[StaleSighting] = (),
     now: Instant = NOW,
     is_enabled: bool = True,
+    memory_available_bytes: int = HOST.memory_available_bytes,
+    memory_used: Mapping[str, int] | None = None,
 ) -> Snapshot:
     """Return what a tick sees; each thing goes where it belongs.
 
@@ -175,7 +180,7 @@ def a_snapshot(
     entries = tuple(thing for thing in things if isinstance(thing, LeaseEntry))
     return Snapshot(
         now=now,
-        host=HOST,
+        host=replace(HOST, memory_available_bytes=memory_available_bytes),
         scan=LeaseScan(
             entries=entries,
             results=tuple(thing for thing in things if isinstance(thing, AttemptResult)),
@@ -184,6 +189,7 @@ def a_snapshot(
             ),
         ),
         evidence={**_looks(entries), **(evidence or {})},
+        memory_used=memory_used or {},
         sources=tuple(_sources(things, frozenset(down))),
         agents=tuple(agents),
         memory=SchedulingMemory(stale=tuple(stale)),

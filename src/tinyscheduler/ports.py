@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from tinyscheduler.model.plan import Proposal, TickReport
     from tinyscheduler.model.policy import PolicyContext
     from tinyscheduler.model.pruning import PruneBounds, Pruned
-    from tinyscheduler.model.snapshot import HostState, LeaseScan, SchedulingMemory, SourceView
+    from tinyscheduler.model.resources import HostState
+    from tinyscheduler.model.snapshot import LeaseScan, SchedulingMemory, SourceView
     from tinyscheduler.model.switches import Switch, SwitchKind, Target
     from tinyscheduler.model.tasks import Ending, TaskSpec, TaskState
 
@@ -149,6 +150,12 @@ class Probe(Protocol):
 
     def read(self) -> HostState:
         """Return the machine's identity, memory and load; ProbeError if unreadable."""
+
+    def measure(self, leases: Sequence[Lease]) -> Mapping[str, int]:
+        """Return the bytes of memory that each attempt's processes use, keyed by lease id.
+
+        Attempts of which nothing can be seen are left out.  ProbeError if a look failed.
+        """
 
 
 class Policy(Protocol):

@@ -25,6 +25,9 @@ PROGRAM = (sys.executable, "-I", "-m", "tinyscheduler")
 GOLDEN = Path(__file__).parent / "golden"
 QUICK = {
     "STAGGER_DELAY_MS": "0",
+    # However little memory this machine has left.
+    "MEMORY_PER_SLOT_MB": "1",
+    "MEMORY_CRITICAL": "1",
     "HEARTBEAT_SEC": "0.2",
     "RETRY_BASE_SEC": "0.1",
     "RETRY_BACKOFF_SEC": "0.1",

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tinyscheduler.adapters.usage_host import read_host
+from tinyscheduler.adapters.probe_host import ProcProbe
 from tinyscheduler.errors import ProbeError
 
 if TYPE_CHECKING:
@@ -118,7 +118,7 @@ def test_the_tightest_group_above_us_limits_the_memory(tmp_path: Path):
         },
     )
 
-    reading = read_host(str(tmp_path), root=str(tmp_path))
+    reading = ProcProbe(root=str(tmp_path)).read()
 
     assert reading.memory_total_bytes == 4 * GIB
     assert reading.memory_available_bytes == 2 * GIB  # droppable page cache counts as free
@@ -135,7 +135,7 @@ def test_an_older_kernel_tells_it_under_other_names(tmp_path: Path):
         },
     )
 
-    assert read_host(str(tmp_path), root=str(tmp_path)).memory_available_bytes == GIB
+    assert ProcProbe(root=str(tmp_path)).read().memory_available_bytes == GIB
 
 
 @pytest.mark.parametrize("text", ["", "MemTotal: x kB\n", "MemTotal: 5 kB\n"])
@@ -143,7 +143,7 @@ def test_an_unreadable_machine_is_said_to_be_one(tmp_path: Path, text: str):
     a_machine(tmp_path, proc__meminfo=text)
 
     with pytest.raises(ProbeError, match="cannot read the state of this machine"):
-        read_host(str(tmp_path), root=str(tmp_path))
+        ProcProbe(root=str(tmp_path)).read()
 
 
 def test_people_read_the_same_figures(place: Place):

@@ -13,10 +13,10 @@ from tinyscheduler.config import units
 from tinyscheduler.config.units import (
     MAX_DURATION_S,
     MAX_SIZE_BYTES,
-    format_size,
     parse_duration_s,
     parse_size_bytes,
 )
+from tinyscheduler.model.resources import format_size
 
 
 @pytest.mark.parametrize(

@@ -56,7 +56,11 @@ def policy(request: pytest.FixtureRequest) -> Policy:
 
 def a_context(*waiting: WaitingTask, slots: int = 4) -> PolicyContext:
     return PolicyContext(
-        now=datetime(2026, 3, 1, tzinfo=UTC), waiting=waiting, agents=AGENTS, host_slots_free=slots
+        now=datetime(2026, 3, 1, tzinfo=UTC),
+        waiting=waiting,
+        agents=AGENTS,
+        host_slots_free=slots,
+        memory_free_bytes=8 << 30,
     )
 
 

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from tests.builders import a_lease
 
 from tinyscheduler.adapters.clock_system import SystemClock
 from tinyscheduler.adapters.probe_host import ProcProbe
+from tinyscheduler.model.leases import ProcessIdentity
 from tinyscheduler.simulator.clock import SimulatedClock
 from tinyscheduler.simulator.machine import Machine
 from tinyscheduler.simulator.probe import SimulatedProbe
+from tinyscheduler.values import replace
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -63,6 +67,40 @@ def test_who_the_machine_is_does_not_change_between_reads(probe_and_clock):
         second.boot_id,
         second.pid_ns,
         second.memory_total_bytes,
+    )
+
+
+def test_what_attempts_use_is_told_of_those_that_can_be_seen(probe_and_clock):
+    probe, _ = probe_and_clock
+    seen = a_lease("1", process=living(probe))
+    gone = a_lease("2", process=replace(living(probe), start_ticks=living(probe).start_ticks + 1))
+    elsewhere = a_lease("3", process=replace(living(probe), pid_ns=1))
+    starting = a_lease("4", process=None)
+
+    used = probe.measure([seen, gone, elsewhere, starting])
+
+    assert used.keys() == {"lease-1"}
+    assert 1 << 20 < used["lease-1"] < 64 << 30
+    assert probe.measure([]) == {}
+
+
+def living(probe: Probe) -> ProcessIdentity:
+    """Return a process that lives and has memory: this one, or one of the simulated machine."""
+    if isinstance(probe, ProcProbe):
+        fields = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
+        pid, start_ticks = os.getpid(), int(fields[19])
+    else:
+        assert isinstance(probe, SimulatedProbe)
+        process = probe.process
+        process.memory_bytes = 5 << 20
+        pid, start_ticks = process.pid, process.start_ticks
+    state = probe.read()
+    return ProcessIdentity(
+        boot_id=state.boot_id,
+        pid=pid,
+        start_ticks=start_ticks,
+        pgid=pid,
+        pid_ns=state.pid_ns,
     )
 
 

@@ -12,6 +12,8 @@ from tests.core.worlds import some_snapshot
 
 from tinyscheduler.core.capacity import Capacity, Refusal, measure
 from tinyscheduler.core.leases import holds_slot, judge_all
+from tinyscheduler.core.memory import MemoryRoom
+from tinyscheduler.model.leases import Needs
 from tinyscheduler.model.plan import Reason
 from tinyscheduler.model.policy import AgentView
 
@@ -21,6 +23,17 @@ if TYPE_CHECKING:
 
 def measured(snapshot: Snapshot) -> Capacity:
     return measure(snapshot, judge_all(snapshot))
+
+
+def a_capacity(*agents: AgentView, slots: int = 9, active: int = 0) -> Capacity:
+    """Return one with memory for anything."""
+    return Capacity(
+        agents=agents,
+        host_limit=slots,
+        host_active=active,
+        memory=MemoryRoom(total_bytes=16 << 30, available_bytes=16 << 30),
+        per_slot_bytes=0,
+    )
 
 
 def an_agent_view(*, limit: int, active: int) -> AgentView:
@@ -40,16 +53,12 @@ def an_agent_view(*, limit: int, active: int) -> AgentView:
 def test_a_slot_that_is_only_promised_is_not_told_as_running(
     active: int, planned: int, limit: int, words: str
 ):
-    capacity = Capacity(
-        agents=(AgentView(name="coder", queue="dev", limit=limit, active=active),),
-        host_limit=9,
-        host_active=active,
-    )
+    capacity = a_capacity(an_agent_view(limit=limit, active=active), active=active)
     for _ in range(planned):
-        capacity = capacity.take("coder")
+        capacity = capacity.take("coder", Needs())
     (coder,) = capacity.agents
 
-    refusal = capacity.refuse(coder)
+    refusal = capacity.refuse(coder, Needs())
 
     assert refusal is not None
     assert refusal.words == words
@@ -57,9 +66,9 @@ def test_a_slot_that_is_only_promised_is_not_told_as_running(
 
 def test_a_slot_of_the_machine_that_is_only_promised_is_not_told_as_running():
     busy, idle = an_agent_view(limit=9, active=0), an_agent_view(limit=9, active=0)
-    capacity = Capacity(agents=(busy,), host_limit=2, host_active=1).take("coder")
+    capacity = a_capacity(busy, slots=2, active=1).take("coder", Needs())
 
-    refusal = capacity.refuse(idle)
+    refusal = capacity.refuse(idle, Needs())
 
     assert refusal == Refusal(
         reason=Reason.HOST_SLOTS,
@@ -76,14 +85,13 @@ def test_slots_are_counted_from_leases():
         slots=5,
     )
 
-    assert measured(snapshot) == Capacity(
-        agents=(
-            AgentView(name="coder", queue="dev", limit=3, active=2),
-            AgentView(name="tester", queue="qa", limit=1, active=1),
-        ),
-        host_limit=5,
-        host_active=3,
+    capacity = measured(snapshot)
+
+    assert capacity.agents == (
+        AgentView(name="coder", queue="dev", limit=3, active=2),
+        AgentView(name="tester", queue="qa", limit=1, active=1),
     )
+    assert (capacity.host_limit, capacity.host_active) == (5, 3)
 
 
 def test_a_lease_of_an_agent_that_is_no_longer_configured_counts_against_the_machine():
@@ -125,9 +133,9 @@ def test_a_start_is_refused_exactly_where_a_limit_is_reached(
     limit: int, active: int, host_limit: int, host_active: int
 ):
     agent = an_agent_view(limit=limit, active=active)
-    capacity = Capacity(agents=(agent,), host_limit=host_limit, host_active=host_active)
+    capacity = a_capacity(agent, slots=host_limit, active=host_active)
 
-    refusal = capacity.refuse(agent)
+    refusal = capacity.refuse(agent, Needs())
 
     if active >= limit:
         words = f"agent coder runs {active} of {limit}"
@@ -143,8 +151,9 @@ def test_a_start_is_refused_exactly_where_a_limit_is_reached(
 def test_a_start_takes_one_slot_of_its_agent_and_one_of_the_machine(snapshot: Snapshot, name: str):
     before = measured(snapshot)
 
-    after = before.take(name)
+    after = before.take(name, Needs(memory_bytes=5))
 
+    assert after.memory.free_bytes == max(0, before.memory.free_bytes - 5)
     assert after.host_active == before.host_active + 1
     assert after.host_limit == before.host_limit
     for agent, then in zip(before.agents, after.agents, strict=True):

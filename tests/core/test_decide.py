@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tests.builders import (
+    RULES,
     a_claim,
     a_lease,
     a_result,
@@ -25,6 +26,7 @@ from tinyscheduler.errors import PolicyError
 from tinyscheduler.model.leases import (
     Lease,
     LeaseFault,
+    Needs,
     ProcessEvidence,
     UnreadableLease,
     WrapperLife,
@@ -41,6 +43,8 @@ if TYPE_CHECKING:
     from tinyscheduler.ports import Policy
 
 FIFO = PlatformPolicy(is_priority_enabled=False)
+# What an attempt needs of which nobody said it.
+PLAIN = Needs(memory_bytes=RULES.memory_per_slot_bytes or 0)
 PRIORITY = PlatformPolicy(is_priority_enabled=True)
 
 
@@ -109,7 +113,29 @@ def occupied_slots(snapshot: Snapshot) -> Counter[str]:
     )
 
 
+def assert_within_memory(plan: Plan, snapshot: Snapshot) -> None:
+    host, rules = snapshot.host, snapshot.rules
+    needed = {agent.name: agent.memory_bytes for agent in snapshot.agents}
+    started = 0
+    for decision in plan.decisions:
+        if isinstance(decision, Dispatch):
+            said = (decision.task.memory_bytes, needed[decision.agent], rules.memory_per_slot_bytes)
+            started += next(one for one in said if one is not None)
+            assert host.memory_available_bytes > 0.1 * host.memory_total_bytes
+    # At least these hold a slot for sure: their locks are held and they are of this boot.
+    unused = sum(
+        max(0, entry.lease.needs.memory_bytes - snapshot.memory_used.get(entry.lease.lease_id, 0))
+        for entry in snapshot.scan.entries
+        if isinstance(entry.lease, Lease) and entry.is_lock_held
+        if snapshot.evidence.get(entry.lease.lease_id) == ProcessEvidence(wrapper=WrapperLife.ALIVE)
+        and entry.lease.monotonic_started_ns >= snapshot.now.monotonic_ns
+    )
+    if started:
+        assert started + unused <= host.memory_available_bytes
+
+
 def assert_within_all_limits(plan: Plan, snapshot: Snapshot) -> None:
+    assert_within_memory(plan, snapshot)
     occupied = occupied_slots(snapshot)
     started = Counter(agent for _, agent in starts(plan))
     if started:
@@ -237,7 +263,7 @@ def test_the_urgent_task_takes_the_last_slot():
     plan = decide(a_snapshot(idle, urgent), PRIORITY)
 
     assert plan.decisions == (
-        Dispatch(task=urgent, agent="coder"),
+        Dispatch(task=urgent, agent="coder", needs=PLAIN),
         Wait(
             task=idle,
             reason=Reason.AGENT_LIMIT,
@@ -359,13 +385,13 @@ def test_a_proposal_beyond_a_cap_is_passed_over_and_the_next_one_admitted():
         Proposal(task=second, agent="coder"),
         Proposal(task=third, agent="tester"),
     )
-    agents = (an_agent("coder"), an_agent("tester"))
+    agents = (an_agent("coder"), an_agent("tester", limit=2))
 
     with pytest.raises(PolicyError, match="task 1"):
-        # Asked again, it proposes once more what has been started.
-        decide(a_snapshot(first, second, third, agents=agents), policy)
+        # Asked again, for there is room for one more, it proposes what has been started.
+        decide(a_snapshot(first, second, third, a_task("4", agent="tester"), agents=agents), policy)
 
-    plan = decide(a_snapshot(first, second, third, agents=agents, slots=2), policy)
+    plan = decide(a_snapshot(first, second, third, agents=agents), policy)
     assert starts(plan) == [("1", "coder"), ("3", "tester")]
     assert reasons(plan) == {"2": Reason.AGENT_LIMIT}
 
@@ -399,7 +425,7 @@ def test_two_sources_may_use_the_same_task_id():
     plan = decide(a_snapshot(ours, theirs), FIFO)
 
     assert plan.decisions == (
-        Dispatch(task=ours, agent="coder"),
+        Dispatch(task=ours, agent="coder", needs=PLAIN),
         Wait(
             task=theirs,
             reason=Reason.AGENT_LIMIT,

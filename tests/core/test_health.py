@@ -3,22 +3,30 @@
 from __future__ import annotations
 
 import pytest
+from tests.builders import HOST
 
-from tinyscheduler.core.health import Health, HostReading, Issue, Pressure, Severity, assess
+from tinyscheduler.core.health import Health, Issue, Severity, assess
+from tinyscheduler.model.resources import Pressure
+from tinyscheduler.values import replace
 
 GIB = 2**30
 
 
 def assessed(*, used: float = 0.1, active: int = 0, disk: int | None = GIB, load=1.0) -> Health:
-    reading = HostReading(
+    host = replace(
+        HOST,
         memory_total_bytes=10 * GIB,
         memory_available_bytes=round(10 * GIB * (1 - used)),
         load=load,
         cores=2,
-        disk_free_bytes=disk,
     )
     return assess(
-        reading, active_slots=active, most_slots=2, memory_warning=0.8, memory_critical=0.9
+        host,
+        disk_free_bytes=disk,
+        active_slots=active,
+        most_slots=2,
+        memory_warning=0.8,
+        memory_critical=0.9,
     )
 
 
@@ -59,10 +67,9 @@ def test_load_is_told_per_core_and_never_above_100():
 
 def test_what_was_found_elsewhere_counts():
     found = Issue(severity=Severity.CRITICAL, component="queue", message="", recommendation="")
-    reading = assessed().reading
-
     verdict = assess(
-        reading,
+        HOST,
+        disk_free_bytes=GIB,
         active_slots=0,
         most_slots=1,
         memory_warning=0.8,

@@ -50,7 +50,13 @@ def proposed(
     agents: tuple[AgentView, ...] = (ROOMY,),
     slots: int = 99,
 ) -> list[tuple[str, str]]:
-    context = PolicyContext(now=NOW.wall, waiting=tasks, agents=agents, host_slots_free=slots)
+    context = PolicyContext(
+        now=NOW.wall,
+        waiting=tasks,
+        agents=agents,
+        host_slots_free=slots,
+        memory_free_bytes=8 << 30,
+    )
     return [(one.task.task_id, one.agent) for one in policy.propose(context)]
 
 

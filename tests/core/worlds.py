@@ -24,6 +24,7 @@ from tinyscheduler.model.leases import (
     LeaseEntry,
     LeaseFault,
     LeaseState,
+    Needs,
     ProcessEvidence,
     UnreadableLease,
     WrapperLife,
@@ -74,6 +75,7 @@ some_agents = st.lists(
         st.sampled_from(AGENTS),
         limit=st.integers(0, 3),
         queue=st.sampled_from(QUEUES),
+        memory_bytes=st.sampled_from((None, 2 << 30)),
     ),
     unique_by=lambda agent: agent.name,
 )
@@ -87,6 +89,7 @@ def some_task(draw: DrawFn, task_id: str, source: str) -> Thing:
         created_order=draw(st.integers(0, 5)),
         priority=draw(st.integers(-1, 1)),
         blocks=draw(st.integers(0, 1)),
+        memory_bytes=draw(st.sampled_from((None, None, 0, 3 << 30))),
         **draw(st.sampled_from(WISHES)),
         **draw(st.sampled_from(OBSTACLES)),
     )
@@ -108,6 +111,7 @@ def some_lease(draw: DrawFn, task_id: str, source: str) -> Lease | UnreadableLea
         boot_id=draw(st.sampled_from((BOOT, BOOT, "earlier-boot"))),
         monotonic_started_ns=NOW.monotonic_ns
         - int(draw(st.sampled_from((-5, 0, 3600, 3626, 9999))) * 1e9),
+        needs=Needs(memory_bytes=draw(st.sampled_from((0, 2 << 30)))),
     )
 
 
@@ -170,6 +174,10 @@ def some_snapshot(draw: DrawFn) -> Snapshot:
         evidence=evidence,
         stale=stale,
         is_enabled=draw(st.sampled_from((True, True, True, False))),
+        memory_available_bytes=draw(st.sampled_from((8, 8, 8, 4, 1))) << 30,
+        memory_used=draw(
+            st.dictionaries(st.sampled_from([*evidence, "gone"]), st.sampled_from((0, 3 << 30)))
+        ),
     )
 
 
@@ -187,6 +195,7 @@ def shuffled(draw: DrawFn, snapshot: Snapshot) -> Snapshot:
         snapshot,
         scan=mixed_scan,
         evidence=dict(draw(st.permutations(list(snapshot.evidence.items())))),
+        memory_used=dict(draw(st.permutations(list(snapshot.memory_used.items())))),
         sources=tuple(
             replace(
                 source,

@@ -34,6 +34,9 @@ if TYPE_CHECKING:
 PYTHON = sys.executable
 QUICK = {
     "STAGGER_DELAY_MS": "0",
+    # However little memory this machine has left.
+    "MEMORY_PER_SLOT_MB": "1",
+    "MEMORY_CRITICAL": "1",
     "HEARTBEAT_SEC": "0.2",
     "RETRY_BASE_SEC": "0.1",
     "RETRY_BACKOFF_SEC": "0.1",

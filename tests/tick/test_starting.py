@@ -77,7 +77,7 @@ def test_a_started_attempt_holds_its_lock_and_says_starting_until_its_wrapper_ta
     assert the_lease(world).state is LeaseState.STARTING
     assert world.disk.locks["1"].holders() == (the_attempt(world).wrapper,)
     assert states(world) == {"1": TaskState.WORKING}
-    assert [event.name for event in world.observer.events] == [
+    assert [event.name for event in world.observer.events if event.task_id == "1"] == [
         EventName.TASK_CLAIMED,
         EventName.TASK_STARTED,
     ]
@@ -284,7 +284,8 @@ def test_nothing_starts_whose_lease_cannot_be_written_and_what_runs_goes_on():
     for _ in range(4):
         report = tick(world)
         assert started(report) == []
-        assert [error.where for error in report.errors] == ["task 2"]
+        # Nor can it be remembered that somebody was told of the second one waiting.
+        assert [error.where for error in report.errors] == ["task 2", "scheduling memory"]
         world.machine.advance(60)
 
     assert running.is_live

@@ -43,6 +43,9 @@ _KILLED_AFTER_S, _CANCELLED_AFTER_S = 0.4, 3.0
 
 SETTINGS = {
     "STAGGER_DELAY_MS": "0",
+    # However little memory this machine has left.
+    "MEMORY_PER_SLOT_MB": "1",
+    "MEMORY_CRITICAL": "1",
     "HEARTBEAT_SEC": "1",
     "MAX_RUNTIME_SEC": "40",
     "MAX_ATTEMPTS": "3",

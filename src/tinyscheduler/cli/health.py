@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Any
 
-from tinyscheduler.adapters.usage_host import read_host
+from tinyscheduler.adapters.probe_host import ProcProbe, free_bytes
 from tinyscheduler.cli.following import find_ticking
 from tinyscheduler.cli.invocation import Invocation
 from tinyscheduler.cli.options import option
@@ -20,9 +20,10 @@ from tinyscheduler.cli.render import (
     format_span,
     format_table,
 )
-from tinyscheduler.core.health import Health, Issue, Pressure, Severity, assess
+from tinyscheduler.core.health import Health, Issue, Severity, assess
 from tinyscheduler.errors import EXIT_DONE, EXIT_FAILED, TinySchedulerError
 from tinyscheduler.model.leases import Lease
+from tinyscheduler.model.resources import Pressure
 from tinyscheduler.model.tasks import TaskState
 
 if TYPE_CHECKING:
@@ -91,7 +92,8 @@ def examine(queue: Queue) -> Health:
 def assess_host(config: Config, *, active_slots: int, known: list[Issue]) -> Health:
     """Measure this machine and judge it by the limits that are set."""
     return assess(
-        read_host(config.paths.state),
+        ProcProbe().read(),
+        disk_free_bytes=free_bytes(config.paths.state),
         active_slots=active_slots,
         most_slots=config.limits.host_slots,
         memory_warning=config.limits.memory_warning,
@@ -165,17 +167,17 @@ def _queue_issues(queue: Queue) -> list[Issue]:
 
 def health_lines(verdict: Health, page: Page) -> list[str]:
     """Return the figures, one a line, then the issues."""
-    reading = verdict.reading
-    used = reading.memory_total_bytes - reading.memory_available_bytes
-    share = used / max(1, reading.memory_total_bytes)
+    host = verdict.host
+    used = host.memory_total_bytes - host.memory_available_bytes
+    share = used / max(1, host.memory_total_bytes)
     word = "healthy" if verdict.is_healthy else "not healthy"
     pressure = page.paint(verdict.pressure, _INK_OF_PRESSURE[verdict.pressure])
-    memory = f"{used // _MIB} of {reading.memory_total_bytes // _MIB} MiB used, {share:.0%}"
+    memory = f"{used // _MIB} of {host.memory_total_bytes // _MIB} MiB used, {share:.0%}"
     lines = [
         page.paint(word, Ink.GREEN if verdict.is_healthy else Ink.RED),
         f"memory:  {memory}; pressure {pressure}",
         f"slots:   {verdict.active_slots} of {verdict.most_slots} in use",
-        f"load:    {verdict.cpu_percent:.0f}% of {reading.cores:g} cores",
+        f"load:    {verdict.cpu_percent:.0f}% of {host.cores:g} cores",
     ]
     if verdict.issues:
         rows: list[Row] = [
@@ -193,8 +195,8 @@ def health_lines(verdict: Health, page: Page) -> list[str]:
 
 def health_json(verdict: Health) -> dict[str, Any]:
     """Return exactly the documented figures."""
-    reading = verdict.reading
-    total, available = reading.memory_total_bytes, reading.memory_available_bytes
+    host = verdict.host
+    total, available = host.memory_total_bytes, host.memory_available_bytes
     return {
         "memoryTotalMB": total // _MIB,
         "memoryUsedMB": (total - available) // _MIB,

@@ -11,11 +11,11 @@ import typer
 from tinyscheduler.cli.invocation import Invocation
 from tinyscheduler.cli.parsing import duration_s
 from tinyscheduler.cli.render import ask, count, emit_json, format_table, tell
-from tinyscheduler.config.units import format_size
 from tinyscheduler.errors import EXIT_DONE, EXIT_FAILED, UsageError
 from tinyscheduler.model.clock import format_time
 from tinyscheduler.model.events import EventName
 from tinyscheduler.model.pruning import Emptied, PruneKind
+from tinyscheduler.model.resources import format_size
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -37,6 +37,9 @@ _SETTINGS = {
     "MAX_ATTEMPTS": "1000",
     "MAX_LAUNCHES": "1000",
     "STAGGER_DELAY_MS": "0",
+    # However little memory this machine has left.
+    "MEMORY_PER_SLOT_MB": "1",
+    "MEMORY_CRITICAL": "1",
     "HEARTBEAT_SEC": "0.2",
     "RETRY_BASE_SEC": "0.1",
     "RETRY_MAX_SEC": "0.2",

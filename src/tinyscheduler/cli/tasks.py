@@ -38,6 +38,7 @@ from tinyscheduler.cli.standing import (
 from tinyscheduler.model.clock import format_time
 from tinyscheduler.model.history import AttemptRecord
 from tinyscheduler.model.plan import Wait
+from tinyscheduler.model.resources import format_size
 from tinyscheduler.model.tasks import TaskSpec, TaskState, WaitingTask
 from tinyscheduler.values import dataclass
 
@@ -375,6 +376,4 @@ def _took(started_at: datetime | None, ended_at: datetime) -> str:
 
 
 def _size(size_bytes: int | None) -> str:
-    from tinyscheduler.config.units import format_size
-
     return "" if size_bytes is None else format_size(size_bytes)

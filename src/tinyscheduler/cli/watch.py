@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Protocol, Self
 
 import typer
 
-from tinyscheduler.adapters.usage_host import Usage, read_trees
+from tinyscheduler.adapters.probe_host import Usage, read_trees
 from tinyscheduler.cli.invocation import Invocation
 from tinyscheduler.cli.parsing import duration_s, whole_number
 from tinyscheduler.cli.render import (
@@ -32,10 +32,10 @@ from tinyscheduler.cli.render import (
 from tinyscheduler.cli.scratch import heeding_signals
 from tinyscheduler.cli.status import Overview, agents_json, look, status_json, status_lines, summary
 from tinyscheduler.config.load import load_config
-from tinyscheduler.config.units import format_size
 from tinyscheduler.errors import EXIT_DONE, UsageError
 from tinyscheduler.model.clock import format_time
 from tinyscheduler.model.records import WaitingLine
+from tinyscheduler.model.resources import format_size
 from tinyscheduler.values import dataclass
 
 if TYPE_CHECKING:
@@ -169,10 +169,10 @@ class _TopScene:
             for one in running
             if one.lease is not None and one.lease.process is not None
         }
-        trees = read_trees({one.pid: one.start_ticks for one, _ in processes.values()})
+        trees = read_trees((one.pid, one.start_ticks) for one, _ in processes.values())
         loads, marks = {}, {}
         for lease_id, (process, started_ns) in processes.items():
-            usage = trees.get(process.pid)
+            usage = trees.get((process.pid, process.start_ticks))
             if usage is None:
                 continue
             # At the first look the average since the start stands in for the present.

@@ -32,7 +32,7 @@ from tinyscheduler.core.explain import Explanation, explain, join_names, never_e
 from tinyscheduler.errors import EXIT_DONE, EXIT_UNAVAILABLE
 from tinyscheduler.model.plan import Dispatch, Reason
 from tinyscheduler.model.tasks import TaskState
-from tinyscheduler.values import dataclass, field
+from tinyscheduler.values import asdict, dataclass, field
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -337,6 +337,9 @@ def answer_json(answer: Answer) -> dict[str, Any]:
             }
             for cap in (explanation.caps if explanation is not None else ())
         ],
+        "shortfall": None
+        if explanation is None or explanation.shortfall is None
+        else asdict(explanation.shortfall),
         "blockers": [
             {
                 "task_id": one.task_id,

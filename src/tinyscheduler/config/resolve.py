@@ -387,7 +387,7 @@ def _config(understood: Understood) -> Config:
         agents=understood.agents,
         sources=settings.sources,
         timing=_timing(settings),
-        limits=_limits(settings, understood.agents),
+        limits=_limits(understood),
         goose_command=understood.goose,
         endpoint=settings.mcp_endpoint,
         priority_enabled=settings.priority_enabled,
@@ -416,15 +416,19 @@ def _timing(settings: Settings) -> Timing:
     )
 
 
-def _limits(settings: Settings, agents: tuple[AgentProfile, ...]) -> Limits:
+def _limits(understood: Understood) -> Limits:
+    settings = understood.read.settings
+    per_slot_bytes = settings.memory_per_slot_mb * 2**20
+    is_per_slot_set = understood.origin("memory_per_slot_mb") is not Origin.DEFAULT
     return Limits(
-        host_slots=host_slots(settings, agents),
+        host_slots=host_slots(settings, understood.agents),
         max_attempts=settings.max_attempts,
         max_launches=settings.max_launches,
         max_queue_depth=settings.max_queue_depth,
         queue_lookahead=settings.queue_lookahead,
         max_skips=settings.max_skips_per_task,
         log_max_bytes=settings.log_max_mb * 2**20,
+        memory_per_slot_bytes=per_slot_bytes if is_per_slot_set else None,
         memory_warning=settings.memory_warning,
         memory_critical=settings.memory_critical,
         log_retention_s=_days(settings.log_retention_days),

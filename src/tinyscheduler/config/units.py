@@ -74,15 +74,3 @@ def parse_size_bytes(value: str | int) -> int:
     if size > MAX_SIZE_BYTES:
         raise ValueError("expected a size of at most 1048576T")
     return size
-
-
-def format_size(size_bytes: int) -> str:
-    """Return a size in its largest whole unit or, failing that, with one decimal.
-
-    >>> format_size(14 * 2**30), format_size(1536 * 2**20)
-    ('14 GiB', '1.5 GiB')
-    """
-    for power, unit in ((2**40, "TiB"), (2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB")):
-        if size_bytes >= power:
-            return f"{size_bytes / power:.1f} {unit}".replace(".0 ", " ")
-    return f"{size_bytes} B"

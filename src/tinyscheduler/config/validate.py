@@ -24,10 +24,10 @@ from tinyscheduler.config.problems import (
 )
 from tinyscheduler.config.resolve import Understood, host_slots, understand
 from tinyscheduler.config.settings import is_secret, variable_of
-from tinyscheduler.config.units import format_size
 from tinyscheduler.errors import ConfigError
 from tinyscheduler.model.config import REACHABLE_SOURCES, AgentProfile, Paths
 from tinyscheduler.model.documents import MOST_HOLDER_BYTES, is_holder_text
+from tinyscheduler.model.resources import format_size
 from tinyscheduler.values import dataclass, replace
 
 FOLDER_MODE = 0o700

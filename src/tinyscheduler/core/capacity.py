@@ -10,9 +10,11 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from tinyscheduler.core.leases import holds_slot
-from tinyscheduler.model.leases import Lease
+from tinyscheduler.core.memory import MemoryRoom, need_per_slot
+from tinyscheduler.model.leases import Lease, Needs
 from tinyscheduler.model.plan import EndTree, Reason
 from tinyscheduler.model.policy import AgentView
+from tinyscheduler.model.resources import format_size
 from tinyscheduler.values import dataclass, replace
 
 if TYPE_CHECKING:
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from tinyscheduler.model.config import AgentProfile
     from tinyscheduler.model.plan import Verdict
     from tinyscheduler.model.snapshot import Snapshot
+    from tinyscheduler.model.tasks import WaitingTask
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,23 +37,30 @@ class Refusal:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Holder:
-    """A task that occupies a slot, and the agent at work; empty where nothing tells it."""
+    """A task that occupies a slot, and the agent at work; empty where nothing tells it.
+
+    ``unused_bytes`` is memory that was reserved for it and that it does not use yet.
+    """
 
     task_id: str
     agent: str
+    unused_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Capacity:
-    """Slots in use and their limits.  ``take`` returns the capacity with one slot less.
+    """What is in use, and the limits.  ``take`` returns what one more start leaves.
 
     ``planned`` names the agent of each start that was decided meanwhile: it counts as
-    active and does not run yet.
+    active and does not run yet.  ``per_slot_bytes`` is the memory that a start needs of
+    which nobody said it.
     """
 
     agents: tuple[AgentView, ...]
     host_limit: int
     host_active: int
+    memory: MemoryRoom
+    per_slot_bytes: int
     planned: tuple[str, ...] = ()
 
     @property
@@ -62,8 +72,13 @@ class Capacity:
         """Return the slots of that agent, or None if it is not configured."""
         return next((view for view in self.agents if view.name == name), None)
 
-    def refuse(self, agent: AgentView) -> Refusal | None:
-        """Return the cap that keeps this agent from another start, or None.
+    def needs_of(self, task: WaitingTask, agent: AgentView) -> Needs:
+        """Return what an attempt at the task would occupy: its own word, else the agent's."""
+        said = (task.memory_bytes, agent.memory_bytes, self.per_slot_bytes)
+        return Needs(memory_bytes=next(one for one in said if one is not None))
+
+    def refuse(self, agent: AgentView, needs: Needs) -> Refusal | None:
+        """Return the cap that keeps this agent from a start with these needs, or None.
 
         The agent's own limit is named first: raising it is what its owner would try.
         """
@@ -87,6 +102,21 @@ class Capacity:
                     limit=self.host_limit,
                 ),
             )
+        return self._refuse_memory(needs.memory_bytes)
+
+    def _refuse_memory(self, needed: int) -> Refusal | None:
+        memory = self.memory
+        if memory.is_critical:
+            return Refusal(
+                reason=Reason.MEMORY_CRITICAL,
+                words=f"{memory.used_share:.0%} of the memory is in use;"
+                f" nothing starts from {memory.critical:.0%}",
+            )
+        if needed > memory.free_bytes:
+            return Refusal(
+                reason=Reason.MEMORY_INSUFFICIENT,
+                words=f"needs {format_size(needed)} of memory, {memory.describe()}",
+            )
         return None
 
     def without(self, names: Collection[str]) -> Capacity:
@@ -95,20 +125,16 @@ class Capacity:
             self, agents=tuple(agent for agent in self.agents if agent.name not in names)
         )
 
-    def take(self, agent: str) -> Capacity:
+    def take(self, agent: str, needs: Needs) -> Capacity:
         """Return what is left after one more start with this agent."""
-        return Capacity(
+        return replace(
+            self,
             agents=tuple(
-                AgentView(
-                    name=view.name,
-                    queue=view.queue,
-                    limit=view.limit,
-                    active=view.active + (view.name == agent),
-                )
+                replace(view, active=view.active + 1) if view.name == agent else view
                 for view in self.agents
             ),
-            host_limit=self.host_limit,
             host_active=self.host_active + 1,
+            memory=self.memory.promise(needs.memory_bytes),
             planned=(*self.planned, agent),
         )
 
@@ -136,6 +162,7 @@ def measure(snapshot: Snapshot, verdicts: Iterable[Verdict]) -> Capacity:
     """
     holders = slot_holders(snapshot, verdicts)
     active = Counter(holder.agent for holder in holders)
+    host, rules = snapshot.host, snapshot.rules
     return Capacity(
         agents=tuple(
             AgentView(
@@ -143,11 +170,19 @@ def measure(snapshot: Snapshot, verdicts: Iterable[Verdict]) -> Capacity:
                 queue=agent.queue,
                 limit=agent.limit,
                 active=active[agent.name],
+                memory_bytes=agent.memory_bytes,
             )
             for agent in sorted(snapshot.agents, key=_name)
         ),
-        host_limit=snapshot.rules.host_slots,
+        host_limit=rules.host_slots,
         host_active=len(holders),
+        memory=MemoryRoom(
+            total_bytes=host.memory_total_bytes,
+            available_bytes=host.memory_available_bytes,
+            unused_bytes=sum(holder.unused_bytes for holder in holders),
+            critical=rules.memory_critical,
+        ),
+        per_slot_bytes=need_per_slot(rules, host),
     )
 
 
@@ -157,10 +192,22 @@ def slot_holders(snapshot: Snapshot, verdicts: Iterable[Verdict]) -> tuple[Holde
         claim.task_id: claim.agent for source in snapshot.sources for claim in source.claims
     }
     return tuple(
-        Holder(task_id=_task_of(verdict), agent=_agent_of(verdict, agent_of_claim))
+        Holder(
+            task_id=_task_of(verdict),
+            agent=_agent_of(verdict, agent_of_claim),
+            unused_bytes=_unused_bytes(verdict, snapshot.memory_used),
+        )
         for verdict in verdicts
         if holds_slot(verdict)
     )
+
+
+def _unused_bytes(verdict: SlotHolder, used: Mapping[str, int]) -> int:
+    """Return the memory that was reserved and is not used yet; none of what is being ended."""
+    if isinstance(verdict, EndTree) or not isinstance(verdict.entry.lease, Lease):
+        return 0
+    lease = verdict.entry.lease
+    return max(0, lease.needs.memory_bytes - used.get(lease.lease_id, 0))
 
 
 def _name(agent: AgentProfile) -> str:

@@ -13,10 +13,12 @@ from tinyscheduler.model.plan import Dispatch, Plan, Reason, Wait
 from tinyscheduler.model.policy import PolicyContext
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable
 
     from tinyscheduler.core.capacity import Capacity, Refusal
+    from tinyscheduler.model.leases import Needs
     from tinyscheduler.model.plan import Decision, Proposal
+    from tinyscheduler.model.policy import AgentView
     from tinyscheduler.model.snapshot import Snapshot
     from tinyscheduler.model.tasks import WaitingTask
     from tinyscheduler.ports import Policy
@@ -56,7 +58,7 @@ def decide(snapshot: Snapshot, policy: Policy) -> Plan:
     paused = {agent.name for agent in capacity.agents if is_paused(agent, snapshot.switches)}
     capacity = capacity.without(paused)
     decisions.extend(_place(eligible, policy=policy, capacity=capacity, snapshot=snapshot))
-    return Plan(verdicts=verdicts, decisions=tuple(decisions))
+    return Plan(verdicts=verdicts, decisions=tuple(decisions), slots_in_use=capacity.host_active)
 
 
 def _place(
@@ -65,32 +67,59 @@ def _place(
     """Ask the policy until nothing more fits, and say of each task left why it waits."""
     left = {(task.source, task.task_id): task for task in eligible}
     starts: list[Decision] = []
-    while left and capacity.host_free > 0:
+    while True:
+        refusals = _Refusals(capacity)
+        able = tuple(task for task in left.values() if refusals.allows(task))
+        if not able:
+            break
         context = PolicyContext(
             now=snapshot.now.wall,
-            waiting=tuple(left.values()),
+            waiting=able,
             agents=capacity.agents,
             host_slots_free=capacity.host_free,
+            memory_free_bytes=capacity.memory.free_bytes,
         )
         admitted = 0
         for proposal in policy.propose(context):
-            capacity_after = _admit(proposal, left=left, capacity=capacity)
-            if capacity_after is None:
+            dispatch = _admit(proposal, left=left, capacity=capacity)
+            if dispatch is None:
                 continue
-            capacity = capacity_after
+            capacity = capacity.take(dispatch.agent, dispatch.needs)
             del left[proposal.task.source, proposal.task.task_id]
-            starts.append(Dispatch(task=proposal.task, agent=proposal.agent))
+            starts.append(dispatch)
             admitted += 1
         if not admitted:
             break
-    refusals = {agent.name: capacity.refuse(agent) for agent in capacity.agents}
-    return [*starts, *(_explain(task, capacity, refusals) for task in left.values())]
+    return [*starts, *(_explain(task, refusals) for task in left.values())]
+
+
+class _Refusals:
+    """Which caps refuse which tasks.  Asked once for each agent and need: many tasks are alike."""
+
+    def __init__(self, capacity: Capacity) -> None:
+        self._capacity = capacity
+        self._known: dict[tuple[str, Needs], Refusal | None] = {}
+
+    def of(self, task: WaitingTask) -> list[Refusal | None]:
+        """Return for each agent that could run the task what keeps it from a start."""
+        return [self._of(task, agent) for agent in candidates(task, self._capacity.agents)]
+
+    def allows(self, task: WaitingTask) -> bool:
+        """Whether some agent could start the task now."""
+        return any(refusal is None for refusal in self.of(task))
+
+    def _of(self, task: WaitingTask, agent: AgentView) -> Refusal | None:
+        needs = self._capacity.needs_of(task, agent)
+        key = agent.name, needs
+        if key not in self._known:
+            self._known[key] = self._capacity.refuse(agent, needs)
+        return self._known[key]
 
 
 def _admit(
     proposal: Proposal, *, left: dict[tuple[str, str], WaitingTask], capacity: Capacity
-) -> Capacity | None:
-    """Return the capacity after this start, or None where a cap refuses it."""
+) -> Dispatch | None:
+    """Return the start, or None where a cap refuses it."""
     task = left.get((proposal.task.source, proposal.task.task_id))
     if task is None or task != proposal.task:
         message = f"the policy proposed task {proposal.task.task_id}, which cannot start now"
@@ -101,17 +130,20 @@ def _admit(
     if agent is None:
         message = f"the policy proposed agent {proposal.agent} for task {task.task_id}"
         raise PolicyError(message)
-    return None if capacity.refuse(agent) is not None else capacity.take(agent.name)
+    needs = capacity.needs_of(task, agent)
+    if capacity.refuse(agent, needs) is not None:
+        return None
+    return Dispatch(task=task, agent=agent.name, needs=needs)
 
 
-def _explain(task: WaitingTask, capacity: Capacity, refusals: Mapping[str, Refusal | None]) -> Wait:
+def _explain(task: WaitingTask, refusals: _Refusals) -> Wait:
     """Name the cap that binds: the machine's where any agent that could run it has room."""
-    able = candidates(task, capacity.agents)
-    refused = [one for agent in able if (one := refusals[agent.name]) is not None]
-    if len(refused) < len(able):
+    found = refusals.of(task)
+    refused = [refusal for refusal in found if refusal is not None]
+    if len(refused) < len(found):
         return Wait(task=task, reason=Reason.POLICY_WAIT, words="the policy did not choose it")
     binding = next(
-        (refusal for refusal in refused if refusal.reason is Reason.HOST_SLOTS), refused[0]
+        (refusal for refusal in refused if refusal.reason is not Reason.AGENT_LIMIT), refused[0]
     )
     return Wait(task=task, reason=binding.reason, words=binding.words)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, assert_never
 
-from tinyscheduler.core.capacity import slot_holders
+from tinyscheduler.core.capacity import measure, slot_holders
 from tinyscheduler.core.queueing import candidates
 from tinyscheduler.model.plan import Dispatch, Reason
 from tinyscheduler.model.policy import AgentView
@@ -63,13 +63,27 @@ class Explanation:
     """What the next tick does with one waiting task, and why.
 
     ``wait`` is None if it starts it.  ``caps`` are the limits that bind where that is the
-    reason.  ``remedies`` say what would have to change, each in a sentence.
+    reason, ``shortfall`` what it needs more than there is.  ``remedies`` say what would have
+    to change, each in a sentence.
     """
 
     decision: Decision
     wait: Wait | None
     caps: tuple[Cap, ...]
     remedies: tuple[str, ...]
+    shortfall: Shortfall | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shortfall:
+    """What a task needs of something measured in bytes, and what it could have of it now.
+
+    With ``free_bytes`` and no more it would start.
+    """
+
+    resource: str
+    needed_bytes: int
+    free_bytes: int
 
 
 def explain(snapshot: Snapshot, plan: Plan, task: WaitingTask) -> Explanation | None:
@@ -87,12 +101,35 @@ def explain(snapshot: Snapshot, plan: Plan, task: WaitingTask) -> Explanation | 
     if isinstance(decision, Dispatch):
         return Explanation(decision=decision, wait=None, caps=(), remedies=())
     caps = _binding_caps(snapshot, plan, decision)
+    shortfall = _shortfall(snapshot, plan, decision)
+    remedies = _remedies(snapshot, decision, caps)
     return Explanation(
         decision=decision,
         wait=decision,
         caps=caps,
-        remedies=_remedies(snapshot, decision, caps),
+        remedies=(*remedies, *(_less(decision.task.task_id, shortfall) if shortfall else ())),
+        shortfall=shortfall,
     )
+
+
+def _shortfall(snapshot: Snapshot, plan: Plan, wait: Wait) -> Shortfall | None:
+    """Return how much memory is too little; None where something else is."""
+    if wait.reason is not Reason.MEMORY_INSUFFICIENT:
+        return None
+    capacity = measure(snapshot, plan.verdicts)
+    for one in plan.decisions:
+        if isinstance(one, Dispatch):
+            capacity = capacity.take(one.agent, one.needs)
+    able = candidates(wait.task, capacity.agents)
+    needed = min(capacity.needs_of(wait.task, agent).memory_bytes for agent in able)
+    return Shortfall(resource="memory", needed_bytes=needed, free_bytes=capacity.memory.free_bytes)
+
+
+def _less(task_id: str, shortfall: Shortfall) -> Iterable[str]:
+    """Say with how much less it would start now, in whole MiB, if with anything."""
+    free = shortfall.free_bytes // 2**20
+    if free:
+        yield f"`tinyscheduler edit {task_id} --memory {free}M`: with so little it would start now"
 
 
 def _binding_caps(snapshot: Snapshot, plan: Plan, wait: Wait) -> tuple[Cap, ...]:
@@ -138,6 +175,12 @@ def _remedies(snapshot: Snapshot, wait: Wait, caps: Sequence[Cap]) -> tuple[str,
     match wait.reason:
         case Reason.AGENT_LIMIT | Reason.HOST_SLOTS:
             return tuple(words for cap in caps for words in _room(cap))
+        case Reason.MEMORY_CRITICAL:
+            return (
+                "it starts once less memory is in use; `tinyscheduler top` shows what attempts use",
+            )
+        case Reason.MEMORY_INSUFFICIENT:
+            return ("it starts once so much is free; `tinyscheduler top` shows what attempts use",)
         case Reason.HELD:
             return (f"`tinyscheduler release {task_id}` lets it go",)
         case Reason.BACKING_OFF:

@@ -5,21 +5,17 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
+from tinyscheduler.core.memory import pressure_of, used_share
+from tinyscheduler.model.resources import Pressure
 from tinyscheduler.values import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from tinyscheduler.model.resources import HostState
+
 _LEAST_DISK_BYTES = 100 * 2**20
 _MOST_CPU_PERCENT = 100.0
-
-
-class Pressure(StrEnum):
-    """How much of the memory is in use, against the two shares that are set."""
-
-    NONE = "none"
-    WARNING = "warning"
-    CRITICAL = "critical"
 
 
 class Severity(StrEnum):
@@ -41,21 +37,10 @@ class Issue:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class HostReading:
-    """What was measured of this machine, or of the control group we are confined to."""
-
-    memory_total_bytes: int
-    memory_available_bytes: int
-    load: float
-    cores: float
-    disk_free_bytes: int | None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Health:
     """The verdict, and the figures it rests on."""
 
-    reading: HostReading
+    host: HostState
     pressure: Pressure
     active_slots: int
     most_slots: int
@@ -64,7 +49,7 @@ class Health:
     @property
     def cpu_percent(self) -> float:
         """The one-minute load per core, at most 100."""
-        return min(_MOST_CPU_PERCENT, 100 * self.reading.load / max(self.reading.cores, 0.01))
+        return min(_MOST_CPU_PERCENT, 100 * self.host.load / max(self.host.cores, 0.01))
 
     @property
     def is_healthy(self) -> bool:
@@ -74,8 +59,9 @@ class Health:
 
 
 def assess(
-    reading: HostReading,
+    host: HostState,
     *,
+    disk_free_bytes: int | None,
     active_slots: int,
     most_slots: int,
     memory_warning: float,
@@ -83,13 +69,8 @@ def assess(
     known: Sequence[Issue] = (),
 ) -> Health:
     """Judge the figures; ``known`` are issues that were found elsewhere."""
-    total = max(1, reading.memory_total_bytes)
-    used = 1 - reading.memory_available_bytes / total
-    pressure = Pressure.NONE
-    if used >= memory_critical:
-        pressure = Pressure.CRITICAL
-    elif used >= memory_warning:
-        pressure = Pressure.WARNING
+    used = used_share(host.memory_total_bytes, host.memory_available_bytes)
+    pressure = pressure_of(used, warning=memory_warning, critical=memory_critical)
     issues = [*known]
     if pressure is not Pressure.NONE:
         limit = memory_critical if pressure is Pressure.CRITICAL else memory_warning
@@ -110,18 +91,17 @@ def assess(
                 recommendation="wait, or raise TINYSCHEDULER_MAX_CONCURRENT_SLOTS",
             )
         )
-    free = reading.disk_free_bytes
-    if free is not None and free < _LEAST_DISK_BYTES:
+    if disk_free_bytes is not None and disk_free_bytes < _LEAST_DISK_BYTES:
         issues.append(
             Issue(
                 severity=Severity.CRITICAL,
                 component="disk",
-                message=f"only {free // 2**20} MiB are free where the state is kept",
+                message=f"only {disk_free_bytes // 2**20} MiB are free where the state is kept",
                 recommendation="make room there: results and leases must be written",
             )
         )
     return Health(
-        reading=reading,
+        host=host,
         pressure=pressure,
         active_slots=active_slots,
         most_slots=most_slots,

@@ -120,10 +120,10 @@ class Limits:
     queue_lookahead: int
     max_skips: int
     log_max_bytes: int
-    # Shares of the memory in use.  Defaults, because settings kept before had neither.
-    memory_warning: float = 0.8
-    memory_critical: float = 0.9
     # With defaults: settings that an earlier version saved know nothing of these.
+    memory_per_slot_bytes: int | None = None  # None: nobody set it
+    memory_warning: float = 0.8  # shares of the memory in use
+    memory_critical: float = 0.9
     log_retention_s: float = 14 * 86_400.0
     history_retention_s: float = 30 * 86_400.0
 

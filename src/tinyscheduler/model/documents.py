@@ -15,7 +15,8 @@ from tinyscheduler.model.leases import (
     ProcessIdentity,
     Run,
 )
-from tinyscheduler.model.snapshot import SchedulingMemory, StaleSighting
+from tinyscheduler.model.resources import Pressure
+from tinyscheduler.model.snapshot import SchedulingMemory, StaleSighting, Told
 from tinyscheduler.model.tasks import AttemptResult, FailureReason, Outcome, is_task_id
 
 if TYPE_CHECKING:
@@ -222,6 +223,12 @@ def encode_memory(memory: SchedulingMemory) -> dict[str, Any]:
         "last_start_ns": memory.last_start_ns,
         "last_start_boot_id": memory.last_start_boot_id,
         "pruned_at": None if memory.pruned_at is None else format_time(memory.pruned_at),
+        "told": {
+            "pressure": memory.told.pressure.value,
+            "is_healthy": memory.told.is_healthy,
+            "is_full": memory.told.is_full,
+            "is_empty": memory.told.is_empty,
+        },
     }
 
 
@@ -229,6 +236,7 @@ def decode_memory(document: object) -> SchedulingMemory:
     """Read what a tick remembered; DocumentError names the field that is missing or wrong."""
     reader = _Reader(document, "memory")
     reader.check_version(MEMORY_VERSION)
+    told = reader.optional_child("told")
     return SchedulingMemory(
         stale=tuple(
             StaleSighting(
@@ -241,7 +249,18 @@ def decode_memory(document: object) -> SchedulingMemory:
         ),
         last_start_ns=reader.optional_integer("last_start_ns"),
         last_start_boot_id=reader.optional_text("last_start_boot_id"),
-        pruned_at=reader.optional_time("pruned_at"),  # missing in what earlier versions wrote
+        # Missing in what earlier versions wrote.
+        pruned_at=reader.optional_time("pruned_at"),
+        told=Told() if told is None else _decode_told(told),
+    )
+
+
+def _decode_told(told: _Reader) -> Told:
+    return Told(
+        pressure=told.choice("pressure", Pressure),
+        is_healthy=told.switch("is_healthy"),
+        is_full=told.switch("is_full"),
+        is_empty=told.switch("is_empty"),
     )
 
 
@@ -309,6 +328,9 @@ class _Reader:
         if isinstance(value, bool) or not -(2**63) <= value < 2**63:
             raise self._wrong(name, "an integer of 64 bits")
         return value
+
+    def switch(self, name: str) -> bool:
+        return self._take(name, bool, "true or false")
 
     def optional_integer(self, name: str) -> int | None:
         return None if self._fields.get(name) is None else self.integer(name)

@@ -11,6 +11,9 @@ if TYPE_CHECKING:
     from datetime import datetime
 
 
+Details = tuple[tuple[str, str | int | float | bool | None], ...]
+
+
 class EventName(StrEnum):
     """The names that users' scripts match on."""
 
@@ -34,6 +37,12 @@ class EventName(StrEnum):
     UNDRAINED = "scheduler.undrained"
     RESET = "scheduler.reset"
     BACKPRESSURE = "backpressure"
+    MEMORY_PRESSURE = "memory-pressure"
+    HEALTH_CHANGED = "health-changed"
+    SLOT_AVAILABLE = "slot-available"
+    WORK_CLAIMED = "work-claimed"
+    QUEUE_EMPTY = "queue-empty"
+    STAGGER_WAIT = "stagger-wait"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,4 +55,4 @@ class Event:
     attempt: int | None = None
     agent: str | None = None
     reason: str | None = None
-    details: tuple[tuple[str, str | int | float | bool | None], ...] = ()
+    details: Details = ()

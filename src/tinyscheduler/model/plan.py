@@ -10,7 +10,7 @@ from tinyscheduler.values import dataclass
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from tinyscheduler.model.leases import LeaseEntry, ReclaimReason, Trace
+    from tinyscheduler.model.leases import LeaseEntry, Needs, ReclaimReason, Trace
     from tinyscheduler.model.snapshot import StaleSighting, UnreadableResult
     from tinyscheduler.model.switches import Switch
     from tinyscheduler.model.tasks import AttemptResult, Claim, WaitingTask
@@ -21,6 +21,8 @@ class Reason(StrEnum):
 
     AGENT_LIMIT = "agent_limit"
     HOST_SLOTS = "host_slots"
+    MEMORY_CRITICAL = "memory_critical"
+    MEMORY_INSUFFICIENT = "memory_insufficient"
     BLOCKED_BY = "blocked_by"
     BACKING_OFF = "backing_off"
     NOT_BEFORE = "not_before"
@@ -32,7 +34,7 @@ class Reason(StrEnum):
     SOURCE_DOWN = "source_down"
     SOURCE_REFUSED = "source_refused"
     UNPLACED = "unplaced"
-    # Codes of features that are not built yet (memory, GPUs, tenants, schedules) join here.
+    # Codes of features that are not built yet (GPUs, tenants, schedules) join here.
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -146,10 +148,11 @@ class Proposal:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Dispatch:
-    """Start this task now."""
+    """Start this task now.  ``needs`` is what it occupies from then on."""
 
     task: WaitingTask
     agent: str
+    needs: Needs
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -167,10 +170,14 @@ Decision = Dispatch | Wait
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """What one tick will do with each lease and each waiting task it looked at."""
+    """What one tick will do with each lease and each waiting task it looked at.
+
+    ``slots_in_use`` are those that something occupies before any of it is done.
+    """
 
     verdicts: tuple[Verdict, ...]
     decisions: tuple[Decision, ...]
+    slots_in_use: int = 0
 
     @property
     def is_quiet(self) -> bool:

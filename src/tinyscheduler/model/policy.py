@@ -14,12 +14,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AgentView:
-    """One agent's slots at this point of the tick."""
+    """One agent's slots at this point of the tick, and what its attempts need.  Bytes."""
 
     name: str
     queue: str
     limit: int
     active: int
+    memory_bytes: int | None = None
 
     @property
     def free(self) -> int:
@@ -29,9 +30,10 @@ class AgentView:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PolicyContext:
-    """The read-only world of a policy.  ``waiting`` holds only tasks that could start."""
+    """The read-only world of a policy.  ``waiting`` holds only tasks that could start now."""
 
     now: datetime
     waiting: tuple[WaitingTask, ...]
     agents: tuple[AgentView, ...]
     host_slots_free: int
+    memory_free_bytes: int

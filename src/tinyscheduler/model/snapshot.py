@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tinyscheduler.model.leases import LeaseFault
+from tinyscheduler.model.resources import Pressure
 from tinyscheduler.values import dataclass, field
 
 if TYPE_CHECKING:
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from tinyscheduler.model.clock import Instant
     from tinyscheduler.model.config import AgentProfile
     from tinyscheduler.model.leases import LeaseEntry, ProcessEvidence
+    from tinyscheduler.model.resources import HostState
     from tinyscheduler.model.switches import Switch
     from tinyscheduler.model.tasks import AttemptResult, Claim, WaitingTask
 
@@ -64,19 +66,6 @@ class SourceView:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class HostState:
-    """This machine as it is now.  Bytes; ``load`` is the one-minute load average."""
-
-    hostname: str
-    boot_id: str
-    pid_ns: int
-    memory_total_bytes: int
-    memory_available_bytes: int
-    load: float
-    cores: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class StaleSighting:
     """A heartbeat that was found stale: this value, first seen then (monotonic, that boot)."""
 
@@ -87,6 +76,19 @@ class StaleSighting:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Told:
+    """How things stood when observers were last told of them, so that each change is told once.
+
+    ``is_full`` means that no slot was free, ``is_empty`` that nothing waited.
+    """
+
+    pressure: Pressure = Pressure.NONE
+    is_healthy: bool = True
+    is_full: bool = False
+    is_empty: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SchedulingMemory:
     """What one tick remembers for the next.  Losing it costs time, never a task."""
 
@@ -94,11 +96,12 @@ class SchedulingMemory:
     last_start_ns: int | None = None
     last_start_boot_id: str | None = None
     pruned_at: datetime | None = None
+    told: Told = Told()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rules:
-    """The settings that judging and admitting depend on.  Seconds."""
+    """The settings that judging and admitting depend on.  Seconds and bytes."""
 
     host_slots: int
     kill_grace_s: float
@@ -107,19 +110,27 @@ class Rules:
     retry_base_s: float
     retry_max_s: float
     retry_later_s: float
+    # What a start needs where neither task nor agent says; None: nobody set it.
+    memory_per_slot_bytes: int | None
+    # Shares of the memory in use.
+    memory_warning: float
+    memory_critical: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Snapshot:
-    """What one tick knows.  ``evidence`` is keyed by lease id.
+    """What one tick knows.  ``evidence`` and ``memory_used`` are keyed by lease id.
 
-    ``switches`` is None where they could not be read: then nothing may start.
+    ``memory_used`` holds the bytes that the processes of live attempts use; it is looked up
+    only where something might start.  ``switches`` is None where they could not be read:
+    then nothing may start.
     """
 
     now: Instant
     host: HostState
     scan: LeaseScan
     evidence: Mapping[str, ProcessEvidence] = field(default_factory=dict)
+    memory_used: Mapping[str, int] = field(default_factory=dict)
     sources: tuple[SourceView, ...] = ()
     agents: tuple[AgentProfile, ...] = ()
     memory: SchedulingMemory = SchedulingMemory()

@@ -102,6 +102,7 @@ class Process:
     descriptions: dict[Description, None] = field(default_factory=dict)
     on_terminate: Callable[[], None] | None = None
     on_death: list[Callable[[], None]] = field(default_factory=list)
+    memory_bytes: int = 0
     step: str = "start"
     resumption: _Entry | None = None
     is_interruptible: bool = False
@@ -154,6 +155,8 @@ class Machine:
     latency: Callable[[], float] = _at_once  # how late a process runs, in seconds
     running_ns: int = 0
     boots: int = 1
+    memory_total_bytes: int = 16 << 30
+    memory_available_bytes: int = 12 << 30
     processes: dict[int, Process] = field(default_factory=dict)
     _booted_ns: int = -_UPTIME_NS
     _wall_ahead: timedelta = timedelta(0)

@@ -4,31 +4,46 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tinyscheduler.model.snapshot import HostState
+from tinyscheduler.model.resources import HostState
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from tinyscheduler.model.leases import Lease
     from tinyscheduler.simulator.machine import Process
 
 PID_NAMESPACE = 4026531836
-_GIB = 1 << 30
 
 
 class SimulatedProbe:
-    """Measures a machine that is always the same and never busy."""
+    """Measures a machine that is never busy, and whose wrappers stand for their whole trees."""
 
     def __init__(self, process: Process) -> None:
         """Measure as this process."""
-        self._process = process
+        self.process = process
 
     def read(self) -> HostState:
         """Return identity, memory and load."""
-        self._process.reach("probe.read")
+        self.process.reach("probe.read")
+        machine = self.process.machine
         return HostState(
             hostname="simulated",
-            boot_id=self._process.machine.boot_id,
+            boot_id=machine.boot_id,
             pid_ns=PID_NAMESPACE,
-            memory_total_bytes=16 * _GIB,
-            memory_available_bytes=12 * _GIB,
+            memory_total_bytes=machine.memory_total_bytes,
+            memory_available_bytes=machine.memory_available_bytes,
             load=0.5,
             cores=8,
         )
+
+    def measure(self, leases: Sequence[Lease]) -> Mapping[str, int]:
+        """Return the memory of each wrapper that lives."""
+        self.process.reach("probe.measure")
+        found = {}
+        for lease in leases:
+            identity = lease.process
+            if identity is not None and identity.pid_ns == PID_NAMESPACE:
+                process = self.process.machine.find(identity.pid, identity.start_ticks)
+                if process is not None:
+                    found[lease.lease_id] = process.memory_bytes
+        return found

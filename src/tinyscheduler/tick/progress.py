@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from tinyscheduler.model.clock import Instant
     from tinyscheduler.model.config import AgentProfile
+    from tinyscheduler.model.events import Details
     from tinyscheduler.model.history import AttemptRecord
     from tinyscheduler.model.leases import Lease, ReclaimReason
     from tinyscheduler.model.plan import Decision
@@ -96,7 +97,7 @@ class Progress:
         agent: str | None = None,
         attempt: int | None = None,
         reason: str | None = None,
-        details: tuple[tuple[str, int | None], ...] = (),
+        details: Details = (),
     ) -> None:
         """Tell all observers of one happening; a dry run makes none."""
         if self.mode is Mode.DRY_RUN:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from tinyscheduler.core import retry
 from tinyscheduler.errors import ExhaustedError, LaunchError, StoreError
 from tinyscheduler.model.events import EventName
-from tinyscheduler.model.leases import NO_RUN, Lease, LeaseState, Needs
+from tinyscheduler.model.leases import NO_RUN, Lease, LeaseState
 from tinyscheduler.model.plan import Dispatch, Reason
 from tinyscheduler.model.tasks import Claim, Ending, TaskSpec
 from tinyscheduler.tick.progress import key_of
@@ -35,6 +35,7 @@ class Starts:
     progress: Progress
     # What the machine has none of left, once a start has shown it.
     exhaustion: str | None = None
+    is_told_to_wait: bool = False
 
     def start_all(self, plan: Plan, snapshot: Snapshot) -> bool:
         """Start what was decided, in order; return whether to look again before going on.
@@ -54,6 +55,10 @@ class Starts:
                 if self.progress.spent_s() + wait_s > self.progress.settings.budget_s:
                     self._stagger_rest(plan, wait_s)
                     return False
+                if not self.is_told_to_wait:
+                    self.is_told_to_wait = True
+                    details = (("delay_ms", round(1000 * wait_s)),)
+                    self.progress.notice(EventName.STAGGER_WAIT, details=details)
                 self._await_turn(wait_s)
                 return True
             start = partial(self._start, decision, snapshot)
@@ -94,7 +99,7 @@ class Starts:
             self.progress.refuse(dispatch, Reason.UNPLACED, "its task lock is held just now")
             return
         try:
-            bare = self._lease(task, agent, spec, lock, snapshot)
+            bare = self._lease(dispatch, agent, spec, lock, snapshot)
             lease, fault = (bare, unreadable) if unreadable else self._prepare(bare, spec)
             store.create(lock, lease)
             claimed = source.claim(
@@ -182,17 +187,16 @@ class Starts:
 
     def _lease(
         self,
-        task: WaitingTask,
+        dispatch: Dispatch,
         agent: AgentProfile,
         spec: TaskSpec,
         lock: TaskLock,
         snapshot: Snapshot,
     ) -> Lease:
-        now = self.progress.world.clock.now()
+        task, now = dispatch.task, self.progress.world.clock.now()
         runtime_s = (
             spec.max_runtime_s or agent.max_runtime_s or self.progress.settings.max_runtime_s
         )
-        memory_bytes = spec.memory_bytes or agent.memory_bytes or 0
         return Lease(
             task_id=task.task_id,
             lease_id=lock.lease_id,
@@ -209,8 +213,8 @@ class Starts:
             monotonic_heartbeat_ns=now.monotonic_ns,
             heartbeat_s=self.progress.settings.heartbeat_s,
             max_runtime_s=runtime_s,
-            needs=Needs(
-                memory_bytes=memory_bytes,
+            needs=replace(
+                dispatch.needs,
                 gpus=spec.gpus,
                 vram_bytes=spec.vram_bytes or agent.vram_bytes or 0,
             ),

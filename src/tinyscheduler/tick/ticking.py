@@ -14,11 +14,12 @@ from tinyscheduler.tick.endings import Endings
 from tinyscheduler.tick.forgetting import forget_the_past
 from tinyscheduler.tick.progress import Progress, key_of
 from tinyscheduler.tick.starts import Starts
+from tinyscheduler.tick.telling import tell_changes
 from tinyscheduler.tick.world import Mode
 from tinyscheduler.values import dataclass, replace
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from tinyscheduler.model.leases import Trace
     from tinyscheduler.model.plan import Plan, TickReport
@@ -150,6 +151,7 @@ def _observe(progress: Progress) -> Snapshot:
         host=host,
         scan=scan,
         evidence=world.launcher.inspect(_suspects(scan, sources)),
+        memory_used=_measure(progress, scan, sources),
         sources=sources,
         agents=progress.settings.agents,
         memory=progress.memory,
@@ -157,6 +159,17 @@ def _observe(progress: Progress) -> Snapshot:
         is_enabled=progress.settings.is_enabled,
         switches=switches,
     )
+
+
+def _measure(
+    progress: Progress, scan: LeaseScan, sources: tuple[SourceView, ...]
+) -> Mapping[str, int]:
+    """Look what live attempts use of what they reserved, where it decides about a start."""
+    leases = [entry.lease for entry in scan.entries if isinstance(entry.lease, Lease)]
+    has_room = len(leases) < progress.settings.rules.host_slots
+    if not has_room or not any(view.waiting for view in sources):
+        return {}
+    return progress.world.probe.measure([one for one in leases if one.needs.memory_bytes])
 
 
 def _look(progress: Progress, source: TaskSource) -> SourceView:
@@ -225,6 +238,7 @@ def _act(progress: Progress) -> None:
             continue
         if not starts.start_all(plan, snapshot):
             break
+    tell_changes(progress, snapshot, plan)
     forget_the_past(progress)
     if progress.memory != saved:
         save = partial(progress.world.memory.save, progress.memory)

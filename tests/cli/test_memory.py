@@ -1,0 +1,109 @@
+"""Memory decides about starts, on this real machine and for real attempts."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from tests.cli.place import Place
+
+GREEDY = """
+import sys, time
+held = bytearray(int(sys.argv[1]))
+held[::4096] = b"x" * len(held[::4096])
+print("holding", flush=True)
+time.sleep(600)
+"""
+
+
+@pytest.fixture
+def place(place: Place) -> Place:
+    place.settings |= {"AGENT_LIMITS": "shell:9", "KICK": "false"}
+    return place
+
+
+def available_mb(place: Place) -> int:
+    number: int = place.run("health", "--json").json["memoryAvailableMB"]
+    return number
+
+
+def running(place: Place) -> list[str]:
+    return [one["task_id"] for one in place.run("status", "--json").json["running"]]
+
+
+def test_memory_for_one_starts_exactly_one_though_five_wait(place: Place):
+    place.settings["MEMORY_PER_SLOT_MB"] = str(available_mb(place) * 6 // 10)
+    for _ in range(5):
+        place.add("--", "sleep", "600")
+
+    for _ in range(3):
+        # The first has used next to nothing of what was reserved for it.
+        assert place.run("run").code == 0
+        assert running(place) == ["1"]
+
+    why = place.run("why", "2", "--json").json
+    assert why["reason"] == "memory_insufficient"
+    assert why["shortfall"]["resource"] == "memory"
+    assert why["shortfall"]["needed_bytes"] > why["shortfall"]["free_bytes"]
+    assert "`tinyscheduler edit 2 --memory " in place.run("why", "2").out
+
+
+def test_with_as_little_as_why_says_it_starts(place: Place):
+    place.settings["MEMORY_PER_SLOT_MB"] = str(available_mb(place) * 6 // 10)
+    place.add("--", "sleep", "600")
+    place.add("--", "sleep", "600")
+    place.run("run")
+    free = place.run("why", "2", "--json").json["shortfall"]["free_bytes"]
+
+    # The rest of this machine goes on meanwhile: with nine tenths of it.
+    place.run("edit", "2", "--memory", f"{free * 9 // 10 // 2**20}M")
+    place.run("run")
+
+    assert running(place) == ["1", "2"]
+
+
+def test_what_a_task_asks_for_is_in_its_lease(place: Place):
+    place.settings["MEMORY_PER_SLOT_MB"] = "7"
+    (place.base / "agents.yaml").write_text(
+        "agents: {shell: {limit: 5}, frugal: {memory: 5M, command: [sleep, '600']}}\n"
+    )
+    place.add("--", "sleep", "600")
+    place.add("--memory", "3M", "--", "sleep", "600")
+    place.add("--agent", "frugal", "--prompt", "x")
+    place.add("--memory", "0", "--agent", "shell", "--", "sleep", "600")
+
+    place.run("run")
+
+    leases = {
+        path.stem: json.loads(path.read_text())["needs"]["memory_bytes"] // 2**20
+        for path in (place.state / "running").glob("*.json")
+    }
+    assert leases == {"task_1": 7, "task_2": 3, "task_3": 5, "task_4": 0}
+
+
+def test_critical_memory_starts_nothing_and_says_why(place: Place):
+    place.settings["MEMORY_CRITICAL"] = "0.001"
+    place.add("--memory", "0", "--", "true")
+
+    answer = place.run("run", "--json").json
+
+    assert answer["stats"]["tasks_spawned"] == 0
+    (decision,) = answer["decisions"]
+    assert decision["reason"].startswith("memory_critical")
+    assert "nothing starts from 0%" in place.run("why", "1").out
+
+
+def test_a_warning_starts_and_is_told_once(place: Place):
+    place.settings["MEMORY_WARNING"] = "0.001"
+    place.add("--", "sleep", "600")
+
+    place.run("run")
+    place.run("run")
+
+    assert running(place) == ["1"]
+    lines = (place.state / "logs" / "events.jsonl").read_text().splitlines()
+    told = [json.loads(line) for line in lines if "memory-pressure" in line]
+    assert [(one["event"], one["level"]) for one in told] == [("memory-pressure", "warning")]
