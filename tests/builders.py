@@ -22,7 +22,7 @@ from tinyscheduler.model.leases import (
     UnreadableLease,
     WrapperLife,
 )
-from tinyscheduler.model.resources import HostState
+from tinyscheduler.model.resources import Gpu, GpuProcess, GpuReading, HostState
 from tinyscheduler.model.snapshot import (
     LeaseScan,
     Rules,
@@ -105,6 +105,21 @@ def a_lease(task_id: str = "1", /, **more: Any) -> Lease:
     return replace(lease, **more)
 
 
+def a_gpu(index: int = 0, /, *, total: int = 24, used: int = 0, **processes: int) -> Gpu:
+    """Return a GPU with so many GiB; processes by pid, as ``p4711=5``, whose use is counted."""
+    users = tuple(
+        GpuProcess(pid=int(name[1:]), used_bytes=gib << 30) for name, gib in processes.items()
+    )
+    return Gpu(
+        index=index,
+        uuid=f"GPU-{index}",
+        name="RTX",
+        total_bytes=total << 30,
+        used_bytes=(used + sum(processes.values())) << 30,
+        processes=users,
+    )
+
+
 def an_entry(
     lease: Lease | UnreadableLease | None = None,
     *,
@@ -171,6 +186,8 @@ def a_snapshot(
     is_enabled: bool = True,
     memory_available_bytes: int = HOST.memory_available_bytes,
     memory_used: Mapping[str, int] | None = None,
+    gpus: Iterable[Gpu] | GpuReading | None = None,
+    gpu_owners: Mapping[int, str | None] | None = None,
 ) -> Snapshot:
     """Return what a tick sees; each thing goes where it belongs.
 
@@ -190,6 +207,8 @@ def a_snapshot(
         ),
         evidence={**_looks(entries), **(evidence or {})},
         memory_used=memory_used or {},
+        gpus=gpus if gpus is None or isinstance(gpus, GpuReading) else GpuReading(gpus=tuple(gpus)),
+        gpu_owners=gpu_owners or {},
         sources=tuple(_sources(things, frozenset(down))),
         agents=tuple(agents),
         memory=SchedulingMemory(stale=tuple(stale)),

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from tinyscheduler.model.plan import Proposal, TickReport
     from tinyscheduler.model.policy import PolicyContext
     from tinyscheduler.model.pruning import PruneBounds, Pruned
-    from tinyscheduler.model.resources import HostState
+    from tinyscheduler.model.resources import GpuReading, HostState
     from tinyscheduler.model.snapshot import LeaseScan, SchedulingMemory, SourceView
     from tinyscheduler.model.switches import Switch, SwitchKind, Target
     from tinyscheduler.model.tasks import Ending, TaskSpec, TaskState
@@ -144,6 +144,13 @@ class Launcher(Protocol):
         Raises ProbeError if a look failed; it may be called again.
         """
 
+    def owners(self, pids: Sequence[int]) -> Mapping[int, str | None]:
+        """Return for each process that can be seen the lease id of its attempt.
+
+        None for one that belongs to no attempt; one that cannot be seen is left out.  Raises
+        ProbeError if a look failed.
+        """
+
 
 class Probe(Protocol):
     """Measures this machine."""
@@ -156,6 +163,13 @@ class Probe(Protocol):
 
         Attempts of which nothing can be seen are left out.  ProbeError if a look failed.
         """
+
+
+class GpuProbe(Protocol):
+    """Sees the GPUs of this machine."""
+
+    def read(self) -> GpuReading:
+        """Return them as they are now, within a bounded time; a failure is part of the answer."""
 
 
 class Policy(Protocol):

@@ -41,6 +41,7 @@ from tinyscheduler.simulator.chance import Chance
 from tinyscheduler.simulator.clock import SimulatedClock
 from tinyscheduler.simulator.disk import Refusal
 from tinyscheduler.simulator.faults import TICKS, FaultInjector, Rates
+from tinyscheduler.simulator.gpus import SimulatedGpuProbe
 from tinyscheduler.simulator.launcher import Workshop
 from tinyscheduler.simulator.machine import Killed, Machine, Pause, Process
 from tinyscheduler.simulator.probe import SimulatedProbe
@@ -347,6 +348,7 @@ class WeekWorld(SimulatedWorld):
             store=FileLeaseStore(self.config.paths, locks=LockTrial()),
             launcher=FileLauncher(process, self.workshop, self.config, self.disk),
             probe=SimulatedProbe(process),
+            gpus=SimulatedGpuProbe(process),
             policy=policy,
             fallback=policy,
             ledger=SqliteLedger(database, shared_with="local"),

@@ -43,6 +43,7 @@ DOCUMENTS: dict[str, tuple[list[str], int | set[int]]] = {
     "report": (["report"], 0),
     "events": (["events", "-n", "1"], 0),
     "health": (["health"], 0),
+    "gpu": (["gpu"], 3),  # no machine of a test has one
     "hold": (["hold", "1"], 0),
     "release": (["release", "1"], 0),
     "cancel": (["cancel", "1"], 0),

@@ -263,6 +263,7 @@ def build_simulated(_folder: Path) -> Iterator[Place]:
 
         def __init__(self) -> None:
             self.inspect, self.end, self.launch = launcher.inspect, launcher.end, launcher.launch
+            self.owners = launcher.owners
 
         def prepare(self, lease: Lease, spec: TaskSpec) -> Lease:
             said[lease.task_id] = spec.command[0]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from tests.contract.builders import LONGEST_BACKOFF_S, SOURCES, START, SourceRules, SourceWorld
@@ -79,7 +79,17 @@ def end(world: SourceWorld, task_id: str, state: TaskState) -> None:
 
 
 def test_a_new_task_waits_as_attempt_1_under_the_name_of_its_source(world):
-    task_id = world.add(TaskSpec(agent="coder", queue="dev", priority=4, memory_bytes=5))
+    needs: dict[str, Any] = {
+        "memory_bytes": 5,
+        "priority_class": PriorityClass.INTERACTIVE,
+        "gpus": 2,
+        "vram_bytes": 7,
+        "model": "llama",
+        "tenant": "us",
+        "project": "moon",
+        "max_runtime_s": 60.0,
+    }
+    task_id = world.add(TaskSpec(agent="coder", queue="dev", priority=4, **needs))
 
     view = look(world)
 
@@ -95,8 +105,10 @@ def test_a_new_task_waits_as_attempt_1_under_the_name_of_its_source(world):
         agent="coder",
         queue="dev",
         priority=4,
-        memory_bytes=5,
+        created_at=task.created_at,
+        **needs,
     )
+    assert task.created_at is not None
 
 
 def test_an_empty_source_answers(world):

@@ -7,14 +7,15 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.builders import a_claim, a_lease, a_snapshot, an_agent, an_entry
+from tests.builders import a_claim, a_lease, a_snapshot, a_task, an_agent, an_entry
 from tests.core.worlds import some_snapshot
 
-from tinyscheduler.core.capacity import Capacity, Refusal, measure
+from tinyscheduler.core.capacity import Capacity, measure
 from tinyscheduler.core.leases import holds_slot, judge_all
 from tinyscheduler.core.memory import MemoryRoom
+from tinyscheduler.core.refusal import Refusal
 from tinyscheduler.model.leases import Needs
-from tinyscheduler.model.plan import Reason
+from tinyscheduler.model.plan import Dispatch, Reason
 from tinyscheduler.model.policy import AgentView
 
 if TYPE_CHECKING:
@@ -36,6 +37,10 @@ def a_capacity(*agents: AgentView, slots: int = 9, active: int = 0) -> Capacity:
     )
 
 
+def a_start(agent: str, **needs: int) -> Dispatch:
+    return Dispatch(task=a_task(), agent=agent, needs=Needs(**needs))
+
+
 def an_agent_view(*, limit: int, active: int) -> AgentView:
     return AgentView(name="coder", queue="dev", limit=limit, active=active)
 
@@ -55,20 +60,20 @@ def test_a_slot_that_is_only_promised_is_not_told_as_running(
 ):
     capacity = a_capacity(an_agent_view(limit=limit, active=active), active=active)
     for _ in range(planned):
-        capacity = capacity.take("coder", Needs())
+        capacity = capacity.take(a_start("coder"))
     (coder,) = capacity.agents
 
-    refusal = capacity.refuse(coder, Needs())
+    refusal = capacity.place(coder, Needs())
 
-    assert refusal is not None
+    assert isinstance(refusal, Refusal)
     assert refusal.words == words
 
 
 def test_a_slot_of_the_machine_that_is_only_promised_is_not_told_as_running():
     busy, idle = an_agent_view(limit=9, active=0), an_agent_view(limit=9, active=0)
-    capacity = a_capacity(busy, slots=2, active=1).take("coder", Needs())
+    capacity = a_capacity(busy, slots=2, active=1).take(a_start("coder"))
 
-    refusal = capacity.refuse(idle, Needs())
+    refusal = capacity.place(idle, Needs())
 
     assert refusal == Refusal(
         reason=Reason.HOST_SLOTS,
@@ -135,7 +140,7 @@ def test_a_start_is_refused_exactly_where_a_limit_is_reached(
     agent = an_agent_view(limit=limit, active=active)
     capacity = a_capacity(agent, slots=host_limit, active=host_active)
 
-    refusal = capacity.refuse(agent, Needs())
+    refusal = capacity.place(agent, Needs())
 
     if active >= limit:
         words = f"agent coder runs {active} of {limit}"
@@ -144,14 +149,14 @@ def test_a_start_is_refused_exactly_where_a_limit_is_reached(
         words = f"this machine runs {host_active} of {host_limit}"
         assert refusal == Refusal(reason=Reason.HOST_SLOTS, words=words)
     else:
-        assert refusal is None
+        assert refusal == ()
 
 
 @given(some_snapshot(), st.sampled_from(("coder", "tester", "nobody")))
 def test_a_start_takes_one_slot_of_its_agent_and_one_of_the_machine(snapshot: Snapshot, name: str):
     before = measured(snapshot)
 
-    after = before.take(name, Needs(memory_bytes=5))
+    after = before.take(a_start(name, memory_bytes=5))
 
     assert after.memory.free_bytes == max(0, before.memory.free_bytes - 5)
     assert after.host_active == before.host_active + 1

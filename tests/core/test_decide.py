@@ -26,12 +26,14 @@ from tinyscheduler.errors import PolicyError
 from tinyscheduler.model.leases import (
     Lease,
     LeaseFault,
+    LeaseState,
     Needs,
     ProcessEvidence,
     UnreadableLease,
     WrapperLife,
 )
 from tinyscheduler.model.plan import Dispatch, Plan, Proposal, Reason, Wait
+from tinyscheduler.model.resources import GpuReading
 from tinyscheduler.policy.platform import PlatformPolicy
 
 if TYPE_CHECKING:
@@ -102,14 +104,24 @@ def waiting(snapshot: Snapshot) -> list[WaitingTask]:
 
 
 def occupied_slots(snapshot: Snapshot) -> Counter[str]:
-    """Count what DESIGN says costs a slot: a held lock, or a lease without a result."""
+    """Count what costs a slot: a held lock, or a lease without a result.
+
+    One that says it recorded its result, which is gone, is over all the same.
+    """
     recorded = {result.lease_id for result in snapshot.scan.results}
     recorded |= {result.lease_id for result in snapshot.scan.unreadable_results}
     return Counter(
         entry.lease.agent if isinstance(entry.lease, Lease) else ""
         for entry in snapshot.scan.entries
         if entry.is_lock_held
-        or (isinstance(entry.lease, Lease) and entry.lease.lease_id not in recorded)
+        or (
+            isinstance(entry.lease, Lease)
+            and entry.lease.lease_id not in recorded
+            and not (
+                entry.lease.state is LeaseState.FINISHED
+                and entry.lease.boot_id == snapshot.now.boot_id
+            )
+        )
     )
 
 
@@ -134,8 +146,36 @@ def assert_within_memory(plan: Plan, snapshot: Snapshot) -> None:
         assert started + unused <= host.memory_available_bytes
 
 
+def assert_within_gpus(plan: Plan, snapshot: Snapshot) -> None:
+    """No GPU is given away twice, nor beyond what is measured, nor unseen."""
+    reading = snapshot.gpus or GpuReading()
+    gpus = {gpu.uuid: gpu for gpu in reading.gpus if gpu.fault is None}
+    starts = [one for one in plan.decisions if isinstance(one, Dispatch)]
+    for start in starts:
+        assert len(start.gpu_uuids) == (start.needs.gpus or bool(start.needs.vram_bytes))
+        assert set(start.gpu_uuids) <= gpus.keys()
+    live = [
+        entry.lease
+        for entry in snapshot.scan.entries
+        if isinstance(entry.lease, Lease) and entry.is_lock_held
+    ]
+    for uuid, gpu in gpus.items():
+        new = [one.needs for one in starts if uuid in one.gpu_uuids]
+        old = [lease.needs for lease in live if uuid in lease.gpu_uuids]
+        if not new:
+            continue
+        if any(needs.gpus for needs in (*new, *old)):
+            assert len(new) + len(old) == 1
+            assert not [one for one in gpu.processes or () if one.pid in snapshot.gpu_owners]
+            continue
+        total = gpu.total_bytes or 0
+        assert sum(needs.vram_bytes for needs in (*new, *old)) <= total
+        assert sum(needs.vram_bytes for needs in new) <= total - gpu.used_bytes
+
+
 def assert_within_all_limits(plan: Plan, snapshot: Snapshot) -> None:
     assert_within_memory(plan, snapshot)
+    assert_within_gpus(plan, snapshot)
     occupied = occupied_slots(snapshot)
     started = Counter(agent for _, agent in starts(plan))
     if started:

@@ -11,6 +11,7 @@ from tests.builders import (
     BOOT,
     NOW,
     a_claim,
+    a_gpu,
     a_lease,
     a_result,
     a_snapshot,
@@ -30,6 +31,7 @@ from tinyscheduler.model.leases import (
     WrapperLife,
 )
 from tinyscheduler.model.plan import Proposal
+from tinyscheduler.model.resources import Gpu, GpuReading
 from tinyscheduler.model.snapshot import StaleSighting, UnreadableResult
 from tinyscheduler.values import replace
 
@@ -63,6 +65,23 @@ OBSTACLES: tuple[dict[str, Any], ...] = (
     {"is_held": True},
     {"blocked_by": ("7", "8")},
 )
+GPU_WISHES: tuple[dict[str, Any], ...] = (
+    {},
+    {},
+    {"vram_bytes": 10 << 30},
+    {"vram_bytes": 15 << 30},
+    {"gpus": 1},
+    {"gpus": 2},
+)
+GPUS: tuple[Any, ...] = (
+    None,
+    GpuReading(fault="no driver", is_absent=True),
+    GpuReading(fault="it hangs"),
+    (a_gpu(0), a_gpu(1)),
+    (a_gpu(0, p7=12), a_gpu(1, p8=3)),
+    (a_gpu(0, used=12), a_gpu(1, total=12)),
+    (a_gpu(0), Gpu(index=1, uuid="GPU-1", name="lost", fault="GPU is lost")),
+)
 WISHES: tuple[dict[str, Any], ...] = (
     *({"agent": agent} for agent in AGENTS),
     *({"queue": queue} for queue in QUEUES),
@@ -90,6 +109,7 @@ def some_task(draw: DrawFn, task_id: str, source: str) -> Thing:
         priority=draw(st.integers(-1, 1)),
         blocks=draw(st.integers(0, 1)),
         memory_bytes=draw(st.sampled_from((None, None, 0, 3 << 30))),
+        **draw(st.sampled_from(GPU_WISHES)),
         **draw(st.sampled_from(WISHES)),
         **draw(st.sampled_from(OBSTACLES)),
     )
@@ -102,6 +122,7 @@ def some_lease(draw: DrawFn, task_id: str, source: str) -> Lease | UnreadableLea
         return None
     if isinstance(kind, LeaseFault):
         return UnreadableLease(fault=kind, message="garbage")
+    gpus, vram_bytes = draw(st.sampled_from(((0, 0), (0, 0), (0, 10 << 30), (1, 0))))
     return a_lease(
         task_id,
         lease_id=draw(st.sampled_from((f"lease-{task_id}", f"other-{task_id}"))),
@@ -111,7 +132,14 @@ def some_lease(draw: DrawFn, task_id: str, source: str) -> Lease | UnreadableLea
         boot_id=draw(st.sampled_from((BOOT, BOOT, "earlier-boot"))),
         monotonic_started_ns=NOW.monotonic_ns
         - int(draw(st.sampled_from((-5, 0, 3600, 3626, 9999))) * 1e9),
-        needs=Needs(memory_bytes=draw(st.sampled_from((0, 2 << 30)))),
+        needs=Needs(
+            memory_bytes=draw(st.sampled_from((0, 2 << 30))),
+            gpus=gpus,
+            vram_bytes=vram_bytes,
+        ),
+        gpu_uuids=draw(st.sampled_from((("GPU-0",), ("GPU-1",), ("GPU-gone",))))
+        if vram_bytes or gpus
+        else (),
     )
 
 
@@ -178,6 +206,10 @@ def some_snapshot(draw: DrawFn) -> Snapshot:
         memory_used=draw(
             st.dictionaries(st.sampled_from([*evidence, "gone"]), st.sampled_from((0, 3 << 30)))
         ),
+        gpus=draw(st.sampled_from(GPUS)),
+        gpu_owners=draw(
+            st.dictionaries(st.sampled_from((7, 8)), st.sampled_from([*evidence, "gone", None]))
+        ),
     )
 
 
@@ -196,6 +228,9 @@ def shuffled(draw: DrawFn, snapshot: Snapshot) -> Snapshot:
         scan=mixed_scan,
         evidence=dict(draw(st.permutations(list(snapshot.evidence.items())))),
         memory_used=dict(draw(st.permutations(list(snapshot.memory_used.items())))),
+        gpus=None
+        if snapshot.gpus is None
+        else replace(snapshot.gpus, gpus=tuple(draw(st.permutations(snapshot.gpus.gpus)))),
         sources=tuple(
             replace(
                 source,

@@ -33,6 +33,7 @@ DOCS = TOP / "docs"
 RUN = (
     "README.md",
     "docs/quick-start.md",
+    "docs/guides/gpus.md",
     "docs/guides/install-and-upgrade.md",
     "docs/guides/living-with-it.md",
     "docs/guides/run-it-every-minute.md",

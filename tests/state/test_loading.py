@@ -137,7 +137,7 @@ def test_the_first_tick_converts_it_keeps_a_copy_and_loses_nothing(old: Place):
 
 
 def test_the_state_of_the_commit_before_loads_and_loses_nothing(tmp_path: Path):
-    last = unpack("state-v2", tmp_path / "base")
+    last = unpack("state-v3", tmp_path / "base")
     before = last.digest()
     found = states(last)
     assert found.keys() == {str(number) for number in range(1, 15)}
@@ -162,6 +162,28 @@ def test_the_state_of_the_commit_before_loads_and_loses_nothing(tmp_path: Path):
 
 
 @pytest.mark.parametrize("name", ["state-v1", "state-v2"])
+def test_what_a_task_needs_is_where_ticks_look_for_it_after_converting(tmp_path: Path, name: str):
+    old = unpack(name, tmp_path / "base")
+    (full,) = (
+        one["task_id"]
+        for one in old.run("list", "--json").json["tasks"]
+        if one["summary"].startswith("everything that can be asked for")
+    )
+
+    old.run("run")
+
+    with closing(sqlite3.connect(old.state / "tinyscheduler.db")) as database:
+        rows = database.execute(
+            "SELECT id, priority_class, gpus, vram_bytes, model, tenant, project, max_runtime_s"
+            " FROM tasks WHERE gpus OR vram_bytes OR model OR tenant OR project"
+        ).fetchall()
+    assert rows == [
+        (int(full), "interactive", 2, 14 * 2**30, "llama-7b", "team-a", "apollo", 3600.0)
+    ]
+    old.clean_up()
+
+
+@pytest.mark.parametrize("name", ["state-v1", "state-v2", "state-v3"])
 def test_a_tick_kicked_after_a_downgrade_leaves_what_it_does_not_know(tmp_path: Path, name: str):
     old = unpack(name, tmp_path / "base")
     settings = old.state / "settings.json"
@@ -296,7 +318,7 @@ def test_the_copy_in_the_place_of_a_damaged_database_goes_on(old: Place):
     assert states(old)["7"] == "held"
 
 
-@pytest.mark.parametrize("name", ["state-v1", "state-v2"])
+@pytest.mark.parametrize("name", ["state-v1", "state-v2", "state-v3"])
 def test_every_file_of_the_kept_state_is_free_of_the_machine_it_was_made_on(name: str):
     for path in (DATA / name).rglob("*"):
         if path.is_file():

@@ -29,6 +29,7 @@ from tinyscheduler.app.pruning import pruners_of
 from tinyscheduler.app.queue import local_queue, observers_of
 from tinyscheduler.config.saved import load_settings, save_settings
 from tinyscheduler.errors import ConfigError, StoreError
+from tinyscheduler.model.config import GPU_MASK
 from tinyscheduler.model.snapshot import Rules
 from tinyscheduler.policy.platform import PlatformPolicy
 from tinyscheduler.tick import (
@@ -50,7 +51,7 @@ if TYPE_CHECKING:
     from tinyscheduler.model.plan import TickReport
     from tinyscheduler.model.snapshot import SourceView
     from tinyscheduler.model.tasks import WaitingTask
-    from tinyscheduler.ports import Clock, TaskSource
+    from tinyscheduler.ports import Clock, GpuProbe, TaskSource
 
 # A dry run tells people why tasks wait, so it looks at more of them than a tick needs.
 _DRY_RUN_WINDOW = 1000
@@ -100,6 +101,24 @@ def preview(config: Config) -> TickReport:
     clock = SystemClock()
     with wired(config, clock=clock, mode=Mode.DRY_RUN, warnings=[]) as world:
         return tick(world, settings_of(config, window=_DRY_RUN_WINDOW), Mode.DRY_RUN)
+
+
+def foresee_all(config: Config, *, sees_gpus: bool) -> Foresight:
+    """Say the same together with all that was seen; the GPUs too, if asked for."""
+    refuse_foreign_state(config)
+    clock = SystemClock()
+    with wired(config, clock=clock, mode=Mode.DRY_RUN, warnings=[]) as world:
+        settings = settings_of(config, window=_DRY_RUN_WINDOW)
+        return foresee(world, replace(settings, sees_gpus=sees_gpus))
+
+
+def may_have_gpus(config: Config) -> bool:
+    """Whether it is worth a look: a file describes some, or there is a driver to be asked."""
+    if config.gpu_probe.startswith("file:"):
+        return True
+    from tinyscheduler.adapters.gpu_nvml.probe import has_driver
+
+    return has_driver()
 
 
 def foresee_task(config: Config, task: WaitingTask) -> Foresight:
@@ -164,6 +183,7 @@ def wired(
             store=FileLeaseStore(config.paths, locks=LockTrial() if acts else LockTable()),
             launcher=LocalLauncher(config, wrapper=wrapper_path(), kick_argv=kick_argv(config)),
             probe=ProcProbe(),
+            gpus=gpu_probe_of(config),
             policy=platform,
             fallback=platform,
             ledger=SqliteLedger(database, shared_with="local"),
@@ -176,6 +196,18 @@ def wired(
     finally:
         if kept is None:
             database.close()
+
+
+def gpu_probe_of(config: Config) -> GpuProbe:
+    """Return what sees the GPUs: the driver, or a file that describes some."""
+    kind, _, path = config.gpu_probe.partition(":")
+    if kind == "file":
+        from tinyscheduler.adapters.gpu_file import FileGpuProbe
+
+        return FileGpuProbe(os.path.join(config.paths.base, path))
+    from tinyscheduler.adapters.gpu_nvml import NvmlGpuProbe
+
+    return NvmlGpuProbe(os.path.join(config.paths.state, "gpu-probe.json"))
 
 
 def keeping_settings(world: World, config: Config) -> World:
@@ -221,6 +253,7 @@ def settings_of(config: Config, *, window: int | None = None) -> TickSettings:
         budget_s=timing.tick_budget_s,
         window=window or limits.host_slots + limits.queue_lookahead,
         is_enabled=config.enabled,
+        gpu_mask=dict(config.environment).get(GPU_MASK),
         retention=Retention(history_s=limits.history_retention_s, logs_s=limits.log_retention_s),
     )
 

@@ -25,6 +25,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "report": ("tinyscheduler report --since 30d",),
     "events": ("tinyscheduler events -f", "tinyscheduler events -n 100 --event 'task.*' --task 7"),
     "health": ("tinyscheduler health", "tinyscheduler health --json"),
+    "gpu": ("tinyscheduler gpu", "tinyscheduler gpu --json"),
     "cancel": ("tinyscheduler cancel 7 8",),
     "retry": ("tinyscheduler retry 7",),
     "edit": (

@@ -39,6 +39,7 @@ COMMANDS = {
     "report": HOT["report"],
     "top": "tinyscheduler.cli.watch:top",
     "health": HOT["health"],
+    "gpu": "tinyscheduler.cli.gpu:gpu",
     "events": HOT["events"],
     "cancel": HOT["cancel"],
     "retry": HOT["retry"],

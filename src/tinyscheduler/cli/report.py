@@ -70,7 +70,7 @@ def decision_json(decision: Decision) -> dict[str, Any]:
         "action": "dispatch" if wait is None else "wait",
         "agent": decision.agent if isinstance(decision, Dispatch) else decision.task.agent,
         "pool": "local" if wait is None else None,
-        "gpus": [],
+        "gpus": list(decision.gpu_uuids) if isinstance(decision, Dispatch) else [],
         "reason": None if wait is None else wait.reason.value,
         "words": None if wait is None else wait.words,
         "retry_after_sec": None if wait is None else wait.retry_after_s,

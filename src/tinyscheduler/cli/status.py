@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from tinyscheduler.app.queue import Queue
     from tinyscheduler.app.serving import RunningDaemon
     from tinyscheduler.model.config import Config
+    from tinyscheduler.tick import Foresight
 
 _MOST_WORKING = 10_000
 _MOST_PARKED = 20
@@ -55,10 +56,15 @@ class Overview:
     counts: Mapping[TaskState, int]
     running: tuple[Standing, ...]
     parked: tuple[Standing, ...]
-    report: TickReport
+    foresight: Foresight
     active: Mapping[str, int]
     host_active: int
     daemon: RunningDaemon | None
+
+    @property
+    def report(self) -> TickReport:
+        """What a tick would report now."""
+        return self.foresight.report
 
     @property
     def load_state(self) -> str:
@@ -74,10 +80,10 @@ def look(config: Config) -> Overview:
     from tinyscheduler.adapters.sqlite.database import Access
     from tinyscheduler.app.queue import open_queue
     from tinyscheduler.app.serving import find_daemon
-    from tinyscheduler.app.ticks import preview
+    from tinyscheduler.app.ticks import foresee_all, may_have_gpus
 
     queue = open_queue(config, Access.READ)
-    report = preview(config)
+    foresight = foresee_all(config, sees_gpus=may_have_gpus(config))
     counts = queue.tasks.counts()
     working = queue.tasks.tasks(state=TaskState.WORKING, limit=_MOST_WORKING)
     scan = queue.leases.scan()
@@ -88,7 +94,7 @@ def look(config: Config) -> Overview:
         counts=counts,
         running=tuple(join(record, scan) for record in working),
         parked=_parked(queue),
-        report=report,
+        foresight=foresight,
         active=Counter(entry.lease.agent for entry in occupied if isinstance(entry.lease, Lease)),
         host_active=len(occupied),
         daemon=find_daemon(config),
@@ -175,6 +181,11 @@ def status_lines(overview: Overview, invocation: Invocation) -> list[str]:
         for name, one in agents_json(overview).items()
     ]
     lines += ["", *format_table(["AGENT", "ACTIVE", "LIMIT", "FREE"], agents, page)]
+    if overview.foresight.snapshot.gpus is not None:
+        from tinyscheduler.cli.gpu import gpu_lines
+
+        gpus = gpu_lines(overview.foresight, page)
+        lines += ["", *gpus] if gpus else []
     if overview.daemon is not None:
         lines += ["", f"a daemon ticks: pid {overview.daemon.pid}, since {overview.daemon.since}"]
     return lines
@@ -260,6 +271,7 @@ def agents_json(overview: Overview) -> dict[str, dict[str, Any]]:
 
 def status_json(overview: Overview) -> dict[str, Any]:
     """Return the documented keys; those of features to come are empty."""
+    from tinyscheduler.cli.gpu import gpus_json
     from tinyscheduler.cli.health import assess_host, health_json
 
     report = overview.report
@@ -278,7 +290,7 @@ def status_json(overview: Overview) -> dict[str, Any]:
         ],
         "parked": [brief_json(one) for one in overview.parked],
         "agents": agents_json(overview),
-        "gpus": [],
+        "gpus": gpus_json(overview.foresight),
         "pools": [],
         "schedules": {"running": [], "queued": []},
         "health": health,

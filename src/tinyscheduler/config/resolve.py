@@ -396,6 +396,7 @@ def _config(understood: Understood) -> Config:
         kick_enabled=settings.kick,
         dry_run=settings.dry_run,
         log_level=settings.log_level,
+        gpu_probe=settings.gpu_probe,
         environment=(),
         origins=tuple((name.upper(), understood.origin(name)) for name in Settings.model_fields),
         warnings=tuple(problem.sentence for problem in understood.problems),

@@ -9,10 +9,12 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
+from tinyscheduler.core.gpus import GpuRoom, measure_gpus
 from tinyscheduler.core.leases import holds_slot
 from tinyscheduler.core.memory import MemoryRoom, need_per_slot
+from tinyscheduler.core.refusal import Refusal
 from tinyscheduler.model.leases import Lease, Needs
-from tinyscheduler.model.plan import EndTree, Reason
+from tinyscheduler.model.plan import EndTree, Keep, Reason, Reclaim, Suspect
 from tinyscheduler.model.policy import AgentView
 from tinyscheduler.model.resources import format_size
 from tinyscheduler.values import dataclass, replace
@@ -22,29 +24,18 @@ if TYPE_CHECKING:
 
     from tinyscheduler.core.leases import SlotHolder
     from tinyscheduler.model.config import AgentProfile
-    from tinyscheduler.model.plan import Verdict
+    from tinyscheduler.model.plan import Dispatch, Verdict
     from tinyscheduler.model.snapshot import Snapshot
     from tinyscheduler.model.tasks import WaitingTask
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Refusal:
-    """The cap that binds, in a code and in words with numbers."""
-
-    reason: Reason
-    words: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Holder:
-    """A task that occupies a slot, and the agent at work; empty where nothing tells it.
-
-    ``unused_bytes`` is memory that was reserved for it and that it does not use yet.
-    """
+    """A task that occupies a slot, and the agent at work; empty where nothing tells it."""
 
     task_id: str
     agent: str
-    unused_bytes: int = 0
+    lease: Lease | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,6 +52,7 @@ class Capacity:
     host_active: int
     memory: MemoryRoom
     per_slot_bytes: int
+    gpus: GpuRoom = GpuRoom()
     planned: tuple[str, ...] = ()
 
     @property
@@ -75,10 +67,15 @@ class Capacity:
     def needs_of(self, task: WaitingTask, agent: AgentView) -> Needs:
         """Return what an attempt at the task would occupy: its own word, else the agent's."""
         said = (task.memory_bytes, agent.memory_bytes, self.per_slot_bytes)
-        return Needs(memory_bytes=next(one for one in said if one is not None))
+        vram_bytes = task.vram_bytes if task.vram_bytes is not None else agent.vram_bytes
+        return Needs(
+            memory_bytes=next(one for one in said if one is not None),
+            gpus=task.gpus,
+            vram_bytes=vram_bytes or 0,
+        )
 
-    def refuse(self, agent: AgentView, needs: Needs) -> Refusal | None:
-        """Return the cap that keeps this agent from a start with these needs, or None.
+    def place(self, agent: AgentView, needs: Needs) -> tuple[str, ...] | Refusal:
+        """Return the GPUs that a start with these needs goes on, or the cap that refuses it.
 
         The agent's own limit is named first: raising it is what its owner would try.
         """
@@ -102,7 +99,7 @@ class Capacity:
                     limit=self.host_limit,
                 ),
             )
-        return self._refuse_memory(needs.memory_bytes)
+        return self._refuse_memory(needs.memory_bytes) or self.gpus.place(needs)
 
     def _refuse_memory(self, needed: int) -> Refusal | None:
         memory = self.memory
@@ -125,17 +122,18 @@ class Capacity:
             self, agents=tuple(agent for agent in self.agents if agent.name not in names)
         )
 
-    def take(self, agent: str, needs: Needs) -> Capacity:
-        """Return what is left after one more start with this agent."""
+    def take(self, start: Dispatch) -> Capacity:
+        """Return what is left after one more start."""
         return replace(
             self,
             agents=tuple(
-                replace(view, active=view.active + 1) if view.name == agent else view
+                replace(view, active=view.active + 1) if view.name == start.agent else view
                 for view in self.agents
             ),
             host_active=self.host_active + 1,
-            memory=self.memory.promise(needs.memory_bytes),
-            planned=(*self.planned, agent),
+            memory=self.memory.promise(start.needs.memory_bytes),
+            gpus=self.gpus.take(start.gpu_uuids, start.needs, start.task.task_id),
+            planned=(*self.planned, start.agent),
         )
 
 
@@ -163,6 +161,7 @@ def measure(snapshot: Snapshot, verdicts: Iterable[Verdict]) -> Capacity:
     holders = slot_holders(snapshot, verdicts)
     active = Counter(holder.agent for holder in holders)
     host, rules = snapshot.host, snapshot.rules
+    leases = [holder.lease for holder in holders if holder.lease is not None]
     return Capacity(
         agents=tuple(
             AgentView(
@@ -171,6 +170,7 @@ def measure(snapshot: Snapshot, verdicts: Iterable[Verdict]) -> Capacity:
                 limit=agent.limit,
                 active=active[agent.name],
                 memory_bytes=agent.memory_bytes,
+                vram_bytes=agent.vram_bytes,
             )
             for agent in sorted(snapshot.agents, key=_name)
         ),
@@ -179,10 +179,14 @@ def measure(snapshot: Snapshot, verdicts: Iterable[Verdict]) -> Capacity:
         memory=MemoryRoom(
             total_bytes=host.memory_total_bytes,
             available_bytes=host.memory_available_bytes,
-            unused_bytes=sum(holder.unused_bytes for holder in holders),
+            unused_bytes=sum(
+                max(0, one.needs.memory_bytes - snapshot.memory_used.get(one.lease_id, 0))
+                for one in leases
+            ),
             critical=rules.memory_critical,
         ),
         per_slot_bytes=need_per_slot(rules, host),
+        gpus=measure_gpus(snapshot, leases),
     )
 
 
@@ -191,23 +195,27 @@ def slot_holders(snapshot: Snapshot, verdicts: Iterable[Verdict]) -> tuple[Holde
     agent_of_claim = {
         claim.task_id: claim.agent for source in snapshot.sources for claim in source.claims
     }
+    leases = {
+        entry.lease.lease_id: entry.lease
+        for entry in snapshot.scan.entries
+        if isinstance(entry.lease, Lease)
+    }
     return tuple(
         Holder(
             task_id=_task_of(verdict),
             agent=_agent_of(verdict, agent_of_claim),
-            unused_bytes=_unused_bytes(verdict, snapshot.memory_used),
+            lease=leases.get(verdict.trace.lease_id)
+            if isinstance(verdict, EndTree)
+            else _lease_of(verdict),
         )
         for verdict in verdicts
         if holds_slot(verdict)
     )
 
 
-def _unused_bytes(verdict: SlotHolder, used: Mapping[str, int]) -> int:
-    """Return the memory that was reserved and is not used yet; none of what is being ended."""
-    if isinstance(verdict, EndTree) or not isinstance(verdict.entry.lease, Lease):
-        return 0
+def _lease_of(verdict: Keep | Suspect | Reclaim) -> Lease | None:
     lease = verdict.entry.lease
-    return max(0, lease.needs.memory_bytes - used.get(lease.lease_id, 0))
+    return lease if isinstance(lease, Lease) else None
 
 
 def _name(agent: AgentProfile) -> str:

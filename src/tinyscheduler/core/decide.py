@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from tinyscheduler.core.capacity import measure
 from tinyscheduler.core.leases import judge_all
 from tinyscheduler.core.queueing import candidates, hold_back
+from tinyscheduler.core.refusal import Refusal
 from tinyscheduler.core.switches import is_paused
 from tinyscheduler.errors import PolicyError
 from tinyscheduler.model.plan import Dispatch, Plan, Reason, Wait
@@ -15,7 +16,7 @@ from tinyscheduler.model.policy import PolicyContext
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from tinyscheduler.core.capacity import Capacity, Refusal
+    from tinyscheduler.core.capacity import Capacity
     from tinyscheduler.model.leases import Needs
     from tinyscheduler.model.plan import Decision, Proposal
     from tinyscheduler.model.policy import AgentView
@@ -78,13 +79,14 @@ def _place(
             agents=capacity.agents,
             host_slots_free=capacity.host_free,
             memory_free_bytes=capacity.memory.free_bytes,
+            gpus=capacity.gpus.gpus,
         )
         admitted = 0
         for proposal in policy.propose(context):
             dispatch = _admit(proposal, left=left, capacity=capacity)
             if dispatch is None:
                 continue
-            capacity = capacity.take(dispatch.agent, dispatch.needs)
+            capacity = capacity.take(dispatch)
             del left[proposal.task.source, proposal.task.task_id]
             starts.append(dispatch)
             admitted += 1
@@ -112,7 +114,8 @@ class _Refusals:
         needs = self._capacity.needs_of(task, agent)
         key = agent.name, needs
         if key not in self._known:
-            self._known[key] = self._capacity.refuse(agent, needs)
+            found = self._capacity.place(agent, needs)
+            self._known[key] = found if isinstance(found, Refusal) else None
         return self._known[key]
 
 
@@ -131,9 +134,10 @@ def _admit(
         message = f"the policy proposed agent {proposal.agent} for task {task.task_id}"
         raise PolicyError(message)
     needs = capacity.needs_of(task, agent)
-    if capacity.refuse(agent, needs) is not None:
+    found = capacity.place(agent, needs)
+    if isinstance(found, Refusal):
         return None
-    return Dispatch(task=task, agent=agent.name, needs=needs)
+    return Dispatch(task=task, agent=agent.name, needs=needs, gpu_uuids=found)
 
 
 def _explain(task: WaitingTask, refusals: _Refusals) -> Wait:

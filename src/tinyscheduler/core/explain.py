@@ -21,6 +21,18 @@ if TYPE_CHECKING:
     from tinyscheduler.model.tasks import WaitingTask
 
 _MOST_NAMED = 10
+_GPU = "`tinyscheduler gpu` shows what is free, and who is where"
+# What makes room for a task, where that is the same for all.
+_ROOM_FOR = {
+    Reason.MEMORY_CRITICAL: "it starts once less memory is in use;"
+    " `tinyscheduler top` shows what attempts use",
+    Reason.MEMORY_INSUFFICIENT: "it starts once so much is free;"
+    " `tinyscheduler top` shows what attempts use",
+    Reason.VRAM_INSUFFICIENT: _GPU,
+    Reason.GPU_UNAVAILABLE: _GPU,
+    Reason.GPU_UNKNOWN: _GPU,
+    Reason.NOT_BEFORE: "it becomes due by itself",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,14 +126,21 @@ def explain(snapshot: Snapshot, plan: Plan, task: WaitingTask) -> Explanation | 
 
 def _shortfall(snapshot: Snapshot, plan: Plan, wait: Wait) -> Shortfall | None:
     """Return how much memory is too little; None where something else is."""
-    if wait.reason is not Reason.MEMORY_INSUFFICIENT:
+    if wait.reason not in (Reason.MEMORY_INSUFFICIENT, Reason.VRAM_INSUFFICIENT):
         return None
     capacity = measure(snapshot, plan.verdicts)
     for one in plan.decisions:
         if isinstance(one, Dispatch):
-            capacity = capacity.take(one.agent, one.needs)
-    able = candidates(wait.task, capacity.agents)
-    needed = min(capacity.needs_of(wait.task, agent).memory_bytes for agent in able)
+            capacity = capacity.take(one)
+    needs = [capacity.needs_of(wait.task, one) for one in candidates(wait.task, capacity.agents)]
+    if wait.reason is Reason.VRAM_INSUFFICIENT:
+        return Shortfall(
+            resource="vram",
+            needed_bytes=min(one.vram_bytes for one in needs),
+            # Of whole GPUs it is the size that counts, and no smaller word makes one larger.
+            free_bytes=0 if wait.task.gpus else max(one.free_bytes for one in capacity.gpus.gpus),
+        )
+    needed = min(one.memory_bytes for one in needs)
     return Shortfall(resource="memory", needed_bytes=needed, free_bytes=capacity.memory.free_bytes)
 
 
@@ -129,7 +148,8 @@ def _less(task_id: str, shortfall: Shortfall) -> Iterable[str]:
     """Say with how much less it would start now, in whole MiB, if with anything."""
     free = shortfall.free_bytes // 2**20
     if free:
-        yield f"`tinyscheduler edit {task_id} --memory {free}M`: with so little it would start now"
+        option = f"--{shortfall.resource} {free}M"
+        yield f"`tinyscheduler edit {task_id} {option}`: with so little it would start now"
 
 
 def _binding_caps(snapshot: Snapshot, plan: Plan, wait: Wait) -> tuple[Cap, ...]:
@@ -172,15 +192,11 @@ def _views(snapshot: Snapshot) -> tuple[AgentView, ...]:
 def _remedies(snapshot: Snapshot, wait: Wait, caps: Sequence[Cap]) -> tuple[str, ...]:
     """Say what would have to change, the most likely first."""
     task_id = wait.task.task_id
+    if wait.reason in _ROOM_FOR:
+        return (_ROOM_FOR[wait.reason],)
     match wait.reason:
         case Reason.AGENT_LIMIT | Reason.HOST_SLOTS:
             return tuple(words for cap in caps for words in _room(cap))
-        case Reason.MEMORY_CRITICAL:
-            return (
-                "it starts once less memory is in use; `tinyscheduler top` shows what attempts use",
-            )
-        case Reason.MEMORY_INSUFFICIENT:
-            return ("it starts once so much is free; `tinyscheduler top` shows what attempts use",)
         case Reason.HELD:
             return (f"`tinyscheduler release {task_id}` lets it go",)
         case Reason.BACKING_OFF:
@@ -188,8 +204,6 @@ def _remedies(snapshot: Snapshot, wait: Wait, caps: Sequence[Cap]) -> tuple[str,
                 "it becomes due by itself",
                 f"`tinyscheduler retry {task_id}` makes it due at once",
             )
-        case Reason.NOT_BEFORE:
-            return ("it becomes due by itself",)
         case Reason.PAUSED if not snapshot.is_enabled:
             return ("set TINYSCHEDULER_ENABLED to true",)
         case Reason.UNPLACED if not candidates(wait.task, _views(snapshot)):

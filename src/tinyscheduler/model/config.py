@@ -10,8 +10,10 @@ from enum import StrEnum
 
 from tinyscheduler.values import dataclass
 
+# Which GPUs a program may use (the CUDA programming guide); what was set for us binds all.
+GPU_MASK = "CUDA_VISIBLE_DEVICES"
 # What every attempt's command may see of the environment; an agent's own list comes on top.
-ALWAYS_ALLOWED = ("PATH", "HOME", "LANG", "TERM", "USER", "LC_ALL", "TZ")
+ALWAYS_ALLOWED = ("PATH", "HOME", "LANG", "TERM", "USER", "LC_ALL", "TZ", GPU_MASK)
 
 
 class Origin(StrEnum):
@@ -153,6 +155,7 @@ class Config:
     environment: tuple[tuple[str, str], ...]
     origins: tuple[tuple[str, Origin], ...]
     warnings: tuple[str, ...] = ()
+    gpu_probe: str = "nvml"
 
     def agent(self, name: str) -> AgentProfile | None:
         """Return the agent of that name, or None."""

@@ -15,11 +15,13 @@ from tinyscheduler.model.leases import (
     ProcessIdentity,
     Run,
 )
-from tinyscheduler.model.resources import Pressure
+from tinyscheduler.model.resources import Gpu, GpuProcess, Pressure
 from tinyscheduler.model.snapshot import SchedulingMemory, StaleSighting, Told
 from tinyscheduler.model.tasks import AttemptResult, FailureReason, Outcome, is_task_id
+from tinyscheduler.values import replace
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from datetime import datetime
 
 RESULT_VERSION = 1
@@ -27,6 +29,7 @@ MEMORY_VERSION = 1
 
 Kind = TypeVar("Kind")
 Choice = TypeVar("Choice", bound=StrEnum)
+Value = TypeVar("Value")
 
 
 MOST_HOLDER_BYTES = 200
@@ -264,6 +267,50 @@ def _decode_told(told: _Reader) -> Told:
     )
 
 
+def decode_gpus(document: object) -> tuple[Gpu, ...]:
+    """Read a description of GPUs, by index; DocumentError names what is missing or wrong.
+
+    ``{"gpus": [...]}``; each entry has ``index``, ``uuid``, ``name``, ``total`` and ``used`` in
+    bytes, ``utilization`` in percent and ``processes``, a list of ``pid`` and ``used``.  All but
+    ``uuid`` and ``total`` may be missing.  A ``total`` of null means that the GPU shares the
+    memory of the machine, ``processes`` of null that the driver does not tell them; with a
+    ``fault``, a text, nothing else of it is read.
+    """
+    entries = _Reader(document, "gpus").children("gpus")
+    gpus = [_decode_gpu(entry, number) for number, entry in enumerate(entries)]
+    if len({gpu.uuid for gpu in gpus}) < len(gpus):
+        message = "gpus.gpus names a uuid twice"
+        raise DocumentError(message)
+    return tuple(sorted(gpus, key=lambda gpu: (gpu.index, gpu.uuid)))
+
+
+def _decode_gpu(entry: _Reader, number: int) -> Gpu:
+    uuid = entry.text("uuid")
+    if not uuid or not uuid.isprintable() or "," in uuid or " " in uuid:
+        message = "gpus.gpus.uuid should be a word without commas"
+        raise DocumentError(message)
+    index = entry.optional_size("index")
+    gpu = Gpu(
+        index=number if index is None else index,
+        uuid=uuid,
+        name=entry.optional_text("name") or uuid,
+        fault=entry.optional_text("fault"),
+    )
+    if gpu.fault is not None:
+        return gpu
+    return replace(
+        gpu,
+        total_bytes=entry.optional_size("total", is_required=True),
+        used_bytes=entry.optional_size("used") or 0,
+        utilization=entry.optional_size("utilization"),
+        processes=entry.optional_children("processes", _decode_gpu_process),
+    )
+
+
+def _decode_gpu_process(entry: _Reader) -> GpuProcess:
+    return GpuProcess(pid=entry.size("pid"), used_bytes=entry.optional_size("used"))
+
+
 def is_holder_text(content: bytes) -> bool:
     r"""Whether a tick lock may hold this: the line of its last holder, or nothing yet.
 
@@ -329,6 +376,18 @@ class _Reader:
             raise self._wrong(name, "an integer of 64 bits")
         return value
 
+    def size(self, name: str) -> int:
+        value = self.integer(name)
+        if value < 0:
+            raise self._wrong(name, "a whole number from 0 on")
+        return value
+
+    def optional_size(self, name: str, *, is_required: bool = False) -> int | None:
+        """Take a number that may be null, and that may be missing unless it is required."""
+        if is_required and name not in self._fields:
+            raise self._wrong(name, "a whole number from 0 on, or null")
+        return None if self._fields.get(name) is None else self.size(name)
+
     def switch(self, name: str) -> bool:
         return self._take(name, bool, "true or false")
 
@@ -386,6 +445,16 @@ class _Reader:
 
     def children(self, name: str) -> list[_Reader]:
         return [_Reader(one, f"{self._where}.{name}") for one in self._take(name, list, "a list")]
+
+    def optional_children(
+        self, name: str, read: Callable[[_Reader], Value]
+    ) -> tuple[Value, ...] | None:
+        """Take a list of objects: None where it is null, empty where it is missing."""
+        if name not in self._fields:
+            return ()
+        if self._fields[name] is None:
+            return None
+        return tuple(read(child) for child in self.children(name))
 
     def optional_child(self, name: str) -> _Reader | None:
         return None if self._fields.get(name) is None else self.child(name)

@@ -23,6 +23,9 @@ class Reason(StrEnum):
     HOST_SLOTS = "host_slots"
     MEMORY_CRITICAL = "memory_critical"
     MEMORY_INSUFFICIENT = "memory_insufficient"
+    VRAM_INSUFFICIENT = "vram_insufficient"
+    GPU_UNAVAILABLE = "gpu_unavailable"
+    GPU_UNKNOWN = "gpu_unknown"
     BLOCKED_BY = "blocked_by"
     BACKING_OFF = "backing_off"
     NOT_BEFORE = "not_before"
@@ -34,7 +37,7 @@ class Reason(StrEnum):
     SOURCE_DOWN = "source_down"
     SOURCE_REFUSED = "source_refused"
     UNPLACED = "unplaced"
-    # Codes of features that are not built yet (GPUs, tenants, schedules) join here.
+    # Codes of features that are not built yet (models, tenants, schedules) join here.
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -148,11 +151,12 @@ class Proposal:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Dispatch:
-    """Start this task now.  ``needs`` is what it occupies from then on."""
+    """Start this task now.  ``needs`` is what it occupies from then on, on these GPUs."""
 
     task: WaitingTask
     agent: str
     needs: Needs
+    gpu_uuids: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -21,11 +21,34 @@ class AgentView:
     limit: int
     active: int
     memory_bytes: int | None = None
+    vram_bytes: int | None = None
 
     @property
     def free(self) -> int:
         """Slots of this agent that nothing occupies."""
         return max(0, self.limit - self.active)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GpuView:
+    """One GPU at this point of the tick.  Bytes.
+
+    ``free_bytes`` is what one more share may take: measured free, less what is reserved and
+    not used yet.  ``is_idle`` says that nobody is on it, so that it can be had whole.
+    ``used_by`` names the tasks that reserve something here, ``strangers`` counts processes of
+    anybody else.  With a ``fault`` nothing goes there.
+    """
+
+    index: int
+    uuid: str
+    name: str
+    total_bytes: int = 0
+    free_bytes: int = 0
+    reserved_bytes: int = 0
+    is_idle: bool = False
+    used_by: tuple[str, ...] = ()
+    strangers: int = 0
+    fault: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,3 +60,4 @@ class PolicyContext:
     agents: tuple[AgentView, ...]
     host_slots_free: int
     memory_free_bytes: int
+    gpus: tuple[GpuView, ...] = ()

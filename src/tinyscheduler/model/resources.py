@@ -32,6 +32,46 @@ class HostState:
     cores: float
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GpuProcess:
+    """A process that uses a GPU.  Bytes; None where the driver does not tell."""
+
+    pid: int
+    used_bytes: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gpu:
+    """One GPU, or one MIG instance, as the driver shows it.
+
+    ``total_bytes`` is None where it shares the memory of the machine.  ``utilization`` is in
+    percent.  ``processes`` is None where the driver does not tell.  With a ``fault`` nothing
+    else of it is known but its name.
+    """
+
+    index: int
+    uuid: str
+    name: str
+    total_bytes: int | None = None
+    used_bytes: int = 0
+    utilization: int | None = None
+    processes: tuple[GpuProcess, ...] | None = ()
+    fault: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GpuReading:
+    """All GPUs there are, by index.
+
+    A ``fault`` says why none can be seen; ``is_absent`` that there are none to be seen, and
+    not merely that nobody can tell.
+    """
+
+    gpus: tuple[Gpu, ...] = ()
+    fault: str | None = None
+    is_absent: bool = False
+
+
 def format_size(size_bytes: int) -> str:
     """Return a size in its largest whole unit or, failing that, with one decimal.
 

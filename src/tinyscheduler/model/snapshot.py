@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from tinyscheduler.model.clock import Instant
     from tinyscheduler.model.config import AgentProfile
     from tinyscheduler.model.leases import LeaseEntry, ProcessEvidence
-    from tinyscheduler.model.resources import HostState
+    from tinyscheduler.model.resources import GpuReading, HostState
     from tinyscheduler.model.switches import Switch
     from tinyscheduler.model.tasks import AttemptResult, Claim, WaitingTask
 
@@ -122,7 +122,9 @@ class Snapshot:
     """What one tick knows.  ``evidence`` and ``memory_used`` are keyed by lease id.
 
     ``memory_used`` holds the bytes that the processes of live attempts use; it is looked up
-    only where something might start.  ``switches`` is None where they could not be read:
+    only where something might start.  So are the ``gpus``, where anything needs one, and
+    ``gpu_owners``: the lease ids of the processes on them, None for strangers, by pid; one that
+    cannot be seen is left out.  ``switches`` is None where they could not be read:
     then nothing may start.
     """
 
@@ -131,6 +133,8 @@ class Snapshot:
     scan: LeaseScan
     evidence: Mapping[str, ProcessEvidence] = field(default_factory=dict)
     memory_used: Mapping[str, int] = field(default_factory=dict)
+    gpus: GpuReading | None = None
+    gpu_owners: Mapping[int, str | None] = field(default_factory=dict)
     sources: tuple[SourceView, ...] = ()
     agents: tuple[AgentProfile, ...] = ()
     memory: SchedulingMemory = SchedulingMemory()

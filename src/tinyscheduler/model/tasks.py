@@ -137,7 +137,8 @@ class WaitingTask:
     the attempts that count against ``max_attempts``.  ``launches`` counts starts of
     the next attempt that never reached the command.  ``blocks`` is the number of
     unfinished tasks that wait for this one; ``blocked_by`` the unfinished tasks it
-    waits for.  ``not_before`` was asked for; ``backing_off_until`` follows a failure.
+    waits for.  ``not_before`` was asked for; ``backing_off_until`` follows a failure.  What
+    it needs is as asked for: None means that nothing was said.
     """
 
     task_id: str
@@ -155,6 +156,14 @@ class WaitingTask:
     backing_off_until: datetime | None = None
     is_held: bool = False
     memory_bytes: int | None = None
+    priority_class: PriorityClass = PriorityClass.BATCH
+    gpus: int = 0
+    vram_bytes: int | None = None
+    model: str | None = None
+    tenant: str | None = None
+    project: str | None = None
+    max_runtime_s: float | None = None
+    created_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -174,6 +174,17 @@ class SimulatedLauncher:
             life = WrapperLife.DEAD
         return ProcessEvidence(wrapper=life, survivors=len(tree))
 
+    def owners(self, pids: Sequence[int]) -> Mapping[int, str | None]:
+        """Return whose each living process is."""
+        self._process.reach("launch.owners")
+        members = {
+            process.pid: lease_id
+            for lease_id, attempt in self._workshop.attempts.items()
+            for process in (attempt.wrapper, *attempt.living())
+        }
+        living = self._machine.processes
+        return {pid: members.get(pid) for pid in pids if pid in living and living[pid].is_alive}
+
     def _judge(self, trace: Trace) -> WrapperLife:
         identity = trace.process
         if identity is None:

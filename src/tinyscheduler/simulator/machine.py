@@ -16,6 +16,7 @@ from heapq import heapify, heappop, heappush
 from typing import TYPE_CHECKING
 
 from tinyscheduler.model.clock import Instant
+from tinyscheduler.model.resources import GpuReading
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 BEGINNING = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 # A process that was stopped gets this long before anything can be expected of it.
 THAWING_NS = 2_000_000_000
+NO_GPU = GpuReading(fault="a machine without a GPU", is_absent=True)
 _UPTIME_NS = 1_000_000_000_000
 
 
@@ -157,6 +159,7 @@ class Machine:
     boots: int = 1
     memory_total_bytes: int = 16 << 30
     memory_available_bytes: int = 12 << 30
+    gpus: GpuReading = NO_GPU
     processes: dict[int, Process] = field(default_factory=dict)
     _booted_ns: int = -_UPTIME_NS
     _wall_ahead: timedelta = timedelta(0)

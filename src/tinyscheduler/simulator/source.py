@@ -59,6 +59,7 @@ class Row:
     is_cancel_requested: bool = False
     last_failure: FailureReason | None = None
     backing_off_until: datetime | None = None
+    created_at: datetime | None = None
     ended_at: datetime | None = None
 
 
@@ -84,7 +85,9 @@ class SimulatedQueue:
         task_id = f"{self.prefix}{order}"
         assert all(blocker in self.rows for blocker in spec.after)  # noqa: S101 - a test's fault
         state = TaskState.HELD if spec.is_held else TaskState.WAITING
-        self.rows[task_id] = Row(task_id=task_id, order=order, spec=spec, state=state)
+        self.rows[task_id] = Row(
+            task_id=task_id, order=order, spec=spec, state=state, created_at=self.now()
+        )
         return task_id
 
     def state(self, task_id: str) -> TaskState:
@@ -273,6 +276,14 @@ class SimulatedSource:
             backing_off_until=row.backing_off_until,
             is_held=row.state is TaskState.HELD,
             memory_bytes=row.spec.memory_bytes,
+            priority_class=row.spec.priority_class,
+            gpus=row.spec.gpus,
+            vram_bytes=row.spec.vram_bytes,
+            model=row.spec.model,
+            tenant=row.spec.tenant,
+            project=row.spec.project,
+            max_runtime_s=row.spec.max_runtime_s,
+            created_at=row.created_at,
         )
 
     def _claim_of(self, row: Row) -> Claim:

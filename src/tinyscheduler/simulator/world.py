@@ -14,6 +14,7 @@ from tinyscheduler.policy.platform import PlatformPolicy
 from tinyscheduler.simulator.auditor import Auditor
 from tinyscheduler.simulator.clock import SimulatedClock
 from tinyscheduler.simulator.disk import Disk
+from tinyscheduler.simulator.gpus import SimulatedGpuProbe
 from tinyscheduler.simulator.launcher import SimulatedLauncher, Workshop
 from tinyscheduler.simulator.ledger import SimulatedLedger
 from tinyscheduler.simulator.machine import Killed, Machine, Pause
@@ -160,6 +161,7 @@ class SimulatedWorld:
             store=SimulatedLeaseStore(process, self.disk),
             launcher=SimulatedLauncher(process, self.workshop),
             probe=SimulatedProbe(process),
+            gpus=SimulatedGpuProbe(process),
             policy=self.policy,
             fallback=PlatformPolicy(is_priority_enabled=False),
             ledger=SimulatedLedger(process, self.disk),

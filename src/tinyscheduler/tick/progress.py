@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from tinyscheduler.model.history import AttemptRecord
     from tinyscheduler.model.leases import Lease, ReclaimReason
     from tinyscheduler.model.plan import Decision
+    from tinyscheduler.model.resources import GpuReading
     from tinyscheduler.model.switches import Switch
     from tinyscheduler.model.tasks import Claim, Ending, WaitingTask
     from tinyscheduler.ports import TaskSource
@@ -58,6 +59,8 @@ class Progress:
     switches: tuple[Switch, ...] = ()
     # Why trees were ended in this tick: the next look finds them merely dead.
     ended: dict[str, ReclaimReason] = field(default_factory=dict)
+    # What was said of the GPUs when they could not be seen in this tick.
+    gpus_failed: GpuReading | None = None
     memory: SchedulingMemory = field(default_factory=SchedulingMemory)
 
     def fail(self, where: str, error: Exception) -> None:

@@ -213,11 +213,8 @@ class Starts:
             monotonic_heartbeat_ns=now.monotonic_ns,
             heartbeat_s=self.progress.settings.heartbeat_s,
             max_runtime_s=runtime_s,
-            needs=replace(
-                dispatch.needs,
-                gpus=spec.gpus,
-                vram_bytes=spec.vram_bytes or agent.vram_bytes or 0,
-            ),
+            needs=dispatch.needs,
+            gpu_uuids=dispatch.gpu_uuids,
             run=NO_RUN,
             recipe=spec.recipe,
             metadata=spec.labels,

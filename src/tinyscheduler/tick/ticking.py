@@ -6,6 +6,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from tinyscheduler.core.decide import decide
+from tinyscheduler.core.gpus import masked
 from tinyscheduler.core.leases import trace_of, trace_of_claim
 from tinyscheduler.errors import PolicyError, SourceError, StoreError, TinySchedulerError
 from tinyscheduler.model.leases import Lease, LeaseFault
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
     from tinyscheduler.model.leases import Trace
     from tinyscheduler.model.plan import Plan, TickReport
+    from tinyscheduler.model.resources import GpuReading
     from tinyscheduler.model.snapshot import LeaseScan
     from tinyscheduler.model.switches import Switch
     from tinyscheduler.ports import TaskSource
@@ -140,6 +142,7 @@ def _observe(progress: Progress) -> Snapshot:
             progress.warn(f"{result.message}; it is left as it is")
     sources = tuple(_without_refused(progress, _look(progress, one)) for one in world.sources)
     switches = _read_switches(progress, sources)
+    gpus = _look_at_gpus(progress, scan, sources)
     now = world.clock.now()
     if progress.leases_scanned is None:
         progress.leases_scanned = sum(entry.lease is not None for entry in scan.entries)
@@ -152,6 +155,8 @@ def _observe(progress: Progress) -> Snapshot:
         scan=scan,
         evidence=world.launcher.inspect(_suspects(scan, sources)),
         memory_used=_measure(progress, scan, sources),
+        gpus=gpus,
+        gpu_owners=_owners(progress, gpus),
         sources=sources,
         agents=progress.settings.agents,
         memory=progress.memory,
@@ -165,11 +170,46 @@ def _measure(
     progress: Progress, scan: LeaseScan, sources: tuple[SourceView, ...]
 ) -> Mapping[str, int]:
     """Look what live attempts use of what they reserved, where it decides about a start."""
-    leases = [entry.lease for entry in scan.entries if isinstance(entry.lease, Lease)]
-    has_room = len(leases) < progress.settings.rules.host_slots
-    if not has_room or not any(view.waiting for view in sources):
+    if not _has_slot(progress, scan) or not any(view.waiting for view in sources):
         return {}
+    leases = [entry.lease for entry in scan.entries if isinstance(entry.lease, Lease)]
     return progress.world.probe.measure([one for one in leases if one.needs.memory_bytes])
+
+
+def _has_slot(progress: Progress, scan: LeaseScan) -> bool:
+    leases = sum(isinstance(entry.lease, Lease) for entry in scan.entries)
+    return leases < progress.settings.rules.host_slots
+
+
+def _look_at_gpus(
+    progress: Progress, scan: LeaseScan, sources: tuple[SourceView, ...]
+) -> GpuReading | None:
+    """Look at the GPUs where something that needs one might start; None where nothing does.
+
+    After a look that failed there is no other in the same tick: each may take its time.
+    """
+    if progress.gpus_failed is not None:
+        return progress.gpus_failed
+    agents = [agent for agent in progress.settings.agents if agent.vram_bytes]
+    names, queues = {one.name for one in agents}, {one.queue for one in agents}
+    wanted = any(
+        task.gpus or task.vram_bytes or task.agent in names or task.queue in queues
+        for view in sources
+        for task in view.waiting
+    )
+    if not progress.settings.sees_gpus and not (wanted and _has_slot(progress, scan)):
+        return None
+    reading = masked(progress.world.gpus.read(), progress.settings.gpu_mask)
+    if reading.fault is not None and not reading.is_absent:
+        progress.gpus_failed = reading
+    return reading
+
+
+def _owners(progress: Progress, reading: GpuReading | None) -> Mapping[int, str | None]:
+    """Look whose the processes on the GPUs are."""
+    gpus = reading.gpus if reading is not None else ()
+    pids = sorted({one.pid for gpu in gpus for one in gpu.processes or ()})
+    return progress.world.launcher.owners(pids) if pids else {}
 
 
 def _look(progress: Progress, source: TaskSource) -> SourceView:

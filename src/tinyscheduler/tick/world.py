@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from tinyscheduler.model.snapshot import Rules
     from tinyscheduler.ports import (
         Clock,
+        GpuProbe,
         Launcher,
         LeaseStore,
         Ledger,
@@ -57,6 +58,8 @@ class TickSettings:
     budget_s: float
     window: int
     is_enabled: bool
+    gpu_mask: str | None = None  # of CUDA_VISIBLE_DEVICES; None: it is not set
+    sees_gpus: bool = False  # look at them even where nothing that waits needs one
     retention: Retention | None = None
 
 
@@ -74,6 +77,7 @@ class World:
     store: LeaseStore
     launcher: Launcher
     probe: Probe
+    gpus: GpuProbe
     policy: Policy
     fallback: Policy
     ledger: Ledger

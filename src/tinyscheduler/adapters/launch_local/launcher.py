@@ -17,6 +17,7 @@ from tinyscheduler.adapters.launch_local.processes import (
     COOKIE,
     TASK_LOCK_FD,
     WRAPPER_MARK,
+    find_owners,
     find_survivors,
     judge_wrapper,
     kill_trees,
@@ -27,7 +28,7 @@ from tinyscheduler.core.command_line import Unfilled, build_argv, uses
 from tinyscheduler.crash import VARIABLE as CRASH_VARIABLE
 from tinyscheduler.crash import durable_step
 from tinyscheduler.errors import ExhaustedError, LaunchError, ProbeError
-from tinyscheduler.model.config import ALWAYS_ALLOWED, StdinSource
+from tinyscheduler.model.config import ALWAYS_ALLOWED, GPU_MASK, StdinSource
 from tinyscheduler.model.leases import ProcessEvidence, Run, Trace, WrapperLife
 from tinyscheduler.values import replace
 
@@ -49,6 +50,9 @@ _PYC_HEADER_BYTES = 16
 _EXHAUSTED = frozenset(
     {errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.ENOSPC, errno.EDQUOT}
 )
+
+# By which numbers GPUs are told apart: those of the driver, not "fastest first".
+_GPU_ORDER = "CUDA_DEVICE_ORDER"
 
 
 class LocalLauncher:
@@ -190,6 +194,11 @@ class LocalLauncher:
         alive = {trace.lease_id for trace in traces if self._judge(trace) is WrapperLife.ALIVE}
         return gone - alive
 
+    def owners(self, pids: Sequence[int]) -> Mapping[int, str | None]:
+        """Look at the marks of these processes, and of those that started them."""
+        with _looking():
+            return find_owners(pids)
+
     # -- parts --------------------------------------------------------------------
 
     def _credible(self, trace: Trace) -> Trace:
@@ -304,6 +313,9 @@ class LocalLauncher:
         environment.update(
             (f"TINYSCHEDULER_{name}", value) for name, value in ours.items() if value is not None
         )
+        if lease.gpu_uuids:
+            environment[GPU_MASK] = ",".join(lease.gpu_uuids)
+            environment[_GPU_ORDER] = "PCI_BUS_ID"
         for name in (COOKIE, CRASH_VARIABLE):
             # What an attempt belongs to, and where it is to crash, is not the task's to say.
             environment.pop(name, None)

@@ -173,6 +173,24 @@ def find_trees(traces: Sequence[Trace], locks: Mapping[str, tuple[int, int]]) ->
     return trees
 
 
+def find_owners(pids: Iterable[int]) -> dict[int, str | None]:
+    """Return the lease id that each living process, or the nearest one above it, is marked with.
+
+    None for a process without any; one that is gone, or of another pid namespace, is left out.
+    """
+    owners: dict[int, str | None] = {}
+    for pid in pids:
+        process = read_process(pid)
+        if process is None:
+            continue
+        owner = _read_badge(process).lease_id
+        while owner is None and process is not None and process.parent > 1:
+            process = read_process(process.parent)
+            owner = None if process is None else _read_badge(process).lease_id
+        owners[pid] = owner
+    return owners
+
+
 def signal_process(process: Process, number: int) -> None:
     """Signal exactly this process: pinned by a pidfd, and its start time compared after."""
     try:

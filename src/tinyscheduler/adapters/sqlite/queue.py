@@ -144,10 +144,12 @@ WHERE id IN (SELECT blocker_id FROM dependencies WHERE task_id = :id)
 _ADD_TASK = """
 INSERT INTO tasks (
     state, agent, queue, summary, priority, memory_bytes, max_attempts, blockers_left, blocks,
-    not_before, start_after, created_at, updated_at
+    not_before, start_after, created_at, updated_at, priority_class, gpus, vram_bytes, model,
+    tenant, project, max_runtime_s
 ) VALUES (
     :state, :agent, :queue, :summary, :priority, :memory_bytes, :max_attempts, :blockers_left,
-    :blocks, :not_before, :start_after, :now, :now
+    :blocks, :not_before, :start_after, :now, :now, :priority_class, :gpus, :vram_bytes, :model,
+    :tenant, :project, :max_runtime_s
 )
 """
 _ADD_SPEC = "INSERT INTO task_specs (task_id, prompt, details) VALUES (?, ?, ?)"
@@ -187,6 +189,8 @@ _EDIT = """
 UPDATE tasks SET agent = :agent, queue = :queue, summary = :summary, priority = :priority,
     memory_bytes = :memory_bytes, max_attempts = :max_attempts, blockers_left = :blockers_left,
     not_before = :not_before, start_after = :start_after, updated_at = :now,
+    priority_class = :priority_class, gpus = :gpus, vram_bytes = :vram_bytes, model = :model,
+    tenant = :tenant, project = :project, max_runtime_s = :max_runtime_s,
     revision = revision + 1
 WHERE id = :id
 """
@@ -698,6 +702,13 @@ def _columns_of(spec: TaskSpec) -> dict[str, object]:
         "priority": spec.priority,
         "memory_bytes": spec.memory_bytes,
         "max_attempts": spec.max_attempts,
+        "priority_class": spec.priority_class.value,
+        "gpus": spec.gpus,
+        "vram_bytes": spec.vram_bytes,
+        "model": spec.model,
+        "tenant": spec.tenant,
+        "project": spec.project,
+        "max_runtime_s": spec.max_runtime_s,
     }
 
 

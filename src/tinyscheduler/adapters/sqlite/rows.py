@@ -94,6 +94,14 @@ def waiting_of(row: sqlite3.Row, *, source: str, blocked_by: tuple[str, ...]) ->
         backing_off_until=from_micros(row["backing_off_until"]),
         is_held=row["state"] == TaskState.HELD,
         memory_bytes=row["memory_bytes"],
+        priority_class=PriorityClass(row["priority_class"]),
+        gpus=row["gpus"],
+        vram_bytes=row["vram_bytes"],
+        model=row["model"],
+        tenant=row["tenant"],
+        project=row["project"],
+        max_runtime_s=row["max_runtime_s"],
+        created_at=from_micros(row["created_at"]),
     )
 
 

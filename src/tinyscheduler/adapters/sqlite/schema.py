@@ -174,9 +174,38 @@ _INDEXES_BY_END = (
     "CREATE INDEX attempts_by_end ON attempts (ended_at)",
 )
 
+# What a tick must know of a task to find it a place; until then only in its details.
+_NEEDS = (
+    "ALTER TABLE tasks ADD COLUMN priority_class TEXT NOT NULL DEFAULT 'batch'",
+    "ALTER TABLE tasks ADD COLUMN gpus INTEGER NOT NULL DEFAULT 0",
+    "ALTER TABLE tasks ADD COLUMN vram_bytes INTEGER",
+    "ALTER TABLE tasks ADD COLUMN model TEXT",
+    "ALTER TABLE tasks ADD COLUMN tenant TEXT",
+    "ALTER TABLE tasks ADD COLUMN project TEXT",
+    "ALTER TABLE tasks ADD COLUMN max_runtime_s REAL",
+    """
+    UPDATE tasks SET
+        (priority_class, gpus, vram_bytes, model, tenant, project, max_runtime_s) = (
+            SELECT
+                coalesce(json_extract(details, '$.priority_class'), 'batch'),
+                coalesce(json_extract(details, '$.gpus'), 0),
+                json_extract(details, '$.vram_bytes'),
+                json_extract(details, '$.model'),
+                json_extract(details, '$.tenant'),
+                json_extract(details, '$.project'),
+                json_extract(details, '$.max_runtime_s')
+            FROM task_specs WHERE task_id = tasks.id
+        )
+    WHERE id IN (
+        SELECT task_id FROM task_specs WHERE json_valid(details) AND details <> '{}'
+    )
+    """,
+)
+
 # The statements at place N make version N + 1 out of version N.  A released entry is
 # never changed again: a new one is added behind it.
 MIGRATIONS: tuple[tuple[str, ...], ...] = (
     (_TASKS, _SPECS, _DEPENDENCIES, _COUNTS, _ATTEMPTS, *_INDEXES, *_TRIGGERS),
     (_SWITCHES, _REVISION, *_INDEXES_BY_END),
+    _NEEDS,
 )

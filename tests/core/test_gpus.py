@@ -1,0 +1,354 @@
+"""Which GPU a start goes on, and that none is given away before it is free."""
+
+from __future__ import annotations
+
+import doctest
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from tests.builders import (
+    HOST,
+    NOW,
+    a_gpu,
+    a_lease,
+    a_snapshot,
+    a_task,
+    an_agent,
+    an_entry,
+)
+
+from tinyscheduler.core import gpus
+from tinyscheduler.core.decide import decide
+from tinyscheduler.core.gpus import WARM_UP_S, masked
+from tinyscheduler.model.leases import Lease, Needs
+from tinyscheduler.model.plan import Dispatch, Plan, Reason, Wait
+from tinyscheduler.model.resources import Gpu, GpuProcess, GpuReading
+from tinyscheduler.policy.platform import PlatformPolicy
+from tinyscheduler.values import replace
+
+if TYPE_CHECKING:
+    from tinyscheduler.model.snapshot import Snapshot
+
+GIB = 2**30
+FIFO = PlatformPolicy(is_priority_enabled=False)
+ROOMY = (an_agent(limit=9),)
+
+
+def planned(*things: Any, **more: Any) -> Plan:
+    return decide(a_world(*things, **more), FIFO)
+
+
+def a_world(*things: Any, **more: Any) -> Snapshot:
+    return a_snapshot(*things, agents=ROOMY, slots=9, memory_available_bytes=15 * GIB, **more)
+
+
+def share(task_id: str, gib: int, **more: Any):
+    return a_task(task_id, created_order=int(task_id), vram_bytes=gib * GIB, memory_bytes=0, **more)
+
+
+def whole(task_id: str, number: int = 1, **more: Any):
+    return a_task(task_id, created_order=int(task_id), gpus=number, memory_bytes=0, **more)
+
+
+def placed(plan: Plan) -> dict[str, tuple[str, ...]]:
+    return {one.task.task_id: one.gpu_uuids for one in plan.decisions if isinstance(one, Dispatch)}
+
+
+def why(plan: Plan, task_id: str = "1") -> tuple[Reason, str]:
+    (wait,) = (
+        one for one in plan.decisions if isinstance(one, Wait) and one.task.task_id == task_id
+    )
+    return wait.reason, wait.words
+
+
+def holding(
+    task_id: str, *uuids: str, gib: int = 0, number: int = 0, age_s: float = 0, **more: Any
+) -> Any:
+    """Return the lease of an attempt on these GPUs, so old."""
+    lease: Lease = a_lease(
+        task_id,
+        gpu_uuids=uuids,
+        needs=Needs(vram_bytes=gib * GIB, gpus=number),
+        monotonic_started_ns=NOW.monotonic_ns - int(age_s * 1e9),
+        **more,
+    )
+    return an_entry(lease)
+
+
+# -- shares ---------------------------------------------------------------------------
+
+
+def test_two_that_do_not_fit_beside_each_other_land_on_two_gpus():
+    plan = planned(share("1", 14), share("2", 14), share("3", 14), gpus=[a_gpu(0), a_gpu(1)])
+
+    assert placed(plan) == {"1": ("GPU-0",), "2": ("GPU-1",)}
+    assert why(plan, "3") == (
+        Reason.VRAM_INSUFFICIENT,
+        "needs 14 GiB of VRAM, GPU 0 has most free: 10 GiB of 24 GiB",
+    )
+
+
+def test_a_share_goes_where_least_is_left_so_that_large_rests_stay_whole():
+    plan = planned(share("1", 5), gpus=[a_gpu(0), a_gpu(1, used=16), a_gpu(2, used=10)])
+
+    assert placed(plan) == {"1": ("GPU-1",)}
+
+
+def test_equal_gpus_are_taken_by_their_index():
+    plan = planned(share("1", 5), gpus=[a_gpu(2), a_gpu(0), a_gpu(1)])
+
+    assert placed(plan) == {"1": ("GPU-0",)}
+
+
+def test_a_share_larger_than_any_gpu_says_so():
+    plan = planned(share("1", 40), gpus=[a_gpu(0), a_gpu(1, total=16)])
+
+    assert why(plan) == (
+        Reason.VRAM_INSUFFICIENT,
+        "needs 40 GiB of VRAM, the largest GPU here has 24 GiB",
+    )
+
+
+def test_an_agents_vram_counts_where_the_task_says_nothing_and_zero_is_a_word():
+    agents = (an_agent(limit=9, vram_bytes=20 * GIB),)
+    tasks = [a_task("1", created_order=1), a_task("2", created_order=2, vram_bytes=0)]
+
+    plan = decide(a_snapshot(*tasks, agents=agents, gpus=[a_gpu(0, total=12)]), FIFO)
+
+    assert placed(plan) == {"2": ()}
+    assert why(plan)[0] is Reason.VRAM_INSUFFICIENT
+
+
+# -- reserved against measured ---------------------------------------------------------
+
+
+def free_for_share(most: int, *things: Any, **more: Any) -> int:
+    """Return the largest share, in GiB, that would start."""
+    return max(gib for gib in range(most + 1) if placed(planned(*things, share("9", gib), **more)))
+
+
+def test_what_a_fresh_attempt_reserved_is_not_free_though_it_uses_nothing_yet():
+    running = holding("1", "GPU-0", gib=14)
+
+    assert free_for_share(24, running, gpus=[a_gpu(0)]) == 10
+
+
+def test_what_an_attempt_uses_of_its_share_is_not_counted_twice():
+    running = holding("1", "GPU-0", gib=14)
+
+    free = free_for_share(24, running, gpus=[a_gpu(0, p7=12)], gpu_owners={7: "lease-1"})
+
+    assert free == 10
+
+
+def test_what_it_uses_beyond_its_share_is_not_free_either():
+    running = holding("1", "GPU-0", gib=14)
+
+    free = free_for_share(24, running, gpus=[a_gpu(0, p7=20)], gpu_owners={7: "lease-1"})
+
+    assert free == 4
+
+
+def test_processes_of_others_count_as_used_beside_what_is_reserved():
+    running = holding("1", "GPU-0", gib=14)
+    gpu = a_gpu(0, p7=9, p8=3)
+
+    assert free_for_share(24, running, gpus=[gpu], gpu_owners={7: "lease-1", 8: None}) == 7
+
+
+def test_a_process_of_an_attempt_that_was_given_back_is_a_stranger():
+    """A reclaimed attempt's memory is free when it is seen free, and not before."""
+    gpu = a_gpu(0, p7=14)
+
+    plan = planned(share("2", 14), whole("3"), gpus=[gpu], gpu_owners={7: "lease-gone"})
+
+    assert placed(plan) == {}
+    assert why(plan, "2")[1].endswith("GPU 0 has most free: 10 GiB of 24 GiB")
+    assert why(plan, "3")[0] is Reason.GPU_UNAVAILABLE
+    assert placed(planned(share("2", 14), gpus=[a_gpu(0)])) == {"2": ("GPU-0",)}
+
+
+@pytest.mark.parametrize(
+    ("age_s", "pid_ns", "free"),
+    [
+        (0, 4711, 0),  # it may not have begun to use its share: what is used is of others
+        (WARM_UP_S + 1, 4711, 10),  # by now it is taken to use what is used
+        (WARM_UP_S + 1, 0xEFFFFFFC, 0),  # outside of containers whoever is unseen is no task
+    ],
+)
+def test_in_a_container_nobody_knows_whose_a_process_is(age_s: float, pid_ns: int, free: int):
+    running = holding("1", "GPU-0", gib=14, age_s=age_s)
+    snapshot = a_world(running, gpus=[a_gpu(0, p7=12)])
+
+    found = max(
+        gib
+        for gib in range(25)
+        if placed(
+            decide(
+                replace(
+                    snapshot,
+                    host=replace(HOST, pid_ns=pid_ns, memory_available_bytes=15 * GIB),
+                    sources=a_world(share("9", gib)).sources,
+                ),
+                FIFO,
+            )
+        )
+    )
+
+    assert found == free
+
+
+def test_a_gpu_that_shares_the_memory_of_the_machine_has_as_much():
+    gpu = Gpu(index=0, uuid="GPU-0", name="GB10", total_bytes=None, processes=None)
+
+    plan = planned(share("1", 14), share("2", 14), gpus=[gpu])
+
+    assert placed(plan) == {"1": ("GPU-0",)}
+    assert why(plan, "2")[1].endswith("GPU 0 has most free: 1 GiB of 16 GiB")
+
+
+# -- whole GPUs -------------------------------------------------------------------------
+
+
+def test_whole_gpus_are_shared_with_nobody():
+    plan = planned(whole("1"), share("2", 1), whole("3"), gpus=[a_gpu(0), a_gpu(1)])
+
+    assert placed(plan) == {"1": ("GPU-0",), "2": ("GPU-1",)}
+    assert why(plan, "3") == (
+        Reason.GPU_UNAVAILABLE,
+        "needs a whole GPU, 0 are free: GPU 0 is used by task 1; GPU 1 is used by task 2",
+    )
+
+
+def test_the_smallest_that_do_are_taken():
+    plan = planned(
+        whole("1", 2, vram_bytes=20 * GIB),
+        gpus=[a_gpu(0, total=80), a_gpu(1), a_gpu(2, total=12), a_gpu(3)],
+    )
+
+    assert placed(plan) == {"1": ("GPU-1", "GPU-3")}
+
+
+def test_a_desktop_leaves_a_gpu_whole_and_a_stranger_does_not():
+    desktop, stranger = a_gpu(0, used=2), a_gpu(1, p7=1)
+
+    plan = planned(whole("1"), whole("2"), gpus=[stranger, desktop], gpu_owners={7: None})
+
+    assert placed(plan) == {"1": ("GPU-0",)}
+    assert why(plan, "2")[1] == (
+        "needs a whole GPU, 0 are free:"
+        " GPU 0 is used by task 1; GPU 1 is used by 1 process of others"
+    )
+
+
+def test_one_that_is_nearly_full_of_nobody_known_is_not_whole():
+    plan = planned(whole("1"), gpus=[a_gpu(0, used=20)])
+
+    assert why(plan)[1] == "needs a whole GPU, 0 are free: GPU 0 has only 4 GiB free of 24 GiB"
+
+
+def test_more_than_there_are_is_said_to_be_that():
+    plan = planned(whole("1", 3), gpus=[a_gpu(0), a_gpu(1)])
+
+    assert why(plan) == (Reason.GPU_UNAVAILABLE, "needs 3 GPUs, this machine has 2")
+
+
+def test_a_lease_on_whole_gpus_keeps_them_though_nothing_is_used():
+    running = holding("1", "GPU-0", "GPU-1", number=2, age_s=9999)
+
+    plan = planned(running, share("2", 1), gpus=[a_gpu(0), a_gpu(1)])
+
+    assert placed(plan) == {}
+
+
+def test_what_is_being_ended_keeps_its_gpu():
+    hung = an_entry(a_lease("1", gpu_uuids=("GPU-0",), needs=Needs(gpus=1), max_runtime_s=-9999))
+
+    assert placed(planned(hung, whole("2"), gpus=[a_gpu(0)])) == {}
+
+
+# -- what cannot be seen ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("reading", "reason", "words"),
+    [
+        (
+            GpuReading(fault="this machine has no NVIDIA driver", is_absent=True),
+            Reason.GPU_UNAVAILABLE,
+            "needs a GPU: this machine has no NVIDIA driver",
+        ),
+        (
+            GpuReading(fault="the driver did not answer within 1.5 s"),
+            Reason.GPU_UNKNOWN,
+            "needs a GPU: the driver did not answer within 1.5 s",
+        ),
+        (None, Reason.GPU_UNKNOWN, "needs a GPU: no look was taken at the GPUs"),
+    ],
+)
+def test_without_sight_only_what_needs_none_starts(
+    reading: GpuReading | None, reason: Reason, words: str
+):
+    plan = planned(share("1", 1), a_task("2", memory_bytes=0), gpus=reading)
+
+    assert placed(plan) == {"2": ()}
+    assert why(plan) == (reason, words)
+
+
+def test_a_lost_gpu_keeps_nothing_from_the_others():
+    lost = Gpu(index=0, uuid="GPU-0", name="RTX", fault="GPU is lost")
+
+    plan = planned(share("1", 14), whole("2"), gpus=[lost, a_gpu(1)])
+
+    assert placed(plan) == {"1": ("GPU-1",)}
+    assert why(planned(whole("1", 2), gpus=[lost, a_gpu(1)])) == (
+        Reason.GPU_UNKNOWN,
+        "needs 2 whole GPUs; GPU 0: GPU is lost",
+    )
+
+
+def test_processes_whose_use_is_not_told_are_there_all_the_same():
+    gpu = replace(a_gpu(0), processes=(GpuProcess(pid=7, used_bytes=None),))
+
+    assert placed(planned(whole("1"), gpus=[gpu], gpu_owners={7: None})) == {}
+
+
+# -- the mask -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("mask", "shown"),
+    [
+        (None, (0, 1, 2)),
+        ("1", (1,)),
+        ("2,0", (0, 2)),
+        ("GPU-1", (1,)),
+        ("0,GPU-2", (0, 2)),
+        ("0,9,1", (0,)),  # nothing after one that is none
+        ("0,0,1", (0,)),
+        (" 1 , 2 ", (1, 2)),
+        ("", ()),
+        ("-1", ()),
+        ("NoDevFiles", ()),
+        ("GPU-", ()),  # which of them?
+    ],
+)
+def test_the_mask_is_read_as_programs_read_it(mask: str | None, shown: tuple[int, ...]):
+    reading = GpuReading(gpus=(a_gpu(0), a_gpu(1), a_gpu(2)))
+
+    found = masked(reading, mask)
+
+    assert tuple(gpu.index for gpu in found.gpus) == shown
+    assert found.is_absent is not bool(shown)
+    if not shown:
+        assert found.fault == f"CUDA_VISIBLE_DEVICES={mask!r} shows none of 3 GPUs"
+
+
+def test_a_mask_over_nothing_seen_leaves_the_fault():
+    unknown = GpuReading(fault="it hangs")
+
+    assert masked(unknown, "0") == unknown
+
+
+def test_the_examples_in_its_docstrings_hold():
+    assert doctest.testmod(gpus).failed == 0
