@@ -33,7 +33,7 @@ _FOR_A_GPU = (Reason.VRAM_INSUFFICIENT, Reason.GPU_UNAVAILABLE, Reason.GPU_UNKNO
 _BAR_WIDTH = 10
 # At how many columns there is room for a bar beside the figures.
 _WIDE = 80
-_NAME_WIDTH = 16
+_NAME_WIDTH = 14
 _USED, _RESERVED, _FREE = "█", "▒", "░"
 
 
@@ -92,16 +92,15 @@ def gpu_lines(foresight: Foresight, page: Page) -> list[str]:
             fault = Cell(text=view.fault, ink=Ink.RED)
             rows.append([str(view.index), _short(view.name), *dashes, "-", fault])
             continue
-        used = view.total_bytes if seen.total_bytes is None else seen.used_bytes
         rows.append(
             [
                 str(view.index),
                 _short(view.name),
                 *([_bar(seen, view)] if has_bars else []),
-                format_size(used) if seen.total_bytes is not None else "-",
-                format_size(view.reserved_bytes),
-                format_size(view.free_bytes),
-                format_size(view.total_bytes),
+                "-" if seen.total_bytes is None else _brief(seen.used_bytes),
+                _brief(view.reserved_bytes),
+                _brief(view.free_bytes),
+                _brief(view.total_bytes),
                 "-" if seen.utilization is None else f"{seen.utilization}%",
                 _users(view),
             ]
@@ -139,6 +138,11 @@ def _pairs(foresight: Foresight) -> list[tuple[Gpu, GpuView]]:
     views = measure(snapshot, foresight.plan.verdicts).gpus.gpus
     seen = {one.uuid: one for one in snapshot.gpus.gpus}
     return [(seen[view.uuid], view) for view in views]
+
+
+def _brief(size_bytes: int) -> str:
+    """Return a size as one would type it: 14G."""
+    return format_size(size_bytes).replace(" ", "").replace("iB", "")
 
 
 def _short(name: str) -> str:
