@@ -49,9 +49,10 @@ if TYPE_CHECKING:
 
     from tinyscheduler.model.config import Config
     from tinyscheduler.model.plan import TickReport
+    from tinyscheduler.model.resources import GpuReading
     from tinyscheduler.model.snapshot import SourceView
     from tinyscheduler.model.tasks import WaitingTask
-    from tinyscheduler.ports import Clock, GpuProbe, TaskSource
+    from tinyscheduler.ports import Clock, TaskSource
 
 # A dry run tells people why tasks wait, so it looks at more of them than a tick needs.
 _DRY_RUN_WINDOW = 1000
@@ -183,7 +184,7 @@ def wired(
             store=FileLeaseStore(config.paths, locks=LockTrial() if acts else LockTable()),
             launcher=LocalLauncher(config, wrapper=wrapper_path(), kick_argv=kick_argv(config)),
             probe=ProcProbe(),
-            gpus=gpu_probe_of(config),
+            gpus=_GpuProbe(config),
             policy=platform,
             fallback=platform,
             ledger=SqliteLedger(database, shared_with="local"),
@@ -198,16 +199,23 @@ def wired(
             database.close()
 
 
-def gpu_probe_of(config: Config) -> GpuProbe:
-    """Return what sees the GPUs: the driver, or a file that describes some."""
-    kind, _, path = config.gpu_probe.partition(":")
-    if kind == "file":
-        from tinyscheduler.adapters.gpu_file import FileGpuProbe
+class _GpuProbe:
+    """The probe that is configured, loaded by the few ticks that look at GPUs."""
 
-        return FileGpuProbe(os.path.join(config.paths.base, path))
-    from tinyscheduler.adapters.gpu_nvml import NvmlGpuProbe
+    def __init__(self, config: Config) -> None:
+        self._config = config
 
-    return NvmlGpuProbe(os.path.join(config.paths.state, "gpu-probe.json"))
+    def read(self) -> GpuReading:
+        """Look at them as configured."""
+        paths = self._config.paths
+        kind, _, path = self._config.gpu_probe.partition(":")
+        if kind == "file":
+            from tinyscheduler.adapters.gpu_file import FileGpuProbe
+
+            return FileGpuProbe(os.path.join(paths.base, path)).read()
+        from tinyscheduler.adapters.gpu_nvml import NvmlGpuProbe
+
+        return NvmlGpuProbe(os.path.join(paths.state, "gpu-probe.json")).read()
 
 
 def keeping_settings(world: World, config: Config) -> World:

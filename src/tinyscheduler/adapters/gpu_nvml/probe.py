@@ -8,7 +8,6 @@ import select
 import signal
 import sys
 import time
-from pathlib import Path
 
 from tinyscheduler.files import own_temporary_for, read_json, remove, write_json
 from tinyscheduler.model.documents import DocumentError, decode_gpus
@@ -19,7 +18,7 @@ _REPORT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "report.py")
 _LIMIT_S = 1.5
 _MOST_BYTES = 1 << 20
 _REAPING_S = 0.05
-_NVIDIA = "0x10de"
+_NVIDIA, _DISPLAY = "0x10de", "0x03"  # vendor and class of PCI devices
 # Any of these is there where a driver is, Linux's own or that of WSL.
 _DRIVER_FILES = ("/proc/driver/nvidia", "/dev/nvidiactl", "/dev/dxg")
 
@@ -110,16 +109,20 @@ def has_driver() -> bool:
     """Whether there is anything to ask: starting a program only to hear "no" takes its time."""
     if any(os.path.exists(path) for path in _DRIVER_FILES):
         return True
-    devices = Path("/sys/bus/pci/devices")
     try:
         # Its device files are made by the first program that asks.
         return any(
-            (one / "vendor").read_text().strip() == _NVIDIA
-            and (one / "class").read_text().startswith("0x03")
-            for one in devices.iterdir()
+            _first_word(one.path, "vendor") == _NVIDIA
+            and _first_word(one.path, "class").startswith(_DISPLAY)
+            for one in os.scandir("/sys/bus/pci/devices")
         )
     except OSError:
         return False
+
+
+def _first_word(folder: str, name: str) -> str:
+    with open(f"{folder}/{name}", encoding="ascii") as file:
+        return file.read().strip()
 
 
 def _understand(said: bytes) -> GpuReading:
