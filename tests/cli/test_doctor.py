@@ -274,3 +274,20 @@ def test_a_full_disk_is_a_failure(tmp_path: Path):
         assert found(place, "filesystem")["verdict"] == "warn"
     finally:
         subprocess.run(["umount", str(mount)], check=True)
+
+
+def test_gpus_are_asked_for_and_a_lost_one_is_a_failure(place: Place):
+    assert found(place, "gpus")["what"].startswith("none: ")
+    place.settings["GPU_PROBE"] = "file:gpus.json"
+    (place.base / "gpus.json").write_text(
+        '{"gpus": [{"uuid": "GPU-a", "name": "RTX", "total": 5},'
+        ' {"uuid": "GPU-b", "name": "T4", "fault": "GPU is lost"}]}'
+    )
+
+    lost = found(place, "gpus")
+    (place.base / "gpus.json").write_text('{"gpus": 5}')
+    unknown = found(place, "gpus")
+
+    assert (lost["verdict"], lost["what"]) == ("fail", "GPU 1 (T4): GPU is lost")
+    assert unknown["verdict"] == "fail"
+    assert "gpus.gpus should be a list" in unknown["what"]

@@ -44,7 +44,7 @@ SAMPLES: dict[str, tuple[tuple[str, object], tuple[str, object]]] = {
     "kill_grace_sec": (("0", 0.0), ("2", 2.0)),
     "max_launches": (("1", 1), ("2", 2)),
     "queue_lookahead": (("0", 0), ("2", 2)),
-    "max_skips_per_task": (("0", 0), ("1", 1)),
+    "max_skips_per_task": (("4", 4), ("1", 1)),
     "retry_backoff_sec": (("0", 0.0), ("2", 2.0)),
     "max_attempts": (("1", 1), ("2", 2)),
     "retry_base_sec": (("0", 0.0), ("2", 2.0)),

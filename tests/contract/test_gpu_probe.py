@@ -221,6 +221,9 @@ def test_one_that_cannot_even_be_killed_is_not_joined_by_another(tmp_path: Path)
 
     hanging = probe.read()
     mark.write_text(json.dumps({"version": 1, "pid": os.getpid(), "start_ticks": ticks + 1}))
+    looking = NvmlGpuProbe(str(mark), may_write=False, argv=("/bin/false", "x"))
+    assert looking.read() != hanging
+    assert mark.exists()
     after = probe.read()
 
     assert hanging.fault == f"the driver hangs: process {os.getpid()} still asks it"

@@ -184,7 +184,7 @@ def wired(
             store=FileLeaseStore(config.paths, locks=LockTrial() if acts else LockTable()),
             launcher=LocalLauncher(config, wrapper=wrapper_path(), kick_argv=kick_argv(config)),
             probe=ProcProbe(),
-            gpus=_GpuProbe(config),
+            gpus=_GpuProbe(config, may_write=acts),
             policy=platform,
             fallback=platform,
             ledger=SqliteLedger(database, shared_with="local"),
@@ -202,8 +202,9 @@ def wired(
 class _GpuProbe:
     """The probe that is configured, loaded by the few ticks that look at GPUs."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, *, may_write: bool) -> None:
         self._config = config
+        self._may_write = may_write
 
     def read(self) -> GpuReading:
         """Look at them as configured."""
@@ -215,7 +216,8 @@ class _GpuProbe:
             return FileGpuProbe(os.path.join(paths.base, path)).read()
         from tinyscheduler.adapters.gpu_nvml import NvmlGpuProbe
 
-        return NvmlGpuProbe(os.path.join(paths.state, "gpu-probe.json")).read()
+        mark = os.path.join(paths.state, "gpu-probe.json")
+        return NvmlGpuProbe(mark, may_write=self._may_write).read()
 
 
 def keeping_settings(world: World, config: Config) -> World:

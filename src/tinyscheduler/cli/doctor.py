@@ -101,6 +101,7 @@ def _checks_of(
         ("database", partial(doctor_state.look_at_database, config)),
         ("tick lock", partial(doctor_state.look_at_tick_lock, config, now)),
         ("leases", leases),
+        ("gpus", partial(doctor_machine.look_at_gpus, config)),
         ("ticks", partial(doctor_machine.look_at_clockwork, config, installation, now)),
     ]
 

@@ -123,6 +123,27 @@ def look_at_proc() -> Iterator[Finding]:
         yield ok("proc", "shows processes, descriptors and locks", "/proc")
 
 
+def look_at_gpus(config: Config) -> Iterator[Finding]:
+    """Ask for the GPUs, as a tick would that has to place a task on one."""
+    from tinyscheduler.app.ticks import foresee_all
+
+    reading = foresee_all(config, sees_gpus=True).snapshot.gpus
+    assert reading is not None  # noqa: S101 - it was asked for
+    if reading.fault is not None and reading.is_absent:
+        yield ok("gpus", f"none: {reading.fault}")
+        return
+    fix = "tasks that need a GPU wait; look at nvidia-smi and the kernel's log"
+    if reading.fault is not None:
+        where = None if config.gpu_probe == "nvml" else config.gpu_probe
+        yield fail("gpus", reading.fault, where=where, fix=fix)
+        return
+    for gpu in reading.gpus:
+        if gpu.fault is not None:
+            yield fail("gpus", f"GPU {gpu.index} ({gpu.name}): {gpu.fault}", fix=fix)
+    names = ", ".join(f"{gpu.index} {gpu.name}" for gpu in reading.gpus if gpu.fault is None)
+    yield ok("gpus", names or "none that works")
+
+
 def look_at_groups() -> Iterator[Finding]:
     """Look whether attempts may have control groups of their own here."""
     from tinyscheduler.adapters.launch_local.cgroups import find_divisible

@@ -307,7 +307,7 @@ class Settings(BaseSettings):
     queue_lookahead: NotNegative = Field(
         5, description="Tasks looked at behind one that does not fit."
     )
-    max_skips_per_task: NotNegative = Field(2, description="Times a waiting task may be overtaken.")
+    max_skips_per_task: Positive = Field(2, description="Times a waiting task may be overtaken.")
     retry_backoff_sec: SecondsOrZero = Field(
         30.0, description="Seconds until a task that asked for it by exit code 75 is tried again."
     )

@@ -31,10 +31,18 @@ class NvmlGpuProbe:
     """
 
     def __init__(
-        self, mark: str, *, argv: tuple[str, ...] = (sys.executable, "-I", _REPORT)
+        self,
+        mark: str,
+        *,
+        may_write: bool = True,
+        argv: tuple[str, ...] = (sys.executable, "-I", _REPORT),
     ) -> None:
-        """Take the path of the file, and the program; the latter for the sake of tests."""
+        """Take the path of the file, and the program; the latter for the sake of tests.
+
+        Who only looks (``may_write`` off) goes by the file and leaves it as it is.
+        """
         self._mark = mark
+        self._may_write = may_write
         self._argv = argv
 
     def read(self) -> GpuReading:
@@ -77,7 +85,7 @@ class NvmlGpuProbe:
         finally:
             os.close(out)
         os.kill(pid, signal.SIGKILL)
-        if not _reap(pid):
+        if not _reap(pid) and self._may_write:
             self._remember(pid)
         return said
 
@@ -99,7 +107,8 @@ class NvmlGpuProbe:
             pid, ticks = mark["pid"], mark["start_ticks"]  # type: ignore[index]  # whatever it is instead is caught
             if isinstance(pid, int) and ticks is not None and _start_ticks(pid) == ticks:
                 return pid
-            remove(self._mark)
+            if self._may_write:
+                remove(self._mark)
         except (OSError, ValueError, KeyError, TypeError):
             pass
         return None
