@@ -27,6 +27,7 @@ from tinyscheduler.model.snapshot import (
     LeaseScan,
     Rules,
     SchedulingMemory,
+    Skips,
     Snapshot,
     SourceView,
     StaleSighting,
@@ -188,6 +189,8 @@ def a_snapshot(
     memory_used: Mapping[str, int] | None = None,
     gpus: Iterable[Gpu] | GpuReading | None = None,
     gpu_owners: Mapping[int, str | None] | None = None,
+    skips: Mapping[str, int] | None = None,
+    **rules: Any,
 ) -> Snapshot:
     """Return what a tick sees; each thing goes where it belongs.
 
@@ -211,8 +214,14 @@ def a_snapshot(
         gpu_owners=gpu_owners or {},
         sources=tuple(_sources(things, frozenset(down))),
         agents=tuple(agents),
-        memory=SchedulingMemory(stale=tuple(stale)),
-        rules=replace(RULES, host_slots=slots),
+        memory=SchedulingMemory(
+            stale=tuple(stale),
+            skips=tuple(
+                Skips(source="local", task_id=task_id, times=times)
+                for task_id, times in (skips or {}).items()
+            ),
+        ),
+        rules=replace(RULES, host_slots=slots, **rules),
         is_enabled=is_enabled,
     )
 

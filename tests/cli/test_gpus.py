@@ -110,10 +110,9 @@ def test_vram_of_a_killed_task_is_given_away_when_it_is_seen_free(place: Place):
     place.add("--vram", "14G", "--", *SHOW)
     run(place)
     until(lambda: leases(place)["1"]["state"] == "running", "the task to run")
-    process = leases(place)["1"]["process"]
-    describe(place, {"used": 14 * GIB, "processes": [{"pid": process["pgid"], "used": 14 * GIB}]})
-    os.killpg(process["pgid"], signal.SIGKILL)
-    os.kill(process["pid"], signal.SIGKILL)
+    wrapper = leases(place)["1"]["process"]["pid"]
+    describe(place, {"used": 14 * GIB, "processes": [{"pid": wrapper, "used": 14 * GIB}]})
+    os.kill(wrapper, signal.SIGKILL)  # its command goes with it
 
     # The lease is given back, but the driver has not cleaned up yet.
     until(
@@ -220,3 +219,47 @@ def test_a_driver_that_hangs_holds_a_tick_up_for_two_seconds_and_starts_no_gpu_w
     assert {one["task_id"]: one["action"] for one in report["decisions"]} == {"1": "dispatch"}
     # Where less is left.
     assert said(place, "1") == "GPU-fake-2 PCI_BUS_ID"
+
+
+def test_a_hundred_that_need_a_gpu_which_is_not_there_hold_up_no_other(place: Place):
+    (place.base / "gpus.json").write_text('{"gpus": []}')
+    place.settings["QUEUE_LOOKAHEAD"] = "0"
+    line = json.dumps({"command": ["true"], "vram": "1G", "cwd": "/"}) + "\n"
+    place.run("add", "--from", "-", stdin=line.encode() * 100)
+    place.add("--", *SHOW)
+
+    run(place)
+
+    assert leases(place).keys() == {"101"}
+
+
+def test_a_whole_gpu_is_overtaken_twice_by_small_ones_and_is_next(place: Place):
+    describe(place, {})
+    place.add("--vram", "2G", "--", "sleep", "600")
+    run(place)
+    place.add("--gpus", "1", "--", *SHOW)
+
+    for _ in range(4):
+        place.add("--vram", "2G", "--", "sleep", "600")
+        waits = run(place)
+
+    assert leases(place).keys() == {"1", "3", "4"}
+    assert waits == {
+        "2": "gpu_unavailable",
+        "5": "overtaken_limit",
+        "6": "overtaken_limit",
+    }
+    place.run("cancel", "1", "3", "4")
+    until(lambda: run(place) and leases(place).keys() == {"2"}, "the whole GPU")
+    assert "task 2 comes first" not in place.run("why", "5").out  # it runs now
+
+
+def test_with_lookahead_0_nothing_overtakes(place: Place):
+    describe(place, {"used": 20 * GIB}, {})
+    place.settings["QUEUE_LOOKAHEAD"] = "0"
+    place.add("--gpus", "2", "--", *SHOW)
+    place.add("--", *SHOW)
+
+    assert run(place) == {"1": "gpu_unavailable", "2": "overtaken_limit"}
+    place.settings["QUEUE_LOOKAHEAD"] = "1"
+    assert run(place) == {"1": "gpu_unavailable"}

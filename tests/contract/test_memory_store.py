@@ -14,7 +14,7 @@ from tests.contract.places import paths_in
 from tinyscheduler.adapters.memory_file import FileMemoryStore
 from tinyscheduler.errors import StoreError
 from tinyscheduler.model.resources import Pressure
-from tinyscheduler.model.snapshot import SchedulingMemory, StaleSighting, Told
+from tinyscheduler.model.snapshot import SchedulingMemory, Skips, StaleSighting, Told
 from tinyscheduler.simulator.disk import Disk, Refusal
 from tinyscheduler.simulator.machine import Machine
 from tinyscheduler.simulator.memory import SimulatedMemoryStore
@@ -35,6 +35,7 @@ FULL = SchedulingMemory(
     last_start_boot_id="boot",
     pruned_at=datetime(2026, 3, 1, 12, 0, 0, 123000, tzinfo=UTC),
     told=Told(pressure=Pressure.WARNING, is_healthy=False, is_full=True, is_empty=False),
+    skips=(Skips(source="local", task_id="7", times=2),),
 )
 
 
@@ -42,7 +43,8 @@ FULL = SchedulingMemory(
 WHOLE = (
     '{"version": 1, "stale": [{"lease_id": "one", "beat_ns": 5, "seen_ns": 7, "boot_id": "boot"}],'
     ' "last_start_ns": 9, "last_start_boot_id": "boot", "pruned_at": "2026-03-01T12:00:00.000Z",'
-    ' "told": {"pressure": "none", "is_healthy": true, "is_full": false, "is_empty": true}}'
+    ' "told": {"pressure": "none", "is_healthy": true, "is_full": false, "is_empty": true},'
+    ' "skips": [{"source": "local", "task_id": "seven", "times": 2}]}'
 )
 # What no field may hold, as JSON that Python reads: it knows more numbers than the standard.
 ODD = (

@@ -60,7 +60,7 @@ def test_a_slot_that_is_only_promised_is_not_told_as_running(
 ):
     capacity = a_capacity(an_agent_view(limit=limit, active=active), active=active)
     for _ in range(planned):
-        capacity = capacity.take(a_start("coder"))
+        capacity = capacity.take(a_start("coder"), runtime_s=60)
     (coder,) = capacity.agents
 
     refusal = capacity.place(coder, Needs())
@@ -71,7 +71,7 @@ def test_a_slot_that_is_only_promised_is_not_told_as_running(
 
 def test_a_slot_of_the_machine_that_is_only_promised_is_not_told_as_running():
     busy, idle = an_agent_view(limit=9, active=0), an_agent_view(limit=9, active=0)
-    capacity = a_capacity(busy, slots=2, active=1).take(a_start("coder"))
+    capacity = a_capacity(busy, slots=2, active=1).take(a_start("coder"), runtime_s=60)
 
     refusal = capacity.place(idle, Needs())
 
@@ -156,7 +156,7 @@ def test_a_start_is_refused_exactly_where_a_limit_is_reached(
 def test_a_start_takes_one_slot_of_its_agent_and_one_of_the_machine(snapshot: Snapshot, name: str):
     before = measured(snapshot)
 
-    after = before.take(a_start(name, memory_bytes=5))
+    after = before.take(a_start(name, memory_bytes=5), runtime_s=60)
 
     assert after.memory.free_bytes == max(0, before.memory.free_bytes - 5)
     assert after.host_active == before.host_active + 1

@@ -300,7 +300,7 @@ def test_the_urgent_task_takes_the_last_slot():
     urgent = a_task("urgent", priority=9, created_order=2)
     idle = a_task("idle", created_order=1)
 
-    plan = decide(a_snapshot(idle, urgent), PRIORITY)
+    plan = decide(a_snapshot(idle, urgent, is_priority_enabled=True), PRIORITY)
 
     assert plan.decisions == (
         Dispatch(task=urgent, agent="coder", needs=PLAIN),

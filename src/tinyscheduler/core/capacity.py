@@ -39,12 +39,23 @@ class Holder:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Held:
+    """What an attempt gives back at its end, ``ends_in_s`` seconds from now at the latest."""
+
+    task_id: str
+    agent: str
+    ends_in_s: float
+    unused_bytes: int
+    used_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Capacity:
     """What is in use, and the limits.  ``take`` returns what one more start leaves.
 
     ``planned`` names the agent of each start that was decided meanwhile: it counts as
     active and does not run yet.  ``per_slot_bytes`` is the memory that a start needs of
-    which nobody said it.
+    which nobody said it.  ``held`` is what each attempt occupies, and for how long at most.
     """
 
     agents: tuple[AgentView, ...]
@@ -54,6 +65,7 @@ class Capacity:
     per_slot_bytes: int
     gpus: GpuRoom = GpuRoom()
     planned: tuple[str, ...] = ()
+    held: tuple[Held, ...] = ()
 
     @property
     def host_free(self) -> int:
@@ -108,11 +120,13 @@ class Capacity:
                 reason=Reason.MEMORY_CRITICAL,
                 words=f"{memory.used_share:.0%} of the memory is in use;"
                 f" nothing starts from {memory.critical:.0%}",
+                is_lasting=True,
             )
         if needed > memory.free_bytes:
             return Refusal(
                 reason=Reason.MEMORY_INSUFFICIENT,
                 words=f"needs {format_size(needed)} of memory, {memory.describe()}",
+                is_lasting=needed > memory.total_bytes,
             )
         return None
 
@@ -122,8 +136,30 @@ class Capacity:
             self, agents=tuple(agent for agent in self.agents if agent.name not in names)
         )
 
-    def take(self, start: Dispatch) -> Capacity:
-        """Return what is left after one more start."""
+    def give_back(self, held: Held) -> Capacity:
+        """Return what there is once that attempt has ended."""
+        return replace(
+            self,
+            agents=tuple(
+                replace(view, active=view.active - 1) if view.name == held.agent else view
+                for view in self.agents
+            ),
+            host_active=self.host_active - 1,
+            memory=self.memory.give_back(
+                unused_bytes=held.unused_bytes, used_bytes=held.used_bytes
+            ),
+            gpus=self.gpus.give_back(held.task_id),
+        )
+
+    def take(self, start: Dispatch, *, runtime_s: float) -> Capacity:
+        """Return what is left after one more start, which ends after so long at the latest."""
+        held = Held(
+            task_id=start.task.task_id,
+            agent=start.agent,
+            ends_in_s=runtime_s,
+            unused_bytes=start.needs.memory_bytes,
+            used_bytes=0,
+        )
         return replace(
             self,
             agents=tuple(
@@ -134,6 +170,7 @@ class Capacity:
             memory=self.memory.promise(start.needs.memory_bytes),
             gpus=self.gpus.take(start.gpu_uuids, start.needs, start.task.task_id),
             planned=(*self.planned, start.agent),
+            held=(*self.held, held),
         )
 
 
@@ -171,6 +208,7 @@ def measure(snapshot: Snapshot, verdicts: Iterable[Verdict]) -> Capacity:
                 active=active[agent.name],
                 memory_bytes=agent.memory_bytes,
                 vram_bytes=agent.vram_bytes,
+                max_runtime_s=agent.max_runtime_s,
             )
             for agent in sorted(snapshot.agents, key=_name)
         ),
@@ -187,6 +225,19 @@ def measure(snapshot: Snapshot, verdicts: Iterable[Verdict]) -> Capacity:
         ),
         per_slot_bytes=need_per_slot(rules, host),
         gpus=measure_gpus(snapshot, leases),
+        held=tuple(_held(lease, snapshot) for lease in leases),
+    )
+
+
+def _held(lease: Lease, snapshot: Snapshot) -> Held:
+    used = snapshot.memory_used.get(lease.lease_id, 0)
+    age_s = (snapshot.now.monotonic_ns - lease.monotonic_started_ns) / 1e9
+    return Held(
+        task_id=lease.task_id,
+        agent=lease.agent,
+        ends_in_s=max(0.0, lease.max_runtime_s - age_s),
+        unused_bytes=max(0, lease.needs.memory_bytes - used),
+        used_bytes=used,
     )
 
 

@@ -9,6 +9,7 @@ from tinyscheduler.core.leases import judge_all
 from tinyscheduler.core.queueing import candidates, hold_back
 from tinyscheduler.core.refusal import Refusal
 from tinyscheduler.core.switches import is_paused
+from tinyscheduler.core.turns import Refusals, Turns, key_of
 from tinyscheduler.errors import PolicyError
 from tinyscheduler.model.plan import Dispatch, Plan, Reason, Wait
 from tinyscheduler.model.policy import PolicyContext
@@ -17,9 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from tinyscheduler.core.capacity import Capacity
-    from tinyscheduler.model.leases import Needs
     from tinyscheduler.model.plan import Decision, Proposal
-    from tinyscheduler.model.policy import AgentView
     from tinyscheduler.model.snapshot import Snapshot
     from tinyscheduler.model.tasks import WaitingTask
     from tinyscheduler.ports import Policy
@@ -66,11 +65,11 @@ def _place(
     eligible: list[WaitingTask], *, policy: Policy, capacity: Capacity, snapshot: Snapshot
 ) -> list[Decision]:
     """Ask the policy until nothing more fits, and say of each task left why it waits."""
-    left = {(task.source, task.task_id): task for task in eligible}
-    starts: list[Decision] = []
+    turns = Turns(eligible, rules=snapshot.rules, skips=snapshot.memory.skips)
+    starts: list[Dispatch] = []
     while True:
-        refusals = _Refusals(capacity)
-        able = tuple(task for task in left.values() if refusals.allows(task))
+        refusals = Refusals(capacity)
+        able = turns.able(refusals)
         if not able:
             break
         context = PolicyContext(
@@ -81,49 +80,31 @@ def _place(
             memory_free_bytes=capacity.memory.free_bytes,
             gpus=capacity.gpus.gpus,
         )
+        may_start = {key_of(task) for task in able}
         admitted = 0
         for proposal in policy.propose(context):
-            dispatch = _admit(proposal, left=left, capacity=capacity)
+            dispatch = _admit(proposal, turns=turns, refusals=refusals, may_start=may_start)
             if dispatch is None:
+                may_start = {key_of(task) for task in turns.able(refusals)}
                 continue
-            capacity = capacity.take(dispatch)
-            del left[proposal.task.source, proposal.task.task_id]
-            starts.append(dispatch)
+            runtime_s = turns.runtime_s(dispatch, capacity)
+            capacity = capacity.take(dispatch, runtime_s=runtime_s)
+            refusals = Refusals(capacity)
+            starts.append(turns.start(dispatch, refusals))
+            if starts[-1].overtakes:
+                may_start = {key_of(task) for task in turns.able(refusals)}
             admitted += 1
         if not admitted:
             break
-    return [*starts, *(_explain(task, refusals) for task in left.values())]
-
-
-class _Refusals:
-    """Which caps refuse which tasks.  Asked once for each agent and need: many tasks are alike."""
-
-    def __init__(self, capacity: Capacity) -> None:
-        self._capacity = capacity
-        self._known: dict[tuple[str, Needs], Refusal | None] = {}
-
-    def of(self, task: WaitingTask) -> list[Refusal | None]:
-        """Return for each agent that could run the task what keeps it from a start."""
-        return [self._of(task, agent) for agent in candidates(task, self._capacity.agents)]
-
-    def allows(self, task: WaitingTask) -> bool:
-        """Whether some agent could start the task now."""
-        return any(refusal is None for refusal in self.of(task))
-
-    def _of(self, task: WaitingTask, agent: AgentView) -> Refusal | None:
-        needs = self._capacity.needs_of(task, agent)
-        key = agent.name, needs
-        if key not in self._known:
-            found = self._capacity.place(agent, needs)
-            self._known[key] = found if isinstance(found, Refusal) else None
-        return self._known[key]
+    return [*starts, *(_explain(task, turns, refusals) for task in turns.left)]
 
 
 def _admit(
-    proposal: Proposal, *, left: dict[tuple[str, str], WaitingTask], capacity: Capacity
+    proposal: Proposal, *, turns: Turns, refusals: Refusals, may_start: set[tuple[str, str]]
 ) -> Dispatch | None:
-    """Return the start, or None where a cap refuses it."""
-    task = left.get((proposal.task.source, proposal.task.task_id))
+    """Return the start, or None where a cap or another's turn refuses it."""
+    capacity = refusals.capacity
+    task = turns.find(proposal.task)
     if task is None or task != proposal.task:
         message = f"the policy proposed task {proposal.task.task_id}, which cannot start now"
         raise PolicyError(message)
@@ -135,21 +116,20 @@ def _admit(
         raise PolicyError(message)
     needs = capacity.needs_of(task, agent)
     found = capacity.place(agent, needs)
-    if isinstance(found, Refusal):
+    if isinstance(found, Refusal) or key_of(task) not in may_start:
         return None
-    return Dispatch(task=task, agent=agent.name, needs=needs, gpu_uuids=found)
+    dispatch = Dispatch(task=task, agent=agent.name, needs=needs, gpu_uuids=found)
+    return dispatch if turns.refuse(dispatch, refusals) is None else None
 
 
-def _explain(task: WaitingTask, refusals: _Refusals) -> Wait:
-    """Name the cap that binds: the machine's where any agent that could run it has room."""
-    found = refusals.of(task)
-    refused = [refusal for refusal in found if refusal is not None]
-    if len(refused) < len(found):
+def _explain(task: WaitingTask, turns: Turns, refusals: Refusals) -> Wait:
+    """Name the cap that binds, or whose turn it is."""
+    refusal = turns.explain(task, refusals)
+    if refusal is None:
         return Wait(task=task, reason=Reason.POLICY_WAIT, words="the policy did not choose it")
-    binding = next(
-        (refusal for refusal in refused if refusal.reason is not Reason.AGENT_LIMIT), refused[0]
+    return Wait(
+        task=task, reason=refusal.reason, words=refusal.words, is_lasting=refusal.is_lasting
     )
-    return Wait(task=task, reason=binding.reason, words=binding.words)
 
 
 def _waiting(snapshot: Snapshot) -> Iterable[WaitingTask]:

@@ -131,7 +131,7 @@ def _shortfall(snapshot: Snapshot, plan: Plan, wait: Wait) -> Shortfall | None:
     capacity = measure(snapshot, plan.verdicts)
     for one in plan.decisions:
         if isinstance(one, Dispatch):
-            capacity = capacity.take(one)
+            capacity = capacity.take(one, runtime_s=snapshot.rules.max_runtime_s)
     needs = [capacity.needs_of(wait.task, one) for one in candidates(wait.task, capacity.agents)]
     if wait.reason is Reason.VRAM_INSUFFICIENT:
         return Shortfall(

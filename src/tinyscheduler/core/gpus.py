@@ -8,7 +8,7 @@ from tinyscheduler.core.refusal import Refusal
 from tinyscheduler.model.plan import Reason
 from tinyscheduler.model.policy import GpuView
 from tinyscheduler.model.resources import GpuReading, format_size
-from tinyscheduler.values import dataclass, replace
+from tinyscheduler.values import dataclass, field, replace
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -33,6 +33,8 @@ class GpuRoom:
     gpus: tuple[GpuView, ...] = ()
     fault: str | None = None
     is_absent: bool = False
+    # By GPU and task: what is spoken for there, and is free once its attempt has ended.
+    shares: Mapping[tuple[str, str], int] = field(default_factory=dict)
 
     def place(self, needs: Needs) -> tuple[str, ...] | Refusal:
         """Return the GPUs that a start with these needs goes on; none where it needs none.
@@ -44,7 +46,7 @@ class GpuRoom:
             return ()
         if self.fault is not None:
             reason = Reason.GPU_UNAVAILABLE if self.is_absent else Reason.GPU_UNKNOWN
-            return Refusal(reason=reason, words=f"needs a GPU: {self.fault}")
+            return Refusal(reason=reason, words=f"needs a GPU: {self.fault}", is_lasting=True)
         known = [gpu for gpu in self.gpus if gpu.fault is None]
         able = [gpu for gpu in known if gpu.total_bytes >= needs.vram_bytes]
         if len(able) < max(1, needs.gpus):
@@ -55,10 +57,30 @@ class GpuRoom:
         """Return what is left after a start on these GPUs."""
         if not uuids:
             return self
+        reserved = {
+            gpu.uuid: gpu.total_bytes if needs.gpus else needs.vram_bytes
+            for gpu in self.gpus
+            if gpu.uuid in uuids
+        }
         return replace(
             self,
             gpus=tuple(
-                _taken(gpu, needs, task_id) if gpu.uuid in uuids else gpu for gpu in self.gpus
+                _taken(gpu, reserved[gpu.uuid], task_id) if gpu.uuid in reserved else gpu
+                for gpu in self.gpus
+            ),
+            shares={**self.shares, **{(uuid, task_id): size for uuid, size in reserved.items()}},
+        )
+
+    def give_back(self, task_id: str) -> GpuRoom:
+        """Return what there is once the attempt of that task has ended."""
+        held = {uuid: size for (uuid, name), size in self.shares.items() if name == task_id}
+        if not held:
+            return self
+        return replace(
+            self,
+            gpus=tuple(
+                _given_back(gpu, held[gpu.uuid], task_id) if gpu.uuid in held else gpu
+                for gpu in self.gpus
             ),
         )
 
@@ -67,13 +89,14 @@ class GpuRoom:
         faults = [gpu for gpu in self.gpus if gpu.fault is not None]
         if faults:
             words = "; ".join(f"GPU {gpu.index}: {gpu.fault}" for gpu in faults)
-            return Refusal(reason=Reason.GPU_UNKNOWN, words=f"needs {_describe(needs)}; {words}")
+            words = f"needs {_describe(needs)}; {words}"
+            return Refusal(reason=Reason.GPU_UNKNOWN, words=words, is_lasting=True)
         if len(known) < needs.gpus:
             words = f"needs {needs.gpus} GPUs, this machine has {len(known)}"
-            return Refusal(reason=Reason.GPU_UNAVAILABLE, words=words)
+            return Refusal(reason=Reason.GPU_UNAVAILABLE, words=words, is_lasting=True)
         largest = format_size(max(gpu.total_bytes for gpu in known))
         words = f"needs {_describe(needs)}, the largest GPU here has {largest}"
-        return Refusal(reason=Reason.VRAM_INSUFFICIENT, words=words)
+        return Refusal(reason=Reason.VRAM_INSUFFICIENT, words=words, is_lasting=True)
 
 
 def _place_share(needs: Needs, able: Iterable[GpuView]) -> tuple[str, ...] | Refusal:
@@ -129,8 +152,17 @@ def _describe(needs: Needs) -> str:
     return f"{words} of {format_size(needs.vram_bytes)}" if needs.vram_bytes else words
 
 
-def _taken(gpu: GpuView, needs: Needs, task_id: str) -> GpuView:
-    reserved = gpu.total_bytes if needs.gpus else needs.vram_bytes
+def _given_back(gpu: GpuView, size: int, task_id: str) -> GpuView:
+    users = tuple(name for name in gpu.used_by if name != task_id)
+    return replace(
+        gpu,
+        free_bytes=min(gpu.total_bytes, gpu.free_bytes + size),
+        is_idle=not users and not gpu.strangers,
+        used_by=users,
+    )
+
+
+def _taken(gpu: GpuView, reserved: int, task_id: str) -> GpuView:
     return replace(
         gpu,
         free_bytes=max(0, gpu.free_bytes - reserved),
@@ -149,17 +181,22 @@ def measure_gpus(snapshot: Snapshot, leases: Iterable[Lease]) -> GpuRoom:
     for lease in leases:
         for uuid in lease.gpu_uuids:
             placed.setdefault(uuid, []).append(lease)
+    shares: dict[tuple[str, str], int] = {}
     return GpuRoom(
         gpus=tuple(
-            _view_of(gpu, placed.get(gpu.uuid, ()), snapshot)
+            _view_of(gpu, placed.get(gpu.uuid, ()), snapshot, shares)
             for gpu in sorted(reading.gpus, key=lambda gpu: (gpu.index, gpu.uuid))
         ),
         fault=reading.fault,
         is_absent=reading.is_absent,
+        shares=shares,
     )
 
 
-def _view_of(gpu: Gpu, leases: Sequence[Lease], snapshot: Snapshot) -> GpuView:
+def _view_of(
+    gpu: Gpu, leases: Sequence[Lease], snapshot: Snapshot, shares: dict[tuple[str, str], int]
+) -> GpuView:
+    """Work out one GPU, and note in ``shares`` what each attempt holds of it."""
     if gpu.fault is not None:
         return GpuView(index=gpu.index, uuid=gpu.uuid, name=gpu.name, fault=gpu.fault)
     host = snapshot.host
@@ -172,8 +209,10 @@ def _view_of(gpu: Gpu, leases: Sequence[Lease], snapshot: Snapshot) -> GpuView:
     spoken_for, seasoned = use.strangers_bytes, 0
     for lease in ordered:
         reserved = total if lease.needs.gpus else lease.needs.vram_bytes
+        held = max(reserved, use.ours.get(lease.lease_id, 0))
+        shares[gpu.uuid, lease.task_id] = held
         if lease.lease_id in use.ours:
-            spoken_for += max(reserved, use.ours[lease.lease_id])
+            spoken_for += held
         elif (snapshot.now.monotonic_ns - lease.monotonic_started_ns) < WARM_UP_S * 1e9:
             spoken_for += reserved
         else:

@@ -19,21 +19,19 @@ DEFAULT_PER_SLOT_BYTES = 4096 * 2**20
 class MemoryRoom:
     """The memory of this machine, and what of it is spoken for.  Bytes.
 
-    ``unused_bytes`` are reserved by live attempts that do not use them yet,
-    ``promised_bytes`` by starts that were decided meanwhile.  ``critical`` is the share in
-    use from which nothing starts.
+    ``unused_bytes`` are reserved by live attempts that do not use them yet, and by starts
+    that were decided meanwhile.  ``critical`` is the share in use from which nothing starts.
     """
 
     total_bytes: int
     available_bytes: int
     unused_bytes: int = 0
-    promised_bytes: int = 0
     critical: float = 1.0
 
     @property
     def free_bytes(self) -> int:
         """What is left for one more start."""
-        return max(0, self.available_bytes - self.unused_bytes - self.promised_bytes)
+        return max(0, self.available_bytes - self.unused_bytes)
 
     @property
     def used_share(self) -> float:
@@ -47,7 +45,15 @@ class MemoryRoom:
 
     def promise(self, needed_bytes: int) -> MemoryRoom:
         """Return what is left after a start that needs so much."""
-        return replace(self, promised_bytes=self.promised_bytes + needed_bytes)
+        return replace(self, unused_bytes=self.unused_bytes + needed_bytes)
+
+    def give_back(self, *, unused_bytes: int, used_bytes: int) -> MemoryRoom:
+        """Return what there is once an attempt has ended that held so much."""
+        return replace(
+            self,
+            available_bytes=min(self.total_bytes, self.available_bytes + used_bytes),
+            unused_bytes=self.unused_bytes - unused_bytes,
+        )
 
     def describe(self) -> str:
         """Say how much is free, and where the rest of what is available went.
@@ -60,10 +66,10 @@ class MemoryRoom:
         '2 GiB are free: 6 GiB are available, 4 GiB of it reserved'
         """
         words = f"{format_size(self.free_bytes)} are free"
-        reserved = self.unused_bytes + self.promised_bytes
-        if reserved:
+        if self.unused_bytes:
             available = format_size(self.available_bytes)
-            words += f": {available} are available, {format_size(reserved)} of it reserved"
+            reserved = format_size(self.unused_bytes)
+            words += f": {available} are available, {reserved} of it reserved"
         return words
 
 

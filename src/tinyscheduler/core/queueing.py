@@ -58,6 +58,12 @@ def hold_back(
     return None
 
 
+def rank(task: WaitingTask, *, is_priority_enabled: bool) -> tuple[int, int, int, str, str]:
+    """Return the place in line: who blocks most, then priority where enabled, then arrival."""
+    priority = task.priority if is_priority_enabled else 0
+    return (-task.blocks, -priority, task.created_order, task.source, task.task_id)
+
+
 def candidates(task: WaitingTask, agents: Sequence[AgentView]) -> tuple[AgentView, ...]:
     """Return the agents that may run the task: the named one, or all that serve its queue."""
     if task.agent is not None:

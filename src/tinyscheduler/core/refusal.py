@@ -12,7 +12,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Refusal:
-    """The cap that binds, in a code and in words with numbers."""
+    """The cap that binds, in a code and in words with numbers.
+
+    A lasting one is no matter of what is in use: no end of an attempt lifts it.
+    """
 
     reason: Reason
     words: str
+    is_lasting: bool = False

@@ -16,7 +16,7 @@ from tinyscheduler.model.leases import (
     Run,
 )
 from tinyscheduler.model.resources import Gpu, GpuProcess, Pressure
-from tinyscheduler.model.snapshot import SchedulingMemory, StaleSighting, Told
+from tinyscheduler.model.snapshot import SchedulingMemory, Skips, StaleSighting, Told
 from tinyscheduler.model.tasks import AttemptResult, FailureReason, Outcome, is_task_id
 from tinyscheduler.values import replace
 
@@ -232,6 +232,10 @@ def encode_memory(memory: SchedulingMemory) -> dict[str, Any]:
             "is_full": memory.told.is_full,
             "is_empty": memory.told.is_empty,
         },
+        "skips": [
+            {"source": one.source, "task_id": one.task_id, "times": one.times}
+            for one in memory.skips
+        ],
     }
 
 
@@ -255,7 +259,12 @@ def decode_memory(document: object) -> SchedulingMemory:
         # Missing in what earlier versions wrote.
         pruned_at=reader.optional_time("pruned_at"),
         told=Told() if told is None else _decode_told(told),
+        skips=reader.optional_children("skips", _decode_skips) or (),
     )
+
+
+def _decode_skips(one: _Reader) -> Skips:
+    return Skips(source=one.text("source"), task_id=one.text("task_id"), times=one.size("times"))
 
 
 def _decode_told(told: _Reader) -> Told:

@@ -36,6 +36,7 @@ class Reason(StrEnum):
     POLICY_WAIT = "policy_wait"
     SOURCE_DOWN = "source_down"
     SOURCE_REFUSED = "source_refused"
+    OVERTAKEN_LIMIT = "overtaken_limit"
     UNPLACED = "unplaced"
     # Codes of features that are not built yet (models, tenants, schedules) join here.
 
@@ -151,22 +152,30 @@ class Proposal:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Dispatch:
-    """Start this task now.  ``needs`` is what it occupies from then on, on these GPUs."""
+    """Start this task now.  ``needs`` is what it occupies from then on, on these GPUs.
+
+    ``overtakes`` are tasks before it in line that wait for something which it uses.
+    """
 
     task: WaitingTask
     agent: str
     needs: Needs
     gpu_uuids: tuple[str, ...] = ()
+    overtakes: tuple[WaitingTask, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wait:
-    """Leave this task waiting, because."""
+    """Leave this task waiting, because.
+
+    ``is_lasting`` says that it waits for what this machine does not have now, in use or not.
+    """
 
     task: WaitingTask
     reason: Reason
     words: str
     retry_after_s: float | None = None
+    is_lasting: bool = False
 
 
 Decision = Dispatch | Wait

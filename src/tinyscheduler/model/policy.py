@@ -22,6 +22,7 @@ class AgentView:
     active: int
     memory_bytes: int | None = None
     vram_bytes: int | None = None
+    max_runtime_s: float | None = None
 
     @property
     def free(self) -> int:

@@ -89,6 +89,15 @@ class Told:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Skips:
+    """How often a waiting task was overtaken so far by ones that use what it waits for."""
+
+    source: str
+    task_id: str
+    times: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SchedulingMemory:
     """What one tick remembers for the next.  Losing it costs time, never a task."""
 
@@ -97,6 +106,7 @@ class SchedulingMemory:
     last_start_boot_id: str | None = None
     pruned_at: datetime | None = None
     told: Told = Told()
+    skips: tuple[Skips, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,6 +125,13 @@ class Rules:
     # Shares of the memory in use.
     memory_warning: float
     memory_critical: float
+    is_priority_enabled: bool = False
+    # Tasks of a line that are looked at behind one that cannot start; 0: none goes before it.
+    lookahead: int = 5
+    # How often a task may be overtaken by ones that use what it waits for.
+    max_skips: int = 2
+    # The longest an attempt may take of which nobody said it.
+    max_runtime_s: float = 3600.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tinyscheduler.core.queueing import candidates
+from tinyscheduler.core.queueing import candidates, rank
 from tinyscheduler.model.plan import Proposal
 
 if TYPE_CHECKING:
@@ -31,7 +31,8 @@ class PlatformPolicy:
         free = {agent.name: agent.free for agent in context.agents}
         host_free = context.host_slots_free
         proposals: list[Proposal] = []
-        for task in sorted(context.waiting, key=self._rank):
+        enabled = self._is_priority_enabled
+        for task in sorted(context.waiting, key=lambda one: rank(one, is_priority_enabled=enabled)):
             if host_free <= 0:
                 break
             agent = _freest(task, context.agents, free)
@@ -40,10 +41,6 @@ class PlatformPolicy:
                 free[agent] -= 1
                 host_free -= 1
         return proposals
-
-    def _rank(self, task: WaitingTask) -> tuple[int, int, int, str]:
-        priority = task.priority if self._is_priority_enabled else 0
-        return (-task.blocks, -priority, task.created_order, task.task_id)
 
 
 def _freest(task: WaitingTask, agents: Sequence[AgentView], free: dict[str, int]) -> str | None:

@@ -59,6 +59,8 @@ class Progress:
     switches: tuple[Switch, ...] = ()
     # Why trees were ended in this tick: the next look finds them merely dead.
     ended: dict[str, ReclaimReason] = field(default_factory=dict)
+    # How far it looks into each line, once that proved to be too near.
+    window: int | None = None
     # What was said of the GPUs when they could not be seen in this tick.
     gpus_failed: GpuReading | None = None
     memory: SchedulingMemory = field(default_factory=SchedulingMemory)

@@ -10,6 +10,7 @@ from tinyscheduler.errors import ExhaustedError, LaunchError, StoreError
 from tinyscheduler.model.events import EventName
 from tinyscheduler.model.leases import NO_RUN, Lease, LeaseState
 from tinyscheduler.model.plan import Dispatch, Reason
+from tinyscheduler.model.snapshot import Skips
 from tinyscheduler.model.tasks import Claim, Ending, TaskSpec
 from tinyscheduler.tick.progress import key_of
 from tinyscheduler.values import dataclass, replace
@@ -98,6 +99,7 @@ class Starts:
         if lock is None:
             self.progress.refuse(dispatch, Reason.UNPLACED, "its task lock is held just now")
             return
+        self._note_overtaken(dispatch)
         try:
             bare = self._lease(dispatch, agent, spec, lock, snapshot)
             lease, fault = (bare, unreadable) if unreadable else self._prepare(bare, spec)
@@ -128,6 +130,23 @@ class Starts:
         now = self.progress.world.clock.now()
         self.progress.memory = replace(
             self.progress.memory, last_start_ns=now.monotonic_ns, last_start_boot_id=now.boot_id
+        )
+
+    def _note_overtaken(self, dispatch: Dispatch) -> None:
+        """Remember whom this start overtakes, before it happens: whoever dies, it counts."""
+        if not dispatch.overtakes:
+            return
+        memory = self.progress.memory
+        times = {(one.source, one.task_id): one.times for one in memory.skips}
+        for task in dispatch.overtakes:
+            times[key_of(task)] = times.get(key_of(task), 0) + 1
+        skips = tuple(
+            Skips(source=source, task_id=task_id, times=number)
+            for (source, task_id), number in sorted(times.items())
+        )
+        self.progress.memory = replace(memory, skips=skips)
+        self.progress.attempt(
+            "scheduling memory", partial(self.progress.world.memory.save, self.progress.memory)
         )
 
     def _describe(self, task: WaitingTask) -> tuple[TaskSpec, LaunchError | None]:

@@ -10,6 +10,7 @@ from tinyscheduler.core.gpus import masked
 from tinyscheduler.core.leases import trace_of, trace_of_claim
 from tinyscheduler.errors import PolicyError, SourceError, StoreError, TinySchedulerError
 from tinyscheduler.model.leases import Lease, LeaseFault
+from tinyscheduler.model.plan import Dispatch, Wait
 from tinyscheduler.model.snapshot import Snapshot, SourceView
 from tinyscheduler.tick.endings import Endings
 from tinyscheduler.tick.forgetting import forget_the_past
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
 # Ending a tree, then settling or reclaiming it, then starting: each needs a fresh look.
 # More rounds than that mean that the world changes as fast as we look; the next tick goes on.
 _MOST_CLEANING_ROUNDS = 6
+# Where what stands first in line waits for what is not there, so much further it looks.
+_WIDER, _MOST_LOOKED_AT = 8, 5000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -214,7 +217,7 @@ def _owners(progress: Progress, reading: GpuReading | None) -> Mapping[int, str 
 
 def _look(progress: Progress, source: TaskSource) -> SourceView:
     try:
-        return source.look(window=progress.settings.window)
+        return source.look(window=progress.window or progress.settings.window)
     except SourceError as error:
         progress.fail(f"source {source.name}", error)
         return SourceView(name=source.name, error=error.what)
@@ -252,12 +255,34 @@ def _decide(progress: Progress, snapshot: Snapshot) -> Plan:
         return decide(snapshot, world.fallback)
 
 
+def _look_and_decide(progress: Progress) -> tuple[Snapshot, Plan]:
+    """Look and decide, and look further where what is seen waits for what is not there.
+
+    However many tasks need a GPU that this machine does not have, the others go on.
+    """
+    while True:
+        snapshot = _observe(progress)
+        plan = _decide(progress, snapshot)
+        progress.decisions = plan.decisions
+        window = progress.window or progress.settings.window
+        if window >= _MOST_LOOKED_AT or not _is_short_sighted(snapshot, plan):
+            return snapshot, plan
+        progress.window = min(_WIDER * window, _MOST_LOOKED_AT)
+
+
+def _is_short_sighted(snapshot: Snapshot, plan: Plan) -> bool:
+    starts = sum(isinstance(one, Dispatch) for one in plan.decisions)
+    return (
+        plan.slots_in_use + starts < snapshot.rules.host_slots
+        and any(isinstance(one, Wait) and one.is_lasting for one in plan.decisions)
+        and any(view.waiting_total > len(view.waiting) for view in snapshot.sources)
+    )
+
+
 def _preview(progress: Progress) -> tuple[Snapshot, Plan]:
     """Look and decide, so that a report can say what a tick would do."""
     progress.memory = progress.world.memory.load()
-    snapshot = _observe(progress)
-    plan = _decide(progress, snapshot)
-    progress.decisions = plan.decisions
+    snapshot, plan = _look_and_decide(progress)
     endings = Endings(progress=progress)
     for verdict in plan.verdicts:
         endings.announce(verdict)
@@ -270,19 +295,31 @@ def _act(progress: Progress) -> None:
     endings, starts = Endings(progress=progress), Starts(progress=progress)
     rounds = 0
     while True:
-        snapshot = _observe(progress)
-        plan = _decide(progress, snapshot)
-        progress.decisions = plan.decisions
+        snapshot, plan = _look_and_decide(progress)
         if rounds < _MOST_CLEANING_ROUNDS and endings.clean_up(plan, snapshot):
             rounds += 1
             continue
         if not starts.start_all(plan, snapshot):
             break
     tell_changes(progress, snapshot, plan)
+    _forget_skips(progress, snapshot)
     forget_the_past(progress)
     if progress.memory != saved:
         save = partial(progress.world.memory.save, progress.memory)
         progress.attempt("scheduling memory", save)
+
+
+def _forget_skips(progress: Progress, snapshot: Snapshot) -> None:
+    """Keep of how often tasks were overtaken what is of tasks that wait still."""
+    waiting = {key_of(task) for view in snapshot.sources for task in view.waiting}
+    down = progress.sources_down
+    skips = tuple(
+        one
+        for one in progress.memory.skips
+        if one.source in down or ((one.source, one.task_id) in waiting - progress.started.keys())
+    )
+    if skips != progress.memory.skips:
+        progress.memory = replace(progress.memory, skips=skips)
 
 
 def _suspects(scan: LeaseScan, sources: tuple[SourceView, ...]) -> list[Trace]:

@@ -1,0 +1,256 @@
+"""Who may go before whom, and how often?
+
+A task that cannot start yet is passed by others, or a machine would stand still for it.
+What it waits for must not be taken from under it for ever, though: each task is overtaken
+so many times, then it has a reservation.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tinyscheduler.core.queueing import candidates, rank
+from tinyscheduler.core.refusal import Refusal
+from tinyscheduler.model.plan import Dispatch, Reason
+from tinyscheduler.values import dataclass, replace
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from tinyscheduler.core.capacity import Capacity
+    from tinyscheduler.model.leases import Needs
+    from tinyscheduler.model.policy import AgentView
+    from tinyscheduler.model.snapshot import Rules, Skips
+    from tinyscheduler.model.tasks import WaitingTask
+
+_Key = tuple[str, str]
+_GPU_REASONS = frozenset({Reason.VRAM_INSUFFICIENT, Reason.GPU_UNAVAILABLE})
+
+
+def key_of(task: WaitingTask) -> _Key:
+    """Return what names a task among those of all sources."""
+    return (task.source, task.task_id)
+
+
+class Refusals:
+    """Which caps refuse which tasks.  Asked once for each agent and need: many tasks are alike."""
+
+    def __init__(self, capacity: Capacity) -> None:
+        self.capacity = capacity
+        self._known: dict[tuple[str, Needs], Refusal | None] = {}
+
+    def of(self, task: WaitingTask) -> list[Refusal | None]:
+        """Return for each agent that could run the task what keeps it from a start."""
+        return [self._of(task, agent) for agent in candidates(task, self.capacity.agents)]
+
+    def binding(self, task: WaitingTask) -> Refusal | None:
+        """Return what keeps the task from a start; None if some agent could start it.
+
+        The machine's cap where any agent that could run it has a slot.
+        """
+        found = self.of(task)
+        refused = [one for one in found if one is not None]
+        if len(refused) < len(found):
+            return None
+        return next((one for one in refused if one.reason is not Reason.AGENT_LIMIT), refused[0])
+
+    def _of(self, task: WaitingTask, agent: AgentView) -> Refusal | None:
+        needs = self.capacity.needs_of(task, agent)
+        key = agent.name, needs
+        if key not in self._known:
+            found = self.capacity.place(agent, needs)
+            self._known[key] = found if isinstance(found, Refusal) else None
+        return self._known[key]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Reservation:
+    """A task that nothing may overtake any more, and what keeps it."""
+
+    task: WaitingTask
+    refusal: Refusal
+
+
+class Turns:
+    """The tasks that could start but for capacity, in line, and what each has suffered.
+
+    Tasks that name the same agent or queue stand in one line.
+    """
+
+    def __init__(
+        self, tasks: Iterable[WaitingTask], *, rules: Rules, skips: Iterable[Skips]
+    ) -> None:
+        ordered = sorted(
+            tasks, key=lambda task: rank(task, is_priority_enabled=rules.is_priority_enabled)
+        )
+        self._rules = rules
+        self._left = {key_of(task): task for task in ordered}
+        self._places = {key: place for place, key in enumerate(self._left)}
+        self._skips = {(one.source, one.task_id): one.times for one in skips}
+        self._held_back: dict[_Key, Refusal] = {}
+
+    @property
+    def left(self) -> Iterable[WaitingTask]:
+        """The tasks that did not start, in line."""
+        return self._left.values()
+
+    def find(self, task: WaitingTask) -> WaitingTask | None:
+        """Return the task as it stands in line, if it does."""
+        return self._left.get(key_of(task))
+
+    def able(self, refusals: Refusals) -> tuple[WaitingTask, ...]:
+        """Return the tasks that may start now, in line."""
+        passed: dict[tuple[str | None, str | None], int] = {}
+        reserved: list[_Reservation] = []
+        found = []
+        self._held_back = {}
+        for key, task in self._left.items():
+            line = task.agent, task.queue
+            refusal = refusals.binding(task)
+            if refusal is None:
+                held_back = self._hold_back(task, passed.get(line), reserved, refusals)
+                if held_back is None:
+                    found.append(task)
+                else:
+                    self._held_back[key] = held_back
+            elif not refusal.is_lasting and self._skips.get(key, 0) >= self._rules.max_skips:
+                reserved.append(_Reservation(task=task, refusal=refusal))
+            if line in passed:
+                passed[line] += 1
+            elif refusal is not None and not refusal.is_lasting:
+                passed[line] = 1
+        return tuple(found)
+
+    def start(self, dispatch: Dispatch, after: Refusals) -> Dispatch:
+        """Take the task out of its line; return the start with whom it overtakes."""
+        own = key_of(dispatch.task)
+        place = self._places[own]
+        del self._left[own]
+        overtaken = []
+        for key, task in self._left.items():
+            if self._places[key] > place:
+                break
+            refusal = after.binding(task)
+            if refusal is not None and _takes(dispatch, task, refusal, after.capacity):
+                self._skips[key] = self._skips.get(key, 0) + 1
+                overtaken.append(task)
+        return replace(dispatch, overtakes=tuple(overtaken))
+
+    def refuse(self, dispatch: Dispatch, refusals: Refusals) -> Refusal | None:
+        """Return the reservation that this start would break, or None."""
+        return self._find_conflict(dispatch, self._reserved(dispatch.task, refusals), refusals)
+
+    def explain(self, task: WaitingTask, refusals: Refusals) -> Refusal | None:
+        """Return why the task does not start; None if nobody but the policy keeps it."""
+        binding = refusals.binding(task)
+        if binding is None:
+            return self._held_back.get(key_of(task))
+        times = self._skips.get(key_of(task), 0)
+        if times < self._rules.max_skips or binding.is_lasting:
+            return binding
+        words = f"{binding.words}; nothing goes before it any more, {_times(times)} did"
+        return replace(binding, words=words)
+
+    # -- parts --------------------------------------------------------------------
+
+    def _hold_back(
+        self,
+        task: WaitingTask,
+        passed: int | None,
+        reserved: list[_Reservation],
+        refusals: Refusals,
+    ) -> Refusal | None:
+        """Return why a task that fits may not start; ``passed`` counts who it would overtake."""
+        if passed is not None and passed > self._rules.lookahead:
+            count = self._rules.lookahead
+            words = f"stands more than {count} behind one that cannot start (QUEUE_LOOKAHEAD)"
+            if not count:
+                words = "one before it in line cannot start, and none is overtaken"
+            return Refusal(reason=Reason.OVERTAKEN_LIMIT, words=words)
+        if not reserved:
+            return None
+        conflict = None
+        for dispatch in _starts_of(task, refusals.capacity):
+            conflict = self._find_conflict(dispatch, reserved, refusals)
+            if conflict is None:
+                return None
+        return conflict
+
+    def _reserved(self, task: WaitingTask, refusals: Refusals) -> Iterator[_Reservation]:
+        """Yield the reservations before this task in line."""
+        place = self._places[key_of(task)]
+        for key, times in self._skips.items():
+            if times < self._rules.max_skips or key not in self._left:
+                continue
+            refusal = refusals.binding(self._left[key])
+            if self._places[key] < place and refusal is not None and not refusal.is_lasting:
+                yield _Reservation(task=self._left[key], refusal=refusal)
+
+    def _find_conflict(
+        self, dispatch: Dispatch, reserved: Iterable[_Reservation], refusals: Refusals
+    ) -> Refusal | None:
+        capacity = refusals.capacity
+        for one in reserved:
+            if not _takes(dispatch, one.task, one.refusal, capacity):
+                continue
+            # One that is over before the other could start at all takes nothing from it.
+            ends_in_s = self.runtime_s(dispatch, capacity) + 2 * self._rules.kill_grace_s
+            starts_in_s = _earliest_s(one.task, capacity)
+            if starts_in_s is not None and ends_in_s > starts_in_s:
+                words = f"task {one.task.task_id} comes first: it has been overtaken"
+                words += f" {_times(self._skips[key_of(one.task)])} (MAX_SKIPS_PER_TASK)"
+                return Refusal(reason=Reason.OVERTAKEN_LIMIT, words=words)
+        return None
+
+    def runtime_s(self, dispatch: Dispatch, capacity: Capacity) -> float:
+        """Return how long the attempt may take."""
+        agent = capacity.agent(dispatch.agent)
+        own = dispatch.task.max_runtime_s or (agent.max_runtime_s if agent else None)
+        return own or self._rules.max_runtime_s
+
+
+def _starts_of(task: WaitingTask, capacity: Capacity) -> Iterator[Dispatch]:
+    """Yield every start of the task that fits."""
+    for agent in candidates(task, capacity.agents):
+        needs = capacity.needs_of(task, agent)
+        found = capacity.place(agent, needs)
+        if not isinstance(found, Refusal):
+            yield Dispatch(task=task, agent=agent.name, needs=needs, gpu_uuids=found)
+
+
+def _takes(dispatch: Dispatch, task: WaitingTask, refusal: Refusal, capacity: Capacity) -> bool:
+    """Whether a start uses what the task waits for."""
+    match refusal.reason:
+        case _ if refusal.is_lasting:
+            return False
+        case Reason.AGENT_LIMIT:
+            return dispatch.agent in {one.name for one in candidates(task, capacity.agents)}
+        case Reason.HOST_SLOTS:
+            return True
+        case Reason.MEMORY_INSUFFICIENT:
+            return dispatch.needs.memory_bytes > 0
+        case reason if reason in _GPU_REASONS:
+            return bool(dispatch.gpu_uuids)
+        case _:
+            return False
+
+
+def _earliest_s(task: WaitingTask, capacity: Capacity) -> float | None:
+    """Return when the task could start if every attempt took its whole time; None if never.
+
+    Then others are in its way, and nothing would be gained by waiting with it.
+    """
+    for held in sorted(capacity.held, key=lambda one: (one.ends_in_s, one.task_id)):
+        capacity = capacity.give_back(held)
+        if next(_starts_of(task, capacity), None) is not None:
+            return held.ends_in_s
+    return None
+
+
+def _times(number: int) -> str:
+    """Say how often.
+
+    >>> _times(1), _times(2)
+    ('once', '2 times')
+    """
+    return "once" if number == 1 else f"{number} times"
