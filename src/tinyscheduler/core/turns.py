@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from tinyscheduler.core.capacity import Capacity
-    from tinyscheduler.model.leases import Needs
-    from tinyscheduler.model.policy import AgentView
     from tinyscheduler.model.snapshot import Rules, Skips
     from tinyscheduler.model.tasks import WaitingTask
 
@@ -33,34 +31,31 @@ def key_of(task: WaitingTask) -> _Key:
 
 
 class Refusals:
-    """Which caps refuse which tasks.  Asked once for each agent and need: many tasks are alike."""
+    """Which caps refuse which tasks.  Asked once for each kind: many tasks are alike."""
 
     def __init__(self, capacity: Capacity) -> None:
         self.capacity = capacity
-        self._known: dict[tuple[str, Needs], Refusal | None] = {}
-
-    def of(self, task: WaitingTask) -> list[Refusal | None]:
-        """Return for each agent that could run the task what keeps it from a start."""
-        return [self._of(task, agent) for agent in candidates(task, self.capacity.agents)]
+        self._known: dict[tuple[object, ...], Refusal | None] = {}
 
     def binding(self, task: WaitingTask) -> Refusal | None:
         """Return what keeps the task from a start; None if some agent could start it.
 
         The machine's cap where any agent that could run it has a slot.
         """
-        found = self.of(task)
-        refused = [one for one in found if one is not None]
-        if len(refused) < len(found):
-            return None
-        return next((one for one in refused if one.reason is not Reason.AGENT_LIMIT), refused[0])
+        # All that a cap may depend on; plain values, for this is asked of every task.
+        kind = (task.agent, task.queue, task.memory_bytes, task.gpus, task.vram_bytes)
+        if kind not in self._known:
+            self._known[kind] = self._find(task)
+        return self._known[kind]
 
-    def _of(self, task: WaitingTask, agent: AgentView) -> Refusal | None:
-        needs = self.capacity.needs_of(task, agent)
-        key = agent.name, needs
-        if key not in self._known:
-            found = self.capacity.place(agent, needs)
-            self._known[key] = found if isinstance(found, Refusal) else None
-        return self._known[key]
+    def _find(self, task: WaitingTask) -> Refusal | None:
+        refused = []
+        for agent in candidates(task, self.capacity.agents):
+            found = self.capacity.place(agent, self.capacity.needs_of(task, agent))
+            if not isinstance(found, Refusal):
+                return None
+            refused.append(found)
+        return next((one for one in refused if one.reason is not Reason.AGENT_LIMIT), refused[0])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
