@@ -9,7 +9,7 @@ from tests.builders import HOST, RULES, a_lease, a_snapshot, a_task, an_agent, a
 
 from tinyscheduler.core import memory
 from tinyscheduler.core.decide import decide
-from tinyscheduler.core.memory import need_per_slot
+from tinyscheduler.core.memory import is_ample, need_per_slot
 from tinyscheduler.model.leases import Needs
 from tinyscheduler.model.plan import Dispatch, Plan, Reason, Wait
 from tinyscheduler.policy.platform import PlatformPolicy
@@ -151,6 +151,25 @@ def test_a_slot_nobody_spoke_of_is_counted_at_what_this_machine_can_give(
     rules = replace(RULES, memory_per_slot_bytes=asked, host_slots=slots)
 
     assert need_per_slot(rules, replace(HOST, memory_total_bytes=total)) == needed
+
+
+@pytest.mark.parametrize(
+    ("reserved", "wanted", "ample"),
+    [
+        ([], [], True),
+        ([GIB], [None], True),  # three slots of 1 GiB beside it
+        ([], [2 * GIB], True),
+        ([], [3 * GIB], False),
+        ([5 * GIB], [None], True),
+        ([6 * GIB], [None], False),
+        ([2 * GIB] * 4, [0], True),  # no slot is left
+        ([2 * GIB] * 5, [0], False),  # more was promised than there is
+    ],
+)
+def test_where_there_is_plenty_nobody_need_look_who_uses_what(
+    reserved: list[int], wanted: list[int | None], *, ample: bool
+):
+    assert is_ample(HOST, RULES, reserved=reserved, wanted=wanted) is ample
 
 
 def test_the_examples_in_its_docstrings_hold():

@@ -271,7 +271,6 @@ def agents_json(overview: Overview) -> dict[str, dict[str, Any]]:
 
 def status_json(overview: Overview) -> dict[str, Any]:
     """Return the documented keys; those of features to come are empty."""
-    from tinyscheduler.cli.gpu import gpus_json
     from tinyscheduler.cli.health import assess_host, health_json
 
     report = overview.report
@@ -290,7 +289,7 @@ def status_json(overview: Overview) -> dict[str, Any]:
         ],
         "parked": [brief_json(one) for one in overview.parked],
         "agents": agents_json(overview),
-        "gpus": gpus_json(overview.foresight),
+        "gpus": _gpus_json(overview),
         "pools": [],
         "schedules": {"running": [], "queued": []},
         "health": health,
@@ -304,6 +303,14 @@ def status_json(overview: Overview) -> dict[str, Any]:
         "resourceHealth": health,
         "errors": [{"where": one.where, "message": one.message} for one in report.errors],
     }
+
+
+def _gpus_json(overview: Overview) -> list[dict[str, Any]]:
+    if overview.foresight.snapshot.gpus is None:
+        return []
+    from tinyscheduler.cli.gpu import gpus_json
+
+    return gpus_json(overview.foresight)
 
 
 def paused_json(overview: Overview) -> list[dict[str, Any]]:

@@ -8,6 +8,8 @@ from tinyscheduler.model.resources import Pressure, format_size
 from tinyscheduler.values import dataclass, replace
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from tinyscheduler.model.resources import HostState
     from tinyscheduler.model.snapshot import Rules
 
@@ -87,6 +89,21 @@ def pressure_of(used: float, *, warning: float, critical: float) -> Pressure:
     if used >= critical:
         return Pressure.CRITICAL
     return Pressure.WARNING if used >= warning else Pressure.NONE
+
+
+def is_ample(
+    host: HostState, rules: Rules, *, reserved: Iterable[int], wanted: Iterable[int | None]
+) -> bool:
+    """Whether every free slot can be filled, though nothing reserved were used yet.
+
+    ``reserved`` is what each live attempt was counted at, ``wanted`` what might start needs;
+    None for what nobody said.
+    """
+    per_slot = need_per_slot(rules, host)
+    held = list(reserved)
+    most = max((per_slot if one is None else one for one in wanted), default=0)
+    slots = max(0, rules.host_slots - len(held))
+    return host.memory_available_bytes - sum(held) >= slots * max(most, per_slot)
 
 
 def need_per_slot(rules: Rules, host: HostState) -> int:

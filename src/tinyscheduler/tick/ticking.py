@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from tinyscheduler.core.decide import decide
 from tinyscheduler.core.gpus import masked
 from tinyscheduler.core.leases import trace_of, trace_of_claim
+from tinyscheduler.core.memory import is_ample
 from tinyscheduler.errors import PolicyError, SourceError, StoreError, TinySchedulerError
 from tinyscheduler.model.leases import Lease, LeaseFault
 from tinyscheduler.model.plan import Dispatch, Wait
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
     from tinyscheduler.model.leases import Trace
     from tinyscheduler.model.plan import Plan, TickReport
-    from tinyscheduler.model.resources import GpuReading
+    from tinyscheduler.model.resources import GpuReading, HostState
     from tinyscheduler.model.snapshot import LeaseScan
     from tinyscheduler.model.switches import Switch
     from tinyscheduler.ports import TaskSource
@@ -157,7 +158,7 @@ def _observe(progress: Progress) -> Snapshot:
         host=host,
         scan=scan,
         evidence=world.launcher.inspect(_suspects(scan, sources)),
-        memory_used=_measure(progress, scan, sources),
+        memory_used=_measure(progress, host, scan, sources),
         gpus=gpus,
         gpu_owners=_owners(progress, gpus),
         sources=sources,
@@ -170,12 +171,17 @@ def _observe(progress: Progress) -> Snapshot:
 
 
 def _measure(
-    progress: Progress, scan: LeaseScan, sources: tuple[SourceView, ...]
+    progress: Progress, host: HostState, scan: LeaseScan, sources: tuple[SourceView, ...]
 ) -> Mapping[str, int]:
     """Look what live attempts use of what they reserved, where it decides about a start."""
+    leases = [entry.lease for entry in scan.entries if isinstance(entry.lease, Lease)]
     if not _has_slot(progress, scan) or not any(view.waiting for view in sources):
         return {}
-    leases = [entry.lease for entry in scan.entries if isinstance(entry.lease, Lease)]
+    wanted = [task.memory_bytes for view in sources for task in view.waiting]
+    wanted += [agent.memory_bytes for agent in progress.settings.agents]
+    reserved = [lease.needs.memory_bytes for lease in leases]
+    if is_ample(host, progress.settings.rules, reserved=reserved, wanted=wanted):
+        return {}
     return progress.world.probe.measure([one for one in leases if one.needs.memory_bytes])
 
 

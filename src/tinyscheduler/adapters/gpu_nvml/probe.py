@@ -18,9 +18,8 @@ _REPORT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "report.py")
 _LIMIT_S = 1.5
 _MOST_BYTES = 1 << 20
 _REAPING_S = 0.05
-_NVIDIA, _DISPLAY = "0x10de", "0x03"  # vendor and class of PCI devices
 # Any of these is there where a driver is, Linux's own or that of WSL.
-_DRIVER_FILES = ("/proc/driver/nvidia", "/dev/nvidiactl", "/dev/dxg")
+_DRIVER_FILES = ("/sys/module/nvidia", "/proc/driver/nvidia", "/dev/nvidiactl", "/dev/dxg")
 
 
 class NvmlGpuProbe:
@@ -116,22 +115,7 @@ class NvmlGpuProbe:
 
 def has_driver() -> bool:
     """Whether there is anything to ask: starting a program only to hear "no" takes its time."""
-    if any(os.path.exists(path) for path in _DRIVER_FILES):
-        return True
-    try:
-        # Its device files are made by the first program that asks.
-        return any(
-            _first_word(one.path, "vendor") == _NVIDIA
-            and _first_word(one.path, "class").startswith(_DISPLAY)
-            for one in os.scandir("/sys/bus/pci/devices")
-        )
-    except OSError:
-        return False
-
-
-def _first_word(folder: str, name: str) -> str:
-    with open(f"{folder}/{name}", encoding="ascii") as file:
-        return file.read().strip()
+    return any(os.path.exists(path) for path in _DRIVER_FILES)
 
 
 def _understand(said: bytes) -> GpuReading:
