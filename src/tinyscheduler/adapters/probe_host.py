@@ -42,7 +42,8 @@ class ProcProbe:
         """
         root = self._root
         try:
-            memory = _read_pairs(os.path.join(root, "proc/meminfo"))
+            path = os.path.join(root, "proc/meminfo")
+            memory = _read_named(path, "MemTotal", "MemAvailable")
             total, available = memory["MemTotal"] * _KIB, memory["MemAvailable"] * _KIB
             with open(os.path.join(root, "proc/loadavg"), encoding="utf-8") as file:
                 load = float(file.read().split()[0])
@@ -53,10 +54,11 @@ class ProcProbe:
             message = f"cannot read the state of this machine from /proc: {error}"
             raise ProbeError(message, hint="is /proc mounted?") from error
         cores: float = os.cpu_count() or 1
+        machine = total
         for group in _own_groups(root):
-            limit, used = _memory_of(group)
-            if limit is not None and limit < total:
-                total = limit
+            limit, used = _memory_of(group, machine)
+            if limit is not None:
+                total = min(total, limit)
                 available = min(available, max(0, limit - used))
             cores = min(cores, _cores_of(group) or cores)
         return HostState(
@@ -112,18 +114,21 @@ def _own_groups(root: str) -> Iterable[str]:
             yield os.path.join(mounted, *parts[:depth])
 
 
-def _memory_of(group: str) -> tuple[int | None, int]:
-    """Return the limit of a group, None where it sets none, and what it uses of it."""
+def _memory_of(group: str, most: int) -> tuple[int | None, int]:
+    """Return the limit of a group and what it uses of it; None where it sets none below that."""
     for limit_name, used_name, cache_name in (
         ("memory.max", "memory.current", "inactive_file"),
         ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
     ):
         limit = _read_number(os.path.join(group, limit_name))
+        if limit is None or limit >= most:
+            continue
         used = _read_number(os.path.join(group, used_name))
-        if limit is None or used is None:
+        if used is None:
             continue
         try:
-            cache = _read_pairs(os.path.join(group, "memory.stat")).get(cache_name, 0)
+            path = os.path.join(group, "memory.stat")
+            cache = _read_named(path, cache_name).get(cache_name, 0)
         except (OSError, ValueError):
             cache = 0
         return limit, max(0, used - cache)
@@ -147,11 +152,17 @@ def _read_number(path: str) -> int | None:
         return None
 
 
-def _read_pairs(path: str) -> dict[str, int]:
-    """Read lines of a name and a number, as in /proc/meminfo and memory.stat."""
+def _read_named(path: str, *names: str) -> dict[str, int]:
+    """Read lines of a name and a number, as in /proc/meminfo and memory.stat, no further."""
+    found: dict[str, int] = {}
     with open(path, encoding="utf-8") as file:
-        pairs = (line.replace(":", " ").split() for line in file)
-        return {pair[0]: int(pair[1]) for pair in pairs if len(pair) > 1}
+        for line in file:
+            words = line.replace(":", " ").split()
+            if len(words) > 1 and words[0] in names:
+                found[words[0]] = int(words[1])
+                if len(found) == len(names):
+                    break
+    return found
 
 
 def free_bytes(folder: str) -> int | None:
