@@ -69,6 +69,7 @@ NO_ROOM = b"error: cannot write the output: No space left on device\nhint: make 
         (["run", "--heartbeat-interval", "-1"], "--heartbeat-interval", "15m"),
         (["--log-level", "loud", "run"], "--log-level", "DEBUG, INFO"),
         (["--env-file", "/nonexistent", "run"], "--env-file", ""),
+        (["--base-path", "/dev/null", "status"], "--base-path: /dev/null is not a folder", "set"),
         (["add", "--priority", "high", "--", "true"], "--priority: 'high'", "--help"),
         (["add", "--class", "urgent", "--", "true"], "--class: 'urgent'", "--help"),
         (["run", "--kicked"], "no such option: --kicked", "--help"),

@@ -161,11 +161,14 @@ def test_a_base_path_that_is_no_path_is_refused(path: str):
         load_config(environ=an_environment(BASE_PATH=path), write_cache=False)
 
 
-def test_a_base_path_that_is_a_file_is_refused(tmp_path: Path):
-    (tmp_path / "file").touch()
+def test_a_base_path_that_is_a_file_is_refused_by_the_name_it_was_given_with(tmp_path: Path):
+    file = tmp_path / "file"
+    file.touch()
 
-    with pytest.raises(ConfigError, match="is not a folder"):
-        loaded(tmp_path / "file")
+    with pytest.raises(ConfigError, match=f"^TINYSCHEDULER_BASE_PATH: {file} is not a folder"):
+        load_config(environ=an_environment(BASE_PATH=str(file)), write_cache=False)
+    with pytest.raises(ConfigError, match=f"^--base-path: {file} is not a folder"):
+        loaded(file)
 
 
 def test_goose_is_looked_up_on_path_unless_a_path_is_given(tmp_path: Path):

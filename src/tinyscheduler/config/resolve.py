@@ -14,6 +14,7 @@ from tinyscheduler.config.agents_file import (
 )
 from tinyscheduler.config.cache import CACHE_NAME, Resolution
 from tinyscheduler.config.inputs import (
+    BASE_PATH,
     ENV_FILE_NAMES,
     PREFIX,
     InputFile,
@@ -130,7 +131,7 @@ def understand(inputs: Inputs) -> Understood:
     overridden_limits = inputs.overrides.agent_limits
     problems = [
         *read.problems,
-        *_faults_of_base(paths.base),
+        *_faults_of_base(paths.base, base_origin),
         *_faults_of_lock(read, paths, env_file=inputs.env_file),
         *_faulty_overrides(overridden_limits),
     ]
@@ -211,13 +212,13 @@ def _paths(settings: Settings, base: str, environ: Mapping[str, str]) -> Paths:
     )
 
 
-def _faults_of_base(base: str) -> list[Problem]:
+def _faults_of_base(base: str, origin: Origin) -> list[Problem]:
     if not os.path.lexists(base) or os.path.isdir(base):
         return []
     return [
         Problem(
             severity=Severity.STRUCTURE,
-            setting=PREFIX + "BASE_PATH",
+            setting="--base-path" if origin is Origin.COMMAND_LINE else BASE_PATH,
             value=base,
             message=f"{base} is not a folder",
             fix="set it to a folder, or to a path where one can be made",
