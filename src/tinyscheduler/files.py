@@ -114,6 +114,16 @@ def is_same(one: str, other: str) -> bool:
         return os.path.realpath(one) == os.path.realpath(other)
 
 
+def user_name(uid: int) -> str:
+    """Return the user's name, or the number of one that has none."""
+    import pwd  # seldom needed, and then by a person
+
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return str(uid)
+
+
 def remove(path: str) -> None:
     """Unlink the file if it exists; OSError for any other failure."""
     try:

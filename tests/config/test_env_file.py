@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tests.config.building import (
+    NOBODY,
     a_base,
     a_public_folder,
     an_environment,
@@ -23,6 +25,7 @@ from tinyscheduler.errors import ConfigError
 from tinyscheduler.model.config import Origin
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 
@@ -81,22 +84,48 @@ def test_what_is_no_file_of_settings_is_refused_at_once(tmp_path: Path, kind: st
         loaded(a_base(tmp_path / "base"), env_file=str(path))
 
 
-def test_an_env_file_that_may_not_be_read_is_an_error_and_not_ignored():
-    program = """if True:
-        import sys
-        from tinyscheduler.config.load import load_config
-        from tinyscheduler.errors import ConfigError
-        try:
-            load_config(environ={"TINYSCHEDULER_BASE_PATH": sys.argv[1]})
-        except ConfigError as error:
-            print(error.what, "|", error.hint)
-    """
+@contextmanager
+def a_hidden_env_file(*, hides: str) -> Iterator[Path]:
+    """Make an env file which its mode, or that of its folder, keeps from other users."""
     with a_public_folder() as folder:
-        path = folder / ".env"
+        path = folder / "base" / ".env.tinyscheduler"
+        path.parent.mkdir(mode=0o755)
         path.write_text("TINYSCHEDULER_MAX_ATTEMPTS=7")
-        path.chmod(0)
+        hidden = path if hides == "file" else path.parent
+        hidden.chmod(0)
+        yield path
+        path.parent.chmod(0o755)  # for who removes it
 
-        printed = run_python(program, str(folder), unprivileged=True)
+
+LOAD = """if True:
+    import sys
+    from tinyscheduler.config.load import load_config
+    from tinyscheduler.errors import ConfigError
+    try:
+        load_config(environ={"TINYSCHEDULER_BASE_PATH": sys.argv[1]})
+    except ConfigError as error:
+        print(error.what, "|", error.hint)
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+@pytest.mark.parametrize("hides", ["file", "folder"])
+def test_of_an_env_file_of_another_user_it_is_said_whose_it_is(hides: str):
+    with a_hidden_env_file(hides=hides) as path:
+        printed = run_python(LOAD, str(path.parent), unprivileged=True)
+
+    fault = f"cannot be read: {path.parent} belongs" if hides == "folder" else "belongs"
+    assert printed == (
+        f"{path}: the env file {fault} to user root, not to you"
+        " | run this as root, or use a base path of your own\n"
+    )
+
+
+def test_an_env_file_of_ones_own_that_may_not_be_read_is_an_error_and_not_ignored():
+    with a_hidden_env_file(hides="file") as path:
+        if os.geteuid() == 0:
+            os.chown(path, NOBODY, NOBODY)
+        printed = run_python(LOAD, str(path.parent), unprivileged=True)
 
     assert printed.startswith(f"{path}: the env file cannot be read: Permission denied | make it")
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from tinyscheduler.adapters.leases_file import FileLeaseStore, LockTable
 from tinyscheduler.config.saved import saved_running_folder
 from tinyscheduler.errors import ConfigError, UsageError
-from tinyscheduler.files import is_same
+from tinyscheduler.files import is_same, user_name
 from tinyscheduler.values import replace
 
 if TYPE_CHECKING:
@@ -124,13 +124,3 @@ def make_state_folder(config: Config) -> None:
         raise ConfigError(
             message, hint="make its parent writable, or set TINYSCHEDULER_BASE_PATH"
         ) from error
-
-
-def user_name(uid: int) -> str:
-    """Return the user's name, or the number of one that has none."""
-    import pwd
-
-    try:
-        return pwd.getpwuid(uid).pw_name
-    except KeyError:
-        return str(uid)

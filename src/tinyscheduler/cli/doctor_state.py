@@ -34,7 +34,7 @@ _LOST_AT_REBOOT = frozenset({"tmpfs", "ramfs"})
 
 def look_at_folders(config: Config) -> Iterator[Finding]:
     """Look at owner, mode and kind of every folder that ticks write to."""
-    from tinyscheduler.app.place import user_name
+    from tinyscheduler.files import user_name
 
     paths = config.paths
     own = os.geteuid()

@@ -227,7 +227,7 @@ def _new_switch(queue: Queue, kind: SwitchKind, target: Target, reason: str | No
 
 def _name_self() -> str:
     """Return who sets a switch: the user, or the task that runs as that user."""
-    from tinyscheduler.app.place import user_name
+    from tinyscheduler.files import user_name
 
     name = user_name(os.getuid())
     task_id = os.environ.get("TINYSCHEDULER_TASK_ID")

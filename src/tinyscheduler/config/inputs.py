@@ -145,11 +145,7 @@ def read_input(path: str, *, what: str) -> InputFile | None:
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
-        raise ConfigError(
-            f"the {what} cannot be read: {error.strerror}",
-            where=path,
-            hint="make it readable for the user who runs tinyscheduler",
-        ) from error
+        raise _unreadable(path, what, error) from error
     try:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode) and path != os.devnull:
             raise ConfigError(f"the {what} is not a file", where=path, hint="name a regular file")
@@ -163,6 +159,30 @@ def read_input(path: str, *, what: str) -> InputFile | None:
             hint="keep only settings in it; is this the right file?",
         )
     return InputFile(path=path, content=content)
+
+
+def _unreadable(path: str, what: str, error: OSError) -> ConfigError:
+    fault, hint = f"the {what} cannot be read: {error.strerror}", "make it readable for you"
+    if isinstance(error, PermissionError):
+        named, owner_id = _nearest_owner(path)
+        if owner_id != os.geteuid():
+            from tinyscheduler.files import user_name
+
+            # That its mode be changed is no advice: it may hold somebody's keys.
+            owner = user_name(owner_id)
+            fault = f"the {what}" if named == path else f"the {what} cannot be read: {named}"
+            fault += f" belongs to user {owner}, not to you"
+            hint = f"run this as {owner}, or use a base path of your own"
+    return ConfigError(fault, where=path, hint=hint)
+
+
+def _nearest_owner(path: str) -> tuple[str, int]:
+    """Return the file itself or, where it is hidden, the folder above that hides it; and whose."""
+    while True:
+        try:
+            return path, os.stat(path).st_uid
+        except PermissionError:
+            path = os.path.dirname(os.path.abspath(path))
 
 
 def absolute(path: str, *, under: str, environ: Mapping[str, str]) -> str:
