@@ -140,9 +140,10 @@ def end(daemon: subprocess.Popen[bytes]) -> tuple[int, str]:
 
 
 def complaints(said: bytes) -> str:
-    """Return what a daemon said but for its greeting and its farewell."""
+    """Return what a daemon said but for its greetings and its farewell."""
     lines = said.decode().splitlines(keepends=True)
-    return "".join(line for line in lines if not line.startswith(("ticking in ", "stopped; ")))
+    usual = ("ticking in ", "the settings were read again; ", "stopped; ")
+    return "".join(line for line in lines if not line.startswith(usual))
 
 
 # -- the service manager ---------------------------------------------------------------
@@ -409,14 +410,38 @@ def test_a_reload_does_not_wait_for_a_tick_that_sleeps_between_starts(place: Pla
         assert end(daemon) == (0, "")
 
 
+def test_each_reload_is_answered_with_what_applies_now_or_why_nothing_changed(place: Place):
+    settings = place.base / ".env.tinyscheduler"
+    with serving(place) as daemon:
+        assert daemon.stderr is not None
+        assert daemon.stderr.readline().startswith(b"ticking in ")
+        answers = []
+        for line in ("AGENT_LIMITS=shell:7", "MAX_ATTEMPTS=x", *["LOG_LEVEL=loud"] * 2):
+            settings.write_text(f"TINYSCHEDULER_{line}\n")
+            daemon.send_signal(signal.SIGHUP)
+            answers.append(daemon.stderr.readline().decode())
+            if line == "MAX_ATTEMPTS=x":
+                answers.append(daemon.stderr.readline().decode())
+
+    good, tuning, same, *bad = answers
+    assert good.startswith(f"the settings were read again; ticking in {place.base} every ")
+    assert good.endswith("; agents: shell 7\n")
+    assert tuning.startswith("warning: TINYSCHEDULER_MAX_ATTEMPTS: ")
+    assert same.startswith("the settings were read again; ")
+    assert len(bad) == 2
+    for answer in bad:
+        assert answer.startswith("warning: TINYSCHEDULER_LOG_LEVEL: ")
+        assert answer.endswith("; going on with the settings before\n")
+
+
 def test_a_configuration_that_cannot_be_used_is_told_once_and_the_last_one_goes_on(place: Place):
     settings = place.base / ".env.tinyscheduler"
+    kick = place.state / "kick"
     with serving(place) as daemon:
         settings.write_text("TINYSCHEDULER_LOG_LEVEL=loud\n")
         for _ in range(3):
-            place.run("add", "--base-path-is-irrelevant")  # fails: it reads the file too
-            daemon.send_signal(signal.SIGHUP)
-            time.sleep(0.3)
+            kick.touch()
+            until(lambda: not kick.exists(), "a tick that was wished for")
         settings.unlink()
         task_id = place.add("--", "true")
         assert place.run("wait", task_id, "--timeout", "20s").code == 0

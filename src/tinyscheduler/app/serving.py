@@ -41,16 +41,17 @@ def run_daemon(
     load: Callable[[], Config],
     *,
     greet: Callable[[Config], None] = lambda _: None,
+    greet_again: Callable[[Config], None] = lambda _: None,
     notice: Callable[[TickReport], None] = lambda _: None,
     complain: Callable[[str], None] = lambda _: None,
 ) -> None:
     """Repeat the tick until SIGTERM or SIGINT; the configuration is looked at before each.
 
-    ``load`` returns the configuration that applies now; one that has become invalid is
-    told to ``complain`` and to the service manager, and the last valid one stays in force.
-    Raises BusyError, before it calls ``greet`` or keeps any settings, if another daemon
-    serves this base path.  Does not return if the
-    program was updated meanwhile: the process becomes the new version.
+    ``load`` returns the configuration that applies now; of one that has become invalid
+    ``complain`` and the service manager are told, and the last valid one stays in force.
+    SIGHUP is answered by ``greet_again``, or by ``complain``.  Raises BusyError, before it
+    greets or keeps any settings, if another daemon serves this base path.  Does not return
+    if the program was updated meanwhile: the process becomes the new version.
     """
     # Not cheap, and ticks of cron do without.
     from tinyscheduler.daemon import (
@@ -75,6 +76,7 @@ def run_daemon(
     daemon = _Daemon(
         config=config,
         load=load,
+        greet_again=greet_again,
         complain=complain,
         lock=lock,
         manager=manager,
@@ -85,12 +87,11 @@ def run_daemon(
         notice=notice,
     )
     manager.begin()
+    is_replaced = False
     try:
         repeat(daemon.step, waker, interval_s=daemon.interval_s)
     except ReplacedError:
         is_replaced = True
-    else:
-        is_replaced = False
     finally:
         manager.end()
         lock.close()
@@ -112,6 +113,7 @@ class _Daemon:
 
     config: Config
     load: Callable[[], Config]
+    greet_again: Callable[[Config], None]
     complain: Callable[[str], None]
     lock: DaemonLock
     manager: ServiceManager
@@ -213,6 +215,8 @@ class _Daemon:
         is_reload = self.waker.take_reload()
         if is_reload:
             self.manager.begin_reload()
+            # Whoever asks is told again what ails the settings.
+            self.complaint = ""
         try:
             config = self.load()
         except ConfigError as error:
@@ -223,6 +227,8 @@ class _Daemon:
                 # It may be called otherwise now; what ticks and what is locked stay one place.
                 self.lock.path = config.paths.daemon_lock
                 self.complaint = self.complaint if self.complaint.startswith("error") else ""
+                if is_reload:
+                    self.greet_again(config)
             else:
                 base = config.paths.base
                 self._complain(f"warning: the base path has become {base}; restart the daemon")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
 from tinyscheduler.cli.invocation import NORMAL, Invocation
@@ -199,7 +200,8 @@ def run_daemon(invocation: Invocation, overrides: Overrides, *, as_json: bool) -
         )
     run_daemon(
         lambda: load_config(overrides),
-        greet=lambda served: invocation.note(_daemon_words(served)),
+        greet=partial(_greet, invocation),
+        greet_again=partial(_greet_again, invocation),
         notice=notice_if_read,
         complain=lambda words: tell(escape(words)),
     )
@@ -208,12 +210,22 @@ def run_daemon(invocation: Invocation, overrides: Overrides, *, as_json: bool) -
     return EXIT_DONE
 
 
+def _greet(invocation: Invocation, config: Config) -> None:
+    invocation.note(f"{_daemon_words(config)}; SIGTERM or Ctrl-C stops it")
+
+
+def _greet_again(invocation: Invocation, config: Config) -> None:
+    for warning in config.warnings:
+        invocation.warn(warning)
+    invocation.note(f"the settings were read again; {_daemon_words(config)}")
+
+
 def _daemon_words(config: Config) -> str:
     agents = ", ".join(f"{agent.name} {agent.limit}" for agent in config.agents)
     interval = format_span(config.timing.loop_interval_s)
     return (
         f"ticking in {config.paths.base} every {interval} and when something happens;"
-        f" agents: {agents}; SIGTERM or Ctrl-C stops it"
+        f" agents: {agents}"
     )
 
 
