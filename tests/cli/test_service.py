@@ -209,7 +209,7 @@ def test_cron_is_shown_then_written_then_left_alone_then_removed(place: Place, t
 
     refused = service(place, tools, "install", "cron")
     assert (refused.code, spool.read_text()) == (2, "MAILTO=me\n")
-    assert "* * * * * /usr/bin/env PATH=" in refused.out
+    assert "* * * * * umask 077; /usr/bin/env PATH=" in refused.out
     assert "error: nothing was written: nobody is here to agree\nhint: add --yes\n" in refused.err
 
     assert service(place, tools, "install", "cron", "--yes").code == 0
@@ -222,7 +222,7 @@ def test_cron_is_shown_then_written_then_left_alone_then_removed(place: Place, t
 
     removed = service(place, tools, "uninstall", "cron", "--yes")
     assert (removed.code, spool.read_text()) == (0, "MAILTO=me\n")
-    assert "-* * * * * /usr/bin/env" in removed.out
+    assert "-* * * * * umask 077; /usr/bin/env" in removed.out
 
 
 def test_a_crontab_that_held_nothing_else_is_gone_afterwards(place: Place, tools: Path):
@@ -278,15 +278,17 @@ def test_the_line_ticks_exactly_as_cron_would_run_it(tmp_path: Path, tools: Path
         place.clean_up()
 
 
-def test_what_a_cron_tick_complains_of_is_in_its_log(place: Place, tools: Path):
+def test_what_a_cron_tick_complains_of_is_in_its_log_for_the_owner_alone(place: Place, tools: Path):
     service(place, tools, "install", "cron", "--yes")
     (place.base / "agents.yaml").write_text("agents: 7\n")
     command = cron_command(tools)
 
     done = subprocess.run(["/bin/sh", "-c", command], env={}, capture_output=True, check=False)
 
+    log = place.base / "tinyscheduler-cron.log"
     assert (done.returncode, done.stdout + done.stderr) == (4, b"")
-    assert (place.base / "tinyscheduler-cron.log").read_text().startswith("error: ")
+    assert log.read_text().startswith("error: ")
+    assert log.stat().st_mode & 0o777 == 0o600
 
 
 def test_without_cron_the_other_ways_are_named(place: Place, tools: Path):

@@ -110,7 +110,8 @@ def cron_block(installation: Installation) -> str:
         f"PATH={installation.search_path}",
         *installation.argv("-q", "run", "--once"),
     ]
-    command = shlex.join(argv) + f" >>{shlex.quote(installation.cron_log)} 2>&1"
+    # The shell makes the log, for its owner alone as all that lies beside it.
+    command = f"umask 077; {shlex.join(argv)} >>{shlex.quote(installation.cron_log)} 2>&1"
     # To cron a percent sign is the end of the command (crontab(5)).
     command = command.replace("%", "\\%")
     if len(command.encode()) > LONGEST_CRON_COMMAND:
