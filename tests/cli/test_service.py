@@ -66,7 +66,7 @@ def tools(place: Place) -> Path:
 def service(place: Place, tools: Path, *arguments: str) -> Answer:
     path = f"{tools}:{os.environ['PATH']}"
     home = str(place.base.parent)
-    return place.run("service", *arguments, PATH=path, HOME=home)
+    return place.run("service", *arguments, cwd=tools, PATH=path, HOME=home)
 
 
 def units(place: Place) -> Path:
@@ -278,12 +278,46 @@ def test_the_line_ticks_exactly_as_cron_would_run_it(tmp_path: Path, tools: Path
         place.clean_up()
 
 
+def tick_as_cron_would(tools: Path) -> subprocess.CompletedProcess[bytes]:
+    command = cron_command(tools)
+    return subprocess.run(
+        ["/bin/sh", "-c", command], env={}, cwd="/", capture_output=True, check=False, timeout=60
+    )
+
+
+def test_cron_before_the_first_task_makes_the_base_path_that_its_line_needs(
+    place: Place, tools: Path
+):
+    place.base.rmdir()
+    place.base = place.base / "not" / "there"
+
+    shown = service(place, tools, "install", "cron")
+    assert shown.out.startswith(f"make folder {place.base}\ncreate the crontab of ")
+    assert not place.base.exists()
+
+    assert service(place, tools, "install", "cron", "--yes").code == 0
+    assert place.base.stat().st_mode & 0o777 == 0o700
+    assert tick_as_cron_would(tools).returncode == 0
+
+    shutil.rmtree(place.base)
+    assert service(place, tools, "install", "cron", "--yes").code == 0
+    assert tick_as_cron_would(tools).returncode == 0
+
+
+def test_a_printed_line_that_cannot_tick_yet_comes_with_what_it_needs(place: Place, tools: Path):
+    place.base.rmdir()
+
+    printed = service(place, tools, "install", "cron", "--print")
+
+    assert printed.err == f"it ticks once its folder is there: `mkdir -p -m 700 {place.base}`\n"
+    assert not place.base.exists()
+
+
 def test_what_a_cron_tick_complains_of_is_in_its_log_for_the_owner_alone(place: Place, tools: Path):
     service(place, tools, "install", "cron", "--yes")
     (place.base / "agents.yaml").write_text("agents: 7\n")
-    command = cron_command(tools)
 
-    done = subprocess.run(["/bin/sh", "-c", command], env={}, capture_output=True, check=False)
+    done = tick_as_cron_would(tools)
 
     log = place.base / "tinyscheduler-cron.log"
     assert (done.returncode, done.stdout + done.stderr) == (4, b"")

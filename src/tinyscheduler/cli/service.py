@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pwd
 import re
+import shlex
 import sys
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
@@ -28,6 +29,7 @@ from tinyscheduler.cli.render import (
 from tinyscheduler.cli.service_plan import (
     Plan,
     is_installed,
+    missing_folder,
     plan_install,
     plan_uninstall,
     printed,
@@ -96,6 +98,10 @@ def service(
     if print_only:
         chosen = kind or _fitting_kind(scope)
         emit(printed(chosen, installation, scope).rstrip("\n"))
+        folder = missing_folder(chosen, installation)
+        if folder is not None:
+            command = shlex.join(["mkdir", "-p", "-m", "700", folder])
+            invocation.note(f"it ticks once its folder is there: `{command}`")
         return EXIT_DONE
     if action is Action.INSTALL:
         chosen = kind or _fitting_kind(scope)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 from typing import TYPE_CHECKING
 
 from tinyscheduler.cli.render import Ink, escape
@@ -19,7 +20,7 @@ from tinyscheduler.cli.service_texts import (
     with_block,
     without_block,
 )
-from tinyscheduler.errors import UsageError
+from tinyscheduler.errors import TinySchedulerError, UsageError
 from tinyscheduler.values import dataclass
 
 if TYPE_CHECKING:
@@ -48,9 +49,13 @@ class Change:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """All changes, and what systemd has to be told before and after them."""
+    """All changes, and what systemd has to be told before and after them.
+
+    ``folder`` is one that is not there yet, and is made first.
+    """
 
     changes: tuple[Change, ...]
+    folder: str | None = None
     first: tuple[tuple[str, ...], ...] = ()
     then: tuple[tuple[str, ...], ...] = ()
     systemd: Systemd | None = None
@@ -58,11 +63,13 @@ class Plan:
     @property
     def is_done(self) -> bool:
         """Whether all is as it should be."""
-        return all(change.verb == "leave" for change in self.changes)
+        return self.folder is None and all(change.verb == "leave" for change in self.changes)
 
     def lines(self, page: Page) -> list[str]:
         """Show it: new files whole, changed ones as a diff."""
         found = []
+        if self.folder is not None:
+            found.append(page.paint(f"make folder {escape(self.folder)}", Ink.BOLD))
         for change in self.changes:
             title = f"{change.verb} {escape(change.target.title)}"
             found.append(page.paint(title, Ink.BOLD))
@@ -80,6 +87,8 @@ class Plan:
                     f"{change.target.title} has changed meanwhile; nothing more was done",
                     hint="look at it, and type the command again",
                 )
+        if self.folder is not None:
+            _make_folder(self.folder)
         can_call = self.systemd is not None and self.systemd.is_there()
         for words in self.first if can_call else ():
             assert self.systemd is not None  # noqa: S101 - it can be called
@@ -98,7 +107,10 @@ def plan_install(kind: Kind, installation: Installation, scope: Scope) -> Plan:
         target = CrontabTarget(user=installation.user)
         before = target.read()
         after = with_block(before or "", cron_block(installation), installation)
-        return Plan(changes=(Change(target=target, before=before, after=after),))
+        return Plan(
+            changes=(Change(target=target, before=before, after=after),),
+            folder=missing_folder(kind, installation),
+        )
     changes = tuple(
         Change(
             target=one,
@@ -115,6 +127,23 @@ def plan_install(kind: Kind, installation: Installation, scope: Scope) -> Plan:
     start = ("enable", "--now", main) if is_new else ("restart", main)
     then = (("daemon-reload",), *((("enable", main),) if not is_new else ()), start)
     return Plan(changes=changes, then=then, systemd=Systemd(scope=scope))
+
+
+def missing_folder(kind: Kind, installation: Installation) -> str | None:
+    """Return the folder without which nothing of this kind can start; None if it is there."""
+    # A cron line opens its log before anything of ours runs; a unit makes the folder itself.
+    is_missing = kind is Kind.CRON and not os.path.isdir(installation.base_path)
+    return installation.base_path if is_missing else None
+
+
+def _make_folder(path: str) -> None:
+    try:
+        os.makedirs(path, mode=0o700, exist_ok=True)
+    except OSError as error:
+        raise TinySchedulerError(
+            f"cannot make the folder {path}: {error.strerror}",
+            hint="choose a folder that you may write to: --base-path FOLDER",
+        ) from error
 
 
 def plan_uninstall(kind: Kind, installation: Installation, scope: Scope) -> Plan:
