@@ -240,12 +240,34 @@ def test_a_daemon_is_seen_and_is_enough(place: Place):
     assert finding["verdict"] == "ok"
 
 
-def test_a_service_that_does_not_tick_is_a_failure(place: Place, tmp_path: Path):
+@pytest.fixture
+def path_with_crontab(tmp_path: Path) -> str:
+    """Return a PATH on which there is a crontab(1); it holds nothing yet."""
     crontab = tmp_path / "crontab"
     crontab.write_text('#!/bin/sh\n[ "$1" = -l ] && cat "$0.spool" || cat > "$0.spool"\n')
     crontab.chmod(0o755)
     (tmp_path / "crontab.spool").write_text("")
-    path = f"{tmp_path}:{os.environ['PATH']}"
+    return f"{tmp_path}:{os.environ['PATH']}"
+
+
+def test_where_no_tick_comes_only_what_is_there_is_named(place: Place, path_with_crontab: str):
+    assert place.run("service", "install", "cron", "--yes", PATH=path_with_crontab).code == 0
+    cron = found(place, "ticks", path_with_crontab)["fix"]
+    (place.base / "tinyscheduler-cron.log").touch()
+    with_log = found(place, "ticks", path_with_crontab)["fix"]
+    place.run("service", "uninstall", "cron", "--yes", PATH=path_with_crontab)
+    place.run("service", "install", "daemon", "--user", "--yes")
+
+    daemon = found(place, "ticks")["fix"]
+
+    just_now = "wait a minute if it was installed just now; then look "
+    assert cron == f"{just_now}for CRON in the log of the system: its line never began"
+    assert with_log == f"{just_now}into {place.base}/tinyscheduler-cron.log"
+    assert daemon == f"{just_now}at `systemctl --user status tinyscheduler.service`"
+
+
+def test_a_service_that_does_not_tick_is_a_failure(place: Place, path_with_crontab: str):
+    path = path_with_crontab
     assert place.run("service", "install", "cron", "--yes", PATH=path).code == 0
     (place.base / "tinyscheduler-cron.log").write_text("error: first\nerror: no disk\nhint: x\n")
 

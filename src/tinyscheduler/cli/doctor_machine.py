@@ -15,6 +15,7 @@ from tinyscheduler.cli.render import format_span
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from tinyscheduler.app.serving import RunningDaemon
     from tinyscheduler.cli.service import Installed
     from tinyscheduler.cli.service_texts import Installation
     from tinyscheduler.model.clock import Instant
@@ -188,10 +189,35 @@ def look_at_clockwork(
         yield warn("ticks", what, fix="tinyscheduler service install")
     elif age_s is None or age_s > longest_s:
         what = f"last tick: {told}, although something should make them happen"
-        fix = f"look into {installation.cron_log}, or `systemctl status tinyscheduler`"
+        fix = _where_to_look(services, daemon, installation.cron_log)
+        if age_s is None:
+            fix = f"wait a minute if it was installed just now; then {fix}"
         yield fail("ticks", what, where=config.paths.tick_lock, fix=fix)
     else:
         yield ok("ticks", f"last tick: {told}", config.paths.tick_lock)
+
+
+def _where_to_look(services: list[Installed], daemon: RunningDaemon | None, cron_log: str) -> str:
+    """Name what may say why no tick comes: only of what is there."""
+    from tinyscheduler.cli.service_texts import Kind
+
+    places = [] if daemon is None else [f"at the daemon, pid {daemon.pid}"]
+    for one in services:
+        if one.kind is not Kind.CRON:
+            places.append(f"at `{_systemctl(one, 'status')}`")
+        elif os.path.exists(cron_log):
+            places.append(f"into {cron_log}")
+        else:
+            places.append("for CRON in the log of the system: its line never began")
+    return "look " + ", and ".join(places)
+
+
+def _systemctl(service: Installed, verb: str) -> str:
+    from tinyscheduler.cli.service_targets import Systemd
+    from tinyscheduler.cli.service_texts import Scope, names_of
+
+    systemd = Systemd(scope=service.scope or Scope.SYSTEM)
+    return " ".join(systemd.argv(verb, names_of(service.kind)[0]))
 
 
 def _look_at_services(services: list[Installed], installation: Installation) -> Iterator[Finding]:
@@ -204,7 +230,9 @@ def _look_at_services(services: list[Installed], installation: Installation) -> 
             fix = f"tinyscheduler service install {one.kind}"
             yield warn(name, what, fix=fix)
         elif one.state not in (None, "active"):
-            fix = f"tinyscheduler service install {one.kind}, or systemctl status"
+            fix = (
+                f"`{_systemctl(one, 'status')}` says why; `{_systemctl(one, 'restart')}` starts it"
+            )
             yield fail(name, f"is installed, and {one.state}", fix=fix)
         else:
             yield ok(name, "installed" + (f", {one.state}" if one.state else ""))
