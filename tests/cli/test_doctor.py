@@ -28,14 +28,26 @@ def found(place: Place, check: str, path: str = os.environ["PATH"]) -> dict[str,
     return worst
 
 
+@pytest.fixture
+def path_with_crontab(tmp_path: Path) -> str:
+    """Return a PATH on which there is a crontab(1); it holds nothing yet."""
+    crontab = tmp_path / "crontab"
+    crontab.write_text('#!/bin/sh\n[ "$1" = -l ] && cat "$0.spool" || cat > "$0.spool"\n')
+    crontab.chmod(0o755)
+    (tmp_path / "crontab.spool").write_text("")
+    return f"{tmp_path}:{os.environ['PATH']}"
+
+
 def all_running(place: Place) -> bool:
     """Whether every lease has its command running."""
     leases = place.run("ps", "--json").json["leases"]
     return bool(leases) and all(one["state"] == "running" for one in leases)
 
 
-def test_a_fresh_place_has_warnings_and_no_failure_and_stays_empty(place: Place):
-    answer = place.run("doctor")
+def test_a_fresh_place_has_warnings_and_no_failure_and_stays_empty(
+    place: Place, path_with_crontab: str
+):
+    answer = place.run("doctor", PATH=path_with_crontab)
 
     assert (answer.code, answer.err) == (0, "")
     assert (
@@ -240,14 +252,12 @@ def test_a_daemon_is_seen_and_is_enough(place: Place):
     assert finding["verdict"] == "ok"
 
 
-@pytest.fixture
-def path_with_crontab(tmp_path: Path) -> str:
-    """Return a PATH on which there is a crontab(1); it holds nothing yet."""
-    crontab = tmp_path / "crontab"
-    crontab.write_text('#!/bin/sh\n[ "$1" = -l ] && cat "$0.spool" || cat > "$0.spool"\n')
-    crontab.chmod(0o755)
-    (tmp_path / "crontab.spool").write_text("")
-    return f"{tmp_path}:{os.environ['PATH']}"
+@pytest.mark.skipif(os.path.isdir("/run/systemd/system"), reason="only without systemd")
+def test_without_cron_and_systemd_the_daemon_is_what_can_tick(place: Place, tmp_path: Path):
+    finding = found(place, "ticks", str(tmp_path))
+
+    assert finding["verdict"] == "warn"
+    assert finding["fix"].startswith("keep `tinyscheduler run --daemon` running: in tmux")
 
 
 def test_where_no_tick_comes_only_what_is_there_is_named(place: Place, path_with_crontab: str):

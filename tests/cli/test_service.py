@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from tests.cli.place import Answer
 
 DEPLOY = Path(__file__).resolve().parents[2] / "deploy"
+HAS_SYSTEMD = Path("/run/systemd/system").is_dir()
 EXAMPLE = Installation(
     python="/opt/tinyscheduler/.venv/bin/python",
     base_path="/opt/tinyscheduler",
@@ -325,14 +326,15 @@ def test_what_a_cron_tick_complains_of_is_in_its_log_for_the_owner_alone(place: 
     assert log.stat().st_mode & 0o777 == 0o600
 
 
-def test_without_cron_the_other_ways_are_named(place: Place, tools: Path):
+def test_without_cron_the_way_that_works_here_is_named(place: Place, tools: Path):
     (tools / "crontab").unlink()
 
     answer = place.run("service", "install", "cron", "--yes", PATH=str(tools))
 
     assert (answer.code, answer.out) == (69, "")
     assert "there is no program `crontab` on PATH" in answer.err
-    assert "hint: install cron, or use `service install timer`" in answer.err
+    way = "use `service install timer`" if HAS_SYSTEMD else "keep `tinyscheduler run --daemon`"
+    assert f"hint: install cron, or {way}" in answer.err
 
 
 def test_a_crontab_that_refuses_is_quoted(place: Place, tools: Path):
@@ -347,6 +349,22 @@ def test_a_crontab_that_refuses_is_quoted(place: Place, tools: Path):
 
 
 # -- systemd -----------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(HAS_SYSTEMD, reason="only where systemd does not run")
+@pytest.mark.parametrize("kind", ["daemon", "timer"])
+def test_where_systemd_does_not_run_it_is_said_before_anything_is_written(
+    place: Place, tools: Path, kind: str
+):
+    asked = service(place, tools, "install", kind, "--user")
+    done = service(place, tools, "install", kind, "--user", "--yes")
+
+    assert (asked.code, done.code) == (2, 0)
+    for answer in (asked, done):
+        assert "warning: systemd does not run here" in answer.err
+        assert "keep `tinyscheduler run --daemon` running" in answer.err
+    assert "once systemd runs, type:\n  systemctl --user daemon-reload\n" in done.err
+    assert "loginctl" not in done.err
 
 
 def test_units_of_a_user_are_written_and_removed_and_nothing_else_is(place: Place, tools: Path):

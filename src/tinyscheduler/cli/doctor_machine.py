@@ -164,7 +164,7 @@ def look_at_clockwork(
     from tinyscheduler.app.kicks import last_tick_at
     from tinyscheduler.app.serving import find_daemon
     from tinyscheduler.cli.service import find_installed
-    from tinyscheduler.cli.service_targets import lingers
+    from tinyscheduler.cli.service_targets import first_way_to_tick, lingers
     from tinyscheduler.cli.service_texts import Kind, Scope
 
     services = [
@@ -186,7 +186,7 @@ def look_at_clockwork(
     longest_s = max(_SILENCE_S, 2 * config.timing.loop_interval_s + config.timing.tick_budget_s)
     if not services and daemon is None:
         what = f"nothing makes ticks happen by themselves; last tick: {told}"
-        yield warn("ticks", what, fix="tinyscheduler service install")
+        yield warn("ticks", what, fix=first_way_to_tick())
     elif age_s is None or age_s > longest_s:
         what = f"last tick: {told}, although something should make them happen"
         fix = _where_to_look(services, daemon, installation.cron_log)
@@ -241,11 +241,14 @@ def _look_at_services(services: list[Installed], installation: Installation) -> 
 
 
 def _look_at_cron(installation: Installation) -> Iterator[Finding]:
+    from tinyscheduler.cli.service_targets import BY_HAND, systemd_runs
+
     # Where other users' processes are hidden, cron is too.
     running = _running_programs()
     if os.path.exists("/proc/1/comm") and not running & _CRONS:
         what = "no cron is seen at work here; without one its line does nothing"
-        yield warn("cron", what, fix="start it: systemctl enable --now cron")
+        start = "systemctl enable --now cron" if systemd_runs() else "service cron start"
+        yield warn("cron", what, fix=f"start it: `{start}`, or {BY_HAND}")
     complaint = _last_complaint(installation.cron_log)
     if complaint:
         fix = "mend that, then empty the file"

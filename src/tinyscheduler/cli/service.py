@@ -34,7 +34,7 @@ from tinyscheduler.cli.service_plan import (
     plan_uninstall,
     printed,
 )
-from tinyscheduler.cli.service_targets import Systemd, UnavailableError, lingers
+from tinyscheduler.cli.service_targets import BY_HAND, Systemd, UnavailableError, lingers
 from tinyscheduler.cli.service_texts import Installation, Kind, Scope, names_of
 from tinyscheduler.errors import (
     EXIT_DONE,
@@ -130,6 +130,10 @@ def install(
     """Show what would be written, ask, and write it."""
     plan = plan_install(kind, installation, scope)
     _warn_of_environment(invocation)
+    if plan.systemd is not None and not plan.systemd.is_there():
+        invocation.warn(
+            f"systemd does not run here, and until it does this does nothing; {BY_HAND}"
+        )
     code = _carry_out(invocation, plan, is_agreed=is_agreed, done=f"{kind} is installed")
     if code == EXIT_DONE:
         _tell_what_follows(invocation, plan, installation, kind, scope)
@@ -145,7 +149,7 @@ def offer(invocation: Invocation) -> None:
         install(invocation, installation, kind, scope, is_agreed=False)
     except TinySchedulerError as error:
         # The set-up itself is done; this can be typed again at any time.
-        invocation.fail(error.what)
+        invocation.fail(error.what, hint=error.hint)
         invocation.note("`tinyscheduler service install` tries it again")
 
 
@@ -281,10 +285,10 @@ def _tell_what_follows(
     invocation: Invocation, plan: Plan, installation: Installation, kind: Kind, scope: Scope
 ) -> None:
     if plan.systemd is not None and not plan.systemd.is_there():
-        invocation.note("systemd does not run here; where it does, type:")
+        invocation.note("once systemd runs, type:")
         for words in plan.then:
             invocation.note("  " + " ".join(plan.systemd.argv(*words)))
-    if plan.systemd is not None and scope is Scope.USER and not lingers(installation.user):
+    if plan.systemd is not None and scope is Scope.USER and lingers(installation.user) is False:
         invocation.note("it stops when you log out, unless you type:")
         invocation.note(f"  loginctl enable-linger {installation.user}")
     if kind is Kind.CRON:

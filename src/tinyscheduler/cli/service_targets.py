@@ -15,7 +15,9 @@ from tinyscheduler.values import dataclass
 _LONGEST_S = 60
 _MOST_BYTES = 1 << 20
 LINGER_FOLDER = "/var/lib/systemd/linger"
-_WITHOUT_CRON = "install cron, or use `service install timer` or `daemon`"
+BY_HAND = (
+    "keep `tinyscheduler run --daemon` running: in tmux, by nohup, or as the container's process"
+)
 
 
 class UnavailableError(TinySchedulerError):
@@ -89,7 +91,7 @@ class CrontabTarget:
         words = " ".join(done.stderr.decode("utf-8", "replace").split())
         if "no crontab" in words.lower():
             return None
-        raise UnavailableError(f"`crontab -l` failed: {words}", hint=_WITHOUT_CRON)
+        raise UnavailableError(f"`crontab -l` failed: {words}", hint=_without_cron())
 
     def write(self, text: str | None) -> None:
         """Replace it; None or nothing at all removes it."""
@@ -104,7 +106,7 @@ class CrontabTarget:
     def _call(self, argument: str, given: bytes = b"") -> subprocess.CompletedProcess[bytes]:
         program = shutil.which("crontab")
         if program is None:
-            raise UnavailableError("there is no program `crontab` on PATH", hint=_WITHOUT_CRON)
+            raise UnavailableError("there is no program `crontab` on PATH", hint=_without_cron())
         try:
             return subprocess.run(
                 [program, argument],
@@ -129,7 +131,7 @@ class Systemd:
 
     def is_there(self) -> bool:
         """Whether systemd runs this machine (sd_booted(3)) and can be talked to."""
-        return os.path.isdir("/run/systemd/system") and shutil.which("systemctl") is not None
+        return systemd_runs() and shutil.which("systemctl") is not None
 
     def call(self, *words: str) -> None:
         """Run a command of systemctl; UnavailableError, with its words, if it fails."""
@@ -170,6 +172,22 @@ class Systemd:
             return None
 
 
+def systemd_runs() -> bool:
+    """Whether systemd runs this machine, sd_booted(3)."""
+    return os.path.isdir("/run/systemd/system")
+
+
+def first_way_to_tick() -> str:
+    """Return what makes ticks happen by themselves on a machine where nothing does yet."""
+    can_install = systemd_runs() or shutil.which("crontab") is not None
+    return "tinyscheduler service install" if can_install else BY_HAND
+
+
+def _without_cron() -> str:
+    others = "use `service install timer` or `daemon`" if systemd_runs() else BY_HAND
+    return f"install cron, or {others}"
+
+
 def unit_folder(scope: Scope) -> str:
     """Return where units that people install belong, systemd.unit(5)."""
     if scope is Scope.SYSTEM:
@@ -184,6 +202,6 @@ def unit_folder(scope: Scope) -> str:
 
 def lingers(user: str) -> bool | None:
     """Whether a user's services run while the user is logged out; None without logind."""
-    if not os.path.isdir("/run/systemd/system"):
+    if not systemd_runs():
         return None
     return os.path.exists(os.path.join(LINGER_FOLDER, user))
