@@ -224,7 +224,7 @@ complete -c tinyscheduler -n '__fish_seen_subcommand_from doctor' -s h -l help -
 complete -c tinyscheduler -n 'not __fish_seen_subcommand_from run add status list show why ps logs wait parked history report top health gpu events cancel retry hold release pause resume drain undrain edit prune reset config validate-config init doctor service demo selftest completion' -a service -d 'Make ticks happen by cron or systemd'
 complete -c tinyscheduler -n '__fish_seen_subcommand_from service' -l user -d 'Units of your own systemd.'
 complete -c tinyscheduler -n '__fish_seen_subcommand_from service' -l system -d 'Units of the whole machine.'
-complete -c tinyscheduler -n '__fish_seen_subcommand_from service' -l print -d 'Print what would be written, and nothing else.'
+complete -c tinyscheduler -n '__fish_seen_subcommand_from service' -l print -d 'Print what would be written or removed, and do nothing.'
 complete -c tinyscheduler -n '__fish_seen_subcommand_from service' -s y -l yes -d 'Write without asking.'
 complete -c tinyscheduler -n '__fish_seen_subcommand_from service' -l json -d 'Print one JSON document.'
 complete -c tinyscheduler -n '__fish_seen_subcommand_from service' -s h -l help -d 'Show this message and exit.'

@@ -427,6 +427,39 @@ def test_print_needs_neither_cron_nor_systemd_and_writes_nothing(place: Place, t
     assert sorted(path.name for path in place.base.rglob("*")) == []
 
 
+def test_print_of_uninstall_shows_what_would_be_removed_and_removes_nothing(
+    place: Place, tools: Path
+):
+    for kind in Kind:
+        if kind is Kind.LOGROTATE:
+            continue
+        scope = [] if kind is Kind.CRON else ["--user"]
+        before = service(place, tools, "uninstall", kind, *scope, "--print")
+        assert (before.code, before.out) == (0, "")
+        assert before.err == f"{kind} is not installed for this base path\n"
+        service(place, tools, "install", kind, *scope, "--yes")
+    written = {path: path.read_text() for path in units(place).iterdir()}
+    crontab = (tools / "spool").read_text()
+
+    answer = service(place, tools, "uninstall", "--user", "--print")
+
+    assert answer.code == 0
+    assert "\n    -# BEGIN tinyscheduler " in answer.out
+    for path in written:
+        assert f"\nremove {path}\n" in answer.out
+    assert "\nrun    systemctl --user disable --now tinyscheduler.service\n" in answer.out
+    assert "attempts that run" not in answer.err
+    assert {path: path.read_text() for path in units(place).iterdir()} == written
+    assert (tools / "spool").read_text() == crontab
+
+
+def test_without_a_crontab_there_is_no_line_to_remove(place: Place, tools: Path):
+    answer = place.run("service", "uninstall", "cron", "--print", PATH=str(tools.parent))
+
+    assert (answer.code, answer.out) == (0, "")
+    assert answer.err == "cron is not installed: there is no program `crontab` on PATH\n"
+
+
 def test_settings_that_a_service_would_not_see_are_named(place: Place, tools: Path):
     answer = service(place, tools, "install", "cron", "--yes")
 

@@ -73,7 +73,8 @@ def service(
     user: Annotated[bool, typer.Option("--user", help="Units of your own systemd.")] = False,
     system: Annotated[bool, typer.Option("--system", help="Units of the whole machine.")] = False,
     print_only: Annotated[
-        bool, typer.Option("--print", help="Print what would be written, and nothing else.")
+        bool,
+        typer.Option("--print", help="Print what would be written or removed, and do nothing."),
     ] = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Write without asking.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
@@ -95,18 +96,18 @@ def service(
     installation = find_installation(invocation, config, kind=kind, scope=scope)
     if action is Action.STATUS:
         return _show(invocation, config, installation, as_json=json)
+    if action is Action.UNINSTALL:
+        plans = _plans_to_uninstall(invocation, installation, kind, scope)
+        if print_only:
+            for plan in plans.values():
+                emit("\n".join(plan.lines(invocation.page)))
+            return EXIT_DONE
+        return _uninstall(invocation, plans, is_agreed=yes)
+    chosen = kind or _fitting_kind(scope)
     if print_only:
-        chosen = kind or _fitting_kind(scope)
-        emit(printed(chosen, installation, scope).rstrip("\n"))
-        folder = missing_folder(chosen, installation)
-        if folder is not None:
-            command = shlex.join(["mkdir", "-p", "-m", "700", folder])
-            invocation.note(f"it ticks once its folder is there: `{command}`")
+        _print_texts(invocation, installation, chosen, scope)
         return EXIT_DONE
-    if action is Action.INSTALL:
-        chosen = kind or _fitting_kind(scope)
-        return install(invocation, installation, chosen, scope, is_agreed=yes)
-    return _uninstall(invocation, installation, kind, scope, is_agreed=yes)
+    return install(invocation, installation, chosen, scope, is_agreed=yes)
 
 
 def configure(invocation: Invocation) -> Config:
@@ -138,6 +139,16 @@ def install(
     if code == EXIT_DONE:
         _tell_what_follows(invocation, plan, installation, kind, scope)
     return code
+
+
+def _print_texts(
+    invocation: Invocation, installation: Installation, kind: Kind, scope: Scope
+) -> None:
+    emit(printed(kind, installation, scope).rstrip("\n"))
+    folder = missing_folder(kind, installation)
+    if folder is not None:
+        command = shlex.join(["mkdir", "-p", "-m", "700", folder])
+        invocation.note(f"it ticks once its folder is there: `{command}`")
 
 
 def offer(invocation: Invocation) -> None:
@@ -233,28 +244,34 @@ def _carry_out(invocation: Invocation, plan: Plan, *, is_agreed: bool, done: str
     return EXIT_DONE
 
 
-def _uninstall(
-    invocation: Invocation,
-    installation: Installation,
-    kind: Kind | None,
-    scope: Scope,
-    *,
-    is_agreed: bool,
-) -> int:
-    kinds = [kind] if kind is not None else _installed(installation, scope)
-    if not kinds:
-        invocation.note("nothing is installed for this base path")
-        return EXIT_DONE
-    for one in kinds:
-        plan = plan_uninstall(one, installation, scope)
-        if not plan.changes or plan.is_done:
-            invocation.note(f"{one} is not installed for this base path")
-            continue
-        code = _carry_out(invocation, plan, is_agreed=is_agreed, done=f"{one} is removed")
+def _uninstall(invocation: Invocation, plans: dict[Kind, Plan], *, is_agreed: bool) -> int:
+    for kind, plan in plans.items():
+        code = _carry_out(invocation, plan, is_agreed=is_agreed, done=f"{kind} is removed")
         if code != EXIT_DONE:
             return code
-    invocation.note("attempts that run now go on; `tinyscheduler run` settles them")
+    if plans:
+        invocation.note("attempts that run now go on; `tinyscheduler run` settles them")
     return EXIT_DONE
+
+
+def _plans_to_uninstall(
+    invocation: Invocation, installation: Installation, kind: Kind | None, scope: Scope
+) -> dict[Kind, Plan]:
+    """Return what removes each kind that is there; say of one that was named that it is not."""
+    plans = {}
+    for one in [kind] if kind is not None else _installed(installation, scope):
+        try:
+            plan = plan_uninstall(one, installation, scope)
+        except UnavailableError as error:
+            invocation.note(f"{one} is not installed: {error.what}")
+            continue
+        if plan.changes and not plan.is_done:
+            plans[one] = plan
+        else:
+            invocation.note(f"{one} is not installed for this base path")
+    if kind is None and not plans:
+        invocation.note("nothing is installed for this base path")
+    return plans
 
 
 def _installed(installation: Installation, scope: Scope) -> list[Kind]:
