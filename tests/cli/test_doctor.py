@@ -90,6 +90,20 @@ def test_settings_that_cannot_be_used_are_a_failure_and_the_machine_is_looked_at
     assert "fail  state: was not looked at" in answer.out
 
 
+def test_a_fault_of_the_agents_file_does_not_hide_the_state(place: Place):
+    place.add("--", "true")
+    place.state.chmod(0o755)
+    (place.base / "agents.yaml").write_text("agents: {shell: {limit: two}}\n")
+
+    answer = place.run("doctor")
+
+    assert answer.code == 1
+    assert "fail  settings: limit of agent shell: 'two' is not a whole number" in answer.out
+    assert "was not looked at" not in answer.out
+    assert f"fix: chmod 700 {place.state}\n" in answer.out
+    assert re.search(r"^ok    database: whole, version \d+, 1 task,", answer.out, re.MULTILINE)
+
+
 def test_an_agent_whose_program_is_missing_is_a_failure(place: Place):
     (place.base / "agents.yaml").write_text("agents: {coder: {command: [no-such-program]}}\n")
 

@@ -70,7 +70,7 @@ def examine(invocation: Invocation) -> Iterator[Finding]:
         config = _configuration(invocation)
     except TinySchedulerError:
         fix = "mend the settings, then come back"
-        yield fail("state", "was not looked at: the settings do not say where it is", fix=fix)
+        yield fail("state", "was not looked at: the settings cannot be used", fix=fix)
         return
     for name, look in _checks_of(config, invocation):
         yield from _guarded(name, look)
@@ -117,9 +117,10 @@ def _guarded(name: str, look: Callable[[], Iterator[Finding]]) -> Iterator[Findi
 
 
 def _configuration(invocation: Invocation) -> Config:
-    from tinyscheduler.config.load import load_config
+    from tinyscheduler.config.load import load_beside_agents
 
-    return load_config(invocation.overrides, write_cache=False)
+    # Where the state is does not depend on the agents.
+    return load_beside_agents(invocation.overrides, write_cache=False)
 
 
 def _look_at_settings(invocation: Invocation) -> Iterator[Finding]:
