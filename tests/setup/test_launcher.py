@@ -414,6 +414,29 @@ def test_a_checkout_that_may_not_be_written_is_an_error_with_a_way_out(checkout:
     )
 
 
+@pytest.mark.parametrize("kept_out_by", ["python", "folder"])
+def test_an_environment_that_only_its_owner_can_use_is_told_as_that(
+    uv_checkout: Checkout, kept_out_by: str
+):
+    uv_checkout.start()
+    for link in uv_checkout.venv.glob("bin/python*"):
+        link.unlink()
+        link.symlink_to("/nonexistent/python")
+    uv_checkout.forbid_writing()
+    if kept_out_by == "folder":
+        uv_checkout.venv.chmod(0)
+
+    process = uv_checkout.start()
+
+    uv_checkout.venv.chmod(0o755)
+    assert (process.returncode, process.stdout) == (69, "")
+    assert process.stderr == (
+        f"error: {uv_checkout.venv} is there, but you cannot execute the python in it\n"
+        f"hint: another user has built it; install your own: pipx install '{uv_checkout.top}',"
+        f" or pip install '{uv_checkout.top}' in an environment of yours\n"
+    )
+
+
 def test_a_built_checkout_starts_where_nothing_may_be_written(uv_checkout: Checkout):
     uv_checkout.start()
     os.utime(uv_checkout.lock)
