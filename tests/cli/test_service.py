@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pty
+import pwd
 import re
 import select
 import shutil
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING
 import pytest
 from tests.cli.place import Place, compare, settle_text
 
+import tinyscheduler
 from tinyscheduler.cli.service_texts import (
     Installation,
     Kind,
@@ -506,6 +508,101 @@ def test_an_unprivileged_user_is_told_that_the_machines_units_are_for_root():
     what, hint = done.stdout.split("|")
     assert re.match("cannot write /etc/systemd/system/tinyscheduler.service: ", what)
     assert hint == "for the whole machine run it as root; for yourself add --user\n"
+
+
+# -- sudo --------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def installed(tmp_path: Path) -> Path:
+    """Return the program as pip installs it: nothing around it is a checkout."""
+    site, program = tmp_path / "site", tmp_path / "bin" / "tinyscheduler"
+    for folder in (site, program.parent):
+        folder.mkdir()
+    (site / "tinyscheduler").symlink_to(Path(tinyscheduler.__file__).parent)
+    start = f"import sys; sys.path.insert(0, {str(site)!r})"
+    run = "from tinyscheduler.__main__ import run; run()"
+    program.write_text(f"#!{sys.executable} -I\n{start}\n{run}\n")
+    program.chmod(0o755)
+    return program
+
+
+SECURE_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin"
+NOBODY = pwd.getpwnam("nobody")
+
+
+def printed_under_sudo(program: Path, *arguments: str, **environment: str) -> str:
+    """Return what root is shown, whose home is beside the program, called by nobody's sudo."""
+    home = str(program.parent.parent)
+    done = subprocess.run(
+        [program, *arguments, "--print"],
+        env={"PATH": SECURE_PATH, "HOME": home, "SUDO_USER": NOBODY.pw_name, **environment},
+        cwd="/",
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be behind sudo")
+@pytest.mark.parametrize("kind", ["daemon", "timer"])
+def test_under_sudo_the_machines_units_are_for_the_queue_of_the_user_behind_it(
+    installed: Path, kind: str
+):
+    text = printed_under_sudo(installed, "service", "install", kind, "--system")
+
+    assert f" --base-path {NOBODY.pw_dir}/.local/state/tinyscheduler " in text
+    assert f"\nUser={NOBODY.pw_name}\n" in text
+    (path,) = re.findall(r"^Environment=PATH=(.*)$", text, re.MULTILINE)
+    first, *others, last = path.split(":")
+    assert (first, last) == (f"{NOBODY.pw_dir}/.local/bin", str(installed.parent))
+    assert "/usr/bin" in others
+
+
+def test_an_agent_whose_program_a_service_would_not_find_is_named(place: Place, tools: Path):
+    (tools / "found").write_text("#!/bin/sh\n")
+    (tools / "found").chmod(0o755)
+    agents = "agents: {one: {command: [found]}, two: {command: [no-such-program]}}\n"
+    (place.base / "agents.yaml").write_text(agents)
+
+    answer = service(place, tools, "install", "daemon", "--user", "--print")
+
+    assert answer.code == 0
+    assert answer.err == (
+        "warning: agent two: the service will not find no-such-program on its PATH;"
+        f" name it by its whole path in {place.base}/agents.yaml\n"
+    )
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be behind sudo")
+def test_under_sudo_a_base_path_that_was_given_is_taken(installed: Path, tmp_path: Path):
+    command = ("service", "install", "daemon", "--system")
+
+    by_option = printed_under_sudo(installed, "--base-path", str(tmp_path / "one"), *command)
+    by_variable = printed_under_sudo(
+        installed, *command, TINYSCHEDULER_BASE_PATH=str(tmp_path / "two")
+    )
+
+    for text, name in ((by_option, "one"), (by_variable, "two")):
+        assert f" --base-path {tmp_path / name} " in text
+        assert f"\nUser={NOBODY.pw_name}\n" in text
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be behind sudo")
+def test_under_sudo_roots_own_crontab_and_a_queue_that_only_root_has_stay_roots(
+    installed: Path, tmp_path: Path
+):
+    base = tmp_path / ".local" / "state" / "tinyscheduler"
+    crontab = printed_under_sudo(installed, "service", "install", "cron")
+    (base / "state").mkdir(parents=True)
+    unit = printed_under_sudo(installed, "service", "install", "daemon", "--system")
+
+    assert f" --base-path {base} " in crontab
+    assert f" --base-path {base} " in unit
+    assert "\nUser=root\n" in unit
 
 
 # -- status ------------------------------------------------------------------------------

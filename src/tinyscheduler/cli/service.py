@@ -92,8 +92,10 @@ def service(
             "--user and --system are for systemd; a crontab is always a user's",
             hint="leave it out; `sudo -u USER` installs the line for another user",
         )
-    config = configure(invocation)
-    installation = find_installation(invocation, config, kind=kind, scope=scope)
+    chosen = kind or _fitting_kind(scope)
+    wanted = chosen if action is Action.INSTALL else kind
+    config = _configure_for(invocation, wanted, scope)
+    installation = find_installation(invocation, config, kind=wanted, scope=scope)
     if action is Action.STATUS:
         return _show(invocation, config, installation, as_json=json)
     if action is Action.UNINSTALL:
@@ -103,7 +105,7 @@ def service(
                 emit("\n".join(plan.lines(invocation.page)))
             return EXIT_DONE
         return _uninstall(invocation, plans, is_agreed=yes)
-    chosen = kind or _fitting_kind(scope)
+    _warn_of_programs(invocation, config, installation)
     if print_only:
         _print_texts(invocation, installation, chosen, scope)
         return EXIT_DONE
@@ -112,9 +114,32 @@ def service(
 
 def configure(invocation: Invocation) -> Config:
     """Return the configuration for a command to which a state folder does not matter yet."""
+    return _tell_warnings(invocation, _load(invocation, home=None))
+
+
+def _configure_for(invocation: Invocation, kind: Kind | None, scope: Scope) -> Config:
+    """As `configure`; where root acts for the user behind sudo, as that user would find it.
+
+    A queue that root alone has goes on being root's.
+    """
+    behind = _user_behind_sudo()
+    if behind is None or scope is Scope.USER or kind is Kind.CRON:
+        return configure(invocation)
+    config = _load(invocation, home=behind.pw_dir)
+    if not os.path.lexists(config.paths.state):
+        own = _load(invocation, home=None)
+        config = own if os.path.lexists(own.paths.state) else config
+    return _tell_warnings(invocation, config)
+
+
+def _load(invocation: Invocation, *, home: str | None) -> Config:
     from tinyscheduler.config.load import load_config
 
-    config = load_config(invocation.overrides, write_cache=False)
+    environ = None if home is None else {**os.environ, "HOME": home}
+    return load_config(invocation.overrides, environ=environ, write_cache=False)
+
+
+def _tell_warnings(invocation: Invocation, config: Config) -> Config:
     for warning in config.warnings:
         invocation.warn(warning)
     return config
@@ -177,8 +202,24 @@ def find_installation(
         env_file=None if env_file is None else os.path.abspath(os.path.expanduser(env_file)),
         user=user,
         group=_group_of(user),
-        search_path=search_path(config),
+        search_path=search_path(config) if is_own else _search_path_for(user, config),
     )
+
+
+def _search_path_for(user: str, config: Config) -> str:
+    """Return the PATH of a user who is perhaps not the one who types.
+
+    sudo has one of its own, without the folders of the user behind it.
+    """
+    folders = search_path(config).split(":")
+    if user != _name_of(os.geteuid()):
+        with suppress(KeyError):
+            folders.insert(0, os.path.join(pwd.getpwnam(user).pw_dir, ".local", "bin"))
+        program = os.path.abspath(sys.argv[0])
+        if os.path.basename(program) == "tinyscheduler":
+            # Last: beside it may lie the python of its environment.
+            folders.append(os.path.dirname(program))
+    return ":".join(dict.fromkeys(folders))
 
 
 def search_path(config: Config) -> str:
@@ -205,7 +246,17 @@ def _ticking_user(config: Config) -> str:
     try:
         return _name_of(os.stat(config.paths.state).st_uid)
     except OSError:
-        return os.environ.get("SUDO_USER") or _name_of(os.geteuid())
+        behind = _user_behind_sudo()
+        return _name_of(os.geteuid()) if behind is None else behind.pw_name
+
+
+def _user_behind_sudo() -> pwd.struct_passwd | None:
+    """Return who became root by sudo, and has a home of their own."""
+    try:
+        user = pwd.getpwnam(os.environ.get("SUDO_USER", ""))
+    except KeyError:
+        return None
+    return user if os.geteuid() == 0 and user.pw_uid != 0 else None
 
 
 def _name_of(uid: int) -> str:
@@ -282,6 +333,19 @@ def _installed(installation: Installation, scope: Scope) -> list[Kind]:
             if is_installed(kind, installation, scope):
                 found.append(kind)
     return found
+
+
+def _warn_of_programs(invocation: Invocation, config: Config, installation: Installation) -> None:
+    """Say which agents' programs the service will not find: sudo has a PATH of its own."""
+    import shutil
+
+    for agent in config.agents:
+        program = agent.command[0] if agent.command else None
+        if program and shutil.which(program, path=installation.search_path) is None:
+            invocation.warn(
+                f"agent {agent.name}: the service will not find {program} on its PATH;"
+                f" name it by its whole path in {config.paths.agents_file}"
+            )
 
 
 def _warn_of_environment(invocation: Invocation) -> None:
