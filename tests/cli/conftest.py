@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import sys
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 from tests.cli.place import Answer, Place
 
+import tinyscheduler
 from tinyscheduler.cli.main import main
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
 
 @pytest.fixture
@@ -21,6 +23,20 @@ def place(tmp_path: Path) -> Iterator[Place]:
     place = Place(tmp_path / "base")
     yield place
     place.clean_up()
+
+
+@pytest.fixture
+def installed(tmp_path: Path) -> Path:
+    """Return the program as pip installs it: nothing around it is a checkout."""
+    site, program = tmp_path / "site", tmp_path / "bin" / "tinyscheduler"
+    for folder in (site, program.parent):
+        folder.mkdir()
+    (site / "tinyscheduler").symlink_to(Path(tinyscheduler.__file__).parent)
+    start = f"import sys; sys.path.insert(0, {str(site)!r})"
+    run = "from tinyscheduler.__main__ import run; run()"
+    program.write_text(f"#!{sys.executable} -I\n{start}\n{run}\n")
+    program.chmod(0o755)
+    return program
 
 
 @pytest.fixture

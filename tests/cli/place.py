@@ -69,6 +69,11 @@ class Place:
         """The state folder, which may not exist."""
         return self.base / "state"
 
+    @property
+    def program(self) -> str:
+        """The program as advice names it where commands were typed with this base path."""
+        return f"tinyscheduler --base-path {self.base}"
+
     def environment(self, **more: str) -> dict[str, str]:
         """Return the environment of a command as a login would give it, plus the settings."""
         settings = {**QUICK, **self.settings}

@@ -60,7 +60,7 @@ def test_an_unknown_task_keeps_the_others_from_nothing(place: Place):
 
     assert (answer.code, answer.out) == (5, "task 1 is cancelled\n")
     assert answer.err == (
-        "error: there is no task '9'\nhint: `tinyscheduler list` shows the tasks there are\n"
+        f"error: there is no task '9'\nhint: `{place.program} list` shows the tasks there are\n"
         "error: there is no task '8'\n"
     )
     assert document.code == 5

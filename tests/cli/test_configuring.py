@@ -114,6 +114,6 @@ def test_a_faulty_agents_file_keeps_nobody_from_looking_or_cancelling(
     for name, answer in answers.items():
         first = answer.err.splitlines()[0]
         assert first.startswith(f"warning: {agents_file}"), name
-        assert first.endswith("until `tinyscheduler validate-config` is content")
+        assert first.endswith(f"until `{place.program} validate-config` is content")
     assert {name: one.code for name, one in refusals.items()} == dict.fromkeys(refusals, 4)
     assert len(place.run("list", "--json").json["tasks"]) == 3

@@ -53,7 +53,7 @@ def test_a_fresh_place_has_warnings_and_no_failure_and_stays_empty(
     assert (
         "warn  ticks: nothing makes ticks happen by themselves; last tick: none yet" in answer.out
     )
-    assert "      fix: tinyscheduler service install\n" in answer.out
+    assert f"      fix: {place.program} service install\n" in answer.out
     assert answer.out.splitlines()[-1].endswith(", 2 warnings, 0 failures")
     assert list(place.base.iterdir()) == []
 

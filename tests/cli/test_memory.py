@@ -48,7 +48,7 @@ def test_memory_for_one_starts_exactly_one_though_five_wait(place: Place):
     assert why["reason"] == "memory_insufficient"
     assert why["shortfall"]["resource"] == "memory"
     assert why["shortfall"]["needed_bytes"] > why["shortfall"]["free_bytes"]
-    assert "`tinyscheduler edit 2 --memory " in place.run("why", "2").out
+    assert f"`{place.program} edit 2 --memory " in place.run("why", "2").out
 
 
 def test_with_as_little_as_why_says_it_starts(place: Place):

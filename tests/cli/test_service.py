@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING
 import pytest
 from tests.cli.place import Place, compare, settle_text
 
-import tinyscheduler
 from tinyscheduler.cli.service_texts import (
     Installation,
     Kind,
@@ -335,7 +334,7 @@ def test_without_cron_the_way_that_works_here_is_named(place: Place, tools: Path
 
     assert (answer.code, answer.out) == (69, "")
     assert "there is no program `crontab` on PATH" in answer.err
-    way = "use `service install timer`" if HAS_SYSTEMD else "keep `tinyscheduler run --daemon`"
+    way = "use `service install timer`" if HAS_SYSTEMD else f"keep `{place.program} run --daemon`"
     assert f"hint: install cron, or {way}" in answer.err
 
 
@@ -364,7 +363,7 @@ def test_where_systemd_does_not_run_it_is_said_before_anything_is_written(
     assert (asked.code, done.code) == (2, 0)
     for answer in (asked, done):
         assert "warning: systemd does not run here" in answer.err
-        assert "keep `tinyscheduler run --daemon` running" in answer.err
+        assert f"keep `{place.program} run --daemon` running" in answer.err
     assert "once systemd runs, type:\n  systemctl --user daemon-reload\n" in done.err
     assert "loginctl" not in done.err
 
@@ -511,20 +510,6 @@ def test_an_unprivileged_user_is_told_that_the_machines_units_are_for_root():
 
 
 # -- sudo --------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def installed(tmp_path: Path) -> Path:
-    """Return the program as pip installs it: nothing around it is a checkout."""
-    site, program = tmp_path / "site", tmp_path / "bin" / "tinyscheduler"
-    for folder in (site, program.parent):
-        folder.mkdir()
-    (site / "tinyscheduler").symlink_to(Path(tinyscheduler.__file__).parent)
-    start = f"import sys; sys.path.insert(0, {str(site)!r})"
-    run = "from tinyscheduler.__main__ import run; run()"
-    program.write_text(f"#!{sys.executable} -I\n{start}\n{run}\n")
-    program.chmod(0o755)
-    return program
 
 
 SECURE_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin"

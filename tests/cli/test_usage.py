@@ -38,7 +38,7 @@ NO_ROOM = b"error: cannot write the output: No space left on device\nhint: make 
         (["frobnicate"], "there is no command 'frobnicate'", "--help"),
         (["list", "--stat", "done"], "no such option: --stat", "did you mean --state?"),
         (["add", "--titel", "x", "ls"], "no such option: --titel", "did you mean --title?"),
-        (["run", "--max-runtime"], "requires an argument", "`tinyscheduler run --help` shows"),
+        (["run", "--max-runtime"], "requires an argument", " run --help` shows"),
         (["--frob"], "no such option: --frob", "--help"),
         (["status", "--base-path", "x"], "no such option: --base-path", "before the command"),
         (["list", "--limit", "x"], "--limit: 'x' is not a whole number", "--help"),
@@ -56,7 +56,7 @@ NO_ROOM = b"error: cannot write the output: No space left on device\nhint: make 
         (["list", "--state", "ready"], "--state: 'ready' is not one of 'waiting'", "--help"),
         (["show"], "an argument is missing", "--help"),
         (["status", "x"], "error: too many arguments: x", "--help"),
-        (["status", "-q"], "no such option: -q", "before the command: `tinyscheduler -q … status"),
+        (["status", "-q"], "no such option: -q", "before the command: `tinyscheduler --base-path "),
         (["list", "-V"], "no such option: -V", "before the command"),
         (["--color"], "option '--color' requires an argument", "--help"),
         (["wait", "1", "--timeout", "soon"], "--timeout 'soon': expected a duration", ""),
@@ -101,7 +101,7 @@ def test_texts_that_can_be_no_task_are_refused_and_never_reach_the_terminal(
         assert first.startswith("error: ")
         assert first.isprintable()
         assert len(first) < 160
-        assert hint == "hint: `tinyscheduler list` shows the tasks there are"
+        assert hint == f"hint: `{place.program} list` shows the tasks there are"
     assert not place.state.exists()
 
 

@@ -77,7 +77,7 @@ def test_what_will_never_end_by_itself_is_told(place: Place):
 
     answer = place.run("wait", "2", "--timeout", "0")
 
-    assert "task 2 waits for task 1, which is parked; `tinyscheduler retry 1`" in answer.err
+    assert f"task 2 waits for task 1, which is parked; `{place.program} retry 1`" in answer.err
 
 
 def test_a_pause_between_attempts_is_told_and_what_ends_it(place: Place):
@@ -102,7 +102,7 @@ def test_a_person_at_a_terminal_is_told_that_nothing_ticks(place: Place):
     _, screen = place.type("wait", "1", "--timeout", "4s")
 
     assert "task 1 still waits" in screen
-    assert "`tinyscheduler run` starts what can start" in screen
+    assert f"`{place.program} run` starts what can start" in screen
 
 
 def test_one_unknown_task_ends_the_wait_with_5(place: Place):

@@ -60,8 +60,8 @@ def test_a_dead_end_far_up_is_named_with_its_way_out(place: Place):
 
     assert "task 3: waiting, waits for 2" in answer.out
     assert "task 1: parked (command_failed)" in answer.out
-    way = "task 1 is parked and will not be done by itself: `tinyscheduler retry 1` tries it again"
-    assert way in answer.out
+    way = "task 1 is parked and will not be done by itself: "
+    assert f"{way}`{place.program} retry 1` tries it again" in answer.out
     assert [(one["task_id"], one["is_direct"], bool(one["way_out"])) for one in blockers] == [
         ("1", False, True),
         ("2", False, False),
@@ -97,7 +97,7 @@ def test_a_pause_after_a_failure_tells_the_failure_and_what_ends_the_pause(place
     assert "attempt 1 failed (command_failed, exit code 3)" in answer.out
     assert "failure 1 of 4 before it is parked" in answer.out
     assert f"its log: {place.state}/logs/tasks/1/1.log" in answer.out
-    assert "`tinyscheduler retry 1` makes it due at once" in answer.out
+    assert f"`{place.program} retry 1` makes it due at once" in answer.out
     assert "no daemon runs; the last tick was" in answer.out
     assert place.run("retry", "1").code == 0
     assert "nothing keeps it" in place.run("why", "1").out

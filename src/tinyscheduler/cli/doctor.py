@@ -163,7 +163,7 @@ def _lines(findings: list[Finding], invocation: Invocation) -> Iterator[str]:
         place = f" [{one.where}]" if one.where and shows_place else ""
         yield f"{label}  {escape(one.check)}: {escape(one.what + place)}"
         if one.fix:
-            yield f"      fix: {escape(one.fix)}"
+            yield f"      fix: {escape(invocation.as_typed(one.fix))}"
 
 
 def _summary(counts: Counter[Verdict]) -> str:

@@ -11,7 +11,6 @@ from tinyscheduler.cli.options import option
 from tinyscheduler.cli.render import (
     Cell,
     Ink,
-    Page,
     Row,
     count,
     emit,
@@ -66,7 +65,7 @@ def health(
     if json:
         emit_json(**health_json(verdict), issues=[_issue_json(one) for one in verdict.issues])
     else:
-        emit("\n".join(health_lines(verdict, invocation.page)))
+        emit("\n".join(health_lines(verdict, invocation)))
     return EXIT_DONE if verdict.is_healthy else EXIT_FAILED
 
 
@@ -165,8 +164,9 @@ def _queue_issues(queue: Queue) -> list[Issue]:
     return issues
 
 
-def health_lines(verdict: Health, page: Page) -> list[str]:
+def health_lines(verdict: Health, invocation: Invocation) -> list[str]:
     """Return the figures, one a line, then the issues."""
+    page = invocation.page
     host = verdict.host
     used = host.memory_total_bytes - host.memory_available_bytes
     share = used / max(1, host.memory_total_bytes)
@@ -189,7 +189,10 @@ def health_lines(verdict: Health, page: Page) -> list[str]:
             for one in verdict.issues
         ]
         lines += ["", *format_table(["SEVERITY", "WHERE", "WHAT"], rows, page)]
-        lines += ["", *(f"{one.component}: {escape(one.recommendation)}" for one in verdict.issues)]
+        advice = [
+            (one.component, invocation.as_typed(one.recommendation)) for one in verdict.issues
+        ]
+        lines += ["", *(f"{component}: {escape(words)}" for component, words in advice)]
     return lines
 
 

@@ -17,7 +17,17 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
-from tinyscheduler.cli.render import Color, Ink, Page, emit, escape, page_of, tell
+from tinyscheduler.cli.render import (
+    PROGRAM,
+    Color,
+    Ink,
+    Page,
+    emit,
+    escape,
+    page_of,
+    program_here,
+    tell,
+)
 from tinyscheduler.config.load import load_beside_agents, load_config
 from tinyscheduler.config.overrides import Overrides
 from tinyscheduler.values import dataclass
@@ -47,6 +57,23 @@ class Invocation:
     def overrides(self) -> Overrides:
         """The global options as the strongest layer of the configuration."""
         return Overrides(env_file=self.env_file, base_path=self.base_path, log_level=self.log_level)
+
+    def as_typed(self, words: str) -> str:
+        """Return advice with its commands as they act on the queue that this command acts on.
+
+        They stand as `tinyscheduler …` in all sentences, and so they stay in documents.
+        """
+        is_command = words.startswith(f"{PROGRAM} ")
+        if not is_command and f"`{PROGRAM} " not in words:
+            return words
+        import shlex
+
+        chosen = (("--env-file", self.env_file), ("--base-path", self.base_path))
+        given = [word for name, value in chosen if value is not None for word in (name, value)]
+        program = shlex.join([program_here(), *given])
+        if is_command:
+            words = words.replace(PROGRAM, program, 1)
+        return words.replace(f"`{PROGRAM} ", f"`{program} ")
 
     def configure_reading(self) -> Config:
         """Return the configuration for a command that leaves every file as it is.
@@ -96,7 +123,7 @@ class Invocation:
     def note(self, words: str) -> None:
         """Tell people something beside the data, unless they asked for silence."""
         if self.verbosity > QUIET:
-            tell(escape(words))
+            tell(escape(self.as_typed(words)))
 
     def advise(self, words: str) -> None:
         """Tell a person at a terminal what to do, or how far it is; scripts know."""
@@ -107,11 +134,11 @@ class Invocation:
         """Tell people what they should look at, unless they asked for silence."""
         if self.verbosity > QUIET:
             label = page_of(sys.stderr, self.color).paint("warning:", Ink.YELLOW)
-            tell(f"{label} {escape(words)}")
+            tell(f"{label} {escape(self.as_typed(words))}")
 
     def fail(self, words: str, *, hint: str | None = None) -> None:
         """Tell people about a failure, whether or not it ended the command, and the fix."""
         page = page_of(sys.stderr, self.color)
-        tell(f"{page.paint('error:', Ink.RED)} {escape(words)}")
+        tell(f"{page.paint('error:', Ink.RED)} {escape(self.as_typed(words))}")
         if hint:
-            tell(f"{page.paint('hint:', Ink.DIM)} {escape(hint)}")
+            tell(f"{page.paint('hint:', Ink.DIM)} {escape(self.as_typed(hint))}")

@@ -11,10 +11,13 @@ from enum import StrEnum
 from typing import IO
 
 from tinyscheduler.errors import TinySchedulerError
+from tinyscheduler.files import is_same
 from tinyscheduler.model.tasks import TaskState
 from tinyscheduler.values import dataclass
 
 SCHEMA_VERSION = 1
+PROGRAM = "tinyscheduler"
+_IN_CHECKOUT = "/src/tinyscheduler/__main__.py"
 _GAP = "  "
 _NARROWEST = 8
 _MINUTE_S, _HOUR_S, _DAY_S = 60, 3600, 86_400
@@ -253,11 +256,24 @@ def tell(text: str) -> None:
 
 
 def program_here() -> str:
-    """Return how a reader in this folder starts the program."""
-    # An installed one has a state folder of its own, whatever lies in this folder.
-    is_installed = os.path.basename(sys.argv[0]) == "tinyscheduler"
-    in_checkout = os.path.isfile("tinyscheduler") and os.access("tinyscheduler", os.X_OK)
-    return "./tinyscheduler" if in_checkout and not is_installed else "tinyscheduler"
+    """Return what to type in this folder to start this very program."""
+    started = sys.argv[0]
+    if os.path.basename(started) == PROGRAM:
+        program = started
+    elif started.endswith(_IN_CHECKOUT) and started in sys.orig_argv:
+        # By its launcher: -m names no file.
+        program = f"{started.removesuffix(_IN_CHECKOUT)}/{PROGRAM}"
+    else:
+        return f"./{PROGRAM}" if _is_program(PROGRAM) else PROGRAM
+    on_path = (os.path.join(folder, PROGRAM) for folder in os.get_exec_path())
+    first = next(filter(_is_program, on_path), None)
+    if first is not None and is_same(first, program):
+        return PROGRAM
+    return f"./{PROGRAM}" if _is_program(PROGRAM) and is_same(PROGRAM, program) else program
+
+
+def _is_program(path: str) -> bool:
+    return os.path.isfile(path) and os.access(path, os.X_OK)
 
 
 def ask(question: str) -> bool:

@@ -473,7 +473,8 @@ def _show(
         head = ["SERVICE", "OF", "STATE", "NEXT", "AS THIS VERSION WRITES IT"]
         lines += ["", *format_table(head, rows, invocation.page)]
     else:
-        lines += ["no service is installed for this base path: `tinyscheduler service install`"]
+        words = "no service is installed for this base path: `tinyscheduler service install`"
+        lines += [escape(invocation.as_typed(words))]
     emit("\n".join(lines))
     return EXIT_DONE if ticking else EXIT_INACTIVE
 

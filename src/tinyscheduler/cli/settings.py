@@ -104,7 +104,7 @@ def validate(
     ):
         for problem in problems:
             lines += [f"{page.paint(label, ink)} {escape(problem.sentence)}"]
-            lines += [f"  fix: {escape(problem.fix)}"] if problem.fix else []
+            lines += [f"  fix: {escape(invocation.as_typed(problem.fix))}"] if problem.fix else []
     verdict = "the configuration is sound"
     if report.errors:
         verdict = f"{count(len(report.errors), 'error')} to fix"

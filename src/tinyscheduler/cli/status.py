@@ -45,6 +45,7 @@ if TYPE_CHECKING:
 _MOST_WORKING = 10_000
 _MOST_PARKED = 20
 _MOST_SHOWN = 20
+_WHAT_NEXT = "`tinyscheduler status` says more, --help everything"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,7 +126,7 @@ def show_overview(invocation: Invocation) -> int:
             [
                 fit(summary(overview), page),
                 *_paused_lines(overview, page),
-                fit("`tinyscheduler status` says more, --help everything", page),
+                fit(invocation.as_typed(_WHAT_NEXT), page),
             ]
         )
     )
@@ -167,7 +168,7 @@ def status_lines(overview: Overview, invocation: Invocation) -> list[str]:
     page = invocation.page
     lines = [fit(summary(overview), page), *_paused_lines(overview, page)]
     if overview.running:
-        lines += ["", *_running_lines(overview, page)]
+        lines += ["", *_running_lines(overview, invocation)]
     starts = overview.report.stats.tasks_spawned
     if starts:
         lines += ["", f"the next tick starts {count(starts, 'task')}"]
@@ -175,7 +176,7 @@ def status_lines(overview: Overview, invocation: Invocation) -> list[str]:
     if waits:
         lines += ["", *waits]
     if overview.parked:
-        lines += ["", *_parked_lines(overview, page)]
+        lines += ["", *_parked_lines(overview, invocation)]
     agents = [
         [name, str(one["active"]), str(one["limit"]), str(one["free"])]
         for name, one in agents_json(overview).items()
@@ -191,7 +192,7 @@ def status_lines(overview: Overview, invocation: Invocation) -> list[str]:
     return lines
 
 
-def _running_lines(overview: Overview, page: Page) -> list[str]:
+def _running_lines(overview: Overview, invocation: Invocation) -> list[str]:
     rows: list[Row] = [
         [
             one.record.task_id,
@@ -203,11 +204,11 @@ def _running_lines(overview: Overview, page: Page) -> list[str]:
         ]
         for one in overview.running[:_MOST_SHOWN]
     ]
-    table = format_table(["ID", "STATE", "AGENT", "ATTEMPT", "FOR", "TASK"], rows, page)
-    return [*table, *_more(len(overview.running) - _MOST_SHOWN, "list --state working")]
+    table = format_table(["ID", "STATE", "AGENT", "ATTEMPT", "FOR", "TASK"], rows, invocation.page)
+    return [*table, *_more(len(overview.running) - _MOST_SHOWN, "list --state working", invocation)]
 
 
-def _parked_lines(overview: Overview, page: Page) -> list[str]:
+def _parked_lines(overview: Overview, invocation: Invocation) -> list[str]:
     rows: list[Row] = [
         [
             one.record.task_id,
@@ -218,9 +219,9 @@ def _parked_lines(overview: Overview, page: Page) -> list[str]:
         ]
         for one in overview.parked
     ]
-    table = format_table(["ID", "STATE", "REASON", "SINCE", "TASK"], rows, page)
+    table = format_table(["ID", "STATE", "REASON", "SINCE", "TASK"], rows, invocation.page)
     hidden = overview.counts[TaskState.PARKED] - len(rows)
-    return [*table, *_more(hidden, "list --state parked")]
+    return [*table, *_more(hidden, "list --state parked", invocation)]
 
 
 def summary(overview: Overview) -> str:
@@ -251,8 +252,10 @@ def _age(standing: Standing, now: datetime) -> str:
     return format_span((now - standing.lease.started_at).total_seconds())
 
 
-def _more(hidden: int, command: str) -> list[str]:
-    return [f"… and {hidden} more: tinyscheduler {command}"] if hidden > 0 else []
+def _more(hidden: int, command: str, invocation: Invocation) -> list[str]:
+    if hidden <= 0:
+        return []
+    return [invocation.as_typed(f"… and {hidden} more: `tinyscheduler {command}`")]
 
 
 def agents_json(overview: Overview) -> dict[str, dict[str, Any]]:

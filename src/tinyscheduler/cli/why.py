@@ -98,7 +98,7 @@ def why(
     if json:
         emit_json(**answer_json(answer))
     else:
-        emit("\n".join(answer_lines(answer, invocation.page)))
+        emit("\n".join(answer_lines(answer, invocation)))
     is_down = report is not None and report.all_sources_down
     return EXIT_UNAVAILABLE if is_down else EXIT_DONE
 
@@ -138,9 +138,10 @@ def find_answer(queue: Queue, task_id: str) -> Answer:
 _IN_LINE = (Reason.AGENT_LIMIT, Reason.HOST_SLOTS, Reason.STAGGERED, Reason.POLICY_WAIT)
 
 
-def answer_lines(answer: Answer, page: Page) -> list[str]:
+def answer_lines(answer: Answer, invocation: Invocation) -> list[str]:
     """Return the verdict in the first line, then what it rests on, then the ways out."""
-    lines = _lines(answer, page)
+    page = invocation.page
+    lines = [invocation.as_typed(line) for line in _lines(answer, page)]
     if page.width is None:
         return lines
     # Sentences are wrapped, not cut: their ends hold the way out.

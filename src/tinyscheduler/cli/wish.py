@@ -282,7 +282,7 @@ def fault_of(agent: AgentProfile, spec: TaskSpec) -> UsageError | None:
     if not agent.command and not spec.command:
         return UsageError(
             f"agent {agent.name} runs the command it is given, and there is none",
-            hint=f"write it behind --: tinyscheduler add --agent {agent.name} -- COMMAND",
+            hint=f"write it behind --: `tinyscheduler add --agent {agent.name} -- COMMAND`",
         )
     if agent.command and spec.command and not uses(agent, "command"):
         return UsageError(
@@ -336,7 +336,7 @@ def _fault_of_prompt(agent: AgentProfile, prompt: str, spec: TaskSpec) -> UsageE
     if not agent.command:
         return UsageError(
             f"agent {agent.name} runs a command and reads no prompt",
-            hint=f"give it a command: tinyscheduler add --agent {agent.name} -- COMMAND",
+            hint=f"give it a command: `tinyscheduler add --agent {agent.name} -- COMMAND`",
         )
     if not uses(agent, "prompt"):
         return None
