@@ -113,6 +113,22 @@ def test_following_goes_on_with_the_next_attempt(place: Place):
     assert place.run_raw("logs", task_id, "-f", "-n", "1", "--attempt", "1").stdout == first.stdout
 
 
+def test_following_what_is_held_or_waits_for_it_says_so(place: Place):
+    held = place.add("--hold", "--", "echo", "first")
+    blocked = place.add("--after", held, "--", "echo", "second")
+    told = []
+    for task_id in (held, blocked):
+        with place.start("logs", "-f", task_id) as following:
+            assert following.stderr is not None
+            told.append(following.stderr.readline().decode())
+            following.terminate()
+
+    assert told == [
+        "task 1 is held; `tinyscheduler release 1` lets it go\n",
+        "task 2 waits for task 1, which is held; `tinyscheduler release 1` lets it go\n",
+    ]
+
+
 def test_an_attempt_that_never_was_ends_with_5_and_names_those_that_were(place: Place):
     task_id, _ = done_task(place)
 

@@ -7,6 +7,8 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from tinyscheduler.cli.render import format_span, format_when
+from tinyscheduler.core.explain import never_ends
+from tinyscheduler.model.tasks import TaskState
 from tinyscheduler.values import dataclass
 
 if TYPE_CHECKING:
@@ -18,10 +20,9 @@ if TYPE_CHECKING:
 _GLANCE_S = 0.05
 # File times tick in milliseconds: two changes within one look like one.
 _LOOK_ANYWAY_S = 0.5
-
-
 # By then a tick that somebody else runs has usually come.
 _ADVISE_AFTER_S = 3.0
+_MOST_BLOCKERS_TOLD = 10
 
 
 class Follower:
@@ -32,13 +33,14 @@ class Follower:
     ) -> None:
         """Start with a look that is due.
 
-        ``note`` is told of every pause between attempts, ``advise`` once if nothing happens.
+        ``note`` is told what keeps a task, ``advise`` once if nothing happens.
         """
         self._queue = queue
         self._clock = queue.clock
         self._note = note
-        self._told: set[tuple[str, int]] = set()
-        self._advise: Callable[[str], None] | None = advise
+        self._told: set[object] = set()
+        self._advise = advise
+        self._is_advised = False
         self._started_ns = queue.clock.now().monotonic_ns
         path = queue.config.paths.database
         self._paths = (path, path + "-wal")
@@ -54,28 +56,42 @@ class Follower:
         self._marks, self._looked_ns = marks, now_ns
         return True
 
-    def note_waiting(self, task_id: str) -> None:
-        """Say what may be missing if this task has been waiting all along.
+    def explain(self, record: TaskRecord) -> None:
+        """Say of a task that has not started what keeps it, each cause once."""
+        name = f"task {record.task_id}"
+        stuck = self._stuck_above(record) if record.blocked_by else []
+        for blocker, way in stuck[:_MOST_BLOCKERS_TOLD]:
+            self._tell(f"{name} waits for task {blocker.task_id}, which is {blocker.state}; {way}")
+        way_out = never_ends(record)
+        if way_out is not None:
+            self._tell(f"{name} is {record.state}; {way_out}")
+        elif not stuck and not self._is_backing_off(record):
+            self._note_waiting(record.task_id)
 
-        A person who has just queued a first task would wait for ever otherwise.
-        """
-        waited_s = (self._clock.now().monotonic_ns - self._started_ns) / 1e9
-        if self._advise is not None and waited_s > _ADVISE_AFTER_S:
-            self._advise(
-                f"task {task_id} still waits, and `tinyscheduler status` says why;"
-                " where nothing ticks regularly, `tinyscheduler run` starts what can start"
-            )
-            self._advise = None
+    def _tell(self, words: str) -> None:
+        if words not in self._told:
+            self._told.add(words)
+            self._note(words)
 
-    def note_backoff(self, record: TaskRecord) -> None:
-        """Say of a task between two attempts when the next is due, once for each attempt."""
-        until, key = record.backing_off_until, (record.task_id, record.attempt)
-        if until is None or key in self._told:
-            return
+    def _stuck_above(self, record: TaskRecord) -> list[tuple[TaskRecord, str]]:
+        above = self._queue.inquiry.unfinished_above(record.task_id)
+        return [(one, way) for one in above if (way := never_ends(one)) is not None]
+
+    def _is_backing_off(self, record: TaskRecord) -> bool:
+        """Whether the task pauses between two attempts; says until when, once for each."""
+        until = record.backing_off_until
+        if until is None:
+            return False
         left_s = (until - self._clock.now().wall).total_seconds()
         if left_s <= 0:
-            return
-        self._told.add(key)
+            return False
+        pause = (record.task_id, record.attempt)
+        if pause not in self._told:
+            self._told.add(pause)
+            self._note(self._words_of_backoff(record, left_s))
+        return True
+
+    def _words_of_backoff(self, record: TaskRecord, left_s: float) -> str:
         failed = "asked to be tried later"
         if record.failure_reason is not None:
             failed = f"failed ({record.failure_reason})"
@@ -83,7 +99,29 @@ class Follower:
         words += f" {format_span(left_s + 1)}"
         if not find_ticking(self._queue).has_daemon:
             words += ", and the first tick after that starts it; no daemon runs here"
-        self._note(words)
+        return words
+
+    def _note_waiting(self, task_id: str) -> None:
+        """Say what may be missing if this task has been waiting all along.
+
+        Whoever has just queued a first task would wait for ever otherwise.
+        """
+        waited_s = (self._clock.now().monotonic_ns - self._started_ns) / 1e9
+        if self._is_advised or waited_s <= _ADVISE_AFTER_S:
+            return
+        ticking = find_ticking(self._queue)
+        if ticking.has_daemon or self._queue.tasks.counts()[TaskState.WORKING]:
+            # A tick follows by itself; only a person wonders what it is all about.
+            self._advise(f"task {task_id} still waits, and `tinyscheduler why {task_id}` says why")
+        else:
+            last = "and nothing has ticked here yet"
+            if ticking.last_at is not None:
+                last = f"and the last tick was {format_when(ticking.last_at, now=ticking.now)}"
+            self._note(
+                f"task {task_id} still waits: no daemon runs here, {last};"
+                " `tinyscheduler run` starts what can start"
+            )
+        self._is_advised = True
 
     def pause(self, *, until_ns: int | None = None) -> None:
         """Sleep for the time between two glances, or up to a moment before that."""

@@ -141,12 +141,11 @@ def follow_log(
     follower = Follower(queue, note=invocation.note, advise=invocation.advise)
     while True:
         is_over = False
-        if follower.is_due():
+        is_due = follower.is_due()
+        if is_due:
             # Looked at before the log is copied: what was printed before the end is copied.
             standing = find_standing(queue, task_id)
             newest = log if attempt is not None and log else find_log(queue, standing, attempt)
-            if standing.state is TaskState.WAITING:
-                follower.note_waiting(task_id)
             is_over = standing.state.is_final or (
                 attempt is not None and _is_past(standing, attempt)
             )
@@ -158,8 +157,8 @@ def follow_log(
             lines = None
             invocation.note(f"==> task {task_id}, attempt {log.attempt} <==")
         reader.copy()
-        if standing.state is TaskState.WAITING:
-            follower.note_backoff(standing.record)
+        if is_due and standing.state in (TaskState.WAITING, TaskState.HELD):
+            follower.explain(standing.record)
         if is_over:
             return EXIT_DONE
         follower.pause()

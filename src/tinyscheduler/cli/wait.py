@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 _MOST_EXPLAINED = 10
 # A task that is done may have failed before, and cancelled ones say it all.
 _FAILED = (TaskState.FAILED, TaskState.PARKED)
+_UNSTARTED = (TaskState.WAITING, TaskState.HELD)
 
 
 def wait(
@@ -77,7 +78,6 @@ def wait_for(
     if limit_s is not None:
         deadline_ns = queue.clock.now().monotonic_ns + int(limit_s * 1e9)
     left = task_ids
-    warned = False
     while True:
         if follower.is_due():
             states = queue.tasks.states(left)
@@ -88,29 +88,9 @@ def wait_for(
                         hint="`tinyscheduler list` shows the tasks there are",
                     )
             left = tuple(task_id for task_id in left if not states[task_id].is_final)
-            waiting = [task_id for task_id in left if states[task_id] is TaskState.WAITING]
-            if waiting:
-                follower.note_waiting(waiting[0])
-            for task_id in waiting[:_MOST_EXPLAINED]:
-                follower.note_backoff(queue.tasks.task(task_id))
-            if left and not warned:
-                warned = True
-                _warn_of_endless(queue, left, invocation)
+            unstarted = [one for one in left if states[one] in _UNSTARTED]
+            for task_id in unstarted[:_MOST_EXPLAINED]:
+                follower.explain(queue.tasks.task(task_id))
         if not left or (deadline_ns is not None and queue.clock.now().monotonic_ns >= deadline_ns):
             return left
         follower.pause(until_ns=deadline_ns)
-
-
-def _warn_of_endless(queue: Queue, task_ids: tuple[str, ...], invocation: Invocation) -> None:
-    """Say of tasks that will not end by themselves what they wait for."""
-    for task_id in task_ids[:_MOST_EXPLAINED]:
-        record = queue.tasks.task(task_id)
-        if record.state is TaskState.HELD:
-            invocation.note(f"task {task_id} is held; `tinyscheduler release {task_id}` lets it go")
-        states = queue.tasks.states(record.blocked_by)
-        for blocker, state in states.items():
-            if state.is_final and state is not TaskState.DONE:
-                invocation.note(
-                    f"task {task_id} waits for task {blocker}, which is {state};"
-                    f" `tinyscheduler retry {blocker}` tries that again"
-                )
