@@ -96,6 +96,35 @@ def test_a_pause_between_attempts_is_told_and_what_ends_it(place: Place):
     assert "due in" not in place.run("-q", "wait", *ids, "--timeout", "1s").err
 
 
+def test_what_was_no_failure_is_not_called_one(place: Place):
+    place.settings |= {"RETRY_BACKOFF_SEC": "60", "RETRY_BASE_SEC": "60"}
+    later = place.add("--", "sh", "-c", "exit 75")
+    interrupted = place.add("--", "sh", "-c", "kill $PPID; sleep 60")
+    unstarted = place.add("--", "true")
+    (place.state / "logs" / "tasks").mkdir()
+    (place.state / "logs" / "tasks" / unstarted).write_text("where the folder of its logs goes")
+    place.settings["AGENT_LIMITS"] = "shell:3"
+
+    def all_back_off() -> bool:
+        place.run("run")  # nothing ticks by itself after an interruption
+        return "backing_off  1 2 3  tried again in " in place.run("status").out
+
+    until(all_back_off, "all three to back off")
+    status = place.run("status").out
+    told = place.run("wait", later, interrupted, unstarted, "--timeout", "0").err
+    reasons = [place.run("why", one).out for one in (later, interrupted, unstarted)]
+
+    assert "a failure" not in status + "".join(reasons)
+    assert [line.partition(" is due in")[0] for line in told.splitlines()[:3]] == [
+        "task 1 asked to be tried later; attempt 2",
+        "task 2 was interrupted; attempt 2",
+        "task 3 could not be started; attempt 1",
+    ]
+    assert "attempt 1 retry_later (exit code 75) " in reasons[0]
+    assert "attempt 1 interrupted (aborted" in reasons[1]
+    assert all("\n  backs off until " in one for one in reasons)
+
+
 def test_a_held_task_further_up_is_told_once_to_who_waits(place: Place):
     held = place.add("--hold", "--", "true")
     middle = place.add("--after", held, "--", "true")

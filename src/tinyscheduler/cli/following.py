@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from tinyscheduler.cli.render import format_span, format_when
 from tinyscheduler.core.explain import never_ends
-from tinyscheduler.model.tasks import TaskState
+from tinyscheduler.model.tasks import Outcome, TaskState
 from tinyscheduler.values import dataclass
 
 if TYPE_CHECKING:
@@ -92,14 +92,26 @@ class Follower:
         return True
 
     def _words_of_backoff(self, record: TaskRecord, left_s: float) -> str:
-        failed = "asked to be tried later"
-        if record.failure_reason is not None:
-            failed = f"failed ({record.failure_reason})"
-        words = f"task {record.task_id} {failed}; attempt {record.attempt} is due in"
+        words = f"task {record.task_id} {self._words_of_last(record)};"
+        words += f" attempt {record.attempt} is due in"
         words += f" {format_span(left_s + 1)}"
         if not find_ticking(self._queue).has_daemon:
             words += ", and the first tick after that starts it; no daemon runs here"
         return words
+
+    def _words_of_last(self, record: TaskRecord) -> str:
+        """Say why the task is to be tried again."""
+        attempts = self._queue.ledger.attempts(record.task_id)
+        # A start that failed is no attempt, and its number is used again.
+        if record.launches or not attempts:
+            return "could not be started"
+        match attempts[-1].outcome:
+            case Outcome.RETRY_LATER:
+                return "asked to be tried later"
+            case Outcome.INTERRUPTED:
+                return "was interrupted"
+            case _:
+                return f"failed ({record.failure_reason})"
 
     def _note_waiting(self, task_id: str) -> None:
         """Say what may be missing if this task has been waiting all along.

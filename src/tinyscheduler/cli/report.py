@@ -168,17 +168,14 @@ def describe_waits(waits: Sequence[Wait]) -> str:
         verb = "waits" if len(waits) == 1 else "wait"
         blockers = dict.fromkeys(one for wait in waits for one in wait.task.blocked_by)
         return f"{verb} for {_task_ids(list(blockers), is_verbose=False)} to be done"
-    what, verb = _WHEN[waits[0].reason]
+    verb = _WHEN[waits[0].reason]
     first, *_, last = [*sorted(wait.retry_after_s or 0 for wait in waits)] * 2
     if len(waits) == 1:
-        return f"{verb} in {format_span(first + 1)}{what}"
-    return f"{verb} in {format_span(first + 1)} to {format_span(last + 1)}{what}"
+        return f"{verb} in {format_span(first + 1)}"
+    return f"{verb} in {format_span(first + 1)} to {format_span(last + 1)}"
 
 
-_WHEN = {
-    Reason.NOT_BEFORE: ("", "may start"),
-    Reason.BACKING_OFF: (", after a failure", "tried again"),
-}
+_WHEN = {Reason.NOT_BEFORE: "may start", Reason.BACKING_OFF: "tried again"}
 # Each task has words of its own here; told one by one they would fill the screen.
 _SHARED = frozenset({Reason.HELD, Reason.BLOCKED_BY, *_WHEN})
 

@@ -41,9 +41,9 @@ def hold_back(
         return _wait_until(task, Reason.NOT_BEFORE, task.not_before, now=now, why="asked to wait")
     until = task.backing_off_until
     if until is not None and 0 < (until - now).total_seconds() <= longest_backoff_s:
-        return _wait_until(
-            task, Reason.BACKING_OFF, until, now=now, why="backs off after a failure"
-        )
+        # After a failure, but also where the attempt asked for it, was interrupted, or could
+        # not be started: the attempts tell which.
+        return _wait_until(task, Reason.BACKING_OFF, until, now=now, why="backs off")
     if not is_enabled:
         return _wait(task, Reason.PAUSED, "TINYSCHEDULER_ENABLED is false")
     able = candidates(task, agents)

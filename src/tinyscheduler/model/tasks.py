@@ -137,8 +137,9 @@ class WaitingTask:
     the attempts that count against ``max_attempts``.  ``launches`` counts starts of
     the next attempt that never reached the command.  ``blocks`` is the number of
     unfinished tasks that wait for this one; ``blocked_by`` the unfinished tasks it
-    waits for.  ``not_before`` was asked for; ``backing_off_until`` follows a failure.  What
-    it needs is as asked for: None means that nothing was said.
+    waits for.  ``not_before`` was asked for; ``backing_off_until`` follows an
+    attempt that is to be tried again, and a start that failed.  What it needs is as asked
+    for: None means that nothing was said.
     """
 
     task_id: str
