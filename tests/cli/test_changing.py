@@ -40,6 +40,22 @@ def test_what_waits_is_cancelled_at_once_and_what_runs_is_ended(place: Place):
     assert sorted(one["task_id"] for one in cancelled) == ["1", "2"]
 
 
+def test_each_change_that_its_owner_made_is_among_the_events_of_the_task(place: Place):
+    place.add("--", "true")
+    for command in ("hold", "hold", "release", "release", "cancel", "retry"):
+        place.run(command, "1")
+
+    answer = place.run("events", "--task", "1")
+
+    assert [line.split()[1] for line in answer.out.splitlines()] == [
+        "task.added",
+        "task.held",
+        "task.released",
+        "task.cancelled",
+        "task.retried",
+    ]
+
+
 def test_cancelling_twice_is_no_error_and_what_is_over_ends_with_3(place: Place):
     place.add("--start", "--", "true")
     place.run("wait", "1")

@@ -159,19 +159,30 @@ def _cancel_unnoted(queue: Queue, task_id: str, *, refusal: StoreError) -> Chang
 
 def retry_one(queue: Queue, task_id: str) -> Change:
     """Let a task that ended wait again."""
+    from tinyscheduler.app.queue import announce
+
     queue.tasks.retry(task_id)
+    announce(queue, EventName.TASK_RETRIED, [task_id])
     return Change(state=TaskState.WAITING, words="waits again")
 
 
 def hold_one(queue: Queue, task_id: str) -> Change:
     """Set a task aside."""
+    from tinyscheduler.app.queue import announce
+
     was_waiting = queue.tasks.hold(task_id)
+    if was_waiting:
+        announce(queue, EventName.TASK_HELD, [task_id])
     words = "is held" if was_waiting else "was held before"
     return Change(state=TaskState.HELD, words=words)
 
 
 def release_one(queue: Queue, task_id: str) -> Change:
     """Let a held task go."""
+    from tinyscheduler.app.queue import announce
+
     was_held = queue.tasks.release(task_id)
+    if was_held:
+        announce(queue, EventName.TASK_RELEASED, [task_id])
     words = "waits again" if was_held else "was not held; it waits"
     return Change(state=TaskState.WAITING, words=words)
