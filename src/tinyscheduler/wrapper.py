@@ -38,6 +38,8 @@ COOKIE = "TINYSCHEDULER_LEASE_ID"
 WRAPPER_MARK = "TINYSCHEDULER_WRAPPER_OF"
 # Before the name of what the command is to find in its environment, and this program not.
 FOR_COMMAND = "TINYSCHEDULER_FOR_COMMAND_"
+# The interpreter sets the second for itself where no locale is set (PEP 538).
+_NOT_FOR_COMMAND = (WRAPPER_MARK, "LC_CTYPE")
 CRASH_VARIABLE = "TINYSCHEDULER_CRASH_AT"
 EXIT_CODE_RETRY_LATER = 75
 
@@ -284,7 +286,7 @@ class Attempt:
             environment = {
                 name.removeprefix(FOR_COMMAND): value
                 for name, value in os.environ.items()
-                if name != WRAPPER_MARK
+                if name not in _NOT_FOR_COMMAND
             }
             environment[COOKIE] = self.lease_id
             stdin = os.open(str(self.run["stdin"] or "/dev/null"), os.O_RDONLY)

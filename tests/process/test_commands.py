@@ -473,6 +473,17 @@ def test_what_a_task_asks_of_the_loader_of_programs_is_not_asked_of_its_wrapper(
     assert (station.state / "logs" / "wrapper.log").read_text() == ""
 
 
+def test_a_command_sees_no_locale_but_that_which_somebody_set(station: Station):
+    unset = station.add("env | grep -c ^LC_CTYPE= || true")
+    given = station.add("env | grep ^LC_CTYPE=", environment=(("LC_CTYPE", "de_DE.UTF-8"),))
+
+    station.until_final(unset)
+    station.until_final(given)
+
+    assert station.log(unset) == b"0\n"
+    assert station.log(given) == b"LC_CTYPE=de_DE.UTF-8\n"
+
+
 def test_a_command_has_a_process_group_and_a_session_of_its_own(station: Station):
     task_id = station.add("exec sleep 300")
     station.tick()

@@ -41,7 +41,10 @@ if TYPE_CHECKING:
     from tinyscheduler.ports import TaskLock
 
 _STANDARD_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-_LOADER = ("LD_", "GLIBC_TUNABLES")
+# What the loader of programs reads would load another library into the wrapper than its
+# interpreter was made for (ld.so(8)); what the interpreter sets for itself where no locale
+# is set (PEP 538) would pass for the user's.
+_FOR_COMMAND_ALONE = ("LD_", "GLIBC_TUNABLES", "LC_CTYPE")
 # Taken off again by the wrapper, see there.
 FOR_COMMAND = "TINYSCHEDULER_FOR_COMMAND_"
 _PAUSE_S = 0.02
@@ -319,9 +322,7 @@ class LocalLauncher:
         for name in (COOKIE, CRASH_VARIABLE):
             # What an attempt belongs to, and where it is to crash, is not the task's to say.
             environment.pop(name, None)
-        # What the loader of programs reads is the command's: it would load another library
-        # into the wrapper than its interpreter was made for (ld.so(8)).
-        for name in [one for one in environment if one.startswith(_LOADER)]:
+        for name in [one for one in environment if one.startswith(_FOR_COMMAND_ALONE)]:
             environment[FOR_COMMAND + name] = environment.pop(name)
         environment[WRAPPER_MARK] = lease.lease_id
         if CRASH_VARIABLE in os.environ:
