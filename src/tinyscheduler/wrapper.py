@@ -706,6 +706,8 @@ def _words_of(error: OSError, run: dict[str, object]) -> str:
         # Each folder of PATH was tried; none has it.
         return f"{error.strerror}: no {command} on PATH ({os.environ.get('PATH', os.defpath)})"
     where = os.fsdecode(error.filename) if error.filename else ""
+    if where == command:
+        where = "" if os.path.isabs(command) else f"in {run['cwd']}"
     return f"{error.strerror} ({where})" if where else str(error.strerror)
 
 

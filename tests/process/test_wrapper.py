@@ -550,7 +550,7 @@ def test_the_outcome_follows_from_how_the_command_ended(
 @pytest.mark.parametrize(
     ("unusual", "words"),
     [
-        ({"argv": ("/nonexistent/program",)}, "No such file or directory (/nonexistent/program)"),
+        ({"argv": ("/nonexistent/program",)}, "No such file or directory"),
         ({"argv": ("a-name-that-nobody-has",)}, "No such file or directory"),
         ({"argv": ("echo", "a\0b")}, "embedded null byte"),
         ({"argv": ("echo", *["x" * 131_000] * 20)}, "Argument list too long"),
@@ -578,6 +578,19 @@ def test_a_command_that_cannot_be_executed_says_why_in_result_and_log(
     assert result["message"].startswith(f"cannot execute {handover.lease.run.argv[0]!r}: ")
     assert words in result["message"]
     assert (handover.base / "log").read_text() == f"tinyscheduler: {result['message']}\n"
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        ("./nofile.sh", "cannot execute './nofile.sh': No such file or directory (in /etc)"),
+        ("/etc/nofile.sh", "cannot execute '/etc/nofile.sh': No such file or directory"),
+    ],
+)
+def test_a_command_that_is_not_there_is_named_once_and_so_is_the_folder_it_was_sought_in(
+    hand_over: Callable[..., Handover], command: str, message: str
+):
+    assert hand_over(argv=(command,), cwd="/etc").run()["message"] == message
 
 
 @pytest.mark.parametrize("first", ["missing", "a-file", "not-executable"])
