@@ -307,3 +307,13 @@ def test_a_prompt_and_a_command_of_any_length_are_shown_in_lines_that_fit(place:
             assert [line.split()[-5] for line in told] == sizes
             assert all("… " in line for line in told)
     assert "\n  short\n" in place.run("show", "1").out
+
+
+def test_tasks_that_may_start_at_the_same_time_are_told_one_time(place: Place):
+    for _ in range(2):
+        place.add("--not-before", "2999-01-01T00:00Z", "--", "true")
+
+    waits = next(line for line in place.run("status").out.splitlines() if "not_before" in line)
+
+    assert "  may start in " in waits
+    assert " to " not in waits

@@ -169,10 +169,9 @@ def describe_waits(waits: Sequence[Wait]) -> str:
         blockers = dict.fromkeys(one for wait in waits for one in wait.task.blocked_by)
         return f"{verb} for {_task_ids(list(blockers), is_verbose=False)} to be done"
     verb = _WHEN[waits[0].reason]
-    first, *_, last = [*sorted(wait.retry_after_s or 0 for wait in waits)] * 2
-    if len(waits) == 1:
-        return f"{verb} in {format_span(first + 1)}"
-    return f"{verb} in {format_span(first + 1)} to {format_span(last + 1)}"
+    left_s = [wait.retry_after_s or 0 for wait in waits]
+    first, last = format_span(min(left_s) + 1), format_span(max(left_s) + 1)
+    return f"{verb} in {first}" if first == last else f"{verb} in {first} to {last}"
 
 
 _WHEN = {Reason.NOT_BEFORE: "may start", Reason.BACKING_OFF: "tried again"}
