@@ -86,6 +86,17 @@ def test_a_circle_free_lattice_of_blockers_is_walked_once(place: Place):
     assert [one["task_id"] for one in document["blockers"] if one["way_out"]] == first
 
 
+def test_the_tasks_that_use_a_limit_up_are_named_in_their_order(place: Place):
+    place.settings["AGENT_LIMITS"] = "shell:2"
+    lines = [json.dumps({"command": ["sleep", "60"], "cwd": "/", "hold": True})] * 11
+    place.run("add", "--from", "-", stdin="\n".join(lines).encode())
+    place.run("release", "9", "10", "11")
+    place.run("run")
+
+    assert "2 of 2 slots used, by 9 and 10\n" in place.run("why", "11").out
+    assert place.run("drain", "--json", "--wait", "--timeout", "0").json["running"] == ["9", "10"]
+
+
 def test_a_pause_after_a_failure_tells_the_failure_and_what_ends_the_pause(place: Place):
     place.settings |= {"RETRY_BASE_SEC": "100", "MAX_ATTEMPTS": "4"}
     place.add("--", "sh", "-c", "exit 3")

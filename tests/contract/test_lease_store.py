@@ -278,12 +278,12 @@ def test_a_lock_tells_what_was_found_under_it(place):
     lock.close()
 
 
-def test_leases_come_in_the_order_of_their_names(place):
+def test_leases_come_in_the_order_of_their_tasks_numbers_by_value(place):
     locks = [create(place, task_id)[0] for task_id in ("b", "10", "a", "9")]
 
     names = [one.task_id for one in place.store().scan().entries]
 
-    assert names == ["10", "9", "a", "b"]
+    assert names == ["9", "10", "a", "b"]
     for lock in locks:
         lock.close()
 

@@ -24,7 +24,7 @@ from tinyscheduler.model.documents import (
 )
 from tinyscheduler.model.leases import Found, Lease, LeaseEntry, LeaseFault, UnreadableLease
 from tinyscheduler.model.snapshot import LeaseScan, UnreadableResult
-from tinyscheduler.model.tasks import AttemptResult, is_task_id
+from tinyscheduler.model.tasks import AttemptResult, is_task_id, place_of
 from tinyscheduler.values import dataclass
 
 if TYPE_CHECKING:
@@ -206,7 +206,7 @@ class FileLeaseStore:
         names = _list_names(self._paths.running)
         locks = _tasks_of(names, ".lock")
         entries = []
-        for task_id in sorted(locks | _tasks_of(names, ".json")):
+        for task_id in sorted(locks | _tasks_of(names, ".json"), key=place_of):
             if not is_task_id(task_id):
                 continue
             entry = self._read_entry(task_id, has_lock=task_id in locks)

@@ -30,7 +30,7 @@ from tinyscheduler.model.plan import (
     SweepCancel,
 )
 from tinyscheduler.model.snapshot import StaleSighting, UnreadableResult
-from tinyscheduler.model.tasks import AttemptResult, TaskState
+from tinyscheduler.model.tasks import AttemptResult, TaskState, place_of
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
@@ -95,7 +95,7 @@ def judge_all(snapshot: Snapshot) -> tuple[Verdict, ...]:
     scan = snapshot.scan
     claimed = sorted(
         (claim for source in snapshot.sources for claim in source.claims),
-        key=lambda claim: (claim.task_id, claim.source),
+        key=lambda claim: (place_of(claim.task_id), claim.source),
     )
     claims = {claim.task_id: claim for claim in claimed}
     up = frozenset(source.name for source in snapshot.sources if source.is_up)
@@ -105,7 +105,7 @@ def judge_all(snapshot: Snapshot) -> tuple[Verdict, ...]:
     recorded = frozenset(results)
     verdicts: list[Verdict] = []
     occupied: set[str] = set()
-    for entry in sorted(scan.entries, key=lambda entry: entry.task_id):
+    for entry in sorted(scan.entries, key=lambda entry: place_of(entry.task_id)):
         claim = claims.get(entry.task_id)
         result = results.pop(_lease_id_of(entry, claim) or "", None)
         verdict = _judge(entry, claim=claim, result=result, snapshot=snapshot)

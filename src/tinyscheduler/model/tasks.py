@@ -31,6 +31,15 @@ def is_task_id(text: str) -> bool:
     )
 
 
+def place_of(task_id: str) -> tuple[int, str]:
+    """Return what tasks are sorted by: numbers by their value, then all else by its text.
+
+    >>> sorted(["tinytask-12", "10", "9", "a"], key=place_of)
+    ['9', '10', 'a', 'tinytask-12']
+    """
+    return len(task_id) if task_id.isdigit() else _MOST_CHARACTERS + 1, task_id
+
+
 class TaskState(StrEnum):
     """Where a task stands, as people see it.
 

@@ -17,7 +17,7 @@ from tinyscheduler.model.documents import (
 )
 from tinyscheduler.model.leases import Found, Lease, LeaseEntry, LeaseFault, UnreadableLease
 from tinyscheduler.model.snapshot import LeaseScan, UnreadableResult
-from tinyscheduler.model.tasks import AttemptResult, is_task_id
+from tinyscheduler.model.tasks import AttemptResult, is_task_id, place_of
 from tinyscheduler.simulator.machine import LockFile
 
 if TYPE_CHECKING:
@@ -79,8 +79,8 @@ class SimulatedLeaseStore:
     def scan(self) -> LeaseScan:
         """Read name by name, locks before leases, and all results last."""
         self._process.reach("scan")
-        names = sorted(filter(is_task_id, self._disk.leases.keys() | self._disk.locks.keys()))
-        found = [self._read_entry(name) for name in names]
+        names = filter(is_task_id, self._disk.leases.keys() | self._disk.locks.keys())
+        found = [self._read_entry(name) for name in sorted(names, key=place_of)]
         cancels = frozenset(self._disk.cancels)
         self._process.reach("scan.results")
         results = [self._read_result(lease_id) for lease_id in sorted(self._disk.results)]
