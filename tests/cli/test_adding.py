@@ -115,6 +115,17 @@ def test_every_option_is_kept_and_shown(agents: Place):
     assert "hush" not in text
 
 
+def test_a_title_without_a_letter_is_none(agents: Place):
+    task_id = agents.add("--title", "   ", "--", "true")
+    agents.run("edit", task_id, "--title", "named")
+    named = agents.run("show", task_id, "--json").json["title"]
+    agents.run("edit", task_id, "--title", " ")
+
+    shown = agents.run("show", task_id, "--json").json
+
+    assert (named, shown["title"], shown["summary"]) == ("named", None, "true")
+
+
 def test_a_command_may_follow_without_dashes_and_keeps_its_own_options(place: Place):
     task_id = place.add("--title", "mine", "ls", "-l", "--title", "its own")
 

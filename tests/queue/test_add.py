@@ -55,6 +55,9 @@ def test_a_record_tells_where_a_new_task_stands(opened):
             TaskSpec(title="red\t\x1b[31m and \u202e backwards"),
             "red \\x1b[31m and \\u202e backwards",
         ),
+        (TaskSpec(agent="coder", recipe="fix-tests.yaml"), "fix-tests.yaml"),
+        (TaskSpec(agent="coder"), "(coder)"),
+        (TaskSpec(queue="dev"), "(dev)"),
         (TaskSpec(), ""),
     ],
 )

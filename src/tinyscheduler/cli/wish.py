@@ -112,6 +112,8 @@ class Granter:
             wished = getattr(wish, name)
             if wished is not None:
                 changes[name] = wished
+        if wish.title is not None and _is_blank(wish.title):
+            changes["title"] = None
         changed = replace(spec, **changes)
         if changed.agent is None and changed.queue is None:
             raise UsageError(
@@ -151,7 +153,7 @@ class Granter:
     def _plain_spec(self, wish: Wish) -> TaskSpec:
         return TaskSpec(
             queue=wish.queue,
-            title=wish.title,
+            title=None if _is_blank(wish.title) else wish.title,
             command=wish.command,
             prompt=wish.prompt,
             recipe=wish.recipe,
@@ -255,6 +257,11 @@ class Granter:
         else:
             return
         raise UsageError(f"{self.spell('recipe')} {quote(recipe)} {fault}", hint=hint)
+
+
+def _is_blank(title: str | None) -> bool:
+    """Whether a title says nothing: a script's variable may be unset."""
+    return not (title or "").strip()
 
 
 def _refuse_faults(agents: list[AgentProfile], spec: TaskSpec) -> None:

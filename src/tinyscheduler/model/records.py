@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 class TaskRecord:
     """Where one task stands.  What it asks for is its `TaskSpec`, asked for apart.
 
-    ``summary`` is the title, or else the command or the prompt, in one short line.
+    ``summary`` is the title, or else the command, the prompt, the recipe or the name of the
+    agent, in one short line.
     ``attempt`` is the number of the attempt under way, else of the next one, whether or
     not there will be one.  ``lease_id`` and ``claimed_by`` (an agent) are set while the
     task is ``working``.  ``failure_reason`` is that of the last attempt that failed.

@@ -88,10 +88,14 @@ def summarise(spec: TaskSpec) -> str:
     >>> from tinyscheduler.model.tasks import TaskSpec
     >>> summarise(TaskSpec(command=("echo", "two words")))
     "echo 'two words'"
+    >>> summarise(TaskSpec(agent="coder"))
+    '(coder)'
     """
     import shlex  # ticks only look at tasks
 
-    text = (spec.title or shlex.join(spec.command) or spec.prompt or "")[: _SUMMARY_LENGTH * 4]
+    who = spec.agent or spec.queue
+    asked = spec.title or shlex.join(spec.command) or spec.prompt or spec.recipe
+    text = (asked or (f"({who})" if who else "")).strip()[: _SUMMARY_LENGTH * 4]
     # It is shown in tables on terminals, which would obey control characters; written out as
     # wherever else they are shown.
     line = "".join(
