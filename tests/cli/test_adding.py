@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sqlite3
 import subprocess
 from datetime import UTC, datetime, timedelta
@@ -299,14 +300,32 @@ def test_one_agent_of_a_queue_that_can_run_it_is_enough(agents: Place):
 
 
 def test_bytes_that_are_no_text_are_refused(place: Place):
-    in_command = place.run("add", "--", "echo", b"\xff\xfe")
+    in_command = place.run("add", "--", "echo", b"\xff\xfe bytes")
+    in_option = place.run("add", "--cwd", b"caf\xe9", "--", "true")
+    in_id = place.run("show", b"\xff")
     (place.base / "agents.yaml").write_text(AGENTS)
     (place.base / "prompt").write_bytes(b"\xe9")
     in_prompt = place.run("add", "--agent", "writer", "--prompt-file", "prompt")
 
     assert (in_command.code, in_prompt.code) == (2, 2)
-    assert "\\udcff" in in_command.err
+    assert "is not valid Unicode: '\\xff\\xfe bytes'\n" in in_command.err
+    assert "--cwd 'caf\\xe9' is not a folder" in in_option.err
+    assert "'\\xff' is no task id" in in_id.err
     assert "is not UTF-8 at byte 1" in in_prompt.err
+
+
+def test_from_a_folder_whose_name_is_no_text_another_one_has_to_be_named(place: Place):
+    folder = place.base / os.fsdecode(b"caf\xe9")
+    folder.mkdir()
+
+    here = place.run("add", "--", "pwd", cwd=folder)
+    elsewhere = place.run("add", "--cwd", "/tmp", "--", "pwd", cwd=folder)
+
+    assert (here.code, elsewhere.code) == (2, 0)
+    assert "cwd is not valid Unicode" in here.err
+    assert here.err.endswith(
+        "\nhint: run it in another folder with --cwd, or rename this one in UTF-8\n"
+    )
 
 
 def test_a_full_queue_is_told_to_who_watches_and_a_batch_fits_whole_or_not_at_all(place: Place):

@@ -12,7 +12,7 @@ from tests.config.test_precedence import SAMPLES
 
 from tinyscheduler.config.inputs import gather_inputs
 from tinyscheduler.config.overrides import Overrides
-from tinyscheduler.config.problems import Severity, UnusableError
+from tinyscheduler.config.problems import Severity, UnusableError, quote
 from tinyscheduler.config.settings import (
     Settings,
     default_text,
@@ -72,7 +72,7 @@ def test_a_tuning_number_that_is_wrong_warns_and_uses_the_default(
     assert warning.startswith(f"{variable}: ")
     assert "the environment" in warning
     assert warning.endswith(f"using the default {default_text(name)}")
-    assert repr(value)[1:6] in warning
+    assert quote(value)[1:6] in warning
     assert origin(config, name.upper()) is Origin.DEFAULT
 
 

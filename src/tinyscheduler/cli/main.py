@@ -17,7 +17,7 @@ from tinyscheduler.cli.invocation import NORMAL, QUIET, Invocation
 from tinyscheduler.cli.outcome import conclude
 from tinyscheduler.cli.quick import HOT
 from tinyscheduler.cli.render import Color, emit
-from tinyscheduler.config.problems import did_you_mean
+from tinyscheduler.config.problems import did_you_mean, quote
 from tinyscheduler.errors import (
     EXIT_USAGE,
     UsageError,
@@ -95,7 +95,7 @@ class Commands(TyperGroup):
             if ctx.resilient_parsing:
                 return None
             raise UsageError(
-                f"there is no command {cmd_name!r}",
+                f"there is no command {quote(cmd_name)}",
                 hint=_fix_for_command(cmd_name),
             )
         module, _, name = COMMANDS[cmd_name].partition(":")

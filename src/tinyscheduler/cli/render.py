@@ -156,6 +156,8 @@ def escape(text: str) -> str:
 
     >>> escape("a\x1b[2J\n")
     'a\\x1b[2J\\n'
+    >>> escape("\udcff bytes")
+    '\\xff bytes'
     """
     if text.isprintable():
         return text
@@ -168,6 +170,9 @@ def _written_out(one: str) -> str:
     # A no-break space and its like are "not printable", but harmless.
     if unicodedata.category(one) == "Zs":
         return " "
+    # A byte that was not UTF-8 (PEP 383).
+    if "\udc80" <= one <= "\udcff":
+        return f"\\x{ord(one) - 0xDC00:02x}"
     return one.encode("unicode_escape").decode("ascii")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from tinyscheduler.config.problems import literal
 from tinyscheduler.errors import NotFoundError
 from tinyscheduler.model.clock import format_time
 from tinyscheduler.model.leases import Lease, LeaseState
@@ -59,7 +60,7 @@ def check_task_ids(task_ids: Iterable[str]) -> tuple[str, ...]:
     ids = tuple(dict.fromkeys(task_ids))
     for task_id in ids:
         if not is_task_id(task_id):
-            told = repr(task_id)
+            told = literal(task_id)
             if len(told) > _LONGEST_ID_TOLD:
                 told = f"{told[:_LONGEST_ID_TOLD]}… ({len(task_id)} characters)"
             raise NotFoundError(

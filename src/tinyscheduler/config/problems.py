@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
@@ -94,11 +95,26 @@ def nearest_name(name: str, known: Iterable[str], *, likeness: float) -> str | N
 
 def quote(value: object) -> str:
     """Return a value for a message: quoted, printable, and never longer than a line."""
-    text = repr(value)
+    text = literal(value)
     text = (
         text.encode("ascii", "backslashreplace").decode("ascii") if not text.isprintable() else text
     )
     return text if len(text) <= _LONGEST_QUOTE else text[: _LONGEST_QUOTE - 3] + "..."
+
+
+def literal(value: object) -> str:
+    r"""Return a value as Python writes it, and a text that is not UTF-8 as its bytes (PEP 383).
+
+    >>> literal("ü"), literal("\udcff bytes")
+    ("'ü'", "'\\xff bytes'")
+    """
+    if isinstance(value, str):
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            with suppress(UnicodeEncodeError):  # a surrogate that is no byte
+                return repr(value.encode(errors="surrogateescape")).removeprefix("b")
+    return repr(value)
 
 
 _LONGEST_QUOTE = 80

@@ -6,6 +6,7 @@ import math
 from datetime import UTC
 from typing import TYPE_CHECKING
 
+from tinyscheduler.config.problems import quote
 from tinyscheduler.errors import NotFoundError, UsageError
 from tinyscheduler.values import dataclass, fields
 
@@ -171,6 +172,7 @@ _FIXES = {
     "empty name": "write the program first: add -- PROGRAM ARGUMENT...",
     "is empty": "leave it out, or give it a name",
     "variable of the name": "write variables as NAME=VALUE",
+    "cwd is not valid Unicode": "run it in another folder with --cwd, or rename this one in UTF-8",
     "not valid Unicode": "write it as UTF-8",
     "NUL character": "take the NUL out, or put the text into a prompt or a file",
     "out of range": "give it a number that makes sense",
@@ -227,7 +229,7 @@ def _text_faults(name: str, text: str, *, limit: int) -> Iterator[str]:
     try:
         size = len(text.encode())
     except UnicodeEncodeError:
-        yield f"{name} is not valid Unicode: {text[:40]!r}"
+        yield f"{name} is not valid Unicode: {quote(text[:40])}"
         return
     if "\0" in text and name != "prompt":
         yield f"{name} holds a NUL character, which no program can be given: {text[:40]!r}"
