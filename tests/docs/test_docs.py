@@ -82,6 +82,14 @@ def test_every_command_of_the_page_prints_what_the_page_says(name: str, folder: 
         )
 
 
+@pytest.mark.parametrize("name", RUN)
+def test_a_page_that_adds_tasks_says_in_which_queue_they_have_these_numbers(name: str):
+    text = page(name)
+    adds = [one for one in exchanges(text) if "tinyscheduler add" in one.command]
+
+    assert not adds or re.search(r"fresh (queue|checkout)|mktemp -d", text)
+
+
 # Not to be done on the machine that tests: they ask somebody, or are for the machine's owner.
 ONLY_PARSED = re.compile(r"sudo|service (install|uninstall)|demo|selftest")
 NEVER_ENDING = re.compile(r"run --daemon|logs -f|events -f|top|status --watch")
