@@ -234,3 +234,14 @@ def test_a_reader_that_has_seen_enough_is_no_error(place: Place, arguments: list
     )
 
     assert done.stderr in {b"141\n", b"0\n"}
+
+
+def test_an_error_at_a_terminal_is_wrapped_and_what_is_to_be_typed_stays_whole(place: Place):
+    code, screen = place.type("frobnicate", columns=26)
+
+    assert code == 2
+    assert screen == (
+        "\x1b[31merror:\x1b[0m there is no command\n    'frobnicate'\n"
+        "\x1b[2mhint:\x1b[0m\n    `tinyscheduler --help`\n    lists the commands; to\n"
+        "    queue a command of\n    yours: add -- COMMAND\n"
+    )

@@ -27,6 +27,7 @@ from tinyscheduler.cli.render import (
     page_of,
     program_here,
     tell,
+    wrap,
 )
 from tinyscheduler.config.load import load_beside_agents, load_config
 from tinyscheduler.config.overrides import Overrides
@@ -123,7 +124,7 @@ class Invocation:
     def note(self, words: str) -> None:
         """Tell people something beside the data, unless they asked for silence."""
         if self.verbosity > QUIET:
-            tell(escape(self.as_typed(words)))
+            self._tell_people(words)
 
     def advise(self, words: str) -> None:
         """Tell a person at a terminal what to do, or how far it is; scripts know."""
@@ -133,12 +134,16 @@ class Invocation:
     def warn(self, words: str) -> None:
         """Tell people what they should look at, unless they asked for silence."""
         if self.verbosity > QUIET:
-            label = page_of(sys.stderr, self.color).paint("warning:", Ink.YELLOW)
-            tell(f"{label} {escape(self.as_typed(words))}")
+            self._tell_people(words, label="warning:", ink=Ink.YELLOW)
 
     def fail(self, words: str, *, hint: str | None = None) -> None:
         """Tell people about a failure, whether or not it ended the command, and the fix."""
-        page = page_of(sys.stderr, self.color)
-        tell(f"{page.paint('error:', Ink.RED)} {escape(self.as_typed(words))}")
+        self._tell_people(words, label="error:", ink=Ink.RED)
         if hint:
-            tell(f"{page.paint('hint:', Ink.DIM)} {escape(self.as_typed(hint))}")
+            self._tell_people(hint, label="hint:", ink=Ink.DIM)
+
+    def _tell_people(self, words: str, *, label: str = "", ink: Ink = Ink.PLAIN) -> None:
+        page = page_of(sys.stderr, self.color)
+        text = "\n".join(wrap(f"{label} {escape(self.as_typed(words))}".lstrip(), page))
+        # Painted after it was wrapped, which would count the escape sequences as letters.
+        tell(page.paint(label, ink) + text.removeprefix(label))

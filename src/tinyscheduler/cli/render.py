@@ -148,6 +148,28 @@ def fit(line: str, page: Page) -> str:
     return line if page.width is None else cut(line, page.width)
 
 
+def wrap(line: str, page: Page) -> list[str]:
+    """Return a line in as many as the terminal's width makes of it; uncut where there is none.
+
+    For sentences whose ends matter.  What stands in backticks stays together: it is to be
+    typed.
+    """
+    if page.width is None or measure(line) <= page.width:
+        return [line]
+    import re
+    import textwrap
+
+    held_together = re.sub(r"`[^`]*`", lambda found: found[0].replace(" ", "\0"), line)
+    pieces = textwrap.wrap(
+        held_together,
+        page.width,
+        subsequent_indent="    ",
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+    return [piece.replace("\0", " ") for piece in pieces] or [""]
+
+
 def escape(text: str) -> str:
     r"""Return a text that no terminal takes for anything but text.
 

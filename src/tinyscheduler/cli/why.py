@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -18,6 +17,7 @@ from tinyscheduler.cli.render import (
     escape,
     format_span,
     format_when,
+    wrap,
 )
 from tinyscheduler.cli.standing import (
     Standing,
@@ -142,17 +142,8 @@ def answer_lines(answer: Answer, invocation: Invocation) -> list[str]:
     """Return the verdict in the first line, then what it rests on, then the ways out."""
     page = invocation.page
     lines = [invocation.as_typed(line) for line in _lines(answer, page)]
-    if page.width is None:
-        return lines
     # Sentences are wrapped, not cut: their ends hold the way out.
-    return [lines[0], *(piece for line in lines[1:] for piece in _wrap(line, page.width))]
-
-
-def _wrap(line: str, width: int) -> list[str]:
-    pieces = textwrap.wrap(
-        line, width, subsequent_indent="    ", break_long_words=False, break_on_hyphens=False
-    )
-    return pieces or [""]
+    return [lines[0], *(piece for line in lines[1:] for piece in wrap(line, page))]
 
 
 def _lines(answer: Answer, page: Page) -> list[str]:
