@@ -183,3 +183,21 @@ def test_long_names_of_events_keep_the_columns(place: Place):
     first, second = place.run("events").out.splitlines()
 
     assert first.index("task 1") == second.index("task 2")
+
+
+def test_at_a_terminal_what_decides_goes_first_and_nothing_is_cut(place: Place):
+    reason = "waiting for the new key of the service"
+    facts = {"attempt": 1, "agent": "other", "reason": "command_failed", "exit_code": 3}
+    place.run("pause", "all", "--reason", reason)
+    with events_file(place).open("a") as file:
+        file.write(line(59, "task.failed", **facts))
+
+    _, screen = place.type("events", columns=80, NO_COLOR="1")
+
+    lines = screen.splitlines()
+    assert max(map(len, lines)) <= 80
+    assert lines[0].endswith("  target=all reason=waiting for the")
+    assert f"target=all reason={reason} by=" in " ".join(screen.split())
+    assert "task 59 exit_code=3 reason=command_failed attempt=1 agent=other" in " ".join(
+        screen.split()
+    )

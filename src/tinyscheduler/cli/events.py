@@ -20,7 +20,7 @@ from tinyscheduler.cli.render import (
     count,
     emit,
     escape,
-    fit,
+    wrap,
 )
 from tinyscheduler.errors import EXIT_DONE, StoreError
 from tinyscheduler.model.events import EventName
@@ -41,6 +41,7 @@ _MOST_SEARCHED_BYTES = 1 << 28
 _MOST_ROTATED = 100
 _UNREADABLE = "check its owner, its mode and its disk"
 _GLANCE_S = 0.2
+_DECIDING = ("target", "exit_code", "reason")
 _NAME_WIDTH = max(map(len, EventName))
 _INK_OF_EVENT = {
     "task.failed": Ink.RED,
@@ -155,17 +156,17 @@ def parse(line: bytes) -> dict[str, Any] | None:
 
 
 def describe(document: Mapping[str, Any], page: Page) -> str:
-    """Return one line for people: when, what, and what is known of it."""
+    """Return a line for people: when, what, and what is known of it, what decides first."""
     name = escape(str(document["event"]))
     words = [f"task {document['task_id']}"] if document.get("task_id") is not None else []
     words += [
-        f"{key}={_value(value)}"
-        for key, value in document.items()
-        if value is not None and key not in ("ts", "event", "task_id")
+        f"{key}={_value(document[key])}"
+        for key in dict.fromkeys((*_DECIDING, *document))
+        if document.get(key) is not None and key not in ("ts", "event", "task_id")
     ]
     line = f"{document.get('ts', '-')}  {name:<{_NAME_WIDTH}}  {escape(' '.join(words))}".rstrip()
-    # Painted after it was cut, so that no escape sequence is.
-    return fit(escape(line), page).replace(
+    # Painted after it was wrapped, which would count the escape sequences as letters.
+    return "\n".join(wrap(escape(line), page)).replace(
         name, page.paint(name, _INK_OF_EVENT.get(name, Ink.PLAIN)), 1
     )
 
