@@ -54,10 +54,10 @@ def test_a_paused_agent_starts_nothing_and_the_others_go_on(agents: Place):
     assert "started task 1" not in tick.out
     assert reasons(agents) == {"1": "paused"}
     shown = agents.run("show", "1")
-    assert "agent coder is paused since" in shown.out
+    assert "agent coder is paused; `resume agent:coder` ends it" in shown.out
     assert "(key expired)" in shown.out
     assert agents.run("show", "1", "--json").json["stopped_by"]["reason"] == "paused"
-    assert "agent coder is paused since" in agents.run("list").err
+    assert "agent coder is paused; `resume agent:coder` ends it" in agents.run("list").err
 
     assert agents.run("resume", "agent:coder").out == "the pause of agent coder has ended\n"
     assert "started task 1" in agents.run("run").out
@@ -153,7 +153,7 @@ def test_a_drain_outlives_every_resume(place: Place):
     resumed = place.run("resume")
 
     assert drained.out == "nothing starts any more\nnothing runs\n"
-    assert "nothing starts all the same: draining since" in resumed.err
+    assert "nothing starts all the same: draining; `undrain` ends it" in resumed.err
     assert reasons(place) == {"1": "draining"}
     assert "(kernel update ✓)" in place.run("status").out
     assert place.run("undrain").out == "tasks may start again\n"
@@ -274,4 +274,17 @@ def test_the_status_of_a_paused_place(agents: Place, run_at: Callable[..., Answe
 
     compare("status-paused.txt", text.replace("by root", "by USER"))
     assert code == 0
+    assert max(map(len, screen.splitlines())) <= 80
+
+
+@pytest.mark.parametrize("look", [(), ("status",)])
+def test_at_a_terminal_the_whole_of_a_pause_can_be_read(agents: Place, look: tuple[str, ...]):
+    agents.add("--agent", "coder", "--", "true")
+    agents.run("pause", "agent:coder", "--reason", "the key of the service has to be made anew")
+
+    _, screen = agents.type(*look, columns=80, NO_COLOR="1")
+
+    told = screen.splitlines()[1]
+    assert told.startswith("agent coder is paused; `resume agent:coder` ends it; by ")
+    assert "(the key of the service has to be made anew)" in " ".join(screen.split())
     assert max(map(len, screen.splitlines())) <= 80

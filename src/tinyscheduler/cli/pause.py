@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from tinyscheduler.cli.invocation import Invocation
 from tinyscheduler.cli.options import argument, option
 from tinyscheduler.cli.parsing import duration_s
-from tinyscheduler.cli.render import count, emit_json, escape
+from tinyscheduler.cli.render import count, emit_json, escape, format_when
 from tinyscheduler.config.problems import did_you_mean, quote
 from tinyscheduler.core.switches import name_target
 from tinyscheduler.errors import EXIT_DONE, EXIT_TIMEOUT, NotFoundError, UsageError
@@ -289,18 +289,19 @@ def _answer(
         invocation.answer("\n".join(map(escape, lines)))
     if config is not None:
         kick(config)
-        _note_what_still_stops(invocation, config, left)
+        _note_what_still_stops(invocation, queue, left)
     return EXIT_DONE
 
 
-def _note_what_still_stops(invocation: Invocation, config: Config, left: Iterable[Switch]) -> None:
+def _note_what_still_stops(invocation: Invocation, queue: Queue, left: Iterable[Switch]) -> None:
     from tinyscheduler.core.switches import tell_switch
 
-    if not config.enabled:
+    if not queue.config.enabled:
         invocation.note("nothing starts all the same: TINYSCHEDULER_ENABLED is false")
     for switch in left:
         if switch.kind is SwitchKind.DRAIN or switch.target == EVERYTHING:
-            invocation.note(f"nothing starts all the same: {tell_switch(switch)}")
+            words = tell_switch(switch, when=format_when(switch.since, now=queue.clock.now().wall))
+            invocation.note(f"nothing starts all the same: {words}")
 
 
 def _find_busy(queue: Queue) -> tuple[str, ...]:

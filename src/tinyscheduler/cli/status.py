@@ -23,6 +23,7 @@ from tinyscheduler.cli.render import (
     format_span,
     format_table,
     format_when,
+    wrap,
 )
 from tinyscheduler.cli.report import decision_json, wait_lines
 from tinyscheduler.cli.standing import Standing, brief_json, join
@@ -331,10 +332,14 @@ def paused_json(overview: Overview) -> list[dict[str, Any]]:
 def _paused_lines(overview: Overview, page: Page) -> list[str]:
     from tinyscheduler.core.switches import tell_switch
 
-    lines = [tell_switch(one) for one in overview.report.switches]
+    lines = [
+        tell_switch(one, when=format_when(one.since, now=overview.now))
+        for one in overview.report.switches
+    ]
     if not overview.config.enabled:
         lines.insert(0, "nothing starts: TINYSCHEDULER_ENABLED is false")
-    return [page.paint(fit(escape(line), page), Ink.YELLOW) for line in lines]
+    pieces = [piece for line in lines for piece in wrap(escape(line), page)]
+    return [page.paint(piece, Ink.YELLOW) for piece in pieces]
 
 
 def ps(

@@ -105,7 +105,8 @@ def _note_stops(invocation: Invocation, queue: Queue, shown: list[Standing]) -> 
 
     if any(one.state is TaskState.WAITING for one in shown):
         for switch in queue.switches.read():
-            invocation.note(tell_switch(switch))
+            when = format_when(switch.since, now=queue.clock.now().wall)
+            invocation.note(tell_switch(switch, when=when))
 
 
 def format_tasks(standings: list[Standing], *, page: Page, now: datetime) -> list[str]:

@@ -63,13 +63,18 @@ def name_target(target: Target) -> str:
     return f"{target.kind} {target.name}" if target.name else "everything"
 
 
-def tell_switch(switch: Switch) -> str:
-    """Say what is switched off, since when, by whom and why, and what ends it."""
-    since = f"since {format_time(switch.since)} by {switch.by}"
-    why = f" ({switch.reason})" if switch.reason else ""
+def tell_switch(switch: Switch, *, when: str | None = None) -> str:
+    """Say what is switched off, what ends it, by whom, since when and why.
+
+    ``when`` is the moment as people say it: ``3m ago``.
+    """
+    what, way_out = f"{name_target(switch.target)} is paused", f"resume {switch.target}"
     if switch.kind is SwitchKind.DRAIN:
-        return f"draining {since}{why}; `undrain` ends it"
-    return f"{name_target(switch.target)} is paused {since}{why}; `resume {switch.target}` ends it"
+        what, way_out = "draining", "undrain"
+    when = when or f"since {format_time(switch.since)}"
+    why = f" ({switch.reason})" if switch.reason else ""
+    # The way out goes first: a reason may be long, and a line in a table is cut.
+    return f"{what}; `{way_out}` ends it; by {switch.by} {when}{why}"
 
 
 def _target_of(agent: AgentView) -> Target:
