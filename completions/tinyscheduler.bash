@@ -403,7 +403,6 @@ _tinyscheduler() {
         "report") words="--since --json -h --help --help" ;;
         "top") words="--interval -n --iterations --json -h --help --help" ;;
         "health") words="--json -h --help --help" ;;
-        "gpu") words="--json -h --help --help" ;;
         "events") words="-f --follow -n --lines --event --task --json -h --help --help" ;;
         "cancel") words="--json -h --help --help" ;;
         "retry") words="--json -h --help --help" ;;
@@ -424,13 +423,14 @@ _tinyscheduler() {
         "demo") words="--keep --json -h --help --help" ;;
         "selftest") words="--rounds --seed --json -h --help --help" ;;
         "completion") words="-h --help --help" ;;
+        "help") words="-h --help --help" ;;
     esac
     if [[ $cur == -* && ! $ended ]]; then
         mapfile -t COMPREPLY < <(compgen -W "$words" -- "$cur")
         return
     fi
     case $command in
-        "") mapfile -t COMPREPLY < <(compgen -W "run add status list show why ps logs wait parked history report top health gpu events cancel retry hold release pause resume drain undrain edit prune reset config validate-config init doctor service demo selftest completion" -- "$cur") ;;
+        "") mapfile -t COMPREPLY < <(compgen -W "run add status list show why ps logs wait parked history report top health events cancel retry hold release pause resume drain undrain edit prune reset config validate-config init doctor service demo selftest completion help" -- "$cur") ;;
         "show") mapfile -t COMPREPLY < <(compgen -W "$(_tinyscheduler_ask tasks)" -- "$cur") ;;
         "why") mapfile -t COMPREPLY < <(compgen -W "$(_tinyscheduler_ask tasks)" -- "$cur") ;;
         "logs") mapfile -t COMPREPLY < <(compgen -W "$(_tinyscheduler_ask tasks)" -- "$cur") ;;

@@ -36,6 +36,8 @@ NO_ROOM = b"error: cannot write the output: No space left on device\nhint: make 
     [
         (["lst"], "there is no command 'lst'", "did you mean list?"),
         (["frobnicate"], "there is no command 'frobnicate'", "--help"),
+        (["start"], "there is no command 'start'", "did you mean run?"),
+        (["help", "ad"], "there is no command 'ad'", "did you mean add?"),
         (["list", "--stat", "done"], "no such option: --stat", "did you mean --state?"),
         (["add", "--titel", "x", "ls"], "no such option: --titel", "did you mean --title?"),
         (["run", "--max-runtime"], "requires an argument", " run --help` shows"),
@@ -245,3 +247,9 @@ def test_an_error_at_a_terminal_is_wrapped_and_what_is_to_be_typed_stays_whole(p
         "\x1b[2mhint:\x1b[0m\n    `tinyscheduler --help`\n    lists the commands; to\n"
         "    queue a command of\n    yours: add -- COMMAND\n"
     )
+
+
+def test_help_can_be_asked_for_in_words(here: Callable[..., Answer]):
+    assert here("help") == here("--help")
+    assert here("help", "add") == here("add", "--help")
+    assert here("help", "help") == here("help", "--help")

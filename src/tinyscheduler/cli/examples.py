@@ -53,6 +53,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "tinyscheduler completion bash > ~/.tinyscheduler-completion",
         "tinyscheduler completion zsh > ~/.zfunc/_tinyscheduler",
     ),
+    "help": ("tinyscheduler help", "tinyscheduler help add"),
     "selftest": ("tinyscheduler selftest", "tinyscheduler selftest --rounds 50 --seed 7"),
     "demo": ("tinyscheduler demo", "tinyscheduler demo --keep"),
 }

@@ -60,7 +60,10 @@ COMMANDS = {
     "demo": "tinyscheduler.cli.demo:demo",
     "selftest": "tinyscheduler.cli.selftest:selftest",
     "completion": HOT["completion"],
+    "help": "tinyscheduler.cli.help:show_help",
 }
+# What people type for a command whose name is not like it.
+_MEANT = {"start": "run", "stop": "cancel", "kill": "cancel"}
 _GLOBAL_OPTIONS = (
     "--env-file",
     "--base-path",
@@ -216,6 +219,8 @@ def _tidy(message: str) -> str:
 
 
 def _fix_for_command(name: str) -> str:
+    if name in _MEANT:
+        return f"did you mean {_MEANT[name]}?"
     known = did_you_mean(name, COMMANDS)
     if known.startswith("did"):
         return known
