@@ -74,7 +74,26 @@ def test_filters_count_only_what_fits(place: Place):
     assert found("--event", "task.failed", "-n", "2") == ["7", "9"]
     assert found("--event", "task.*", "-n", "2") == ["8", "9"]
     assert found("--task", "3") == ["3"]
-    assert place.run("events", "--event", "nope").err == "no such event is on record\n"
+    assert place.run("events", "--event", "task.parked").err == "no such event is on record\n"
+
+
+def test_a_slip_is_told(place: Place):
+    place.add("--", "true")
+    events_file(place).write_text(line(2))  # pruned since
+
+    event = place.run("events", "--event", "task.finishd")
+    kind = place.run("events", "--event", "taks.*")
+    unknown = place.run("events", "--task", "999")
+    followed = place.run("events", "--task", "999", "-f")
+    no_id = place.run("events", "--task", "../9")
+
+    assert event.code == 0
+    assert event.err.startswith("there is no event 'task.finishd'; did you mean task.finished?\n")
+    assert kind.err.startswith("there is no event 'taks.*'; ")
+    assert (unknown.code, followed.code, no_id.code) == (5, 5, 5)
+    assert unknown.err.startswith("error: there is no task '999'\n")
+    assert place.run("events", "--task", "1").code == 0
+    assert place.run("events", "--task", "2").out.count("\n") == 1
 
 
 def test_broken_lines_are_skipped_and_counted(place: Place):

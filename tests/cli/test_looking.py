@@ -317,3 +317,15 @@ def test_tasks_that_may_start_at_the_same_time_are_told_one_time(place: Place):
 
     assert "  may start in " in waits
     assert " to " not in waits
+
+
+@pytest.mark.parametrize("look", ["list", "parked", "history"])
+def test_an_agent_that_is_none_is_told_with_the_one_that_was_meant(place: Place, look: str):
+    place.add("--agent", "shell", "--", "true")
+
+    slip = place.run(look, "--agent", "shel")
+    known = place.run(look, "--agent", "shell", "--limit", "1")
+
+    assert slip.code == 0
+    assert "there is no agent 'shel'; did you mean shell?\n" in slip.err
+    assert "there is no agent" not in known.err

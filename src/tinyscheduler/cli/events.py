@@ -22,6 +22,7 @@ from tinyscheduler.cli.render import (
     escape,
     wrap,
 )
+from tinyscheduler.cli.standing import check_task_ids
 from tinyscheduler.errors import EXIT_DONE, StoreError
 from tinyscheduler.model.events import EventName
 from tinyscheduler.values import dataclass
@@ -29,6 +30,7 @@ from tinyscheduler.values import dataclass
 if TYPE_CHECKING:
     import typer
 
+    from tinyscheduler.model.config import Config
     from tinyscheduler.ports import Clock
 
 _DEFAULT_LINES = 20
@@ -81,11 +83,15 @@ def events(
 
     config = invocation.configure_reading()
     refuse_foreign_state(config)
+    if task is not None:
+        check_task_ids([task])
     wanted = Wanted(event=event, task_id=task)
     printer = Printer(wanted=wanted, page=invocation.page, as_json=json)
     tail = Tail(config.paths.events)
     for line in last_lines(config.paths.events, wanted, number=lines, until=tail.start()):
         printer.print(line)
+    if printer.printed == 0:
+        _look_for_slip(wanted, config, invocation)
     if not follow:
         if printer.printed == 0 and lines:
             invocation.note("no such event is on record")
@@ -93,6 +99,18 @@ def events(
         _follow(tail, printer, SystemClock(), invocation)
     _tell_broken(printer, invocation)
     return EXIT_DONE
+
+
+def _look_for_slip(wanted: Wanted, config: Config, invocation: Invocation) -> None:
+    """Say if nothing is found because nothing of that name is; NotFoundError for a task."""
+    from tinyscheduler.adapters.sqlite.database import Access
+    from tinyscheduler.app.queue import open_queue
+
+    if wanted.event is not None and not any(fnmatchcase(one, wanted.event) for one in EventName):
+        invocation.note_unknown("event", wanted.event, EventName)
+    if wanted.task_id is not None:
+        # One that was pruned is no task any more, but what happened to it is on record.
+        open_queue(config, Access.READ).tasks.task(wanted.task_id)
 
 
 def _follow(tail: Tail, printer: Printer, clock: Clock, invocation: Invocation) -> None:

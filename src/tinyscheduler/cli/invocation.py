@@ -31,9 +31,12 @@ from tinyscheduler.cli.render import (
 )
 from tinyscheduler.config.load import load_beside_agents, load_config
 from tinyscheduler.config.overrides import Overrides
+from tinyscheduler.config.problems import did_you_mean, quote
 from tinyscheduler.values import dataclass
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from tinyscheduler.model.config import Config
 
 QUIET, NORMAL, VERBOSE = -1, 0, 1
@@ -125,6 +128,12 @@ class Invocation:
         """Tell people something beside the data, unless they asked for silence."""
         if self.verbosity > QUIET:
             self._tell_people(words)
+
+    def note_unknown(self, what: str, name: str, known: Iterable[str]) -> None:
+        """Say of a name that nothing was found for, if it is none, which may have been meant."""
+        names = set(known)
+        if name not in names:
+            self.note(f"there is no {what} {quote(name)}; {did_you_mean(name, names)}")
 
     def advise(self, words: str) -> None:
         """Tell a person at a terminal what to do, or how far it is; scripts know."""

@@ -70,6 +70,8 @@ def parked(
     queue = _open(invocation)
     records = queue.tasks.tasks(state=TaskState.PARKED, agent=agent, limit=limit + 1)
     shown = [(one, _last_attempt(queue, one.task_id)) for one in records[-limit:]]
+    if agent is not None and not shown:
+        invocation.note_unknown("agent", agent, (one.name for one in queue.config.agents))
     if json:
         emit_json(tasks=[_parked_json(record, last) for record, last in shown])
         return EXIT_DONE
@@ -176,6 +178,8 @@ def history(
         limit=limit + 1,
     )
     shown = attempts[-limit:]
+    if agent is not None and not shown:
+        invocation.note_unknown("agent", agent, (one.name for one in queue.config.agents))
     if json:
         emit_json(attempts=[_attempt_json(one) for one in shown], is_complete=shown == attempts)
     elif as_csv:

@@ -85,6 +85,8 @@ def list_tasks(
     records = queue.tasks.tasks(state=state, agent=agent, limit=most + 1)
     standings = with_state(find_standings(queue, records), state)
     shown = standings[-limit:]
+    if agent is not None and not shown:
+        invocation.note_unknown("agent", agent, (one.name for one in queue.config.agents))
     if json:
         emit_json(tasks=[brief_json(one) for one in shown])
         return 0
