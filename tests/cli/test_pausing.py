@@ -191,6 +191,19 @@ def test_a_drain_that_takes_too_long_gives_up_with_124_and_stays(place: Place):
     assert place.run("drain", "--timeout", "1s").code == 2
 
 
+def test_a_drain_says_at_once_that_it_holds(place: Place):
+    place.add("--", "sleep", "1000")
+    place.run("run")
+    with place.start("drain", "--wait", "--timeout", "30s") as waiting:
+        assert waiting.stdout is not None
+        first = waiting.stdout.readline()
+        is_waiting = waiting.poll() is None
+        place.run("cancel", "1")
+        rest, _ = waiting.communicate(timeout=30)
+
+    assert (first, is_waiting, rest) == (b"nothing starts any more\n", True, b"nothing runs\n")
+
+
 def test_a_drain_that_is_interrupted_while_it_waits_stays(place: Place):
     place.add("--", "sleep", "1000")
     place.run("run")

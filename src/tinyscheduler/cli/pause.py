@@ -130,15 +130,15 @@ def drain(
     if earlier is None:
         _announce(queue, EventName.DRAINING, switch)
     busy = _find_busy(queue)
-    lines = [_told("nothing starts any more", earlier)]
+    # Said at once: it holds from now on, and the wait may be long.
+    if not json:
+        invocation.answer(escape(_told("nothing starts any more", earlier)))
     if not wait:
-        under_way = f"{count(len(busy), 'attempt')} under way" if busy else "nothing runs"
-        return _answer(invocation, queue, [*lines, under_way], changed, as_json=json)
+        return _answer(invocation, queue, [_under_way(busy)], changed, as_json=json)
     if busy:
         invocation.note(f"waiting for {count(len(busy), 'attempt')} to end: {_ids(busy)}")
     busy = _wait_for_rest(queue, busy, limit_s=limit_s)
-    lines.append(f"{count(len(busy), 'attempt')} under way" if busy else "nothing runs")
-    _answer(invocation, queue, lines, changed, as_json=json, running=busy)
+    _answer(invocation, queue, [_under_way(busy)], changed, as_json=json, running=busy)
     if busy:
         invocation.note(f"gave up after {timeout}: {_ids(busy)} not ended; still draining")
         return EXIT_TIMEOUT
@@ -310,6 +310,10 @@ def _find_busy(queue: Queue) -> tuple[str, ...]:
 
     scan = queue.leases.scan()
     return tuple(entry.task_id for entry in scan.entries if occupies_slot(entry, scan))
+
+
+def _under_way(busy: tuple[str, ...]) -> str:
+    return f"{count(len(busy), 'attempt')} under way" if busy else "nothing runs"
 
 
 def _wait_for_rest(
