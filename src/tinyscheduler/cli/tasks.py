@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Annotated
 
 from tinyscheduler.cli.invocation import Invocation
+from tinyscheduler.cli.logs import find_log
 from tinyscheduler.cli.options import argument, option
 from tinyscheduler.cli.parsing import whole_number
 from tinyscheduler.cli.render import (
@@ -151,6 +152,7 @@ def show(
     spec = queue.tasks.describe(task_id)
     attempts = queue.ledger.attempts(task_id)
     stop = find_stop_of(queue, standing)
+    log = find_log(queue, standing, None)
     if json:
         told = None if stop is None else {"reason": stop.reason.value, "words": stop.words}
         emit_json(**full_json(standing, spec, attempts), stopped_by=told)
@@ -160,6 +162,7 @@ def show(
         spec=spec,
         attempts=tuple(attempts),
         stop=stop,
+        log=log.path if log is not None else "",
         page=invocation.page,
         now=queue.clock.now().wall,
     )
@@ -197,6 +200,7 @@ class _TaskReport:
     spec: TaskSpec
     attempts: tuple[AttemptRecord, ...]
     stop: Wait | None
+    log: str
     page: Page
     now: datetime
 
@@ -252,6 +256,7 @@ class _TaskReport:
             ("added", self._when(record.created_at)),
             ("ended", self._when(record.ended_at)),
             ("attempt" if record.lease_id else "next attempt", self._attempt_words()),
+            ("log", self.log),
         ]
 
     def _attempt_words(self) -> str:
