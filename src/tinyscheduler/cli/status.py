@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
+from tinyscheduler.cli.following import describe_ticking, find_ticking
 from tinyscheduler.cli.invocation import NORMAL, Invocation
 from tinyscheduler.cli.options import option
 from tinyscheduler.cli.render import (
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
 
     from tinyscheduler.app.queue import Queue
     from tinyscheduler.app.serving import RunningDaemon
+    from tinyscheduler.cli.following import Ticking
     from tinyscheduler.model.config import Config
     from tinyscheduler.tick import Foresight
 
@@ -62,6 +64,7 @@ class Overview:
     active: Mapping[str, int]
     host_active: int
     daemon: RunningDaemon | None
+    ticking: Ticking
 
     @property
     def report(self) -> TickReport:
@@ -100,6 +103,7 @@ def look(config: Config) -> Overview:
         active=Counter(entry.lease.agent for entry in occupied if isinstance(entry.lease, Lease)),
         host_active=len(occupied),
         daemon=find_daemon(config),
+        ticking=find_ticking(queue),
     )
 
 
@@ -176,6 +180,8 @@ def status_lines(overview: Overview, invocation: Invocation) -> list[str]:
     waits = wait_lines(overview.report, page, is_verbose=invocation.verbosity > NORMAL)
     if waits:
         lines += ["", *waits]
+    if overview.counts[TaskState.WAITING] and not overview.ticking.has_daemon:
+        lines += ["", fit(describe_ticking(overview.ticking), page)]
     if overview.parked:
         lines += ["", *_parked_lines(overview, invocation)]
     agents = [
