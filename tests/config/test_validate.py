@@ -487,7 +487,7 @@ def test_a_limit_for_a_misspelt_agent_is_told_with_the_name_that_was_meant(
 
     config = loaded(base, an_environment(AGENT_LIMITS="shel:4"))
 
-    assert sum("(did you mean shell?)" in warning for warning in config.warnings) == 1
+    assert sum("goose; did you mean shell?" in warning for warning in config.warnings) == 1
     assert "did you mean shell?" in sentences(validated(base, AGENT_LIMITS="shel:4").warnings)
 
 

@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
 
+_MEANT = "did you mean"
+
+
 class Severity(StrEnum):
     """What a problem means for a run, and what it means for ``validate-config``."""
 
@@ -54,6 +57,11 @@ class Problem:
         """The problem in one line, without its fix."""
         return f"{self.setting}: {self.message}"
 
+    @property
+    def warning(self) -> str:
+        """The problem in one line, with the name that was meant where one is misspelt."""
+        return f"{self.sentence}; {self.fix}" if self.fix.startswith(_MEANT) else self.sentence
+
 
 def raise_first(problems: Sequence[Problem]) -> None:
     """Raise ConfigError for the first problem that no run can survive, if there is one."""
@@ -81,7 +89,7 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     candidates = sorted(known)
     nearest = nearest_name(name, candidates, likeness=0.6)
     if nearest is not None:
-        return f"did you mean {nearest}?"
+        return f"{_MEANT} {nearest}?"
     return "known names: " + ", ".join(candidates)
 
 

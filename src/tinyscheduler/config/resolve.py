@@ -110,7 +110,7 @@ def resolve_beside_agents(inputs: Inputs) -> Config:
     faults = understood.agents_file.problems
     raise_first([problem for problem in understood.problems if problem not in faults])
     fatal = [problem for problem in faults if problem.severity is Severity.STRUCTURE]
-    others = tuple(problem.sentence for problem in understood.problems if problem not in fatal)
+    others = tuple(problem.warning for problem in understood.problems if problem not in fatal)
     warnings = tuple(
         f"{problem.sentence}; nothing is added or started until"
         " `tinyscheduler validate-config` is content"
@@ -355,13 +355,12 @@ def _undefined_agent(
     if nearest is None and not agents_file.found:
         return []
     fault = f"not in {agents_file.path}" if agents_file.found else "a new one"
-    meant = "" if nearest is None else f" (did you mean {nearest}?)"
     return [
         Problem(
             severity=Severity.ADVICE,
             setting=setting,
             value=name,
-            message=f"agent {name} is {fault}{meant}; it will run recipes with goose",
+            message=f"agent {name} is {fault}; it will run recipes with goose",
             fix=did_you_mean(name, known),
         )
     ]
@@ -400,7 +399,7 @@ def _config(understood: Understood) -> Config:
         gpu_probe=settings.gpu_probe,
         environment=(),
         origins=tuple((name.upper(), understood.origin(name)) for name in Settings.model_fields),
-        warnings=tuple(problem.sentence for problem in understood.problems),
+        warnings=tuple(problem.warning for problem in understood.problems),
     )
 
 

@@ -67,7 +67,7 @@ def show_config(overrides: Overrides, environ: Mapping[str, str]) -> ShownConfig
             for agent in understood.agents
         ),
         env_file=understood.read.env_file.path,
-        warnings=tuple(problem.sentence for problem in understood.problems),
+        warnings=tuple(problem.warning for problem in understood.problems),
     )
 
 
