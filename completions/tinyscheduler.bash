@@ -255,7 +255,7 @@ _tinyscheduler() {
             return
             ;;
         events:--event)
-            :
+            mapfile -t COMPREPLY < <(compgen -W "task.added task.claimed task.started task.finished task.failed task.requeued task.parked task.cancelled task.edited task.retried task.held task.released lease.reclaimed lease.corrupt slot.leak_repaired source.down source.up scheduler.paused scheduler.resumed scheduler.draining scheduler.undrained scheduler.reset backpressure memory-pressure health-changed slot-available work-claimed queue-empty stagger-wait" -- "$cur")
             return
             ;;
         events:--task)
@@ -367,7 +367,7 @@ _tinyscheduler() {
             return
             ;;
         edit:--unset)
-            :
+            mapfile -t COMPREPLY < <(compgen -W "agent queue title prompt recipe priority class gpus vram memory model seed tenant project max-runtime max-turns max-attempts after not-before label cwd env command" -- "$cur")
             return
             ;;
         prune:--older-than)
@@ -429,6 +429,11 @@ _tinyscheduler() {
         mapfile -t COMPREPLY < <(compgen -W "$words" -- "$cur")
         return
     fi
+    # bash takes "agent:name" for three words, too, and puts in what is behind the colon.
+    local before=
+    [[ $cur == : ]] && before=$prev: cur=
+    [[ $prev == : ]] && before=${COMP_WORDS[COMP_CWORD - 2]}:
+    cur=$before$cur
     case $command in
         "") mapfile -t COMPREPLY < <(compgen -W "run add status list show why ps logs wait parked history report top health events cancel retry hold release pause resume drain undrain edit prune reset config validate-config init doctor service demo selftest completion help" -- "$cur") ;;
         "show") mapfile -t COMPREPLY < <(compgen -W "$(_tinyscheduler_ask tasks)" -- "$cur") ;;
@@ -439,9 +444,13 @@ _tinyscheduler() {
         "retry") mapfile -t COMPREPLY < <(compgen -W "$(_tinyscheduler_ask tasks:parked,failed,cancelled,waiting)" -- "$cur") ;;
         "hold") mapfile -t COMPREPLY < <(compgen -W "$(_tinyscheduler_ask tasks:waiting)" -- "$cur") ;;
         "release") mapfile -t COMPREPLY < <(compgen -W "$(_tinyscheduler_ask tasks:held)" -- "$cur") ;;
+        "pause") mapfile -t COMPREPLY < <(compgen -W "$(_tinyscheduler_ask targets)" -- "$cur") ;;
+        "resume") mapfile -t COMPREPLY < <(compgen -W "$(_tinyscheduler_ask paused)" -- "$cur") ;;
         "edit") mapfile -t COMPREPLY < <(compgen -W "$(_tinyscheduler_ask tasks:waiting,held)" -- "$cur") ;;
         "service") mapfile -t COMPREPLY < <(compgen -W "install uninstall status cron timer daemon logrotate" -- "$cur") ;;
         "completion") mapfile -t COMPREPLY < <(compgen -W "bash zsh fish" -- "$cur") ;;
+        "help") mapfile -t COMPREPLY < <(compgen -W "run add status list show why ps logs wait parked history report top health events cancel retry hold release pause resume drain undrain edit prune reset config validate-config init doctor service demo selftest completion help" -- "$cur") ;;
     esac
+    COMPREPLY=("${COMPREPLY[@]#"$before"}")
 }
 complete -F _tinyscheduler tinyscheduler ./tinyscheduler

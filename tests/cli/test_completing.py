@@ -34,6 +34,7 @@ def filled(place: Place) -> Place:
     )
     place.add("--", "true")
     place.add("--hold", "--", "true")
+    place.run("pause", "agent:coder")
     launcher = place.base / "tinyscheduler"
     launcher.write_text(f'#!/bin/sh\nexec {sys.executable} -I -m tinyscheduler "$@"\n')
     launcher.chmod(0o755)
@@ -96,6 +97,13 @@ def test_bash_offers_every_option_of_a_command(filled: Place):
         (["--color", "a"], ["auto", "always"]),
         (["add", "--class", "b"], ["batch"]),
         (["completion", ""], list(SHELLS)),
+        (["pause", ""], ["all", "agent:coder", "agent:shell", "queue:dev", "queue:shell"]),
+        (["pause", "agent", ":"], ["coder", "shell"]),
+        (["pause", "agent", ":", "co"], ["coder"]),
+        (["resume", ""], ["all", "agent:coder"]),
+        (["edit", "1", "--unset", "max-"], ["max-runtime", "max-turns", "max-attempts"]),
+        (["events", "--event", "task.re"], ["task.requeued", "task.retried", "task.released"]),
+        (["help", "und"], ["undrain"]),
         (["list", "--limit", ""], []),
         (["nonsense", ""], []),
     ],

@@ -9,6 +9,8 @@ from tinyscheduler.cli.invocation import Invocation
 from tinyscheduler.cli.options import argument, option
 from tinyscheduler.cli.render import emit, escape
 from tinyscheduler.errors import EXIT_DONE, TinySchedulerError, UsageError
+from tinyscheduler.model.events import EventName
+from tinyscheduler.model.switches import EVERYTHING, SwitchKind
 from tinyscheduler.model.tasks import TaskState
 
 if TYPE_CHECKING:
@@ -28,8 +30,11 @@ _STATES_OF = {
     "release": "held",
     "wait": "waiting,working,held",
 }
+_TARGETS_OF = {"pause": "targets", "resume": "paused"}
 # What an option takes, by the word that its help has for it.
 _FILES, _FOLDERS = ("FILE",), ("FOLDER",)
+_ASKED_FOR = {"--agent": "agents", "--queue": "queues", "--after": "tasks", "--task": "tasks"}
+_OUTCOMES = "done succeeded failed cancelled retry_later interrupted"
 _STATES = "waiting held working starting running settling done failed parked cancelled"
 
 
@@ -86,6 +91,17 @@ def _words(invocation: Invocation, kind: str) -> Iterator[str]:
         yield from (f"{one.name}\t{one.limit} at once" for one in config.agents)
     elif what == "queues":
         yield from sorted({one.queue for one in config.agents})
+    elif what == "targets":
+        yield str(EVERYTHING)
+        yield from (f"agent:{one.name}" for one in config.agents)
+        yield from (f"queue:{name}" for name in sorted({one.queue for one in config.agents}))
+    elif what == "paused":
+        from tinyscheduler.adapters.sqlite.database import Access
+        from tinyscheduler.app.queue import open_queue
+
+        switches = open_queue(config, Access.READ).switches.read()
+        paused = [one.target for one in switches if one.kind is SwitchKind.PAUSE]
+        yield from map(str, dict.fromkeys((EVERYTHING, *paused)))
     elif what == "tasks":
         from tinyscheduler.adapters.sqlite.database import Access
         from tinyscheduler.app.queue import open_queue
@@ -119,21 +135,28 @@ def _words_of(command: Command, option: Option) -> tuple[str, str]:
     """
     if option.choices:
         return "words", " ".join(option.choices)
-    if "--agent" in option.spellings:
-        return "ask", "agents"
-    if "--queue" in option.spellings:
-        return "ask", "queues"
-    if {"--after", "--task"} & set(option.spellings):
-        return "ask", "tasks"
-    if "--state" in option.spellings and command.name != "history":
-        return "words", _STATES
-    if "--state" in option.spellings:
-        return "words", "done succeeded failed cancelled retry_later interrupted"
+    for spelling in option.spellings:
+        if spelling in _ASKED_FOR:
+            return "ask", _ASKED_FOR[spelling]
+        if words := _words_behind(spelling, command):
+            return "words", words
     if option.takes in _FILES or "--prompt-file" in option.spellings:
         return "files", ""
-    if option.takes in _FOLDERS:
-        return "folders", ""
-    return "nothing", ""
+    return ("folders", "") if option.takes in _FOLDERS else ("nothing", "")
+
+
+def _words_behind(spelling: str, command: Command) -> str:
+    match spelling:
+        case "--state":
+            return _OUTCOMES if command.name == "history" else _STATES
+        case "--event":
+            return " ".join(EventName)
+        case "--unset":
+            from tinyscheduler.cli.edit import UNSETTABLE
+
+            return " ".join(UNSETTABLE)
+        case _:
+            return ""
 
 
 def _argument_of(command: Command) -> tuple[str, str]:
@@ -141,6 +164,12 @@ def _argument_of(command: Command) -> tuple[str, str]:
     if any(one.name == "ID" for one in command.arguments):
         states = _STATES_OF.get(command.name)
         return "ask", f"tasks:{states}" if states else "tasks"
+    if command.name in _TARGETS_OF:
+        return "ask", _TARGETS_OF[command.name]
+    if command.name == "help":
+        from tinyscheduler.cli.main import COMMANDS
+
+        return "words", " ".join(COMMANDS)
     choices = [choice for one in command.arguments for choice in one.choices]
     return ("words", " ".join(choices)) if choices else ("nothing", "")
 
@@ -197,9 +226,15 @@ _tinyscheduler() {{
         mapfile -t COMPREPLY < <(compgen -W "$words" -- "$cur")
         return
     fi
+    # bash takes "agent:name" for three words, too, and puts in what is behind the colon.
+    local before=
+    [[ $cur == : ]] && before=$prev: cur=
+    [[ $prev == : ]] && before=${{COMP_WORDS[COMP_CWORD - 2]}}:
+    cur=$before$cur
     case $command in
 {arguments}
     esac
+    COMPREPLY=("${{COMPREPLY[@]#"$before"}}")
 }}
 complete -F _tinyscheduler tinyscheduler ./tinyscheduler"""
 

@@ -44,6 +44,7 @@ _FIELD_OF = {
     "env": "environment",
     "command": "command",
 }
+UNSETTABLE = tuple(_FIELD_OF)
 _LONGEST_TOLD = 60
 
 _Id = Annotated[str, typer.Argument(metavar="ID", help="The task.")]
