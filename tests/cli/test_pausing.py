@@ -39,6 +39,8 @@ def agents(place: Place) -> Place:
         "  coder: {queue: dev, limit: 2, command: [sh, -c, '{command}']}\n"
         "  writer: {queue: docs, limit: 2, command: [cat, '{prompt_file}']}\n"
     )
+    # The end of one task must not start another behind the test's back.
+    place.settings["KICK"] = "false"
     return place
 
 

@@ -124,8 +124,8 @@ def test_following_what_is_held_or_waits_for_it_says_so(place: Place):
             following.terminate()
 
     assert told == [
-        "task 1 is held; `tinyscheduler release 1` lets it go\n",
-        "task 2 waits for task 1, which is held; `tinyscheduler release 1` lets it go\n",
+        f"task 1 is held; `{place.program} release 1` lets it go\n",
+        f"task 2 waits for task 1, which is held; `{place.program} release 1` lets it go\n",
     ]
 
 

@@ -77,7 +77,7 @@ def test_what_will_never_end_by_itself_is_told(place: Place):
 
     answer = place.run("wait", "2", "--timeout", "0")
 
-    assert "task 2 waits for task 1, which is parked; `tinyscheduler retry 1`" in answer.err
+    assert f"task 2 waits for task 1, which is parked; `{place.program} retry 1`" in answer.err
 
 
 def test_a_pause_between_attempts_is_told_and_what_ends_it(place: Place):
@@ -133,7 +133,7 @@ def test_a_held_task_further_up_is_told_once_to_who_waits(place: Place):
     answer = place.run("wait", last, "--timeout", "1500ms")
 
     assert answer.err.splitlines() == [
-        "task 3 waits for task 1, which is held; `tinyscheduler release 1` lets it go",
+        f"task 3 waits for task 1, which is held; `{place.program} release 1` lets it go",
         "gave up after 1500ms: 1 task not ended",
     ]
     assert place.run("-q", "wait", last, "--timeout", "0").err == ""
@@ -148,7 +148,8 @@ def test_what_gets_stuck_while_somebody_waits_is_told_too(place: Place):
         told = waiting.stderr.readline().decode()
         place.run("cancel", "2")
 
-    assert told == "task 2 waits for task 1, which is held; `tinyscheduler release 1` lets it go\n"
+    way = f"`{place.program} release 1` lets it go"
+    assert told == f"task 2 waits for task 1, which is held; {way}\n"
 
 
 def test_that_nothing_ticks_is_told_at_a_terminal_and_in_a_pipe(place: Place):
@@ -158,7 +159,7 @@ def test_that_nothing_ticks_is_told_at_a_terminal_and_in_a_pipe(place: Place):
     _, screen = place.type("wait", "1", "--timeout", "4s")
 
     words = "task 1 still waits: no daemon runs here, and nothing has ticked here yet;"
-    words += " `tinyscheduler run` starts what can start\n"
+    words += f" `{place.program} run` starts what can start\n"
     assert answer.err == words + "gave up after 4s: 1 task not ended\n"
     assert "task 1 still waits: no daemon runs here" in screen
 
@@ -173,7 +174,8 @@ def test_what_a_tick_follows_by_itself_is_told_to_people_alone(place: Place):
     _, screen = place.type("wait", "2", "--timeout", "4s")
 
     assert answer.err == "gave up after 4s: 1 task not ended\n"
-    assert "task 2 still waits, and `tinyscheduler why 2` says why" in " ".join(screen.split())
+    words = f"task 2 still waits, and `{place.program} why 2` says why"
+    assert words in " ".join(screen.split())
 
 
 def test_one_unknown_task_ends_the_wait_with_5(place: Place):

@@ -153,6 +153,7 @@ class Invocation:
 
     def _tell_people(self, words: str, *, label: str = "", ink: Ink = Ink.PLAIN) -> None:
         page = page_of(sys.stderr, self.color)
-        text = "\n".join(wrap(f"{label} {escape(self.as_typed(words))}".lstrip(), page))
+        said = escape(self.as_typed(words))
+        text = "\n".join(wrap(f"{label} {said}" if label else said, page))
         # Painted after it was wrapped, which would count the escape sequences as letters.
         tell(page.paint(label, ink) + text.removeprefix(label))
