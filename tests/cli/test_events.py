@@ -81,15 +81,15 @@ def test_a_slip_is_told(place: Place):
     place.add("--", "true")
     events_file(place).write_text(line(2))  # pruned since
 
-    event = place.run("events", "--event", "task.finishd")
-    kind = place.run("events", "--event", "taks.*")
+    event = place.run("events", "--event", "task.finish")
+    kind = place.run("events", "--event", "tasc.*")
     unknown = place.run("events", "--task", "999")
     followed = place.run("events", "--task", "999", "-f")
     no_id = place.run("events", "--task", "../9")
 
     assert event.code == 0
-    assert event.err.startswith("there is no event 'task.finishd'; did you mean task.finished?\n")
-    assert kind.err.startswith("there is no event 'taks.*'; ")
+    assert event.err.startswith("there is no event 'task.finish'; did you mean task.finished?\n")
+    assert kind.err.startswith("there is no event 'tasc.*'; ")
     assert (unknown.code, followed.code, no_id.code) == (5, 5, 5)
     assert unknown.err.startswith("error: there is no task '999'\n")
     assert place.run("events", "--task", "1").code == 0
