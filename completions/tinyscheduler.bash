@@ -403,6 +403,7 @@ _tinyscheduler() {
         "report") words="--since --json -h --help --help" ;;
         "top") words="--interval -n --iterations --json -h --help --help" ;;
         "health") words="--json -h --help --help" ;;
+        "gpu") words="--json -h --help --help" ;;
         "events") words="-f --follow -n --lines --event --task --json -h --help --help" ;;
         "cancel") words="--json -h --help --help" ;;
         "retry") words="--json -h --help --help" ;;
@@ -435,7 +436,7 @@ _tinyscheduler() {
     [[ $prev == : ]] && before=${COMP_WORDS[COMP_CWORD - 2]}:
     cur=$before$cur
     case $command in
-        "") mapfile -t COMPREPLY < <(compgen -W "run add status list show why ps logs wait parked history report top health events cancel retry hold release pause resume drain undrain edit prune reset config validate-config init doctor service demo selftest completion help" -- "$cur") ;;
+        "") mapfile -t COMPREPLY < <(compgen -W "run add status list show why ps logs wait parked history report top health gpu events cancel retry hold release pause resume drain undrain edit prune reset config validate-config init doctor service demo selftest completion help" -- "$cur") ;;
         "show") mapfile -t COMPREPLY < <(compgen -W "$(_tinyscheduler_ask tasks)" -- "$cur") ;;
         "why") mapfile -t COMPREPLY < <(compgen -W "$(_tinyscheduler_ask tasks)" -- "$cur") ;;
         "logs") mapfile -t COMPREPLY < <(compgen -W "$(_tinyscheduler_ask tasks)" -- "$cur") ;;
@@ -449,7 +450,7 @@ _tinyscheduler() {
         "edit") mapfile -t COMPREPLY < <(compgen -W "$(_tinyscheduler_ask tasks:waiting,held)" -- "$cur") ;;
         "service") mapfile -t COMPREPLY < <(compgen -W "install uninstall status cron timer daemon logrotate" -- "$cur") ;;
         "completion") mapfile -t COMPREPLY < <(compgen -W "bash zsh fish" -- "$cur") ;;
-        "help") mapfile -t COMPREPLY < <(compgen -W "run add status list show why ps logs wait parked history report top health events cancel retry hold release pause resume drain undrain edit prune reset config validate-config init doctor service demo selftest completion help" -- "$cur") ;;
+        "help") mapfile -t COMPREPLY < <(compgen -W "run add status list show why ps logs wait parked history report top health gpu events cancel retry hold release pause resume drain undrain edit prune reset config validate-config init doctor service demo selftest completion help" -- "$cur") ;;
     esac
     COMPREPLY=("${COMPREPLY[@]#"$before"}")
 }
