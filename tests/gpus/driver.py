@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -12,6 +13,8 @@ SOURCE = Path(__file__).with_name("nvml.c")
 
 def build_driver(folder: Path) -> Path:
     """Compile the library into the folder and return the folder, for LD_LIBRARY_PATH."""
+    if shutil.which("cc") is None:
+        pytest.skip("no C compiler here")
     target = folder / "libnvidia-ml.so.1"
     if not target.exists():
         subprocess.run(
