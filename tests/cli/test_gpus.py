@@ -187,8 +187,8 @@ def test_a_driver_that_hangs_holds_a_tick_up_for_two_seconds_and_starts_no_gpu_w
     place.add("--vram", "1G", "--", *SHOW)
     place.add("--", *SHOW)
     program = (
-        "import tinyscheduler.adapters.gpu_nvml.probe as probe\n"
-        "probe._DRIVER_FILES = ('/',)\n"  # this machine has a driver
+        "import tinyscheduler.adapters.gpu_nvml.driver as driver\n"
+        "driver._FILES = ('/',)\n"  # this machine has a driver
         "from tinyscheduler.__main__ import run\n"
         "run()"
     )

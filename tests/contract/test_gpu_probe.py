@@ -14,8 +14,7 @@ import pytest
 from tests.gpus.driver import driver
 
 from tinyscheduler.adapters.gpu_file import FileGpuProbe
-from tinyscheduler.adapters.gpu_nvml import NvmlGpuProbe
-from tinyscheduler.adapters.gpu_nvml.probe import _REPORT
+from tinyscheduler.adapters.gpu_nvml.probe import _REPORT, NvmlGpuProbe
 from tinyscheduler.model.resources import Gpu, GpuProcess, GpuReading
 from tinyscheduler.simulator.gpus import SimulatedGpuProbe
 from tinyscheduler.simulator.machine import Machine

@@ -117,7 +117,7 @@ def may_have_gpus(config: Config) -> bool:
     """Whether it is worth a look: a file describes some, or there is a driver to be asked."""
     if config.gpu_probe.startswith("file:"):
         return True
-    from tinyscheduler.adapters.gpu_nvml.probe import has_driver
+    from tinyscheduler.adapters.gpu_nvml.driver import has_driver
 
     return has_driver()
 
@@ -214,7 +214,7 @@ class _GpuProbe:
             from tinyscheduler.adapters.gpu_file import FileGpuProbe
 
             return FileGpuProbe(os.path.join(paths.base, path)).read()
-        from tinyscheduler.adapters.gpu_nvml import NvmlGpuProbe
+        from tinyscheduler.adapters.gpu_nvml.probe import NvmlGpuProbe
 
         mark = os.path.join(paths.state, "gpu-probe.json")
         return NvmlGpuProbe(mark, may_write=self._may_write).read()

@@ -9,6 +9,7 @@ import signal
 import sys
 import time
 
+from tinyscheduler.adapters.gpu_nvml.driver import has_driver
 from tinyscheduler.files import own_temporary_for, read_json, remove, write_json
 from tinyscheduler.model.documents import DocumentError, decode_gpus
 from tinyscheduler.model.resources import GpuReading
@@ -18,8 +19,6 @@ _REPORT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "report.py")
 _LIMIT_S = 1.5
 _MOST_BYTES = 1 << 20
 _REAPING_S = 0.05
-# Any of these is there where a driver is, Linux's own or that of WSL.
-_DRIVER_FILES = ("/sys/module/nvidia", "/proc/driver/nvidia", "/dev/nvidiactl", "/dev/dxg")
 
 
 class NvmlGpuProbe:
@@ -111,11 +110,6 @@ class NvmlGpuProbe:
         except (OSError, ValueError, KeyError, TypeError):
             pass
         return None
-
-
-def has_driver() -> bool:
-    """Whether there is anything to ask: starting a program only to hear "no" takes its time."""
-    return any(os.path.exists(path) for path in _DRIVER_FILES)
 
 
 def _understand(said: bytes) -> GpuReading:
