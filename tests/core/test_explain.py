@@ -6,10 +6,11 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import pytest
-from tests.builders import NOW, a_lease, a_snapshot, a_task, an_agent, an_entry
+from tests.builders import NOW, a_gpu, a_lease, a_snapshot, a_task, an_agent, an_entry
 
 from tinyscheduler.core.decide import decide
-from tinyscheduler.core.explain import Cap, Explanation, explain, never_ends
+from tinyscheduler.core.explain import Cap, Explanation, Shortfall, explain, never_ends
+from tinyscheduler.model.leases import Needs
 from tinyscheduler.model.plan import Reason
 from tinyscheduler.model.records import TaskRecord
 from tinyscheduler.model.tasks import TaskState
@@ -199,3 +200,44 @@ def test_only_what_has_ended_otherwise_or_is_held_never_ends(state: TaskState):
     }
     assert (way is None) == (state not in expected)
     assert expected.get(state, "") in (way or "")
+
+
+def test_too_little_memory_is_told_with_how_much_less_would_do():
+    holder = an_entry(a_lease("7", needs=Needs(memory_bytes=5 << 30)))
+    agents = [an_agent("coder", limit=5)]
+
+    explanation = explained(
+        a_snapshot(holder, a_task("1", memory_bytes=4 << 30), agents=agents), "1"
+    )
+
+    assert explanation.shortfall == Shortfall(
+        resource="memory", needed_bytes=4 << 30, free_bytes=3 << 30
+    )
+    assert explanation.remedies[-1] == (
+        "`tinyscheduler edit 1 --memory 3072M`: with so little it would start now"
+    )
+    less = a_snapshot(holder, a_task("1", memory_bytes=3 << 30), agents=agents)
+    assert explained(less, "1").wait is None
+
+
+def test_too_little_vram_is_told_after_what_starts_before():
+    tasks = [a_task(str(n), created_order=n, vram_bytes=14 << 30) for n in (1, 2)]
+    snapshot = a_snapshot(*tasks, agents=[an_agent("coder", limit=5)], gpus=[a_gpu(0)])
+
+    explanation = explained(snapshot, "2")
+
+    assert explanation.shortfall == Shortfall(
+        resource="vram", needed_bytes=14 << 30, free_bytes=10 << 30
+    )
+    assert "--vram 10240M" in explanation.remedies[-1]
+
+
+def test_where_nothing_at_all_is_free_no_smaller_word_helps():
+    full = a_snapshot(a_task("1", vram_bytes=1 << 30), gpus=[a_gpu(0, used=24)])
+    large = a_snapshot(a_task("1", gpus=1, vram_bytes=30 << 30), gpus=[a_gpu(0)])
+
+    for snapshot in (full, large):
+        explanation = explained(snapshot, "1")
+        assert explanation.shortfall is not None
+        assert explanation.shortfall.free_bytes == 0
+        assert not any("edit" in words for words in explanation.remedies)

@@ -313,6 +313,13 @@ def test_processes_whose_use_is_not_told_are_there_all_the_same():
     assert placed(planned(whole("1"), gpus=[gpu], gpu_owners={7: None})) == {}
 
 
+def test_of_ours_whose_use_is_not_told_what_they_reserved_counts():
+    gpu = replace(a_gpu(0), processes=(GpuProcess(pid=7, used_bytes=None),))
+    running = holding("1", "GPU-0", gib=14)
+
+    assert free_for_share(24, running, gpus=[gpu], gpu_owners={7: "lease-1"}) == 10
+
+
 # -- the mask -----------------------------------------------------------------------------
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import doctest
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import given
@@ -13,8 +13,11 @@ from tests.builders import NOW, a_gpu, a_lease, a_snapshot, a_task, an_agent, an
 from tinyscheduler.core import turns
 from tinyscheduler.core.decide import decide
 from tinyscheduler.model.leases import Needs
-from tinyscheduler.model.plan import Dispatch, Plan, Reason, Wait
+from tinyscheduler.model.plan import Dispatch, Plan, Proposal, Reason, Wait
 from tinyscheduler.policy.platform import PlatformPolicy
+
+if TYPE_CHECKING:
+    from tinyscheduler.model.policy import PolicyContext
 
 GIB = 2**30
 FIFO = PlatformPolicy(is_priority_enabled=False)
@@ -224,6 +227,28 @@ def test_no_plan_overtakes_anybody_more_often_than_it_may(
     assert len(overtakes(plan).get("1", ())) <= max(0, most - before)
     for task_id, by in overtakes(plan).items():
         assert task_id == "1" or len(by) <= most
+
+
+class LastFirst:
+    """Proposes the last in line."""
+
+    name = "last first"
+
+    def propose(self, context: PolicyContext) -> list[Proposal]:
+        return [Proposal(task=context.waiting[-1], agent=context.agents[0].name)]
+
+
+def test_whatever_a_policy_prefers_nobody_is_passed_over_for_ever():
+    tasks = [task(number) for number in range(1, 5)]
+
+    plan = decide(a_snapshot(*tasks, agents=ROOMY, slots=1), LastFirst())
+    reserved = decide(
+        a_snapshot(an_entry(a_lease("9")), *tasks, agents=ROOMY, slots=1, skips={"1": 2}),
+        LastFirst(),
+    )
+
+    assert overtakes(plan) == {"1": ["4"], "2": ["4"], "3": ["4"]}
+    assert why(reserved, "1")[1].endswith("nothing goes before it any more, 2 times did")
 
 
 def test_the_examples_in_its_docstrings_hold():

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from tinyscheduler.model.tasks import WaitingTask
 
 _Key = tuple[str, str]
-_GPU_REASONS = frozenset({Reason.VRAM_INSUFFICIENT, Reason.GPU_UNAVAILABLE})
 
 
 def key_of(task: WaitingTask) -> _Key:
@@ -224,10 +223,8 @@ def _takes(dispatch: Dispatch, task: WaitingTask, refusal: Refusal, capacity: Ca
             return True
         case Reason.MEMORY_INSUFFICIENT:
             return dispatch.needs.memory_bytes > 0
-        case reason if reason in _GPU_REASONS:
+        case _:  # of a GPU
             return bool(dispatch.gpu_uuids)
-        case _:
-            return False
 
 
 def _earliest_s(task: WaitingTask, capacity: Capacity) -> float | None:
