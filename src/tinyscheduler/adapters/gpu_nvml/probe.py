@@ -8,6 +8,7 @@ import select
 import signal
 import sys
 import time
+from contextlib import suppress
 
 from tinyscheduler.adapters.gpu_nvml.driver import has_driver
 from tinyscheduler.files import own_temporary_for, read_json, remove, write_json
@@ -82,8 +83,7 @@ class NvmlGpuProbe:
             said = _read_until_closed(out, time.monotonic() + _LIMIT_S)
         finally:
             os.close(out)
-        os.kill(pid, signal.SIGKILL)
-        if not _reap(pid) and self._may_write:
+        if not _end(pid) and self._may_write:
             self._remember(pid)
         return said
 
@@ -113,6 +113,8 @@ class NvmlGpuProbe:
 
 
 def _understand(said: bytes) -> GpuReading:
+    if not said.strip():
+        return GpuReading(fault="the GPU probe ended without an answer")
     try:
         document = json.loads(said)
         if isinstance(document, dict) and isinstance(document.get("fault"), str):
@@ -146,18 +148,24 @@ def _read_until_closed(fd: int, deadline_s: float) -> bytes | None:
     return None
 
 
-def _reap(pid: int) -> bool:
-    """Whether the process is gone a moment after it was killed; one that hangs is not."""
-    deadline_s = time.monotonic() + _REAPING_S
-    while True:
-        try:
-            if os.waitpid(pid, os.WNOHANG)[0] == pid:
-                return True
-        except ChildProcessError:
-            return True  # somebody else of ours waited for it
-        if time.monotonic() > deadline_s:
-            return False
-        time.sleep(0.002)
+def _end(pid: int) -> bool:
+    """Kill the process; whether it is gone a moment later, which one that hangs is not."""
+    try:
+        pidfd = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return True  # it ended, and nobody waits for children here: its number may be another's
+    try:
+        with suppress(ProcessLookupError):
+            signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+        poll = select.poll()
+        poll.register(pidfd, select.POLLIN)
+        is_gone = bool(poll.poll(_REAPING_S * 1000))
+    finally:
+        os.close(pidfd)
+    if is_gone:
+        with suppress(ChildProcessError):
+            os.waitpid(pid, os.WNOHANG)
+    return is_gone
 
 
 def _start_ticks(pid: int) -> int | None:

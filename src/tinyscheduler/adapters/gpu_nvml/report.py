@@ -15,7 +15,6 @@ import pynvml
 _NO_DRIVER = (
     pynvml.NVML_ERROR_LIBRARY_NOT_FOUND,
     pynvml.NVML_ERROR_DRIVER_NOT_LOADED,
-    pynvml.NVML_ERROR_NO_PERMISSION,
 )
 
 
@@ -23,9 +22,8 @@ def main() -> None:
     """Print the document; whatever fails is part of it."""
     try:
         pynvml.nvmlInit()
-        gpus = [_describe(handle) for handle in _handles()]
         document: dict[str, Any] = {
-            "gpus": [{"index": index, **gpu} for index, gpu in enumerate(gpus)]
+            "gpus": [_describe(handle, index) for index, handle in enumerate(_handles())]
         }
     except pynvml.NVMLError as error:
         document = {"fault": str(error), "is_absent": error.value in _NO_DRIVER}
@@ -60,9 +58,9 @@ def _instances(handle: Any) -> list[Any]:  # noqa: ANN401 - of the library
     return found
 
 
-def _describe(handle: Any) -> dict[str, Any]:  # noqa: ANN401 - of the library
+def _describe(handle: Any, index: int) -> dict[str, Any]:  # noqa: ANN401 - of the library
     """Return what can be known of one GPU; the first thing that fails for good is its fault."""
-    gpu: dict[str, Any] = {}
+    gpu: dict[str, Any] = {"index": index}
     try:
         gpu["uuid"] = pynvml.nvmlDeviceGetUUID(handle)
         gpu["name"] = pynvml.nvmlDeviceGetName(handle)
@@ -70,7 +68,7 @@ def _describe(handle: Any) -> dict[str, Any]:  # noqa: ANN401 - of the library
         gpu["utilization"] = _utilization(handle)
         gpu["processes"] = _processes(handle)
     except pynvml.NVMLError as error:
-        gpu.setdefault("uuid", f"GPU-unknown-{id(handle)}")
+        gpu.setdefault("uuid", f"GPU-unknown-{index}")
         gpu["fault"] = str(error)
     return gpu
 
