@@ -187,13 +187,17 @@ _NEEDS = (
     UPDATE tasks SET
         (priority_class, gpus, vram_bytes, model, tenant, project, max_runtime_s) = (
             SELECT
-                coalesce(json_extract(details, '$.priority_class'), 'batch'),
-                coalesce(json_extract(details, '$.gpus'), 0),
-                json_extract(details, '$.vram_bytes'),
+                CASE json_extract(details, '$.priority_class')
+                    WHEN 'interactive' THEN 'interactive' ELSE 'batch' END,
+                CASE json_type(details, '$.gpus')
+                    WHEN 'integer' THEN json_extract(details, '$.gpus') ELSE 0 END,
+                CASE json_type(details, '$.vram_bytes')
+                    WHEN 'integer' THEN json_extract(details, '$.vram_bytes') END,
                 json_extract(details, '$.model'),
                 json_extract(details, '$.tenant'),
                 json_extract(details, '$.project'),
-                json_extract(details, '$.max_runtime_s')
+                CASE WHEN json_type(details, '$.max_runtime_s') IN ('integer', 'real')
+                    THEN json_extract(details, '$.max_runtime_s') END
             FROM task_specs WHERE task_id = tasks.id
         )
     WHERE id IN (
