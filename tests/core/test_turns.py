@@ -149,7 +149,7 @@ def test_a_whole_gpu_under_a_stream_of_small_ones_is_overtaken_twice_and_is_next
         Reason.OVERTAKEN_LIMIT,
         "task 1 comes first: it has been overtaken 2 times (MAX_SKIPS_PER_TASK)",
     )
-    assert why(plan, "1")[1].endswith("; nothing goes before it any more, 2 times did")
+    assert why(plan, "1")[1].endswith("; it was overtaken 2 times, and comes first now")
 
 
 def test_what_earlier_ticks_remember_counts():
@@ -248,7 +248,7 @@ def test_whatever_a_policy_prefers_nobody_is_passed_over_for_ever():
     )
 
     assert overtakes(plan) == {"1": ["4"], "2": ["4"], "3": ["4"]}
-    assert why(reserved, "1")[1].endswith("nothing goes before it any more, 2 times did")
+    assert why(reserved, "1")[1].endswith("it was overtaken 2 times, and comes first now")
 
 
 def test_the_examples_in_its_docstrings_hold():

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 
 from tinyscheduler.core.capacity import measure
 from tinyscheduler.core.leases import judge_all
-from tinyscheduler.core.queueing import candidates, hold_back
+from tinyscheduler.core.queueing import candidates, hold_back, key_of
 from tinyscheduler.core.refusal import Refusal
 from tinyscheduler.core.switches import is_paused
-from tinyscheduler.core.turns import Refusals, Turns, key_of
+from tinyscheduler.core.turns import Refusals, Turns
 from tinyscheduler.errors import PolicyError
 from tinyscheduler.model.plan import Dispatch, Plan, Reason, Wait
 from tinyscheduler.model.policy import PolicyContext
@@ -81,17 +81,21 @@ def _place(
             gpus=capacity.gpus.gpus,
         )
         may_start = {key_of(task) for task in able}
-        admitted = 0
+        admitted, is_stale = 0, False
         for proposal in policy.propose(context):
             dispatch = _admit(proposal, turns=turns, refusals=refusals, may_start=may_start)
             if dispatch is None:
-                may_start = {key_of(task) for task in turns.able(refusals)}
+                if is_stale:
+                    # What started since has changed whose turn it is.
+                    may_start = {key_of(task) for task in turns.able(refusals)}
+                    is_stale = False
                 continue
             runtime_s = turns.runtime_s(dispatch, capacity)
             capacity = capacity.take(dispatch, runtime_s=runtime_s)
             refusals = Refusals(capacity)
             starts.append(turns.start(dispatch, refusals))
-            if starts[-1].overtakes:
+            is_stale = not starts[-1].overtakes
+            if not is_stale:
                 may_start = {key_of(task) for task in turns.able(refusals)}
             admitted += 1
         if not admitted:

@@ -58,6 +58,11 @@ def hold_back(
     return None
 
 
+def key_of(task: WaitingTask) -> tuple[str, str]:
+    """Return what names a task among those of all sources."""
+    return (task.source, task.task_id)
+
+
 def rank(task: WaitingTask, *, is_priority_enabled: bool) -> tuple[int, int, int, str, str]:
     """Return the place in line: who blocks most, then priority where enabled, then arrival."""
     priority = task.priority if is_priority_enabled else 0

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tinyscheduler.core.queueing import candidates, rank
+from tinyscheduler.core.queueing import candidates, key_of, rank
 from tinyscheduler.core.refusal import Refusal
 from tinyscheduler.model.plan import Dispatch, Reason
 from tinyscheduler.values import dataclass, replace
@@ -22,11 +22,6 @@ if TYPE_CHECKING:
     from tinyscheduler.model.tasks import WaitingTask
 
 _Key = tuple[str, str]
-
-
-def key_of(task: WaitingTask) -> _Key:
-    """Return what names a task among those of all sources."""
-    return (task.source, task.task_id)
 
 
 class Refusals:
@@ -142,7 +137,7 @@ class Turns:
         times = self._skips.get(key_of(task), 0)
         if times < self._rules.max_skips or binding.is_lasting:
             return binding
-        words = f"{binding.words}; nothing goes before it any more, {_times(times)} did"
+        words = f"{binding.words}; it was overtaken {_times(times)}, and comes first now"
         return replace(binding, words=words)
 
     # -- parts --------------------------------------------------------------------

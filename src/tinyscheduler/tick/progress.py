@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from tinyscheduler.core.queueing import key_of
 from tinyscheduler.errors import LeaseConflict, TinySchedulerError
 from tinyscheduler.model.events import Event, EventName
 from tinyscheduler.model.plan import (
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from tinyscheduler.model.plan import Decision
     from tinyscheduler.model.resources import GpuReading
     from tinyscheduler.model.switches import Switch
-    from tinyscheduler.model.tasks import Claim, Ending, WaitingTask
+    from tinyscheduler.model.tasks import Claim, Ending
     from tinyscheduler.ports import TaskSource
     from tinyscheduler.tick.world import TickSettings, World
 
@@ -229,8 +230,3 @@ _EVENT_OF = {
     TaskState.PARKED: EventName.TASK_PARKED,
     TaskState.CANCELLED: EventName.TASK_CANCELLED,
 }
-
-
-def key_of(task: WaitingTask) -> tuple[str, str]:
-    """Return what names a task among those of all sources."""
-    return (task.source, task.task_id)

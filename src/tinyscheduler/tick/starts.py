@@ -6,13 +6,13 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from tinyscheduler.core import retry
+from tinyscheduler.core.queueing import key_of
 from tinyscheduler.errors import ExhaustedError, LaunchError, StoreError
 from tinyscheduler.model.events import EventName
 from tinyscheduler.model.leases import NO_RUN, Lease, LeaseState
 from tinyscheduler.model.plan import Dispatch, Reason
 from tinyscheduler.model.snapshot import Skips
 from tinyscheduler.model.tasks import Claim, Ending, TaskSpec
-from tinyscheduler.tick.progress import key_of
 from tinyscheduler.values import dataclass, replace
 
 if TYPE_CHECKING:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tinyscheduler.core.memory import pressure_of, used_share
+from tinyscheduler.core.queueing import key_of
 from tinyscheduler.model.events import EventName
 from tinyscheduler.model.plan import Dispatch
 from tinyscheduler.model.resources import Pressure
 from tinyscheduler.model.snapshot import Told
-from tinyscheduler.tick.progress import key_of
 from tinyscheduler.values import replace
 
 if TYPE_CHECKING:

@@ -9,13 +9,14 @@ from tinyscheduler.core.decide import decide
 from tinyscheduler.core.gpus import masked
 from tinyscheduler.core.leases import trace_of, trace_of_claim
 from tinyscheduler.core.memory import is_ample
+from tinyscheduler.core.queueing import key_of
 from tinyscheduler.errors import PolicyError, SourceError, StoreError, TinySchedulerError
 from tinyscheduler.model.leases import Lease, LeaseFault
 from tinyscheduler.model.plan import Dispatch, Wait
 from tinyscheduler.model.snapshot import Snapshot, SourceView
 from tinyscheduler.tick.endings import Endings
 from tinyscheduler.tick.forgetting import forget_the_past
-from tinyscheduler.tick.progress import Progress, key_of
+from tinyscheduler.tick.progress import Progress
 from tinyscheduler.tick.starts import Starts
 from tinyscheduler.tick.telling import tell_changes
 from tinyscheduler.tick.world import Mode
@@ -318,11 +319,12 @@ def _act(progress: Progress) -> None:
 def _forget_skips(progress: Progress, snapshot: Snapshot) -> None:
     """Keep of how often tasks were overtaken what is of tasks that wait still."""
     waiting = {key_of(task) for view in snapshot.sources for task in view.waiting}
+    waiting -= progress.started.keys()
     down = progress.sources_down
     skips = tuple(
         one
         for one in progress.memory.skips
-        if one.source in down or ((one.source, one.task_id) in waiting - progress.started.keys())
+        if one.source in down or (one.source, one.task_id) in waiting
     )
     if skips != progress.memory.skips:
         progress.memory = replace(progress.memory, skips=skips)
