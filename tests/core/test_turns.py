@@ -204,6 +204,17 @@ def test_memory_is_reserved_like_any_other():
     assert why(plan, "4")[0] is Reason.OVERTAKEN_LIMIT
 
 
+def test_whatever_else_it_waits_for_its_gpu_is_not_taken_from_it_for_ever():
+    both = a_task("1", created_order=1, gpus=1, memory_bytes=7 * GIB)
+    small = [task(number, gib=2) for number in range(2, 7)]
+    holder = an_entry(a_lease("9", needs=Needs(memory_bytes=2 * GIB)))
+
+    plan = planned(holder, both, *small, memory_available_bytes=8 * GIB)
+
+    assert why(plan, "1")[0] is Reason.MEMORY_INSUFFICIENT  # the first of two
+    assert started(plan) == ["2", "3"]
+
+
 @given(
     st.lists(st.sampled_from((0, 2, 6, 10)), max_size=12),
     st.integers(0, 3),

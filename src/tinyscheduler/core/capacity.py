@@ -20,7 +20,7 @@ from tinyscheduler.model.resources import format_size
 from tinyscheduler.values import dataclass, replace
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping
+    from collections.abc import Collection, Iterable, Iterator, Mapping
 
     from tinyscheduler.core.leases import SlotHolder
     from tinyscheduler.model.config import AgentProfile
@@ -91,8 +91,13 @@ class Capacity:
 
         The agent's own limit is named first: raising it is what its owner would try.
         """
+        refusal = next(self.shortages(agent, needs), None)
+        return self.gpus.place(needs) if refusal is None else refusal
+
+    def shortages(self, agent: AgentView, needs: Needs) -> Iterator[Refusal]:
+        """Yield every cap that keeps this agent from a start with these needs."""
         if agent.free <= 0:
-            return Refusal(
+            yield Refusal(
                 reason=Reason.AGENT_LIMIT,
                 words=_describe_use(
                     f"agent {agent.name}",
@@ -102,7 +107,7 @@ class Capacity:
                 ),
             )
         if self.host_free <= 0:
-            return Refusal(
+            yield Refusal(
                 reason=Reason.HOST_SLOTS,
                 words=_describe_use(
                     "this machine",
@@ -111,7 +116,12 @@ class Capacity:
                     limit=self.host_limit,
                 ),
             )
-        return self._refuse_memory(needs.memory_bytes) or self.gpus.place(needs)
+        memory = self._refuse_memory(needs.memory_bytes)
+        if memory is not None:
+            yield memory
+        gpus = self.gpus.place(needs)
+        if isinstance(gpus, Refusal):
+            yield gpus
 
     def _refuse_memory(self, needed: int) -> Refusal | None:
         memory = self.memory

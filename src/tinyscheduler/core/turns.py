@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING
 from tinyscheduler.core.queueing import candidates, key_of, rank
 from tinyscheduler.core.refusal import Refusal
 from tinyscheduler.model.plan import Dispatch, Reason
-from tinyscheduler.values import dataclass, replace
+from tinyscheduler.values import replace
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from tinyscheduler.core.capacity import Capacity
+    from tinyscheduler.model.policy import AgentView
     from tinyscheduler.model.snapshot import Rules, Skips
     from tinyscheduler.model.tasks import WaitingTask
 
@@ -52,14 +53,6 @@ class Refusals:
         return next((one for one in refused if one.reason is not Reason.AGENT_LIMIT), refused[0])
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Reservation:
-    """A task that nothing may overtake any more, and what keeps it."""
-
-    task: WaitingTask
-    refusal: Refusal
-
-
 class Turns:
     """The tasks that could start but for capacity, in line, and what each has suffered.
 
@@ -90,7 +83,7 @@ class Turns:
     def able(self, refusals: Refusals) -> tuple[WaitingTask, ...]:
         """Return the tasks that may start now, in line."""
         passed: dict[tuple[str | None, str | None], int] = {}
-        reserved: list[_Reservation] = []
+        reserved: list[WaitingTask] = []
         found = []
         self._held_back = {}
         for key, task in self._left.items():
@@ -103,7 +96,7 @@ class Turns:
                 else:
                     self._held_back[key] = held_back
             elif not refusal.is_lasting and self._skips.get(key, 0) >= self._rules.max_skips:
-                reserved.append(_Reservation(task=task, refusal=refusal))
+                reserved.append(task)
             if line in passed:
                 passed[line] += 1
             elif refusal is not None and not refusal.is_lasting:
@@ -120,7 +113,8 @@ class Turns:
             if self._places[key] > place:
                 break
             refusal = after.binding(task)
-            if refusal is not None and _takes(dispatch, task, refusal, after.capacity):
+            is_stuck = refusal is not None and not refusal.is_lasting
+            if is_stuck and _takes(dispatch, task, after.capacity):
                 self._skips[key] = self._skips.get(key, 0) + 1
                 overtaken.append(task)
         return replace(dispatch, overtakes=tuple(overtaken))
@@ -146,7 +140,7 @@ class Turns:
         self,
         task: WaitingTask,
         passed: int | None,
-        reserved: list[_Reservation],
+        reserved: list[WaitingTask],
         refusals: Refusals,
     ) -> Refusal | None:
         """Return why a task that fits may not start; ``passed`` counts who it would overtake."""
@@ -165,7 +159,7 @@ class Turns:
                 return None
         return conflict
 
-    def _reserved(self, task: WaitingTask, refusals: Refusals) -> Iterator[_Reservation]:
+    def _reserved(self, task: WaitingTask, refusals: Refusals) -> Iterator[WaitingTask]:
         """Yield the reservations before this task in line."""
         place = self._places[key_of(task)]
         for key, times in self._skips.items():
@@ -173,21 +167,21 @@ class Turns:
                 continue
             refusal = refusals.binding(self._left[key])
             if self._places[key] < place and refusal is not None and not refusal.is_lasting:
-                yield _Reservation(task=self._left[key], refusal=refusal)
+                yield self._left[key]
 
     def _find_conflict(
-        self, dispatch: Dispatch, reserved: Iterable[_Reservation], refusals: Refusals
+        self, dispatch: Dispatch, reserved: Iterable[WaitingTask], refusals: Refusals
     ) -> Refusal | None:
         capacity = refusals.capacity
-        for one in reserved:
-            if not _takes(dispatch, one.task, one.refusal, capacity):
+        for task in reserved:
+            if not _takes(dispatch, task, capacity):
                 continue
             # One that is over before the other could start at all takes nothing from it.
             ends_in_s = self.runtime_s(dispatch, capacity) + 2 * self._rules.kill_grace_s
-            starts_in_s = _earliest_s(one.task, capacity)
+            starts_in_s = _earliest_s(task, capacity)
             if starts_in_s is not None and ends_in_s > starts_in_s:
-                words = f"task {one.task.task_id} comes first: it has been overtaken"
-                words += f" {_times(self._skips[key_of(one.task)])} (MAX_SKIPS_PER_TASK)"
+                words = f"task {task.task_id} comes first: it has been overtaken"
+                words += f" {_times(self._skips[key_of(task)])} (MAX_SKIPS_PER_TASK)"
                 return Refusal(reason=Reason.OVERTAKEN_LIMIT, words=words)
         return None
 
@@ -207,13 +201,20 @@ def _starts_of(task: WaitingTask, capacity: Capacity) -> Iterator[Dispatch]:
             yield Dispatch(task=task, agent=agent.name, needs=needs, gpu_uuids=found)
 
 
-def _takes(dispatch: Dispatch, task: WaitingTask, refusal: Refusal, capacity: Capacity) -> bool:
-    """Whether a start uses what the task waits for."""
-    match refusal.reason:
-        case _ if refusal.is_lasting:
-            return False
+def _takes(dispatch: Dispatch, task: WaitingTask, capacity: Capacity) -> bool:
+    """Whether a start uses anything of what the task waits for."""
+    return any(
+        _uses(dispatch, shortage.reason, agent)
+        for agent in candidates(task, capacity.agents)
+        for shortage in capacity.shortages(agent, capacity.needs_of(task, agent))
+        if not shortage.is_lasting
+    )
+
+
+def _uses(dispatch: Dispatch, reason: Reason, agent: AgentView) -> bool:
+    match reason:
         case Reason.AGENT_LIMIT:
-            return dispatch.agent in {one.name for one in candidates(task, capacity.agents)}
+            return dispatch.agent == agent.name
         case Reason.HOST_SLOTS:
             return True
         case Reason.MEMORY_INSUFFICIENT:
