@@ -784,25 +784,29 @@ def test_hundreds_of_ticks_leave_nothing_behind_in_the_daemon(place: Place):
 
 
 def footprint(pid: int) -> dict[str, int]:
-    """Return what a process that does nothing just now holds."""
+    """Return what a process holds between two ticks.
+
+    Of what comes and goes with each tick the fewest is counted: descriptors, and helpers that
+    have ended and are about to be collected.
+    """
+    deadline = time.monotonic() + 1
+    fds, zombies = [], []
+    while time.monotonic() < deadline:
+        fds.append(len(os.listdir(f"/proc/{pid}/fd")))
+        zombies.append(count_zombies(pid))
     status = dict(line.split(":", 1) for line in read(f"/proc/{pid}/status").splitlines())
-    children = read(f"/proc/{pid}/task/{pid}/children").split()
-    zombies = [child for child in children if " Z " in read(f"/proc/{child}/stat")]
     return {
-        "fds": fewest_descriptors(pid),
+        "fds": min(fds),
         "threads": int(status["Threads"]),
         "rss_kb": int(status["VmRSS"].split()[0]),
-        "zombies": len(zombies),
+        "zombies": min(zombies),
     }
 
 
-def fewest_descriptors(pid: int) -> int:
-    """Return how many it has open between two ticks."""
-    deadline = time.monotonic() + 1
-    fewest = len(os.listdir(f"/proc/{pid}/fd"))
-    while time.monotonic() < deadline:
-        fewest = min(fewest, len(os.listdir(f"/proc/{pid}/fd")))
-    return fewest
+def count_zombies(pid: int) -> int:
+    """Return how many children have ended and are not yet collected."""
+    children = read(f"/proc/{pid}/task/{pid}/children").split()
+    return sum(" Z " in read(f"/proc/{child}/stat") for child in children)
 
 
 def read(path: str) -> str:

@@ -1167,6 +1167,27 @@ def test_a_stranger_with_the_number_of_a_process_of_ours_is_not_signalled():
         stranger.kill()
 
 
+def test_a_zombie_is_no_process_to_wait_for_but_the_one_that_has_not_collected_it_is(
+    tmp_path: Path,
+):
+    told = tmp_path / "told"
+    keep_a_zombie = (
+        "import os, sys, time; pid = os.fork(); pid or os._exit(0);"
+        " os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT);"
+        " print(pid, file=open(sys.argv[1], 'w', buffering=1)); time.sleep(300)"
+    )
+    with subprocess.Popen([sys.executable, "-c", keep_a_zombie, told]) as parent:
+        until(lambda: told.exists() and told.read_text(), "a zombie")
+        zombie = int(told.read_text())
+
+        below = {pid for pid, _ in wrapper._descendants("0" * 32)}
+
+        assert os.path.exists(f"/proc/{zombie}")
+        assert parent.pid in below
+        assert zombie not in below
+        parent.kill()
+
+
 def test_it_needs_little_more_memory_than_a_bare_interpreter(
     hand_over: Callable[..., Handover], tmp_path: Path
 ):
