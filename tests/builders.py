@@ -6,11 +6,11 @@ named after its task, whose wrapper lives and has just beaten.
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from tinyscheduler.model.clock import Instant
-from tinyscheduler.model.config import AgentProfile
+from tinyscheduler.model.config import AgentProfile, Inventory
 from tinyscheduler.model.leases import (
     NO_RUN,
     Lease,
@@ -24,6 +24,7 @@ from tinyscheduler.model.leases import (
 )
 from tinyscheduler.model.resources import Gpu, GpuProcess, GpuReading, HostState
 from tinyscheduler.model.snapshot import (
+    Deferral,
     LeaseScan,
     Rules,
     SchedulingMemory,
@@ -176,6 +177,9 @@ def a_result(
     return replace(result, **more)
 
 
+NOTHING_BESIDE = Inventory()
+
+
 def a_snapshot(
     *things: Thing,
     agents: Iterable[AgentProfile] = (an_agent(),),
@@ -190,6 +194,8 @@ def a_snapshot(
     gpus: Iterable[Gpu] | GpuReading | None = None,
     gpu_owners: Mapping[int, str | None] | None = None,
     skips: Mapping[str, int] | None = None,
+    inventory: Inventory = NOTHING_BESIDE,
+    deferred_s: Mapping[str, float] | None = None,
     **rules: Any,
 ) -> Snapshot:
     """Return what a tick sees; each thing goes where it belongs.
@@ -214,11 +220,16 @@ def a_snapshot(
         gpu_owners=gpu_owners or {},
         sources=tuple(_sources(things, frozenset(down))),
         agents=tuple(agents),
+        inventory=inventory,
         memory=SchedulingMemory(
             stale=tuple(stale),
             skips=tuple(
                 Skips(source="local", task_id=task_id, times=times)
                 for task_id, times in (skips or {}).items()
+            ),
+            deferrals=tuple(
+                Deferral(model=model, until=now.wall + timedelta(seconds=left_s))
+                for model, left_s in (deferred_s or {}).items()
             ),
         ),
         rules=replace(RULES, host_slots=slots, **rules),

@@ -17,7 +17,16 @@ from tinyscheduler.config.overrides import Overrides
 from tinyscheduler.config.problems import Severity
 from tinyscheduler.config.validate import DEFAULT_AGENTS_FILE, validate_config
 from tinyscheduler.errors import ConfigError
-from tinyscheduler.model.config import AgentProfile, Config, OnExpire, StdinSource
+from tinyscheduler.model.config import (
+    AgentProfile,
+    Config,
+    Host,
+    Inventory,
+    ModelPlace,
+    OnExpire,
+    Quota,
+    StdinSource,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -245,11 +254,30 @@ def test_other_keys_of_the_array_warn_as_they_always_have(tmp_path: Path):
         (f"agents:\n  {'x' * 65}: {{}}", "is no name"),
         ("agents:\n  ? [a]\n  : {}", "agents.yaml:2: holds a key that is no text"),
         ("pools: [a]", "agents.yaml:1: section pools is a list"),
-        ("tenants: {team: 5}", "agents.yaml:1: tenants: team is 5"),
+        ("tenants: {team: 5}", "agents.yaml:1: tenant team is 5"),
+        ("budgets: {team: 5}", "agents.yaml:1: budgets: team is 5"),
         ("hosts: {local: {total_vram: 24}}", "total_vram of host local: 24 is not a size"),
         ("hosts: {local: {vram: 24G}}", "unknown key 'vram' of host local"),
         ("models: {m: {max_slots: -1}}", "max_slots of model m: -1 is not a whole number"),
         ('models: {m: {start: ["x", "{prompt}"]}}', "unknown placeholder {prompt}"),
+        ("models: {m: {host: []}}", "host of model m: a list is not the name of a host"),
+        ("models: {m: {host: [a b]}}", "host of model m: a list is not a name"),
+        ("models: {m: {host: {}}}", "host of model m: a mapping is not a name"),
+        ("models: {m: {endpoint: 8080}}", "endpoint of model m: 8080 is not an address"),
+        ('models: {m: {endpoint: "a b"}}', "endpoint of model m: 'a b' is not an address"),
+        ('hosts: {box: {address: ""}}', "address of host box: '' is not an address"),
+        ("hosts: {box: {models: [m]}}", "models of host box: a list is not a mapping of model"),
+        ("hosts: {box: {models: {m: 5}}}", "model m of host box is 5; expected a mapping"),
+        ("hosts: {box: {models: {m: {slots: 5}}}}", "unknown key 'slots' of model m of host box"),
+        ("hosts: {box: {models: {'m n': {}}}}", "model name 'm n' is no name"),
+        ("hosts: {'my box': {}}", "host name 'my box' is no name"),
+        ("queues: {dev: {limit: -1}}", "limit of queue dev: -1 is not a whole number"),
+        ("queues: {dev: {slots: 1}}", "unknown key 'slots' of queue dev"),
+        ("tenants: {red: {vram: 8}}", "vram of tenant red: 8 is not a size"),
+        ("tenants: {red: {weight: 0}}", "weight of tenant red: 0 is not a number from 0.001"),
+        ("tenants: {red: {weight: true}}", "weight of tenant red: true is not a number"),
+        ("tenants: {red: {weight: .inf}}", "weight of tenant red: '.inf' is not a number"),
+        ("tenants: {'my team': {}}", "name 'my team' in section tenants is no name"),
     ],
 )
 def test_a_file_that_cannot_be_used_is_refused_with_file_line_and_fix(
@@ -374,6 +402,50 @@ budgets: {overall: {window: 1d, runs: 20}, agent:coder: {window: 1d, money: 10}}
     assert config.warnings == ()
 
 
+def test_a_model_is_on_the_hosts_it_names_and_on_those_that_name_it(tmp_path: Path):
+    config = configured(
+        tmp_path,
+        """
+hosts:
+  box: {address: "http://box:8080", max_slots: 8, models: {big: {max_slots: 3}, own: }}
+  local: {total_vram: 24G}
+models:
+  big: {vram: 14G, max_slots: 1, host: [local, cave]}
+  small: {endpoint: "http://127.0.0.1:11434"}
+queues: {dev: {limit: 4}}
+tenants: {red: {vram: 24G, slots: 4, weight: 2}}
+""",
+    )
+
+    assert config.inventory == Inventory(
+        hosts=(
+            Host(name="box", address="http://box:8080", max_slots=8),
+            Host(name="local", total_vram_bytes=24 << 30),
+        ),
+        models=(
+            ModelPlace(model="big", host="box", vram_bytes=14 << 30, max_slots=3),
+            ModelPlace(model="big", host="cave", vram_bytes=14 << 30, max_slots=1),
+            ModelPlace(model="big", host="local", vram_bytes=14 << 30, max_slots=1),
+            ModelPlace(model="own", host="box"),
+            ModelPlace(model="small", endpoint="http://127.0.0.1:11434"),
+        ),
+        queues=(Quota(name="dev", slots=4),),
+        tenants=(Quota(name="red", slots=4, vram_bytes=24 << 30, weight=2.0),),
+    )
+    assert config.inventory.endpoint("big", "box") == "http://box:8080"
+    assert config.inventory.endpoint("small", "local") == "http://127.0.0.1:11434"
+    assert config.inventory.endpoint("big", "cave") is None
+    assert config.inventory.endpoint("big", None) is None
+
+
+def test_a_host_is_bounded_by_what_is_said_of_it_and_by_the_setting(tmp_path: Path):
+    text = "agents: {shell: {limit: 9}}\nhosts: {local: {max_slots: 5}, box: {max_slots: 1}}"
+
+    assert configured(tmp_path, text).limits.host_slots == 5
+    lower = loaded(tmp_path / "base", an_environment(MAX_CONCURRENT_SLOTS="3"))
+    assert lower.limits.host_slots == 3
+
+
 def test_validate_config_lists_every_fault_of_the_file_at_once(tmp_path: Path):
     text = "agents:\n  a: {limit: -1}\n  b: {commandd: [x]}\n  ../c: {}\nagnets: {}\n"
     base = a_base(tmp_path, agents=text)
@@ -406,7 +478,7 @@ def test_the_examples_of_the_default_file_work_once_uncommented():
 
     assert found.problems == []
     assert found.agents.keys() == {"coder", "shell"}
-    assert found.models.keys() == {"llama-7b"}
+    assert [place.model for place in found.inventory.models] == ["llama-7b"]
 
 
 @given(st.text(alphabet=st.sampled_from(list("agents:coder{}[],-&*!|>'\"#? \n\t12~")), max_size=60))

@@ -26,10 +26,15 @@ from tinyscheduler.errors import ConfigError
 from tinyscheduler.model.config import (
     AgentProfile,
     Config,
+    Host,
+    Inventory,
     Limits,
+    ModelMatch,
+    ModelPlace,
     OnExpire,
     Origin,
     Paths,
+    Quota,
     StdinSource,
     Timing,
 )
@@ -507,6 +512,35 @@ agents = st.builds(
     idle_output_s=st.none() | seconds,
     on_expire=st.sampled_from(OnExpire),
     priority_class=st.none() | texts,
+    model_match=st.sampled_from(ModelMatch),
+)
+bounds = st.none() | counts
+quotas = st.builds(Quota, name=texts, slots=bounds, vram_bytes=bounds, weight=seconds)
+inventories = st.builds(
+    Inventory,
+    hosts=st.lists(
+        st.builds(
+            Host,
+            name=texts,
+            address=st.none() | texts,
+            max_slots=bounds,
+            total_vram_bytes=bounds,
+        ),
+        max_size=2,
+    ).map(tuple),
+    models=st.lists(
+        st.builds(
+            ModelPlace,
+            model=texts,
+            host=texts,
+            max_slots=counts,
+            vram_bytes=counts,
+            endpoint=st.none() | texts,
+        ),
+        max_size=2,
+    ).map(tuple),
+    queues=st.lists(quotas, max_size=2).map(tuple),
+    tenants=st.lists(quotas, max_size=2).map(tuple),
 )
 configs = st.builds(
     Config,
@@ -523,6 +557,7 @@ configs = st.builds(
     endpoint=texts,
     log_level=texts,
     environment=st.just(()),
+    inventory=inventories,
     origins=st.lists(st.tuples(texts, st.sampled_from(Origin)), max_size=3).map(tuple),
     warnings=st.lists(texts, max_size=3).map(tuple),
 )

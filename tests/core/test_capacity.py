@@ -63,7 +63,7 @@ def test_a_slot_that_is_only_promised_is_not_told_as_running(
         capacity = capacity.take(a_start("coder"), runtime_s=60)
     (coder,) = capacity.agents
 
-    refusal = capacity.place(coder, Needs())
+    refusal = capacity.place(a_task(), coder)
 
     assert isinstance(refusal, Refusal)
     assert refusal.words == words
@@ -73,7 +73,7 @@ def test_a_slot_of_the_machine_that_is_only_promised_is_not_told_as_running():
     busy, idle = an_agent_view(limit=9, active=0), an_agent_view(limit=9, active=0)
     capacity = a_capacity(busy, slots=2, active=1).take(a_start("coder"), runtime_s=60)
 
-    refusal = capacity.place(idle, Needs())
+    refusal = capacity.place(a_task(), idle)
 
     assert refusal == Refusal(
         reason=Reason.HOST_SLOTS,
@@ -137,19 +137,19 @@ def test_an_agent_is_found_by_name():
 def test_a_start_is_refused_exactly_where_a_limit_is_reached(
     limit: int, active: int, host_limit: int, host_active: int
 ):
-    agent = an_agent_view(limit=limit, active=active)
+    task, agent = a_task(), an_agent_view(limit=limit, active=active)
     capacity = a_capacity(agent, slots=host_limit, active=host_active)
 
-    refusal = capacity.place(agent, Needs())
+    found = capacity.place(task, agent)
 
     if active >= limit:
         words = f"agent coder runs {active} of {limit}"
-        assert refusal == Refusal(reason=Reason.AGENT_LIMIT, words=words)
+        assert found == Refusal(reason=Reason.AGENT_LIMIT, words=words)
     elif host_active >= host_limit:
         words = f"this machine runs {host_active} of {host_limit}"
-        assert refusal == Refusal(reason=Reason.HOST_SLOTS, words=words)
+        assert found == Refusal(reason=Reason.HOST_SLOTS, words=words)
     else:
-        assert refusal == ()
+        assert found == Dispatch(task=task, agent="coder", needs=Needs())
 
 
 @given(some_snapshot(), st.sampled_from(("coder", "tester", "nobody")))

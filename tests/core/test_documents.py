@@ -109,6 +109,9 @@ leases = st.builds(
     max_turns=optional_naturals,
     turns=optional_naturals,
     model=optional_texts,
+    model_host=optional_texts,
+    tenant=optional_texts,
+    project=optional_texts,
 )
 results = st.builds(
     AttemptResult,
@@ -277,7 +280,8 @@ def test_a_document_that_lacks_a_field_is_refused_by_that_fields_name(decode, go
     may_lack = {
         *("pid", "process", "recipe", "handle", "schedule_id", "max_turns", "turns", "model"),
         *("failure_reason", "exit_code", "signal", "peak_rss_mb"),
-        *("last_start_ns", "last_start_boot_id", "pruned_at", "told", "skips"),
+        *("last_start_ns", "last_start_boot_id", "pruned_at", "told", "skips", "deferrals"),
+        *("model_host", "tenant", "project"),
         *("run.stdin", "run.idle_output_sec", "run.cgroup"),
     }
 

@@ -267,6 +267,8 @@ def settings_of(config: Config, *, window: int | None = None) -> TickSettings:
         budget_s=timing.tick_budget_s,
         window=window or limits.host_slots + limits.queue_lookahead,
         is_enabled=config.enabled,
+        inventory=config.inventory,
+        heeds_ends=config.kick_enabled,
         gpu_mask=dict(config.environment).get(GPU_MASK),
         retention=Retention(history_s=limits.history_retention_s, logs_s=limits.log_retention_s),
     )

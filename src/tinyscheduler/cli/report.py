@@ -71,6 +71,8 @@ def decision_json(decision: Decision) -> dict[str, Any]:
         "agent": decision.agent if isinstance(decision, Dispatch) else decision.task.agent,
         "pool": "local" if wait is None else None,
         "gpus": list(decision.gpu_uuids) if isinstance(decision, Dispatch) else [],
+        "model": decision.model,
+        "model_host": decision.model_host if isinstance(decision, Dispatch) else None,
         "reason": None if wait is None else wait.reason.value,
         "words": None if wait is None else wait.words,
         "retry_after_sec": None if wait is None else wait.retry_after_s,

@@ -17,7 +17,17 @@ from tinyscheduler.config.settings import MAX_LIMIT, MAX_NUMBER
 from tinyscheduler.config.tree import Entry, Node, read_tree
 from tinyscheduler.config.units import DURATION, SIZE, parse_duration_s, parse_size_bytes
 from tinyscheduler.core.command_line import PLACEHOLDERS
-from tinyscheduler.model.config import AgentProfile, OnExpire, StdinSource
+from tinyscheduler.model.config import (
+    LOCAL_HOST,
+    AgentProfile,
+    Host,
+    Inventory,
+    ModelMatch,
+    ModelPlace,
+    OnExpire,
+    Quota,
+    StdinSource,
+)
 from tinyscheduler.model.tasks import TASK_ID_RULE, is_task_id
 from tinyscheduler.values import dataclass, field, replace
 
@@ -30,6 +40,9 @@ PRIORITY_CLASSES = ("interactive", "batch")
 
 _SECTIONS = ("agents", "hosts", "models", "pools", "queues", "tenants", "budgets")
 _MAX_ITEM_CHARACTERS = 128 * 1024
+_MAX_ADDRESS_CHARACTERS = 2048
+_LEAST_WEIGHT = 0.001
+_WEIGHT = "a number from 0.001 to 1000"
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 # What looks like a placeholder and must be a known one.  ${NAME} belongs to a shell; JSON,
@@ -38,31 +51,12 @@ _PLACEHOLDER = re.compile(r"(?<![${])\{([a-z_]+)\}(?!\})")
 _MODEL_PLACEHOLDERS = ("model_file", "port", "host")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ModelNeed:
-    """What a model's servers may take of a host: VRAM per slot, and how many slots."""
-
-    name: str
-    host: str
-    vram_bytes: int
-    max_slots: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HostBudget:
-    """The VRAM of a host and, if bounded, its slots; ``line`` is where that is written."""
-
-    name: str
-    total_vram_bytes: int | None
-    max_slots: int | None
-    line: int | None
-
-
 @dataclass(slots=True, kw_only=True)
 class AgentsFile:
     """What the file defines, and what is wrong with it.
 
     ``limited`` agents say their limit; of ``faulty`` ones not everything is as it was meant.
+    ``lines`` tells where each host is written.
     """
 
     path: str
@@ -70,8 +64,8 @@ class AgentsFile:
     agents: dict[str, AgentProfile] = field(default_factory=dict)
     limited: set[str] = field(default_factory=set)
     faulty: set[str] = field(default_factory=set)
-    hosts: dict[str, HostBudget] = field(default_factory=dict)
-    models: dict[str, ModelNeed] = field(default_factory=dict)
+    inventory: Inventory = Inventory()
+    lines: dict[str, int | None] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
 
     @property
@@ -119,6 +113,7 @@ def parse_agents_file(source: InputFile | None, *, path: str, goose: str) -> Age
                 reader.array_entry(number, entry)
         case dict() as sections:
             reader.sections(sections)
+            result.inventory = reader.inventory()
         case _:
             reader.fault(root.line, "holds no mapping", "start with a line `agents:`")
     return result
@@ -134,6 +129,36 @@ class _Reader:
     def __init__(self, *, result: AgentsFile, goose: str) -> None:
         self._result = result
         self._goose = goose
+        self._hosts: dict[str, Host] = {}
+        # What is said of a model itself, and of a model on a host.
+        self._models: dict[str, dict[str, Any]] = {}
+        self._placed: dict[tuple[str, str], dict[str, Any]] = {}
+        self._quotas: dict[str, dict[str, Quota]] = {"queues": {}, "tenants": {}}
+
+    def inventory(self) -> Inventory:
+        """Return what there is beside agents.
+
+        A model is on the hosts that it names and on those that name it, else on this machine;
+        what is said of it there counts before what is said of the model.
+        """
+        placed = dict(self._placed)
+        for model, values in self._models.items():
+            hosts = values.get("host", ())
+            if not hosts and not any(name == model for name, _ in placed):
+                hosts = (LOCAL_HOST,)
+            for host in hosts:
+                placed.setdefault((model, host), {})
+        places = []
+        for (model, host), values in sorted(placed.items()):
+            said = {**self._models.get(model, {}), **values}
+            known = {key: said[key] for key in _PLACE_KEYS if key in said}
+            places.append(ModelPlace(model=model, host=host, **known))
+        return Inventory(
+            hosts=tuple(self._hosts.values()),
+            models=tuple(places),
+            queues=tuple(self._quotas["queues"].values()),
+            tenants=tuple(self._quotas["tenants"].values()),
+        )
 
     def fault(
         self,
@@ -172,6 +197,8 @@ class _Reader:
                 self._host(name, entry)
             case "models":
                 self._model(name, entry)
+            case "queues" | "tenants":
+                self._quota(section, name, entry)
             case _:
                 # Their own features read these; here they only have to be mappings.
                 self._mapping(entry, f"{section}: {name}")
@@ -236,22 +263,32 @@ class _Reader:
         self._result.agents[name] = replace(agent, **values)
 
     def _host(self, name: str, entry: Entry) -> None:
+        if not self._is_named(f"host name {quote(name)}", name, entry):
+            return
         values = self._fields(f"host {name}", entry, _HOST_FIELDS)
-        self._result.hosts[name] = HostBudget(
-            name=name,
-            total_vram_bytes=values.get("total_vram"),
-            max_slots=values.get("max_slots"),
-            line=entry.line,
-        )
+        self._result.lines[name] = entry.line
+        for model, item in values.pop("models", {}).items():
+            if self._is_named(f"model name {quote(model)}", model, item):
+                placed = self._fields(f"model {model} of host {name}", item, _PLACE_FIELDS)
+                self._placed[model, name] = placed
+        self._hosts[name] = Host(name=name, **values)
 
     def _model(self, name: str, entry: Entry) -> None:
-        values = self._fields(f"model {name}", entry, _MODEL_FIELDS)
-        self._result.models[name] = ModelNeed(
-            name=name,
-            host=values.get("host", "local"),
-            vram_bytes=values.get("vram", 0),
-            max_slots=values.get("max_slots", 1),
+        self._models[name] = self._fields(f"model {name}", entry, _MODEL_FIELDS)
+
+    def _quota(self, section: str, name: str, entry: Entry) -> None:
+        known = _QUEUE_FIELDS if section == "queues" else _TENANT_FIELDS
+        if self._is_named(f"name {quote(name)} in section {section}", name, entry):
+            values = self._fields(f"{section[:-1]} {name}", entry, known)
+            self._quotas[section][name] = Quota(name=name, **values)
+
+    def _is_named(self, what: str, name: str, entry: Entry) -> bool:
+        if is_task_id(name):
+            return True
+        self.fault(
+            entry.line, f"{what} is no name ({TASK_ID_RULE})", "rename it", value=quote(name)
         )
+        return False
 
     def _fields(
         self, what: str, entry: Entry, known: dict[str, tuple[str, Parser]]
@@ -351,6 +388,44 @@ def _name(node: Node) -> str:
 def _text(node: Node) -> str:
     if not isinstance(node.value, str) or fault_in_path(node.value):
         raise UnusableError("a text")
+    return node.value
+
+
+def _names(node: Node) -> tuple[str, ...]:
+    items = node.value if isinstance(node.value, tuple) else (node,)
+    if not items:
+        raise UnusableError("the name of a host, or a list of them")
+    return tuple(dict.fromkeys(_name(item) for item in items))
+
+
+def _entries(node: Node) -> dict[str, Entry]:
+    match node.value:
+        case dict() as entries:
+            return entries
+        case None:
+            return {}
+        case _:
+            raise UnusableError("a mapping of model names")
+
+
+def _weight(node: Node) -> float:
+    value = node.value
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise UnusableError(_WEIGHT)
+    if not _LEAST_WEIGHT <= value <= 1 / _LEAST_WEIGHT:
+        raise UnusableError(_WEIGHT)
+    return float(value)
+
+
+def _address(node: Node) -> str:
+    if (
+        not isinstance(node.value, str)
+        or not node.value.isprintable()
+        or not node.value.strip()
+        or " " in node.value
+        or len(node.value) > _MAX_ADDRESS_CHARACTERS
+    ):
+        raise UnusableError("an address such as http://gpu-box:8080 or 10.0.0.5")
     return node.value
 
 
@@ -459,15 +534,30 @@ _AGENT_FIELDS: dict[str, tuple[str, Parser]] = {
     "cwd": ("cwd", _text),
     "stdin": ("stdin", _member(StdinSource)),
     "priority_class": ("priority_class", _word(PRIORITY_CLASSES)),
+    "model_match": ("model_match", _member(ModelMatch)),
 }
-_HOST_FIELDS: dict[str, tuple[str, Parser]] = {
-    "total_vram": ("total_vram", _size),
+# What is said of a model, or of a model on one host.
+_PLACE_FIELDS: dict[str, tuple[str, Parser]] = {
+    "vram": ("vram_bytes", _size),
     "max_slots": ("max_slots", _whole(0, MAX_LIMIT)),
+    "endpoint": ("endpoint", _address),
+}
+_PLACE_KEYS = tuple(key for key, _ in _PLACE_FIELDS.values())
+_HOST_FIELDS: dict[str, tuple[str, Parser]] = {
+    "address": ("address", _address),
+    "total_vram": ("total_vram_bytes", _size),
+    "max_slots": ("max_slots", _whole(0, MAX_LIMIT)),
+    "models": ("models", _entries),
+}
+_QUEUE_FIELDS: dict[str, tuple[str, Parser]] = {"limit": ("slots", _whole(0, MAX_LIMIT))}
+_TENANT_FIELDS: dict[str, tuple[str, Parser]] = {
+    "slots": ("slots", _whole(0, MAX_LIMIT)),
+    "vram": ("vram_bytes", _size),
+    "weight": ("weight", _weight),
 }
 _MODEL_FIELDS: dict[str, tuple[str, Parser]] = {
-    "vram": ("vram", _size),
-    "max_slots": ("max_slots", _whole(0, MAX_LIMIT)),
-    "host": ("host", _text),
+    **_PLACE_FIELDS,
+    "host": ("host", _names),
     "start": ("start", _command(_MODEL_PLACEHOLDERS)),
     "ready": ("ready", _text),
     "start_timeout": ("start_timeout", _duration),

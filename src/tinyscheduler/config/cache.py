@@ -19,17 +19,22 @@ from tinyscheduler.files import own_temporary_for
 from tinyscheduler.model.config import (
     AgentProfile,
     Config,
+    Host,
+    Inventory,
     Limits,
+    ModelMatch,
+    ModelPlace,
     OnExpire,
     Origin,
     Paths,
+    Quota,
     StdinSource,
     Timing,
 )
 from tinyscheduler.values import asdict, dataclass
 from tinyscheduler.values import fields as fields_of
 
-CACHE_VERSION = 1
+CACHE_VERSION = 2
 CACHE_NAME = "config-cache.json"
 
 # A shell and cron rarely see the same environment; both find their entry here.
@@ -130,6 +135,9 @@ def decode(fields: dict[str, Any]) -> Resolution:
                 "timing": Timing(**_known(Timing, config["timing"])),
                 "limits": Limits(**_known(Limits, config["limits"])),
                 "agents": tuple(_decode_agent(agent) for agent in config["agents"]),
+                "inventory": _decode_inventory(config["inventory"])
+                if "inventory" in config
+                else Inventory(),
                 "sources": tuple(config["sources"]),
                 "environment": (),
                 "origins": tuple(
@@ -212,7 +220,18 @@ def _decode_agent(fields: dict[str, Any]) -> AgentProfile:
             "environment": tuple(fields["environment"]),
             "stdin": StdinSource(fields["stdin"]),
             "on_expire": OnExpire(fields["on_expire"]),
+            # Settings that an earlier version saved do not have it.
+            "model_match": ModelMatch(fields.get("model_match", ModelMatch.REQUIRED)),
         }
+    )
+
+
+def _decode_inventory(fields: dict[str, Any]) -> Inventory:
+    return Inventory(
+        hosts=tuple(Host(**_known(Host, one)) for one in fields["hosts"]),
+        models=tuple(ModelPlace(**_known(ModelPlace, one)) for one in fields["models"]),
+        queues=tuple(Quota(**_known(Quota, one)) for one in fields["queues"]),
+        tenants=tuple(Quota(**_known(Quota, one)) for one in fields["tenants"]),
     )
 
 

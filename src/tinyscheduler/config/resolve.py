@@ -41,7 +41,15 @@ from tinyscheduler.config.settings import (
     read_settings,
 )
 from tinyscheduler.errors import ConfigError
-from tinyscheduler.model.config import AgentProfile, Config, Limits, Origin, Paths, Timing
+from tinyscheduler.model.config import (
+    LOCAL_HOST,
+    AgentProfile,
+    Config,
+    Limits,
+    Origin,
+    Paths,
+    Timing,
+)
 from tinyscheduler.model.tasks import is_task_id
 from tinyscheduler.values import dataclass, replace
 
@@ -160,11 +168,18 @@ def understand(inputs: Inputs) -> Understood:
     )
 
 
-def host_slots(settings: Settings, agents: tuple[AgentProfile, ...]) -> int:
-    """Return how many attempts may run at once on this host."""
-    if settings.max_concurrent_slots is not None:
-        return settings.max_concurrent_slots
-    return max(MIN_HOST_SLOTS, sum(agent.limit for agent in agents))
+def host_slots(understood: Understood) -> int:
+    """Return how many attempts may run at once on this host.
+
+    What the agents file says of this machine bounds what the setting says, or what all agents
+    together would need.
+    """
+    slots = understood.read.settings.max_concurrent_slots
+    if slots is None:
+        slots = max(MIN_HOST_SLOTS, sum(agent.limit for agent in understood.agents))
+    hosts = understood.agents_file.inventory.hosts
+    bounds = [one.max_slots for one in hosts if one.name == LOCAL_HOST]
+    return min([slots, *(bound for bound in bounds if bound is not None)])
 
 
 def goose_bin(settings: Settings, paths: Paths, environ: Mapping[str, str]) -> str:
@@ -397,6 +412,7 @@ def _config(understood: Understood) -> Config:
         dry_run=settings.dry_run,
         log_level=settings.log_level,
         gpu_probe=settings.gpu_probe,
+        inventory=understood.agents_file.inventory,
         environment=(),
         origins=tuple((name.upper(), understood.origin(name)) for name in Settings.model_fields),
         warnings=tuple(problem.warning for problem in understood.problems),
@@ -422,7 +438,7 @@ def _limits(understood: Understood) -> Limits:
     per_slot_bytes = settings.memory_per_slot_mb * 2**20
     is_per_slot_set = understood.origin("memory_per_slot_mb") is not Origin.DEFAULT
     return Limits(
-        host_slots=host_slots(settings, understood.agents),
+        host_slots=host_slots(understood),
         max_attempts=settings.max_attempts,
         max_launches=settings.max_launches,
         max_queue_depth=settings.max_queue_depth,

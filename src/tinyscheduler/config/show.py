@@ -90,7 +90,7 @@ def _in_force(name: str, understood: Understood, environ: Mapping[str, str]) -> 
     settings, paths = understood.read.settings, understood.paths
     match name:
         case "max_concurrent_slots":
-            return host_slots(settings, understood.agents)
+            return host_slots(understood)
         case "agent_limits":
             return tuple(
                 {**dict(settings.agent_limits), **dict(understood.overridden_limits)}.items()

@@ -12,7 +12,7 @@ import shutil
 import stat
 from collections.abc import Iterator, Mapping
 
-from tinyscheduler.config.agents_file import AgentsFile, HostBudget
+from tinyscheduler.config.agents_file import AgentsFile
 from tinyscheduler.config.inputs import ENV_FILE, PREFIX, gather_inputs
 from tinyscheduler.config.overrides import Overrides
 from tinyscheduler.config.problems import (
@@ -25,7 +25,13 @@ from tinyscheduler.config.problems import (
 from tinyscheduler.config.resolve import Understood, host_slots, understand
 from tinyscheduler.config.settings import is_secret, variable_of
 from tinyscheduler.errors import ConfigError
-from tinyscheduler.model.config import REACHABLE_SOURCES, AgentProfile, Paths
+from tinyscheduler.model.config import (
+    LOCAL_HOST,
+    REACHABLE_SOURCES,
+    AgentProfile,
+    Host,
+    Paths,
+)
 from tinyscheduler.model.documents import MOST_HOLDER_BYTES, is_holder_text
 from tinyscheduler.model.resources import format_size
 from tinyscheduler.values import dataclass, replace
@@ -138,7 +144,7 @@ def _faults(understood: Understood, environ: Mapping[str, str]) -> Iterator[Prob
     yield from _faults_of_programs(agents, environ)
     yield from _faults_of_recipes(understood.paths.recipes)
     yield from _faults_of_slots(understood)
-    yield from _faults_of_vram(understood.agents_file, agents)
+    yield from _faults_of_models(understood.agents_file, agents)
 
 
 def _faults_of_sources(names: tuple[str, ...]) -> Iterator[Problem]:
@@ -343,7 +349,7 @@ def _faults_of_recipes(folder: str) -> Iterator[Problem]:
 
 
 def _faults_of_slots(understood: Understood) -> Iterator[Problem]:
-    slots = host_slots(understood.read.settings, understood.agents)
+    slots = host_slots(understood)
     wanted = sum(agent.limit for agent in understood.agents)
     if wanted > slots:
         yield Problem(
@@ -356,39 +362,44 @@ def _faults_of_slots(understood: Understood) -> Iterator[Problem]:
         )
 
 
-def _faults_of_vram(agents_file: AgentsFile, agents: tuple[AgentProfile, ...]) -> Iterator[Problem]:
-    for host in agents_file.hosts.values():
+def _faults_of_models(
+    agents_file: AgentsFile, agents: tuple[AgentProfile, ...]
+) -> Iterator[Problem]:
+    inventory = agents_file.inventory
+    for host in inventory.hosts:
         if host.total_vram_bytes is not None:
             yield from _faults_of_host(host, host.total_vram_bytes, agents_file)
-    for model in agents_file.models.values():
-        if agents_file.hosts and model.host not in agents_file.hosts:
+    hosts = [LOCAL_HOST, *(host.name for host in inventory.hosts)]
+    for place in inventory.models:
+        if place.host not in hosts:
             yield _error(
-                f"model {model.name}",
-                model.host,
+                f"model {place.model}",
+                place.host,
                 "is no host of this file",
-                did_you_mean(model.host, agents_file.hosts),
+                did_you_mean(place.host, hosts),
             )
+    models = list(dict.fromkeys(place.model for place in inventory.models))
     for agent in agents:
-        if agents_file.models and agent.model and agent.model not in agents_file.models:
+        if models and agent.model and agent.model not in models:
             yield Problem(
                 severity=Severity.ADVICE,
                 setting=f"agent {agent.name}",
                 value=agent.model,
                 message=f"model {quote(agent.model)} is not in section models",
-                fix=did_you_mean(agent.model, agents_file.models),
+                fix=did_you_mean(agent.model, models),
             )
 
 
-def _faults_of_host(host: HostBudget, total: int, agents_file: AgentsFile) -> Iterator[Problem]:
-    models = [model for model in agents_file.models.values() if model.host == host.name]
-    needed = sum(model.vram_bytes * model.max_slots for model in models)
+def _faults_of_host(host: Host, total: int, agents_file: AgentsFile) -> Iterator[Problem]:
+    places = [place for place in agents_file.inventory.models if place.host == host.name]
+    needed = sum(place.vram_bytes * place.max_slots for place in places)
     if needed > total:
         terms = " + ".join(
-            f"{model.name} {format_size(model.vram_bytes)} x {model.max_slots}" for model in models
+            f"{place.model} {format_size(place.vram_bytes)} x {place.max_slots}" for place in places
         )
         yield Problem(
             severity=Severity.TUNING,
-            setting=f"{agents_file.path}:{host.line}",
+            setting=f"{agents_file.path}:{agents_file.lines[host.name]}",
             value=format_size(total),
             message=f"host {host.name}: allocated VRAM {format_size(needed)} exceeds total_vram"
             f" {format_size(total)} ({terms})",

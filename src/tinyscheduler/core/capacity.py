@@ -12,9 +12,12 @@ from typing import TYPE_CHECKING
 from tinyscheduler.core.gpus import GpuRoom, measure_gpus
 from tinyscheduler.core.leases import holds_slot
 from tinyscheduler.core.memory import MemoryRoom, need_per_slot
+from tinyscheduler.core.models import ModelRoom, measure_models, seat_of
+from tinyscheduler.core.quotas import QuotaRoom, Use, measure_quotas
 from tinyscheduler.core.refusal import Refusal
+from tinyscheduler.model.config import LOCAL_HOST, ModelMatch
 from tinyscheduler.model.leases import Lease, Needs
-from tinyscheduler.model.plan import EndTree, Keep, Reason, Reclaim, Suspect
+from tinyscheduler.model.plan import Dispatch, EndTree, Keep, Reason, Reclaim, Suspect
 from tinyscheduler.model.policy import AgentView
 from tinyscheduler.model.resources import format_size
 from tinyscheduler.values import dataclass, replace
@@ -23,8 +26,8 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping
 
     from tinyscheduler.core.leases import SlotHolder
-    from tinyscheduler.model.config import AgentProfile
-    from tinyscheduler.model.plan import Dispatch, Verdict
+    from tinyscheduler.model.config import AgentProfile, ModelPlace
+    from tinyscheduler.model.plan import Verdict
     from tinyscheduler.model.snapshot import Snapshot
     from tinyscheduler.model.tasks import WaitingTask
 
@@ -47,6 +50,11 @@ class Held:
     ends_in_s: float
     unused_bytes: int
     used_bytes: int
+    queue: str
+    tenant: str | None
+    use: Use
+    model: str | None
+    model_host: str | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,6 +72,8 @@ class Capacity:
     memory: MemoryRoom
     per_slot_bytes: int
     gpus: GpuRoom = GpuRoom()
+    models: ModelRoom = ModelRoom()
+    quotas: QuotaRoom = QuotaRoom()
     planned: tuple[str, ...] = ()
     held: tuple[Held, ...] = ()
 
@@ -76,26 +86,98 @@ class Capacity:
         """Return the slots of that agent, or None if it is not configured."""
         return next((view for view in self.agents if view.name == name), None)
 
-    def needs_of(self, task: WaitingTask, agent: AgentView) -> Needs:
-        """Return what an attempt at the task would occupy: its own word, else the agent's."""
+    def model_of(self, task: WaitingTask, agent: AgentView) -> str | None:
+        """Return the model whose slots count for an attempt: the task's own word, or the agent's.
+
+        None where nobody counts any.
+        """
+        model = task.model or agent.model
+        return model if self.models.knows(model) else None
+
+    def needs_of(
+        self, task: WaitingTask, agent: AgentView, place: ModelPlace | None = None
+    ) -> Needs:
+        """Return what an attempt at the task would occupy, with its model there.
+
+        The task's own word counts, then the agent's, then the model's.
+        """
         said = (task.memory_bytes, agent.memory_bytes, self.per_slot_bytes)
-        vram_bytes = task.vram_bytes if task.vram_bytes is not None else agent.vram_bytes
+        needed = place.needed_vram_bytes if place is not None else 0
+        vram_said = (task.vram_bytes, agent.vram_bytes, needed)
         return Needs(
             memory_bytes=next(one for one in said if one is not None),
             gpus=task.gpus,
-            vram_bytes=vram_bytes or 0,
+            vram_bytes=next(one for one in vram_said if one is not None),
         )
 
-    def place(self, agent: AgentView, needs: Needs) -> tuple[str, ...] | Refusal:
-        """Return the GPUs that a start with these needs goes on, or the cap that refuses it.
+    def place(self, task: WaitingTask, agent: AgentView) -> Dispatch | Refusal:
+        """Return the start of this task by this agent, or the cap that refuses it.
 
         The agent's own limit is named first: raising it is what its owner would try.
         """
-        refusal = next(self.shortages(agent, needs), None)
-        return self.gpus.place(needs) if refusal is None else refusal
+        refusal = next(self._shortages_anywhere(task, agent), None)
+        if refusal is not None:
+            return refusal
+        model = self.model_of(task, agent)
+        refusals = []
+        for place in self._places(task, agent):
+            needs = self.needs_of(task, agent, place)
+            uuids = self.gpus.place(needs)
+            if not isinstance(uuids, Refusal):
+                refusal = next(self._over_quota(task, agent, needs, uuids), None)
+                if refusal is None:
+                    return Dispatch(
+                        task=task,
+                        agent=agent.name,
+                        needs=needs,
+                        gpu_uuids=uuids,
+                        model=model,
+                        model_host=place.host if place is not None else None,
+                    )
+            else:
+                refusal = uuids
+            refusals.append(refusal)
+        if not refusals:
+            assert model is not None  # noqa: S101 - without one there is a place
+            return self.models.refuse(agent, model)
+        return refusals[0]
 
-    def shortages(self, agent: AgentView, needs: Needs) -> Iterator[Refusal]:
-        """Yield every cap that keeps this agent from a start with these needs."""
+    def shortages(self, task: WaitingTask, agent: AgentView) -> Iterator[Refusal]:
+        """Yield every cap that keeps this agent from a start of this task."""
+        yield from self._shortages_anywhere(task, agent)
+        model = self.model_of(task, agent)
+        places = self._places(task, agent)
+        if model is not None and not places:
+            yield self.models.refuse(agent, model)
+            places = tuple(one for one in self.models.places if one.model == model)
+        refused: list[Refusal] = []
+        for place in places:
+            needs = self.needs_of(task, agent, place)
+            placed = self.gpus.place(needs)
+            found = [placed] if isinstance(placed, Refusal) else []
+            uuids = () if isinstance(placed, Refusal) else placed
+            found += self._over_quota(task, agent, needs, uuids)
+            if not found:
+                return
+            refused = refused or found
+        yield from refused
+
+    def _places(self, task: WaitingTask, agent: AgentView) -> tuple[ModelPlace | None, ...]:
+        """Return where the model may be used, the best first; None stands for without it."""
+        model = self.model_of(task, agent)
+        if model is None:
+            return (None,)
+        able = self.models.able(agent, model)
+        return (*able, None) if agent.model_match is ModelMatch.PREFERRED else able
+
+    def _over_quota(
+        self, task: WaitingTask, agent: AgentView, needs: Needs, uuids: Collection[str]
+    ) -> Iterator[Refusal]:
+        use = Use(slots=1, vram_bytes=self.gpus.reserved_bytes(uuids, needs))
+        return self.quotas.refuse(agent.queue, task.tenant, use)
+
+    def _shortages_anywhere(self, task: WaitingTask, agent: AgentView) -> Iterator[Refusal]:
+        """Yield what keeps it from a start whichever GPU it goes on."""
         if agent.free <= 0:
             yield Refusal(
                 reason=Reason.AGENT_LIMIT,
@@ -106,6 +188,8 @@ class Capacity:
                     limit=agent.limit,
                 ),
             )
+        elif self.model_of(task, agent) is None and not self.models.has_room(agent, LOCAL_HOST):
+            yield self.models.refuse_host(agent, [LOCAL_HOST])
         if self.host_free <= 0:
             yield Refusal(
                 reason=Reason.HOST_SLOTS,
@@ -116,12 +200,9 @@ class Capacity:
                     limit=self.host_limit,
                 ),
             )
-        memory = self._refuse_memory(needs.memory_bytes)
+        memory = self._refuse_memory(self.needs_of(task, agent).memory_bytes)
         if memory is not None:
             yield memory
-        gpus = self.gpus.place(needs)
-        if isinstance(gpus, Refusal):
-            yield gpus
 
     def _refuse_memory(self, needed: int) -> Refusal | None:
         memory = self.memory
@@ -159,6 +240,8 @@ class Capacity:
                 unused_bytes=held.unused_bytes, used_bytes=held.used_bytes
             ),
             gpus=self.gpus.give_back(held.task_id),
+            models=self.models.give_back(held.agent, held.model, held.model_host),
+            quotas=self.quotas.give_back(held.queue, held.tenant, held.use),
         )
 
     def take(self, start: Dispatch, *, runtime_s: float) -> Capacity:
@@ -169,6 +252,11 @@ class Capacity:
             ends_in_s=runtime_s,
             unused_bytes=start.needs.memory_bytes,
             used_bytes=0,
+            queue=self._queue_of(start.agent),
+            tenant=start.task.tenant,
+            use=Use(slots=1, vram_bytes=self.gpus.reserved_bytes(start.gpu_uuids, start.needs)),
+            model=start.model,
+            model_host=start.model_host,
         )
         return replace(
             self,
@@ -179,9 +267,15 @@ class Capacity:
             host_active=self.host_active + 1,
             memory=self.memory.promise(start.needs.memory_bytes),
             gpus=self.gpus.take(start.gpu_uuids, start.needs, start.task.task_id),
+            models=self.models.take(start.agent, start.model, start.model_host),
+            quotas=self.quotas.take(held.queue, held.tenant, held.use),
             planned=(*self.planned, start.agent),
             held=(*self.held, held),
         )
+
+    def _queue_of(self, name: str) -> str:
+        agent = self.agent(name)
+        return agent.queue if agent is not None else ""
 
 
 def _describe_use(what: str, *, active: int, planned: int, limit: int) -> str:
@@ -209,6 +303,11 @@ def measure(snapshot: Snapshot, verdicts: Iterable[Verdict]) -> Capacity:
     active = Counter(holder.agent for holder in holders)
     host, rules = snapshot.host, snapshot.rules
     leases = [holder.lease for holder in holders if holder.lease is not None]
+    gpus = measure_gpus(snapshot, leases)
+    queues = {agent.name: agent.queue for agent in snapshot.agents}
+    held = tuple(
+        _held(lease, snapshot, queue=queues.get(lease.agent, ""), gpus=gpus) for lease in leases
+    )
     return Capacity(
         agents=tuple(
             AgentView(
@@ -219,6 +318,9 @@ def measure(snapshot: Snapshot, verdicts: Iterable[Verdict]) -> Capacity:
                 memory_bytes=agent.memory_bytes,
                 vram_bytes=agent.vram_bytes,
                 max_runtime_s=agent.max_runtime_s,
+                model=agent.model,
+                model_match=agent.model_match,
+                max_per_host=agent.max_per_host,
             )
             for agent in sorted(snapshot.agents, key=_name)
         ),
@@ -234,12 +336,18 @@ def measure(snapshot: Snapshot, verdicts: Iterable[Verdict]) -> Capacity:
             critical=rules.memory_critical,
         ),
         per_slot_bytes=need_per_slot(rules, host),
-        gpus=measure_gpus(snapshot, leases),
-        held=tuple(_held(lease, snapshot) for lease in leases),
+        gpus=gpus,
+        models=measure_models(
+            snapshot, (seat_of(one.agent, one.model, one.model_host) for one in leases)
+        ),
+        quotas=measure_quotas(
+            snapshot.inventory, ((one.queue, one.tenant, one.use) for one in held)
+        ),
+        held=held,
     )
 
 
-def _held(lease: Lease, snapshot: Snapshot) -> Held:
+def _held(lease: Lease, snapshot: Snapshot, *, queue: str, gpus: GpuRoom) -> Held:
     used = snapshot.memory_used.get(lease.lease_id, 0)
     age_s = (snapshot.now.monotonic_ns - lease.monotonic_started_ns) / 1e9
     return Held(
@@ -248,6 +356,11 @@ def _held(lease: Lease, snapshot: Snapshot) -> Held:
         ends_in_s=max(0.0, lease.max_runtime_s - age_s),
         unused_bytes=max(0, lease.needs.memory_bytes - used),
         used_bytes=used,
+        queue=queue,
+        tenant=lease.tenant,
+        use=Use(slots=1, vram_bytes=gpus.reserved_bytes(lease.gpu_uuids, lease.needs)),
+        model=lease.model,
+        model_host=lease.model_host,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from tinyscheduler.core.capacity import measure
@@ -11,14 +12,15 @@ from tinyscheduler.core.refusal import Refusal
 from tinyscheduler.core.switches import is_paused
 from tinyscheduler.core.turns import Refusals, Turns
 from tinyscheduler.errors import PolicyError
-from tinyscheduler.model.plan import Dispatch, Plan, Reason, Wait
+from tinyscheduler.model.plan import Plan, Reason, Wait
 from tinyscheduler.model.policy import PolicyContext
+from tinyscheduler.model.snapshot import Deferral
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from tinyscheduler.core.capacity import Capacity
-    from tinyscheduler.model.plan import Decision, Proposal
+    from tinyscheduler.model.plan import Decision, Dispatch, Proposal
     from tinyscheduler.model.snapshot import Snapshot
     from tinyscheduler.model.tasks import WaitingTask
     from tinyscheduler.ports import Policy
@@ -58,7 +60,12 @@ def decide(snapshot: Snapshot, policy: Policy) -> Plan:
     paused = {agent.name for agent in capacity.agents if is_paused(agent, snapshot.switches)}
     capacity = capacity.without(paused)
     decisions.extend(_place(eligible, policy=policy, capacity=capacity, snapshot=snapshot))
-    return Plan(verdicts=verdicts, decisions=tuple(decisions), slots_in_use=capacity.host_active)
+    return Plan(
+        verdicts=verdicts,
+        decisions=tuple(decisions),
+        slots_in_use=capacity.host_active,
+        deferrals=_defer(decisions, snapshot),
+    )
 
 
 def _place(
@@ -118,12 +125,10 @@ def _admit(
     if agent is None:
         message = f"the policy proposed agent {proposal.agent} for task {task.task_id}"
         raise PolicyError(message)
-    needs = capacity.needs_of(task, agent)
-    found = capacity.place(agent, needs)
+    found = capacity.place(task, agent)
     if isinstance(found, Refusal) or key_of(task) not in may_start:
         return None
-    dispatch = Dispatch(task=task, agent=agent.name, needs=needs, gpu_uuids=found)
-    return dispatch if turns.refuse(dispatch, refusals) is None else None
+    return found if turns.refuse(found, refusals) is None else None
 
 
 def _explain(task: WaitingTask, turns: Turns, refusals: Refusals) -> Wait:
@@ -132,8 +137,29 @@ def _explain(task: WaitingTask, turns: Turns, refusals: Refusals) -> Wait:
     if refusal is None:
         return Wait(task=task, reason=Reason.POLICY_WAIT, words="the policy did not choose it")
     return Wait(
-        task=task, reason=refusal.reason, words=refusal.words, is_lasting=refusal.is_lasting
+        task=task,
+        reason=refusal.reason,
+        words=refusal.words,
+        retry_after_s=refusal.retry_after_s,
+        is_lasting=refusal.is_lasting,
+        model=refusal.model,
     )
+
+
+def _defer(decisions: Iterable[Decision], snapshot: Snapshot) -> tuple[Deferral, ...]:
+    """Return of which models nobody looks for a slot again, and until when."""
+    now = snapshot.now.wall
+    until = {
+        one.model: now + timedelta(seconds=one.retry_after_s)
+        for one in decisions
+        if isinstance(one, Wait) and one.model is not None and one.retry_after_s is not None
+    }
+    # What nobody waits for just now is not looked at all the same.
+    for one in snapshot.memory.deferrals:
+        left_s = (one.until - now).total_seconds()
+        if 0 < left_s <= snapshot.rules.retry_later_s:
+            until[one.model] = one.until
+    return tuple(Deferral(model=model, until=time) for model, time in sorted(until.items()))
 
 
 def _waiting(snapshot: Snapshot) -> Iterable[WaitingTask]:

@@ -53,6 +53,12 @@ class GpuRoom:
             return self._refuse_for_good(needs, known)
         return _place_whole(needs, able) if needs.gpus else _place_share(needs, able)
 
+    def reserved_bytes(self, uuids: Collection[str], needs: Needs) -> int:
+        """Return the VRAM that an attempt with these needs has there: of whole GPUs all of it."""
+        if not needs.gpus:
+            return needs.vram_bytes if uuids else 0
+        return sum(gpu.total_bytes for gpu in self.gpus if gpu.uuid in uuids)
+
     def take(self, uuids: Collection[str], needs: Needs, task_id: str) -> GpuRoom:
         """Return what is left after a start on these GPUs."""
         if not uuids:

@@ -14,9 +14,12 @@ if TYPE_CHECKING:
 class Refusal:
     """The cap that binds, in a code and in words with numbers.
 
-    A lasting one is no matter of what is in use: no end of an attempt lifts it.
+    A lasting one is no matter of what is in use: no end of an attempt lifts it.  ``model`` is
+    the one whose slots are missing; nobody looks for another before ``retry_after_s``.
     """
 
     reason: Reason
     words: str
     is_lasting: bool = False
+    model: str | None = None
+    retry_after_s: float | None = None

@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING
 
 from tinyscheduler.core.queueing import candidates, key_of, rank
 from tinyscheduler.core.refusal import Refusal
-from tinyscheduler.model.plan import Dispatch, Reason
+from tinyscheduler.model.plan import Reason
 from tinyscheduler.values import replace
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from tinyscheduler.core.capacity import Capacity
+    from tinyscheduler.model.plan import Dispatch
     from tinyscheduler.model.policy import AgentView
     from tinyscheduler.model.snapshot import Rules, Skips
     from tinyscheduler.model.tasks import WaitingTask
@@ -38,7 +39,10 @@ class Refusals:
         The machine's cap where any agent that could run it has a slot.
         """
         # All that a cap may depend on; plain values, for this is asked of every task.
-        kind = (task.agent, task.queue, task.memory_bytes, task.gpus, task.vram_bytes)
+        kind = (
+            *(task.agent, task.queue, task.memory_bytes, task.gpus, task.vram_bytes),
+            *(task.model, task.tenant),
+        )
         if kind not in self._known:
             self._known[kind] = self._find(task)
         return self._known[kind]
@@ -46,7 +50,7 @@ class Refusals:
     def _find(self, task: WaitingTask) -> Refusal | None:
         refused = []
         for agent in candidates(task, self.capacity.agents):
-            found = self.capacity.place(agent, self.capacity.needs_of(task, agent))
+            found = self.capacity.place(task, agent)
             if not isinstance(found, Refusal):
                 return None
             refused.append(found)
@@ -56,7 +60,8 @@ class Refusals:
 class Turns:
     """The tasks that could start but for capacity, in line, and what each has suffered.
 
-    Tasks that name the same agent or queue stand in one line.
+    Tasks that name the same agent or queue stand in one line, those of a tenant that has a
+    quota in one of their own.
     """
 
     def __init__(
@@ -82,12 +87,12 @@ class Turns:
 
     def able(self, refusals: Refusals) -> tuple[WaitingTask, ...]:
         """Return the tasks that may start now, in line."""
-        passed: dict[tuple[str | None, str | None], int] = {}
+        passed: dict[tuple[str | None, ...], int] = {}
         reserved: list[WaitingTask] = []
         found = []
         self._held_back = {}
         for key, task in self._left.items():
-            line = task.agent, task.queue
+            line = self._line_of(task, refusals)
             refusal = refusals.binding(task)
             if refusal is None:
                 held_back = self._hold_back(task, passed.get(line), reserved, refusals)
@@ -135,6 +140,11 @@ class Turns:
         return replace(binding, words=words)
 
     # -- parts --------------------------------------------------------------------
+
+    def _line_of(self, task: WaitingTask, refusals: Refusals) -> tuple[str | None, ...]:
+        """Return what names the line of a task: a tenant with a quota is in no other's way."""
+        has_quota = task.tenant is not None and task.tenant in refusals.capacity.quotas.tenants
+        return (task.agent, task.queue, task.tenant if has_quota else None)
 
     def _hold_back(
         self,
@@ -195,30 +205,41 @@ class Turns:
 def _starts_of(task: WaitingTask, capacity: Capacity) -> Iterator[Dispatch]:
     """Yield every start of the task that fits."""
     for agent in candidates(task, capacity.agents):
-        needs = capacity.needs_of(task, agent)
-        found = capacity.place(agent, needs)
+        found = capacity.place(task, agent)
         if not isinstance(found, Refusal):
-            yield Dispatch(task=task, agent=agent.name, needs=needs, gpu_uuids=found)
+            yield found
 
 
 def _takes(dispatch: Dispatch, task: WaitingTask, capacity: Capacity) -> bool:
     """Whether a start uses anything of what the task waits for."""
     return any(
-        _uses(dispatch, shortage.reason, agent)
+        _uses(dispatch, shortage, task, agent, capacity)
         for agent in candidates(task, capacity.agents)
-        for shortage in capacity.shortages(agent, capacity.needs_of(task, agent))
+        for shortage in capacity.shortages(task, agent)
         if not shortage.is_lasting
     )
 
 
-def _uses(dispatch: Dispatch, reason: Reason, agent: AgentView) -> bool:
-    match reason:
+def _uses(
+    dispatch: Dispatch, shortage: Refusal, task: WaitingTask, agent: AgentView, capacity: Capacity
+) -> bool:
+    """Whether a start uses any of what the task is short of with this agent."""
+    match shortage.reason:
         case Reason.AGENT_LIMIT:
             return dispatch.agent == agent.name
         case Reason.HOST_SLOTS:
             return True
+        case Reason.QUEUE_LIMIT:
+            starter = capacity.agent(dispatch.agent)
+            return starter is not None and starter.queue == agent.queue
+        case Reason.TENANT_QUOTA:
+            return dispatch.task.tenant == task.tenant
         case Reason.MEMORY_INSUFFICIENT:
             return dispatch.needs.memory_bytes > 0
+        case Reason.NO_SLOTS:
+            return capacity.models.compete(
+                dispatch.model, for_model=shortage.model, host=dispatch.model_host
+            )
         case _:  # of a GPU
             return bool(dispatch.gpu_uuids)
 

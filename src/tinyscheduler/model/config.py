@@ -39,6 +39,13 @@ class OnExpire(StrEnum):
     FAIL = "fail"
 
 
+class ModelMatch(StrEnum):
+    """Whether an attempt may start without a slot of the model it names."""
+
+    REQUIRED = "required"
+    PREFERRED = "preferred"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AgentProfile:
     """How tasks of one agent are run, and how many at once.
@@ -66,6 +73,76 @@ class AgentProfile:
     idle_output_s: float | None = None
     on_expire: OnExpire = OnExpire.REQUEUE
     priority_class: str | None = None
+    model_match: ModelMatch = ModelMatch.REQUIRED
+
+
+# The host that this program runs on; any other only serves models.
+LOCAL_HOST = "local"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Host:
+    """A machine that serves models, and how many attempts may use them at once.  Bytes.
+
+    ``address`` is where another machine is reached.
+    """
+
+    name: str
+    address: str | None = None
+    max_slots: int | None = None
+    total_vram_bytes: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelPlace:
+    """A model on one host: how many attempts may use it there at once.
+
+    ``vram_bytes`` is what each of them takes of a GPU.  At an ``endpoint`` a server has it
+    loaded already, and an attempt takes none.
+    """
+
+    model: str
+    host: str = LOCAL_HOST
+    max_slots: int = 1
+    vram_bytes: int = 0
+    endpoint: str | None = None
+
+    @property
+    def needed_vram_bytes(self) -> int:
+        """What an attempt takes of a GPU of this machine."""
+        is_loaded_here = self.host == LOCAL_HOST and self.endpoint is None
+        return self.vram_bytes if is_loaded_here else 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Quota:
+    """How much a queue or a tenant may have at once; None is no bound.
+
+    Of what is shared out fairly, one of twice the ``weight`` gets twice as much.
+    """
+
+    name: str
+    slots: int | None = None
+    vram_bytes: int | None = None
+    weight: float = 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Inventory:
+    """What there is beside agents, and who may have how much of it."""
+
+    hosts: tuple[Host, ...] = ()
+    models: tuple[ModelPlace, ...] = ()
+    queues: tuple[Quota, ...] = ()
+    tenants: tuple[Quota, ...] = ()
+
+    def endpoint(self, model: str | None, host: str | None) -> str | None:
+        """Return where that model on that host answers, if anybody said so."""
+        places = (one for one in self.models if (one.model, one.host) == (model, host))
+        place = next(places, None)
+        if place is None or place.endpoint is not None:
+            return place.endpoint if place is not None else None
+        return next((one.address for one in self.hosts if one.name == host), None)
 
 
 # Of the sources that a setting may name, those that ticks of this version can ask.
@@ -156,6 +233,7 @@ class Config:
     origins: tuple[tuple[str, Origin], ...]
     warnings: tuple[str, ...] = ()
     gpu_probe: str = "nvml"
+    inventory: Inventory = Inventory()
 
     def agent(self, name: str) -> AgentProfile | None:
         """Return the agent of that name, or None."""

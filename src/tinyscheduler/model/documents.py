@@ -16,7 +16,13 @@ from tinyscheduler.model.leases import (
     Run,
 )
 from tinyscheduler.model.resources import Gpu, GpuProcess, Pressure
-from tinyscheduler.model.snapshot import SchedulingMemory, Skips, StaleSighting, Told
+from tinyscheduler.model.snapshot import (
+    Deferral,
+    SchedulingMemory,
+    Skips,
+    StaleSighting,
+    Told,
+)
 from tinyscheduler.model.tasks import AttemptResult, FailureReason, Outcome, is_task_id
 from tinyscheduler.values import replace
 
@@ -92,6 +98,9 @@ def encode_lease(lease: Lease) -> dict[str, Any]:
         "max_turns": lease.max_turns,
         "turns": lease.turns,
         "model": lease.model,
+        "model_host": lease.model_host,
+        "tenant": lease.tenant,
+        "project": lease.project,
         "run": _encode_run(lease.run),
     }
 
@@ -163,6 +172,9 @@ def decode_lease(document: object) -> Lease:
         max_turns=reader.optional_integer("max_turns"),
         turns=reader.optional_integer("turns"),
         model=reader.optional_text("model"),
+        model_host=reader.optional_text("model_host"),
+        tenant=reader.optional_text("tenant"),
+        project=reader.optional_text("project"),
     )
 
 
@@ -236,6 +248,9 @@ def encode_memory(memory: SchedulingMemory) -> dict[str, Any]:
             {"source": one.source, "task_id": one.task_id, "times": one.times}
             for one in memory.skips
         ],
+        "deferrals": [
+            {"model": one.model, "until": format_time(one.until)} for one in memory.deferrals
+        ],
     }
 
 
@@ -260,7 +275,12 @@ def decode_memory(document: object) -> SchedulingMemory:
         pruned_at=reader.optional_time("pruned_at"),
         told=Told() if told is None else _decode_told(told),
         skips=reader.optional_children("skips", _decode_skips) or (),
+        deferrals=reader.optional_children("deferrals", _decode_deferral) or (),
     )
+
+
+def _decode_deferral(one: _Reader) -> Deferral:
+    return Deferral(model=one.text("model"), until=one.time("until"))
 
 
 def _decode_skips(one: _Reader) -> Skips:

@@ -134,6 +134,9 @@ class Lease:
     max_turns: int | None = None
     turns: int | None = None
     model: str | None = None
+    model_host: str | None = None  # where the model is used; None: no slot of it is
+    tenant: str | None = None
+    project: str | None = None
 
 
 class LeaseFault(StrEnum):

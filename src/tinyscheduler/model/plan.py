@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from tinyscheduler.model.leases import LeaseEntry, Needs, ReclaimReason, Trace
-    from tinyscheduler.model.snapshot import StaleSighting, UnreadableResult
+    from tinyscheduler.model.snapshot import Deferral, StaleSighting, UnreadableResult
     from tinyscheduler.model.switches import Switch
     from tinyscheduler.model.tasks import AttemptResult, Claim, WaitingTask
 
@@ -21,11 +21,15 @@ class Reason(StrEnum):
 
     AGENT_LIMIT = "agent_limit"
     HOST_SLOTS = "host_slots"
+    QUEUE_LIMIT = "queue_limit"
+    TENANT_QUOTA = "tenant_quota"
     MEMORY_CRITICAL = "memory_critical"
     MEMORY_INSUFFICIENT = "memory_insufficient"
     VRAM_INSUFFICIENT = "vram_insufficient"
     GPU_UNAVAILABLE = "gpu_unavailable"
     GPU_UNKNOWN = "gpu_unknown"
+    MODEL_SLOTS = "model_slots"
+    NO_SLOTS = "no_slots"
     BLOCKED_BY = "blocked_by"
     BACKING_OFF = "backing_off"
     NOT_BEFORE = "not_before"
@@ -38,7 +42,7 @@ class Reason(StrEnum):
     SOURCE_REFUSED = "source_refused"
     OVERTAKEN_LIMIT = "overtaken_limit"
     UNPLACED = "unplaced"
-    # Codes of features that are not built yet (models, tenants, schedules) join here.
+    # Codes of features that are not built yet (schedules, pressure) join here.
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -154,6 +158,7 @@ class Proposal:
 class Dispatch:
     """Start this task now.  ``needs`` is what it occupies from then on, on these GPUs.
 
+    It uses a slot of ``model`` on ``model_host``; without a host it uses none.
     ``overtakes`` are tasks before it in line that wait for something which it uses.
     """
 
@@ -161,6 +166,8 @@ class Dispatch:
     agent: str
     needs: Needs
     gpu_uuids: tuple[str, ...] = ()
+    model: str | None = None
+    model_host: str | None = None
     overtakes: tuple[WaitingTask, ...] = ()
 
 
@@ -169,6 +176,7 @@ class Wait:
     """Leave this task waiting, because.
 
     ``is_lasting`` says that it waits for what this machine does not have now, in use or not.
+    ``model`` is the one of which no slot is free.
     """
 
     task: WaitingTask
@@ -176,6 +184,7 @@ class Wait:
     words: str
     retry_after_s: float | None = None
     is_lasting: bool = False
+    model: str | None = None
 
 
 Decision = Dispatch | Wait
@@ -186,11 +195,13 @@ class Plan:
     """What one tick will do with each lease and each waiting task it looked at.
 
     ``slots_in_use`` are those that something occupies before any of it is done.
+    ``deferrals`` are all that hold from now on.
     """
 
     verdicts: tuple[Verdict, ...]
     decisions: tuple[Decision, ...]
     slots_in_use: int = 0
+    deferrals: tuple[Deferral, ...] = ()
 
     @property
     def is_quiet(self) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from tinyscheduler.model.config import ModelMatch
 from tinyscheduler.values import dataclass
 
 if TYPE_CHECKING:
@@ -23,6 +24,9 @@ class AgentView:
     memory_bytes: int | None = None
     vram_bytes: int | None = None
     max_runtime_s: float | None = None
+    model: str | None = None
+    model_match: ModelMatch = ModelMatch.REQUIRED
+    max_per_host: int | None = None
 
     @property
     def free(self) -> int:
@@ -54,7 +58,10 @@ class GpuView:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PolicyContext:
-    """The read-only world of a policy.  ``waiting`` holds only tasks that could start now."""
+    """The read-only world of a policy.
+
+    ``waiting`` holds only tasks that could start now, as they stand in line.
+    """
 
     now: datetime
     waiting: tuple[WaitingTask, ...]

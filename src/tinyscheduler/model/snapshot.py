@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from tinyscheduler.model.config import Inventory
 from tinyscheduler.model.leases import LeaseFault
 from tinyscheduler.model.resources import Pressure
 from tinyscheduler.values import dataclass, field
@@ -98,6 +99,14 @@ class Skips:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Deferral:
+    """Until then nobody looks for a slot of this model again: none was free."""
+
+    model: str
+    until: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SchedulingMemory:
     """What one tick remembers for the next.  Losing it costs time, never a task."""
 
@@ -107,6 +116,7 @@ class SchedulingMemory:
     pruned_at: datetime | None = None
     told: Told = Told()
     skips: tuple[Skips, ...] = ()
+    deferrals: tuple[Deferral, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -154,6 +164,7 @@ class Snapshot:
     gpu_owners: Mapping[int, str | None] = field(default_factory=dict)
     sources: tuple[SourceView, ...] = ()
     agents: tuple[AgentProfile, ...] = ()
+    inventory: Inventory = Inventory()
     memory: SchedulingMemory = SchedulingMemory()
     rules: Rules
     is_enabled: bool = True

@@ -64,7 +64,9 @@ class Endings:
         changed = self._end_trees(ends, snapshot)
         for verdict in plan.verdicts:
             action = partial(self._carry_out, verdict, snapshot)
-            changed |= self.progress.attempt(_name_of(verdict), action)
+            if self.progress.attempt(_name_of(verdict), action):
+                changed = True
+                self._lift_deferrals(verdict)
         return changed or self.has_wish
 
     def _carry_out(self, verdict: Verdict, snapshot: Snapshot) -> bool:
@@ -91,6 +93,19 @@ class Endings:
                 return False
             case _:
                 assert_never(verdict)
+
+    def _lift_deferrals(self, verdict: Verdict) -> None:
+        """Let the models be looked at again of which the end of an attempt freed a slot."""
+        if not self.progress.settings.heeds_ends:
+            return
+        if not isinstance(verdict, Settle | SettleUnreadable | Reclaim) or verdict.entry is None:
+            return
+        lease, memory = verdict.entry.lease, self.progress.memory
+        if isinstance(lease, Lease) and lease.model_host is not None and memory.deferrals:
+            places = self.progress.settings.inventory.models
+            freed = {place.model for place in places if place.host == lease.model_host}
+            left = tuple(one for one in memory.deferrals if one.model not in freed)
+            self.progress.memory = replace(memory, deferrals=left)
 
     def _settle(self, result: AttemptResult, snapshot: Snapshot) -> bool:
         """Deliver a recorded result."""

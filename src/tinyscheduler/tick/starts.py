@@ -238,7 +238,10 @@ class Starts:
             recipe=spec.recipe,
             metadata=spec.labels,
             max_turns=spec.max_turns or agent.max_turns,
-            model=spec.model or agent.model,
+            model=dispatch.model or spec.model or agent.model,
+            model_host=dispatch.model_host,
+            tenant=task.tenant,
+            project=task.project,
         )
 
     def _stagger_left_s(self) -> float:

@@ -12,7 +12,7 @@ from tinyscheduler.core.memory import is_ample
 from tinyscheduler.core.queueing import key_of
 from tinyscheduler.errors import PolicyError, SourceError, StoreError, TinySchedulerError
 from tinyscheduler.model.leases import Lease, LeaseFault
-from tinyscheduler.model.plan import Dispatch, Wait
+from tinyscheduler.model.plan import Dispatch, Reason, Wait
 from tinyscheduler.model.snapshot import Snapshot, SourceView
 from tinyscheduler.tick.endings import Endings
 from tinyscheduler.tick.forgetting import forget_the_past
@@ -164,6 +164,7 @@ def _observe(progress: Progress) -> Snapshot:
         gpu_owners=_owners(progress, gpus),
         sources=sources,
         agents=progress.settings.agents,
+        inventory=progress.settings.inventory,
         memory=progress.memory,
         rules=progress.settings.rules,
         is_enabled=progress.settings.is_enabled,
@@ -200,10 +201,17 @@ def _look_at_gpus(
     """
     if progress.gpus_failed is not None:
         return progress.gpus_failed
-    agents = [agent for agent in progress.settings.agents if agent.vram_bytes]
+    models = {one.model for one in progress.settings.inventory.models if one.needed_vram_bytes}
+    agents = [
+        agent for agent in progress.settings.agents if agent.vram_bytes or agent.model in models
+    ]
     names, queues = {one.name for one in agents}, {one.queue for one in agents}
     wanted = any(
-        task.gpus or task.vram_bytes or task.agent in names or task.queue in queues
+        task.gpus
+        or task.vram_bytes
+        or task.model in models
+        or task.agent in names
+        or task.queue in queues
         for view in sources
         for task in view.waiting
     )
@@ -281,7 +289,10 @@ def _is_short_sighted(snapshot: Snapshot, plan: Plan) -> bool:
     starts = sum(isinstance(one, Dispatch) for one in plan.decisions)
     return (
         plan.slots_in_use + starts < snapshot.rules.host_slots
-        and any(isinstance(one, Wait) and one.is_lasting for one in plan.decisions)
+        and any(
+            isinstance(one, Wait) and (one.is_lasting or one.reason is Reason.TENANT_QUOTA)
+            for one in plan.decisions
+        )
         and any(view.waiting_total > len(view.waiting) for view in snapshot.sources)
     )
 
@@ -308,6 +319,8 @@ def _act(progress: Progress) -> None:
             continue
         if not starts.start_all(plan, snapshot):
             break
+    if plan.deferrals != progress.memory.deferrals:
+        progress.memory = replace(progress.memory, deferrals=plan.deferrals)
     tell_changes(progress, snapshot, plan)
     _forget_skips(progress, snapshot)
     forget_the_past(progress)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from enum import Enum
 from typing import TYPE_CHECKING
 
+from tinyscheduler.model.config import Inventory
 from tinyscheduler.values import dataclass, field
 
 if TYPE_CHECKING:
@@ -59,6 +60,9 @@ class TickSettings:
     window: int
     is_enabled: bool
     gpu_mask: str | None = None  # of CUDA_VISIBLE_DEVICES; None: it is not set
+    inventory: Inventory = Inventory()
+    # Whether the end of an attempt makes a tick happen, which then looks at what that freed.
+    heeds_ends: bool = True
     sees_gpus: bool = False  # look at them even where nothing that waits needs one
     retention: Retention | None = None
 

@@ -283,12 +283,15 @@ class LocalLauncher:
             "prompt_file": prompt_file,
             "cwd": cwd,
             "model": lease.model,
-            "model_endpoint": "",
+            "model_endpoint": self._endpoint(lease) or "",
             "max_turns": None if lease.max_turns is None else str(lease.max_turns),
             "max_runtime_sec": f"{lease.max_runtime_s:g}",
             "gpu_uuids": ",".join(lease.gpu_uuids),
             "log_file": log,
         }
+
+    def _endpoint(self, lease: Lease) -> str | None:
+        return self._config.inventory.endpoint(lease.model, lease.model_host)
 
     def _environment(
         self, lease: Lease, agent: AgentProfile, spec: TaskSpec, prompt_file: str | None
@@ -312,6 +315,7 @@ class LocalLauncher:
             "PROMPT_FILE": prompt_file,
             "ATTEMPT_MAX_TURNS": None if lease.max_turns is None else str(lease.max_turns),
             "ATTEMPT_MAX_RUNTIME_SEC": f"{lease.max_runtime_s:g}",
+            "MODEL_ENDPOINT": self._endpoint(lease),
         }
         environment.update(
             (f"TINYSCHEDULER_{name}", value) for name, value in ours.items() if value is not None
