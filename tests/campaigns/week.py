@@ -339,7 +339,7 @@ class WeekWorld(SimulatedWorld):
         FileLeaseStore(self.config.paths, locks=LockTable()).sweep_temporary(
             now_s=self.machine.wall.timestamp()
         )
-        policy = PlatformPolicy(is_priority_enabled=False)
+        policy = PlatformPolicy()
         source: TaskSource = TroubledSource(local_queue(self.config, database, clock), self.queue)
         world = World(
             clock=clock,

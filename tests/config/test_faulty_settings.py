@@ -38,6 +38,7 @@ UNUSABLE = dict.fromkeys(STRUCTURE, "  ") | {
     "agent_limits": "a:x",
     "sources": "local,linear",
     "mcp_endpoint": "ftp://server",
+    "fair_share": "everyone",
     "policy_mode": "cloud",
     "log_level": "WARN",
     "gpu_probe": "nvidia-smi",

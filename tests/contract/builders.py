@@ -77,6 +77,7 @@ class SourceRules:
 
     priority_enabled: bool = False
     blocking_disabled: bool = False
+    fair_share: str = "off"
 
 
 # What an implementation opens, it closes by way of the stack.
@@ -100,6 +101,7 @@ def build_local_queue(folder: Path, rules: SourceRules, stack: ExitStack) -> Sou
         clock,
         priority_enabled=rules.priority_enabled,
         blocking_disabled=rules.blocking_disabled,
+        fair_share=rules.fair_share,
         longest_backoff_s=LONGEST_BACKOFF_S,
     )
     return SourceWorld(
@@ -120,6 +122,7 @@ def build_simulated_queue(_folder: Path, rules: SourceRules, _stack: ExitStack) 
         switches=disk.switches,
         is_priority_enabled=rules.priority_enabled,
         is_blocking_disabled=rules.blocking_disabled,
+        fair_share=rules.fair_share,
         longest_backoff_s=LONGEST_BACKOFF_S,
     )
     return SourceWorld(

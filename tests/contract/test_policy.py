@@ -13,6 +13,7 @@ from tinyscheduler.model.plan import Proposal
 from tinyscheduler.model.policy import AgentView, PolicyContext
 from tinyscheduler.policy.platform import PlatformPolicy
 from tinyscheduler.simulator.policy import ScriptedPolicy
+from tinyscheduler.values import replace
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -43,8 +44,7 @@ def first_come_first_served(context: PolicyContext) -> Sequence[Proposal]:
 
 
 POLICIES: dict[str, Callable[[], Policy]] = {
-    "platform": lambda: PlatformPolicy(is_priority_enabled=False),
-    "platform with priority": lambda: PlatformPolicy(is_priority_enabled=True),
+    "platform": PlatformPolicy,
     "scripted": lambda: ScriptedPolicy(first_come_first_served),
 }
 
@@ -89,8 +89,11 @@ def test_the_same_context_gives_the_same_proposals(policy):
     assert policy.propose(a_context(*TASKS)) == policy.propose(a_context(*TASKS))
 
 
-def test_the_order_of_the_input_changes_nothing(policy):
-    answers = [list(policy.propose(a_context(*order, slots=2))) for order in permutations(TASKS)]
+def test_the_order_of_the_agents_changes_nothing(policy):
+    context = a_context(*TASKS, slots=2)
+    answers = [
+        list(policy.propose(replace(context, agents=order))) for order in permutations(AGENTS)
+    ]
 
     assert all(answer == answers[0] for answer in answers)
 

@@ -23,6 +23,7 @@ from tinyscheduler.model.tasks import (
     TaskState,
     WaitingTask,
 )
+from tinyscheduler.values import replace
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -564,6 +565,23 @@ def test_where_priority_counts_the_higher_comes_first_and_the_older_of_equals(bu
 
     assert ids(look(world)) == [high, also_high, low]
     assert ids(look(world, window=1)) == [high]
+
+
+def test_interactive_tasks_come_along_however_many_stand_before_them(world):
+    others = [world.add(A_SPEC) for _ in range(5)]
+    urgent = world.add(TaskSpec(priority_class=PriorityClass.INTERACTIVE))
+
+    assert ids(look(world, window=2)) == [*others[:2], urgent]
+
+
+@pytest.mark.parametrize("owner", ["tenant", "project"])
+def test_where_it_is_shared_out_fairly_each_has_its_first_in_view(build_world, owner):
+    world = build_world(fair_share=owner)
+    changes: dict[str, Any] = {"red": {owner: "red"}, "blue": {owner: "blue"}}
+    specs = {name: replace(A_SPEC, **change) for name, change in changes.items()}
+    red, blue = ([world.add(specs[name]) for _ in range(3)] for name in specs)
+
+    assert ids(look(world, window=1)) == [red[0], blue[0]]
 
 
 def test_looking_changes_nothing(world):

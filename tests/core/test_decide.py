@@ -44,10 +44,10 @@ if TYPE_CHECKING:
     from tinyscheduler.model.tasks import WaitingTask
     from tinyscheduler.ports import Policy
 
-FIFO = PlatformPolicy(is_priority_enabled=False)
+FIFO = PlatformPolicy()
 # What an attempt needs of which nobody said it.
 PLAIN = Needs(memory_bytes=RULES.memory_per_slot_bytes or 0)
-PRIORITY = PlatformPolicy(is_priority_enabled=True)
+PRIORITY = PlatformPolicy()
 
 
 class Refusing:

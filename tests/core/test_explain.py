@@ -24,7 +24,7 @@ LATER = NOW.wall + timedelta(seconds=60)
 
 
 def explained(snapshot: Snapshot, task_id: str) -> Explanation:
-    policy = PlatformPolicy(is_priority_enabled=False)
+    policy = PlatformPolicy()
     plan = decide(snapshot, policy)
     task = next(one for one in snapshot.sources[0].waiting if one.task_id == task_id)
     explanation = explain(snapshot, plan, task)
@@ -183,7 +183,7 @@ def test_a_blocked_task_gets_its_ways_out_from_its_blockers():
 
 def test_a_task_that_is_gone_has_no_explanation():
     snapshot = a_snapshot(a_task("1"))
-    plan = decide(snapshot, PlatformPolicy(is_priority_enabled=False))
+    plan = decide(snapshot, PlatformPolicy())
 
     assert explain(snapshot, plan, a_task("2")) is None
 

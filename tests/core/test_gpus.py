@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from tinyscheduler.model.snapshot import Snapshot
 
 GIB = 2**30
-FIFO = PlatformPolicy(is_priority_enabled=False)
+FIFO = PlatformPolicy()
 ROOMY = (an_agent(limit=9),)
 
 

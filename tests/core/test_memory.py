@@ -16,7 +16,7 @@ from tinyscheduler.policy.platform import PlatformPolicy
 from tinyscheduler.values import replace
 
 GIB = 2**30
-FIFO = PlatformPolicy(is_priority_enabled=False)
+FIFO = PlatformPolicy()
 ROOMY = (an_agent(limit=9),)
 
 

@@ -15,7 +15,7 @@ from tinyscheduler.policy.platform import PlatformPolicy
 if TYPE_CHECKING:
     from datetime import timedelta
 
-FIFO = PlatformPolicy(is_priority_enabled=False)
+FIFO = PlatformPolicy()
 ROOMY = (an_agent(limit=9),)
 ALPHA = ModelPlace(model="alpha", max_slots=1)
 BETA = ModelPlace(model="beta", max_slots=1)

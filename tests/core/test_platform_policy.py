@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import pytest
@@ -16,8 +15,7 @@ from tinyscheduler.policy.platform import PlatformPolicy
 if TYPE_CHECKING:
     from tinyscheduler.model.tasks import WaitingTask
 
-FIFO = PlatformPolicy(is_priority_enabled=False)
-PRIORITY = PlatformPolicy(is_priority_enabled=True)
+POLICY = PlatformPolicy()
 ROOMY = AgentView(name="coder", queue="dev", limit=99, active=0)
 
 some_tasks = st.lists(
@@ -45,7 +43,6 @@ some_agents = st.lists(
 
 
 def proposed(
-    policy: PlatformPolicy,
     *tasks: WaitingTask,
     agents: tuple[AgentView, ...] = (ROOMY,),
     slots: int = 99,
@@ -57,53 +54,26 @@ def proposed(
         host_slots_free=slots,
         memory_free_bytes=8 << 30,
     )
-    return [(one.task.task_id, one.agent) for one in policy.propose(context)]
+    return [(one.task.task_id, one.agent) for one in POLICY.propose(context)]
 
 
-def order(policy: PlatformPolicy, *tasks: WaitingTask) -> list[str]:
-    return [task_id for task_id, _ in proposed(policy, *tasks)]
+def order(*tasks: WaitingTask) -> list[str]:
+    return [task_id for task_id, _ in proposed(*tasks)]
 
 
 @given(st.permutations([a_task(str(number), created_order=number) for number in range(9)]))
-def test_first_come_first_served(tasks: list[WaitingTask]):
-    assert order(FIFO, *tasks) == [str(number) for number in range(9)]
-
-
-def test_who_blocks_most_goes_first_whatever_the_priority():
-    blocker = a_task("blocker", created_order=3, blocks=2, priority=-9)
-    urgent = a_task("urgent", created_order=2, blocks=1, priority=9)
-    oldest = a_task("oldest", created_order=1)
-
-    for policy in (FIFO, PRIORITY):
-        assert order(policy, oldest, urgent, blocker) == ["blocker", "urgent", "oldest"]
-
-
-def test_priority_counts_only_where_it_is_enabled():
-    low, high = a_task("low", created_order=1), a_task("high", created_order=2, priority=1)
-
-    assert order(FIFO, low, high) == ["low", "high"]
-    assert order(PRIORITY, low, high) == ["high", "low"]
-
-
-@given(some_tasks)
-def test_equal_priorities_keep_the_order_of_arrival(tasks: list[WaitingTask]):
-    chosen = order(PRIORITY, *tasks)
-    by_id = {task.task_id: task for task in tasks}
-
-    for one, next_one in pairwise(by_id[task_id] for task_id in chosen):
-        if (one.blocks, one.priority) == (next_one.blocks, next_one.priority):
-            assert one.created_order <= next_one.created_order
+def test_tasks_are_taken_as_they_stand_in_line(tasks: list[WaitingTask]):
+    assert order(*tasks) == [task.task_id for task in tasks]
 
 
 @given(st.data(), some_tasks, some_agents, st.integers(0, 5))
-def test_the_proposals_do_not_depend_on_input_order(
+def test_the_proposals_do_not_depend_on_the_order_of_the_agents(
     data: st.DataObject, tasks: list[WaitingTask], agents: list[AgentView], slots: int
 ):
-    mixed_tasks = data.draw(st.permutations(tasks))
-    mixed_agents = data.draw(st.permutations(agents))
+    mixed = data.draw(st.permutations(agents))
 
-    assert proposed(PRIORITY, *tasks, agents=tuple(agents), slots=slots) == proposed(
-        PRIORITY, *mixed_tasks, agents=tuple(mixed_agents), slots=slots
+    assert proposed(*tasks, agents=tuple(agents), slots=slots) == proposed(
+        *tasks, agents=tuple(mixed), slots=slots
     )
 
 
@@ -111,7 +81,7 @@ def test_the_proposals_do_not_depend_on_input_order(
 def test_no_more_is_proposed_than_is_free(
     tasks: list[WaitingTask], agents: list[AgentView], slots: int
 ):
-    proposals = proposed(FIFO, *tasks, agents=tuple(agents), slots=slots)
+    proposals = proposed(*tasks, agents=tuple(agents), slots=slots)
 
     assert len(proposals) <= max(0, slots)
     for agent in agents:
@@ -128,27 +98,27 @@ def test_a_task_of_a_queue_goes_to_the_agent_with_most_free_slots():
     tasks = [a_task(str(number), queue="dev", created_order=number) for number in range(4)]
 
     # With one slot free each, the name decides.
-    assert proposed(FIFO, *tasks, agents=agents) == [("0", "free"), ("1", "busy"), ("2", "free")]
+    assert proposed(*tasks, agents=agents) == [("0", "free"), ("1", "busy"), ("2", "free")]
 
 
 def test_a_task_that_fits_nowhere_lets_those_behind_it_pass():
     full = AgentView(name="full", queue="dev", limit=1, active=1)
     first, second = a_task("1", agent="full", created_order=1), a_task("2", created_order=2)
 
-    assert proposed(FIFO, first, second, agents=(full, ROOMY)) == [("2", "coder")]
+    assert proposed(first, second, agents=(full, ROOMY)) == [("2", "coder")]
 
 
 @pytest.mark.parametrize("wants", [{"agent": "nobody"}, {"queue": "nowhere"}, {"agent": None}])
 def test_a_task_for_nobody_is_not_proposed(wants: dict[str, str | None]):
-    assert proposed(FIFO, a_task(**wants)) == []
+    assert proposed(a_task(**wants)) == []
 
 
 def test_a_named_agent_comes_before_a_queue():
     other = AgentView(name="other", queue="docs", limit=1, active=0)
     task = a_task(agent="other", queue="dev")
 
-    assert proposed(FIFO, task, agents=(ROOMY, other)) == [("1", "other")]
+    assert proposed(task, agents=(ROOMY, other)) == [("1", "other")]
 
 
 def test_the_policy_has_a_name_for_reports():
-    assert FIFO.name == "platform"
+    assert POLICY.name == "platform"

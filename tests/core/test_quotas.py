@@ -16,7 +16,7 @@ from tinyscheduler.model.plan import Dispatch, Plan, Reason, Wait
 from tinyscheduler.policy.platform import PlatformPolicy
 
 GIB = 2**30
-FIFO = PlatformPolicy(is_priority_enabled=False)
+FIFO = PlatformPolicy()
 AGENTS = (an_agent(limit=99), an_agent("tester", limit=99), an_agent("cook", limit=9, queue="ops"))
 
 

@@ -29,7 +29,7 @@ AGENTS = (
     an_agent("tester", queue="dev", limit=2),
     an_agent("writer", queue="docs", limit=2),
 )
-FIFO = PlatformPolicy(is_priority_enabled=False)
+FIFO = PlatformPolicy()
 
 
 def a_switch(

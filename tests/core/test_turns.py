@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from tinyscheduler.model.policy import PolicyContext
 
 GIB = 2**30
-FIFO = PlatformPolicy(is_priority_enabled=False)
+FIFO = PlatformPolicy()
 ROOMY = (an_agent(limit=99),)
 
 

@@ -1,6 +1,6 @@
 """Write a base path with everything in it that a version of the program leaves behind.
 
-    .venv-dev/bin/python tests/data/make_state.py tests/data/state-v3
+    .venv-dev/bin/python tests/data/make_state.py tests/data/state-v4
 
 Run once per format of the state (the number is that of the database's tables), by the
 program that writes it, and kept: what later versions must load is what that program
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -149,7 +150,8 @@ def anonymise(base: Path, folder: Path) -> None:
         if path.is_file() and path.suffix != ".db":
             text = path.read_text()
             for trace, stand_in in traces.items():
-                text = text.replace(trace, stand_in)
+                # As a word: a machine may be called like a part of one.
+                text = re.sub(rf"(?<!\w){re.escape(trace)}(?!\w)", stand_in, text)
             path.write_text(text)
     with closing(sqlite3.connect(folder / "state" / "tinyscheduler.db")) as database:
         database.execute("UPDATE attempts SET log = replace(log, ?, '@BASE@')", (str(base),))

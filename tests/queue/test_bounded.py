@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from tests.contract.builders import START
@@ -13,12 +13,13 @@ from tinyscheduler.adapters.sqlite import blockers
 from tinyscheduler.adapters.sqlite import queue as queue_module
 from tinyscheduler.adapters.sqlite.database import Access
 from tinyscheduler.adapters.sqlite.queue import LocalQueue
-from tinyscheduler.model.tasks import TaskSpec
+from tinyscheduler.model.tasks import PriorityClass, TaskSpec
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 LINES = 4
+CLASSES = (PriorityClass.BATCH, PriorityClass.INTERACTIVE)
 FEW, MANY = 10_000, 100_000
 # The machine instructions of SQLite's own virtual machine: the same on any computer.
 STEP = 50
@@ -38,7 +39,13 @@ def crowd(size: int) -> list[tuple[str | None, TaskSpec]]:
 
     kinds = list(KINDS.values())
     specs = [
-        replace(kinds[number % len(kinds)], agent=f"agent{number % LINES}", priority=number % 7)
+        replace(
+            kinds[number % len(kinds)],
+            agent=f"agent{number % LINES}",
+            priority=number % 7,
+            priority_class=CLASSES[number % 11 == 0],
+            tenant=f"team{number % 9}",
+        )
         for number in range(size)
     ]
     return [("blocker", A_SPEC), *((None, spec) for spec in specs)]
@@ -76,7 +83,7 @@ def cost(opened: Opened, use: Callable[[Opened], object]) -> int:
     return steps
 
 
-def with_rules(**rules: bool) -> Callable[[Opened], object]:
+def with_rules(**rules: Any) -> Callable[[Opened], object]:
     def use(opened: Opened) -> object:
         return LocalQueue(opened.database, opened.clock, **rules).look(window=8)
 
@@ -91,6 +98,7 @@ USES: dict[str, Callable[[Opened], object]] = {
     "look": with_rules(),
     "look by priority": with_rules(priority_enabled=True),
     "look without blocking": with_rules(blocking_disabled=True),
+    "look fairly": with_rules(fair_share="tenant"),
     "describe": lambda opened: opened.queue.describe("77"),
     "counts": lambda opened: opened.queue.counts(),
     "states": lambda opened: opened.queue.states(["1", "2", "88"]),
@@ -118,13 +126,16 @@ def test_a_window_of_many_is_small_and_counts_all(crowds):
 
     assert view.waiting_total > 0.79 * MANY
     startable = [task for task in view.waiting if not (task.blocked_by or task.is_held)]
-    assert len(view.waiting) <= LINES * 8 + 8 + 50 + 50
+    # Of each line the first by age, and as many interactive ones.
+    assert len(view.waiting) <= 2 * LINES * 8 + 8 + 50 + 50
     assert len(startable) > LINES * 8
 
 
 QUESTIONS = {
     "_READY_BY_AGE": ["ready_by_age (agent=? AND queue=?)"],
     "_READY_BY_PRIORITY": ["ready_by_priority (agent=? AND queue=?)"],
+    "_INTERACTIVE_BY_AGE": ["interactive_by_age (agent=? AND queue=?)"],
+    "_INTERACTIVE_BY_PRIORITY": ["interactive_by_priority (agent=? AND queue=?)"],
     "_DUE": ["deferred (agent=? AND queue=? AND start_after<?)"],
     "_BLOCKED_YET_ALLOWED": ["blocked (agent=? AND queue=?)"],
     "_DEFERRED": ["deferred_anywhere (start_after>?)"],
@@ -138,7 +149,10 @@ QUESTIONS = {
     "_UNBLOCK": ["INTEGER PRIMARY KEY (rowid=?)", "dependents (blocker_id=?)"],
     "_RECOUNT_BLOCKED": ["INTEGER PRIMARY KEY (rowid=?)", "PRIMARY KEY (task_id=?)"],
 }
-SORTED_BY_INDEX = {"_READY_BY_AGE", "_READY_BY_PRIORITY", "_DEFERRED", "_BLOCKED", "_HELD"}
+SORTED_BY_INDEX = {
+    *("_READY_BY_AGE", "_READY_BY_PRIORITY", "_DEFERRED", "_BLOCKED", "_HELD"),
+    *("_INTERACTIVE_BY_AGE", "_INTERACTIVE_BY_PRIORITY"),
+}
 
 
 @pytest.mark.parametrize("question", list(QUESTIONS))

@@ -9,6 +9,7 @@ from tests.tick.staging import a_world, reasons, run_until_running, started, the
 
 from tinyscheduler.model.config import Inventory, ModelPlace, Quota
 from tinyscheduler.model.plan import Wait
+from tinyscheduler.model.snapshot import SchedulingMemory
 from tinyscheduler.model.tasks import TaskSpec
 from tinyscheduler.simulator.attempts import Script
 from tinyscheduler.values import replace
@@ -85,9 +86,9 @@ def test_what_is_remembered_survives_the_tick(heeds_ends: bool):  # noqa: FBT001
     world = a_model_world("a", "a", heeds_ends=heeds_ends)
     tick(world)
 
-    (deferral,) = world.disk.memory.deferrals
-
-    assert deferral.model == "a"
+    memory = world.disk.memory
+    assert isinstance(memory, SchedulingMemory)
+    assert [one.model for one in memory.deferrals] == ["a"]
 
 
 def test_the_source_is_looked_into_further_where_a_tenant_has_all_it_may_have():

@@ -108,4 +108,5 @@ def local_queue(config: Config, database: Database, clock: Clock) -> LocalQueue:
         blocking_disabled=config.blocking_disabled,
         max_queue_depth=config.limits.max_queue_depth,
         longest_backoff_s=max(config.timing.retry_max_s, config.timing.retry_later_s),
+        fair_share=config.limits.fair_share,
     )

@@ -172,7 +172,7 @@ def wired(
     """
     acts = mode is Mode.ACT
     database = kept or Database(config.paths.database, Access.WRITE if acts else Access.READ)
-    platform = PlatformPolicy(is_priority_enabled=config.priority_enabled)
+    platform = PlatformPolicy()
     observers = observers_of(config)
     try:
         yield World(
@@ -260,6 +260,8 @@ def settings_of(config: Config, *, window: int | None = None) -> TickSettings:
             lookahead=limits.queue_lookahead,
             max_skips=limits.max_skips,
             max_runtime_s=timing.max_runtime_s,
+            fair_share=limits.fair_share,
+            fair_share_half_life_s=limits.fair_share_half_life_s,
         ),
         heartbeat_s=timing.heartbeat_s,
         max_runtime_s=timing.max_runtime_s,

@@ -30,6 +30,7 @@ from tinyscheduler.cli.standing import (
 from tinyscheduler.cli.tasks import describe_outcome
 from tinyscheduler.core.explain import Explanation, explain, join_names, never_ends
 from tinyscheduler.errors import EXIT_DONE, EXIT_UNAVAILABLE
+from tinyscheduler.model.config import FairShare
 from tinyscheduler.model.plan import Dispatch, Reason
 from tinyscheduler.model.tasks import TaskState
 from tinyscheduler.values import asdict, dataclass, field
@@ -117,7 +118,10 @@ def find_answer(queue: Queue, task_id: str) -> Answer:
     explanation = explain(foresight.snapshot, foresight.plan, task)
     wait = explanation.wait if explanation is not None else None
     is_blocked = wait is not None and wait.reason in (Reason.BLOCKED_BY, Reason.HELD)
-    is_in_line = wait is None or wait.reason in _IN_LINE
+    # Who shares fairly stands in no fixed order.
+    is_in_line = queue.config.limits.fair_share == FairShare.OFF and (
+        wait is None or wait.reason in _IN_LINE
+    )
     blockers = tuple(queue.inquiry.unfinished_above(task_id)) if is_blocked else ()
     standings = find_standings(queue, blockers)
     return Answer(

@@ -448,6 +448,8 @@ def _limits(understood: Understood) -> Limits:
         memory_per_slot_bytes=per_slot_bytes if is_per_slot_set else None,
         memory_warning=settings.memory_warning,
         memory_critical=settings.memory_critical,
+        fair_share=settings.fair_share,
+        fair_share_half_life_s=settings.fair_share_half_life_sec,
         log_retention_s=_days(settings.log_retention_days),
         history_retention_s=_days(settings.history_retention_days),
     )

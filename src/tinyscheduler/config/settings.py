@@ -39,7 +39,7 @@ from tinyscheduler.config.problems import (
     quote,
 )
 from tinyscheduler.config.units import parse_duration_s
-from tinyscheduler.model.config import Origin
+from tinyscheduler.model.config import FairShare, Origin
 from tinyscheduler.model.tasks import TASK_ID_RULE, is_task_id
 from tinyscheduler.values import dataclass
 
@@ -236,6 +236,7 @@ Switch = Annotated[bool, BeforeValidator(_parse_switch), Severity.STRUCTURE]
 PathText = Annotated[str, BeforeValidator(_parse_path), Severity.STRUCTURE]
 OptionalPathText = Annotated[str | None, BeforeValidator(_parse_path), Severity.STRUCTURE]
 LogLevel = Annotated[str, _one_of(LOG_LEVELS), Severity.STRUCTURE]
+FairShareSetting = Annotated[str, _one_of(tuple(FairShare)), Severity.STRUCTURE]
 PolicyMode = Annotated[str, _one_of(POLICY_MODES), Severity.STRUCTURE]
 Sources = Annotated[tuple[str, ...], BeforeValidator(_parse_sources), Severity.STRUCTURE]
 Endpoint = Annotated[str, BeforeValidator(_parse_endpoint), Severity.STRUCTURE]
@@ -298,6 +299,12 @@ class Settings(BaseSettings):
     tick_budget_sec: Seconds = Field(50.0, description="Seconds a tick may spend sleeping.")
     priority_enabled: Switch = Field(
         default=False, description="true: higher priority first; false: first come first served."
+    )
+    fair_share: FairShareSetting = Field(
+        "off", description="tenant or project: who had least of late goes first; off: nobody does."
+    )
+    fair_share_half_life_sec: Seconds = Field(
+        86400.0, description="Seconds after which what somebody had counts half."
     )
     max_queue_depth: NotNegative = Field(0, description="Waiting tasks at most; 0 is unlimited.")
     kill_grace_sec: SecondsOrZero = Field(5.0, description="Seconds between SIGTERM and SIGKILL.")

@@ -20,6 +20,7 @@ from tinyscheduler.model.leases import Lease, Needs
 from tinyscheduler.model.plan import Dispatch, EndTree, Keep, Reason, Reclaim, Suspect
 from tinyscheduler.model.policy import AgentView
 from tinyscheduler.model.resources import format_size
+from tinyscheduler.model.tasks import PriorityClass
 from tinyscheduler.values import dataclass, replace
 
 if TYPE_CHECKING:
@@ -133,6 +134,7 @@ class Capacity:
                         gpu_uuids=uuids,
                         model=model,
                         model_host=place.host if place is not None else None,
+                        gpu_share=self.gpus.share(uuids, needs),
                     )
             else:
                 refusal = uuids
@@ -321,6 +323,7 @@ def measure(snapshot: Snapshot, verdicts: Iterable[Verdict]) -> Capacity:
                 model=agent.model,
                 model_match=agent.model_match,
                 max_per_host=agent.max_per_host,
+                is_interactive=agent.priority_class == PriorityClass.INTERACTIVE,
             )
             for agent in sorted(snapshot.agents, key=_name)
         ),

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from tinyscheduler.core.capacity import measure
 from tinyscheduler.core.leases import judge_all
-from tinyscheduler.core.queueing import candidates, hold_back, key_of
+from tinyscheduler.core.queueing import candidates, hold_back, in_line, key_of
 from tinyscheduler.core.refusal import Refusal
 from tinyscheduler.core.switches import is_paused
 from tinyscheduler.core.turns import Refusals, Turns
@@ -72,7 +72,8 @@ def _place(
     eligible: list[WaitingTask], *, policy: Policy, capacity: Capacity, snapshot: Snapshot
 ) -> list[Decision]:
     """Ask the policy until nothing more fits, and say of each task left why it waits."""
-    turns = Turns(eligible, rules=snapshot.rules, skips=snapshot.memory.skips)
+    ordered = in_line(eligible, snapshot, agents=capacity.agents)
+    turns = Turns(ordered, rules=snapshot.rules, skips=snapshot.memory.skips)
     starts: list[Dispatch] = []
     while True:
         refusals = Refusals(capacity)

@@ -59,6 +59,12 @@ class GpuRoom:
             return needs.vram_bytes if uuids else 0
         return sum(gpu.total_bytes for gpu in self.gpus if gpu.uuid in uuids)
 
+    def share(self, uuids: Collection[str], needs: Needs) -> float:
+        """Return how much of GPUs that is: 1 for each whole one."""
+        if needs.gpus:
+            return float(len(uuids))
+        return sum(needs.vram_bytes / gpu.total_bytes for gpu in self.gpus if gpu.uuid in uuids)
+
     def take(self, uuids: Collection[str], needs: Needs, task_id: str) -> GpuRoom:
         """Return what is left after a start on these GPUs."""
         if not uuids:

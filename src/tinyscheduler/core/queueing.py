@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from tinyscheduler.core.fairness import turns_of
 from tinyscheduler.core.switches import find_stop
 from tinyscheduler.model.clock import format_time
 from tinyscheduler.model.plan import Reason, Wait
+from tinyscheduler.model.tasks import PROMOTED_AFTER_S, PriorityClass
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Collection, Iterable, Sequence
     from datetime import datetime
 
     from tinyscheduler.model.policy import AgentView
+    from tinyscheduler.model.snapshot import Rules, Snapshot
     from tinyscheduler.model.switches import Switch
     from tinyscheduler.model.tasks import WaitingTask
 
@@ -63,10 +66,38 @@ def key_of(task: WaitingTask) -> tuple[str, str]:
     return (task.source, task.task_id)
 
 
-def rank(task: WaitingTask, *, is_priority_enabled: bool) -> tuple[int, int, int, str, str]:
-    """Return the place in line: who blocks most, then priority where enabled, then arrival."""
-    priority = task.priority if is_priority_enabled else 0
-    return (-task.blocks, -priority, task.created_order, task.source, task.task_id)
+def in_line(
+    tasks: Iterable[WaitingTask], snapshot: Snapshot, *, agents: Sequence[AgentView]
+) -> list[WaitingTask]:
+    """Return the tasks in the order of their turns.
+
+    Interactive ones first, and what has waited long enough to count as such; then who had
+    least, where that is shared out; then who blocks most, priority where enabled, arrival.
+    """
+    rules, now = snapshot.rules, snapshot.now.wall
+    urgent = {agent.name for agent in agents if agent.is_interactive}
+    places = {key_of(task): _place(task, rules, now=now, urgent=urgent) for task in tasks}
+    ordered = sorted(tasks, key=lambda task: places[key_of(task)])
+    turns = turns_of(
+        ordered,
+        rules=rules,
+        accounts=snapshot.memory.accounts,
+        inventory=snapshot.inventory,
+    )
+    if not turns:
+        return ordered
+    # The sort is stable: within one turn all stay as they stand.
+    return sorted(ordered, key=lambda task: (places[key_of(task)][0], turns[key_of(task)]))
+
+
+def _place(
+    task: WaitingTask, rules: Rules, *, now: datetime, urgent: Collection[str]
+) -> tuple[bool, int, int, int, str, str]:
+    is_batch = task.priority_class is PriorityClass.BATCH and task.agent not in urgent
+    if is_batch and task.created_at is not None:
+        is_batch = (now - task.created_at).total_seconds() < PROMOTED_AFTER_S
+    priority = task.priority if rules.is_priority_enabled else 0
+    return (is_batch, -task.blocks, -priority, task.created_order, task.source, task.task_id)
 
 
 def candidates(task: WaitingTask, agents: Sequence[AgentView]) -> tuple[AgentView, ...]:

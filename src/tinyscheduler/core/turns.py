@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tinyscheduler.core.queueing import candidates, key_of, rank
+from tinyscheduler.core.queueing import candidates, key_of
 from tinyscheduler.core.refusal import Refusal
 from tinyscheduler.model.plan import Reason
 from tinyscheduler.values import replace
@@ -65,13 +65,10 @@ class Turns:
     """
 
     def __init__(
-        self, tasks: Iterable[WaitingTask], *, rules: Rules, skips: Iterable[Skips]
+        self, in_line: Iterable[WaitingTask], *, rules: Rules, skips: Iterable[Skips]
     ) -> None:
-        ordered = sorted(
-            tasks, key=lambda task: rank(task, is_priority_enabled=rules.is_priority_enabled)
-        )
         self._rules = rules
-        self._left = {key_of(task): task for task in ordered}
+        self._left = {key_of(task): task for task in in_line}
         self._places = {key: place for place, key in enumerate(self._left)}
         self._skips = {(one.source, one.task_id): one.times for one in skips}
         self._held_back: dict[_Key, Refusal] = {}

@@ -46,6 +46,14 @@ class ModelMatch(StrEnum):
     PREFERRED = "preferred"
 
 
+class FairShare(StrEnum):
+    """Between whom slots and GPUs are shared out fairly."""
+
+    OFF = "off"
+    TENANT = "tenant"
+    PROJECT = "project"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AgentProfile:
     """How tasks of one agent are run, and how many at once.
@@ -203,6 +211,8 @@ class Limits:
     memory_per_slot_bytes: int | None = None  # None: nobody set it
     memory_warning: float = 0.8  # shares of the memory in use
     memory_critical: float = 0.9
+    fair_share: str = FairShare.OFF
+    fair_share_half_life_s: float = 86_400.0
     log_retention_s: float = 14 * 86_400.0
     history_retention_s: float = 30 * 86_400.0
 

@@ -17,6 +17,7 @@ from tinyscheduler.model.leases import (
 )
 from tinyscheduler.model.resources import Gpu, GpuProcess, Pressure
 from tinyscheduler.model.snapshot import (
+    Account,
     Deferral,
     SchedulingMemory,
     Skips,
@@ -101,6 +102,7 @@ def encode_lease(lease: Lease) -> dict[str, Any]:
         "model_host": lease.model_host,
         "tenant": lease.tenant,
         "project": lease.project,
+        "gpu_share": lease.gpu_share,
         "run": _encode_run(lease.run),
     }
 
@@ -175,6 +177,7 @@ def decode_lease(document: object) -> Lease:
         model_host=reader.optional_text("model_host"),
         tenant=reader.optional_text("tenant"),
         project=reader.optional_text("project"),
+        gpu_share=reader.optional_number("gpu_share") or 0.0,
     )
 
 
@@ -251,6 +254,11 @@ def encode_memory(memory: SchedulingMemory) -> dict[str, Any]:
         "deferrals": [
             {"model": one.model, "until": format_time(one.until)} for one in memory.deferrals
         ],
+        "accounts": [
+            {"owner": one.owner, "slot_sec": one.slot_s, "gpu_sec": one.gpu_s}
+            for one in memory.accounts
+        ],
+        "accounted_at": None if memory.accounted_at is None else format_time(memory.accounted_at),
     }
 
 
@@ -276,11 +284,19 @@ def decode_memory(document: object) -> SchedulingMemory:
         told=Told() if told is None else _decode_told(told),
         skips=reader.optional_children("skips", _decode_skips) or (),
         deferrals=reader.optional_children("deferrals", _decode_deferral) or (),
+        accounts=reader.optional_children("accounts", _decode_account) or (),
+        accounted_at=reader.optional_time("accounted_at"),
     )
 
 
 def _decode_deferral(one: _Reader) -> Deferral:
     return Deferral(model=one.text("model"), until=one.time("until"))
+
+
+def _decode_account(one: _Reader) -> Account:
+    return Account(
+        owner=one.text("owner"), slot_s=one.amount("slot_sec"), gpu_s=one.amount("gpu_sec")
+    )
 
 
 def _decode_skips(one: _Reader) -> Skips:
@@ -437,6 +453,12 @@ class _Reader:
         # An interval of zero would make a healthy attempt stale at once.
         if value <= 0:
             raise self._wrong(name, "a number above 0")
+        return value
+
+    def amount(self, name: str) -> float:
+        value = self.number(name)
+        if value < 0:
+            raise self._wrong(name, "a number from 0 on")
         return value
 
     def optional_number(self, name: str) -> float | None:

@@ -137,6 +137,7 @@ class Lease:
     model_host: str | None = None  # where the model is used; None: no slot of it is
     tenant: str | None = None
     project: str | None = None
+    gpu_share: float = 0.0  # of all its GPUs together: 1 for each whole one
 
 
 class LeaseFault(StrEnum):

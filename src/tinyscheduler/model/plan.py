@@ -158,7 +158,8 @@ class Proposal:
 class Dispatch:
     """Start this task now.  ``needs`` is what it occupies from then on, on these GPUs.
 
-    It uses a slot of ``model`` on ``model_host``; without a host it uses none.
+    It uses a slot of ``model`` on ``model_host``; without a host it uses none.  ``gpu_share``
+    is what it has of all its GPUs together, 1 for each whole one.
     ``overtakes`` are tasks before it in line that wait for something which it uses.
     """
 
@@ -168,6 +169,7 @@ class Dispatch:
     gpu_uuids: tuple[str, ...] = ()
     model: str | None = None
     model_host: str | None = None
+    gpu_share: float = 0.0
     overtakes: tuple[WaitingTask, ...] = ()
 
 

@@ -27,6 +27,7 @@ class AgentView:
     model: str | None = None
     model_match: ModelMatch = ModelMatch.REQUIRED
     max_per_host: int | None = None
+    is_interactive: bool = False
 
     @property
     def free(self) -> int:

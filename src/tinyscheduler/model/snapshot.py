@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tinyscheduler.model.config import Inventory
+from tinyscheduler.model.config import FairShare, Inventory
 from tinyscheduler.model.leases import LeaseFault
 from tinyscheduler.model.resources import Pressure
 from tinyscheduler.values import dataclass, field
@@ -107,6 +107,15 @@ class Deferral:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Account:
+    """What a tenant or project has had lately: seconds of slots and of whole GPUs, decayed."""
+
+    owner: str
+    slot_s: float = 0.0
+    gpu_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SchedulingMemory:
     """What one tick remembers for the next.  Losing it costs time, never a task."""
 
@@ -117,6 +126,8 @@ class SchedulingMemory:
     told: Told = Told()
     skips: tuple[Skips, ...] = ()
     deferrals: tuple[Deferral, ...] = ()
+    accounts: tuple[Account, ...] = ()
+    accounted_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,6 +153,9 @@ class Rules:
     max_skips: int = 2
     # The longest an attempt may take of which nobody said it.
     max_runtime_s: float = 3600.0
+    fair_share: str = FairShare.OFF
+    # After so long what somebody had counts half.
+    fair_share_half_life_s: float = 86_400.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -104,6 +104,10 @@ class PriorityClass(StrEnum):
     BATCH = "batch"
 
 
+# A batch task that has waited so long stands among the interactive ones.
+PROMOTED_AFTER_S = 300.0
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskSpec:
     """What somebody asked to be run, as given with ``add``.

@@ -1,10 +1,10 @@
-"""The built-in policy: who blocks most goes first, then who came first."""
+"""The built-in policy: tasks as they stand in line, each to the freest agent."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tinyscheduler.core.queueing import candidates, rank
+from tinyscheduler.core.queueing import candidates
 from tinyscheduler.model.plan import Proposal
 
 if TYPE_CHECKING:
@@ -15,24 +15,19 @@ if TYPE_CHECKING:
 
 
 class PlatformPolicy:
-    """Order by number of blocked tasks, then priority where enabled, then arrival.
+    """Take tasks as they stand in line.
 
     A task of a queue goes to the agent of that queue with most free slots, ties by name.
     """
 
     name = "platform"
 
-    def __init__(self, *, is_priority_enabled: bool) -> None:
-        """Take arrival order, or priority before arrival where that is enabled."""
-        self._is_priority_enabled = is_priority_enabled
-
     def propose(self, context: PolicyContext) -> Sequence[Proposal]:
         """Return as many proposals as the free slots can take."""
         free = {agent.name: agent.free for agent in context.agents}
         host_free = context.host_slots_free
         proposals: list[Proposal] = []
-        enabled = self._is_priority_enabled
-        for task in sorted(context.waiting, key=lambda one: rank(one, is_priority_enabled=enabled)):
+        for task in context.waiting:
             if host_free <= 0:
                 break
             agent = _freest(task, context.agents, free)

@@ -9,6 +9,7 @@ from enum import Enum
 from typing import TYPE_CHECKING, assert_never
 
 from tinyscheduler.errors import SourceError, StoreError
+from tinyscheduler.model.config import FairShare
 from tinyscheduler.model.records import AlreadyEnded, Cancelled, CancelRequested
 from tinyscheduler.model.snapshot import SourceView
 from tinyscheduler.model.switches import EVERYTHING
@@ -16,6 +17,7 @@ from tinyscheduler.model.tasks import (
     Claim,
     FailureReason,
     Finish,
+    PriorityClass,
     Requeue,
     TaskState,
     WaitingTask,
@@ -73,6 +75,7 @@ class SimulatedQueue:
     is_priority_enabled: bool = False
     is_blocking_disabled: bool = False
     longest_backoff_s: float = math.inf
+    fair_share: str = FairShare.OFF
     trouble: Trouble = Trouble.NONE
     switches: Mapping[tuple[str, str], Switch] = field(default_factory=dict)  # as on its disk
     rows: dict[str, Row] = field(default_factory=dict)
@@ -164,6 +167,7 @@ class SimulatedSource:
             raise self._down()
         rows = list(self._queue.rows.values())
         told = [*self._startable(rows, window), *self._unstartable(rows)]
+        told += [row for row in self._first_of_each_owner(rows, window) if row not in told]
         return SourceView(
             name=self.name,
             waiting=tuple(self._waiting_task(row) for row in sorted(told, key=self._rank)),
@@ -234,8 +238,25 @@ class SimulatedSource:
         for row in rows:
             if row.state is TaskState.WAITING and self._is_ready(row):
                 lines.setdefault((row.spec.agent, row.spec.queue), []).append(row)
+        urgent = PriorityClass.INTERACTIVE
         for line in lines.values():
-            yield from sorted(line, key=self._rank)[:window]
+            ordered = sorted(line, key=self._rank)
+            yield from ordered[:window]
+            # Beside them what goes first whatever its age.
+            first = [row for row in ordered if row.spec.priority_class is urgent]
+            yield from [row for row in first[:window] if row not in ordered[:window]]
+
+    def _first_of_each_owner(self, rows: Iterable[Row], window: int) -> Iterator[Row]:
+        """Yield what each tenant or project has first in line, where they share fairly."""
+        if self._queue.fair_share == FairShare.OFF:
+            return
+        owners: dict[str, list[Row]] = {}
+        for row in rows:
+            owner = getattr(row.spec, self._queue.fair_share)
+            if owner is not None and row.state is TaskState.WAITING and self._is_ready(row):
+                owners.setdefault(owner, []).append(row)
+        for mine in owners.values():
+            yield from sorted(mine, key=self._rank)[:window]
 
     def _is_ready(self, row: Row) -> bool:
         return self._queue.is_due(row) and not self._queue.blockers(row)

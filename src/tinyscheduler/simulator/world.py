@@ -72,7 +72,7 @@ class SimulatedWorld:
     settings: TickSettings = SETTINGS
     machine: Machine = field(default_factory=Machine)
     disk: Disk = field(default_factory=Disk)
-    policy: Policy = field(default_factory=lambda: PlatformPolicy(is_priority_enabled=False))
+    policy: Policy = field(default_factory=PlatformPolicy)
     observer: RecordingObserver = field(default_factory=RecordingObserver)
     failures: list[TinySchedulerError] = field(default_factory=list)
     rewire: Callable[[World, Process], World] = _unchanged
@@ -163,7 +163,7 @@ class SimulatedWorld:
             probe=SimulatedProbe(process),
             gpus=SimulatedGpuProbe(process),
             policy=self.policy,
-            fallback=PlatformPolicy(is_priority_enabled=False),
+            fallback=PlatformPolicy(),
             ledger=SimulatedLedger(process, self.disk),
             memory=SimulatedMemoryStore(process, self.disk, warn=warnings.append),
             switches=SimulatedSwitches(process, self.disk),

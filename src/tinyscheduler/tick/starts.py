@@ -242,6 +242,7 @@ class Starts:
             model_host=dispatch.model_host,
             tenant=task.tenant,
             project=task.project,
+            gpu_share=dispatch.gpu_share,
         )
 
     def _stagger_left_s(self) -> float:

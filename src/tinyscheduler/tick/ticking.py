@@ -6,6 +6,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from tinyscheduler.core.decide import decide
+from tinyscheduler.core.fairness import settle_accounts
 from tinyscheduler.core.gpus import masked
 from tinyscheduler.core.leases import trace_of, trace_of_claim
 from tinyscheduler.core.memory import is_ample
@@ -150,6 +151,9 @@ def _observe(progress: Progress) -> Snapshot:
     gpus = _look_at_gpus(progress, scan, sources)
     now = world.clock.now()
     if progress.leases_scanned is None:
+        progress.memory = settle_accounts(
+            progress.memory, scan, rules=progress.settings.rules, now=now.wall
+        )
         progress.leases_scanned = sum(entry.lease is not None for entry in scan.entries)
     progress.tasks_waiting = sum(view.waiting_total for view in sources)
     progress.sources_down = frozenset(view.name for view in sources if not view.is_up)

@@ -16,7 +16,13 @@ from tinyscheduler.adapters.sqlite.rows import (
 from tinyscheduler.model.history import MeasuredAttempt
 from tinyscheduler.model.leases import ReclaimReason
 from tinyscheduler.model.records import WaitingLine
-from tinyscheduler.model.tasks import FailureReason, Outcome, TaskState
+from tinyscheduler.model.tasks import (
+    PROMOTED_AFTER_S,
+    FailureReason,
+    Outcome,
+    PriorityClass,
+    TaskState,
+)
 
 if TYPE_CHECKING:
     import sqlite3
@@ -57,7 +63,8 @@ SELECT (
         SELECT 1 FROM tasks INDEXED BY ready_by_priority
         WHERE state = 'waiting' AND blockers_left = 0 AND start_after = 0
             AND agent = :agent AND queue = :queue
-            AND (-blocks, -:by_priority * priority, id) < (-:blocks, -:priority, :id)
+            AND (priority_class = 'batch' AND created_at > :promoted,
+                -blocks, -:by_priority * priority, id) < (:is_batch, -:blocks, -:priority, :id)
         LIMIT :limit
     )
 ) + (
@@ -65,7 +72,8 @@ SELECT (
         SELECT 1 FROM tasks INDEXED BY deferred
         WHERE state = 'waiting' AND blockers_left = 0 AND start_after <> 0
             AND start_after <= :now AND agent = :agent AND queue = :queue
-            AND (-blocks, -:by_priority * priority, id) < (-:blocks, -:priority, :id)
+            AND (priority_class = 'batch' AND created_at > :promoted,
+                -blocks, -:by_priority * priority, id) < (:is_batch, -:blocks, -:priority, :id)
         LIMIT :limit
     )
 )
@@ -115,7 +123,12 @@ class Inquiry:
         return self._database.read(question)
 
     def ahead(self, task: WaitingTask) -> int:
-        """Count the tasks of the same line that could start and go first."""
+        """Count the tasks of the same line that could start and go first.
+
+        Interactive ones, and those that have waited so long that they count as such.
+        """
+        now = to_micros(self._clock.now().wall)
+        promoted = now - int(PROMOTED_AFTER_S * 1e6)
         values = {
             "id": row_id(task.task_id),
             "agent": task.agent or "",
@@ -123,7 +136,10 @@ class Inquiry:
             "blocks": task.blocks,
             "priority": task.priority if self._priority_enabled else 0,
             "by_priority": int(self._priority_enabled),
-            "now": to_micros(self._clock.now().wall),
+            "now": now,
+            "promoted": promoted,
+            "is_batch": task.priority_class is PriorityClass.BATCH
+            and (task.created_at is None or to_micros(task.created_at) > promoted),
             "limit": _MOST_AHEAD,
         }
 

@@ -26,9 +26,10 @@ from tinyscheduler.errors import (
     StoreError,
     UsageError,
 )
+from tinyscheduler.model.config import FairShare
 from tinyscheduler.model.records import AlreadyEnded, Cancelled, CancelRequested
 from tinyscheduler.model.snapshot import SourceView
-from tinyscheduler.model.tasks import Finish, Requeue, TaskState
+from tinyscheduler.model.tasks import Finish, PriorityClass, Requeue, TaskState
 from tinyscheduler.values import replace
 
 if TYPE_CHECKING:
@@ -46,6 +47,9 @@ _MAX_UNSTARTABLE = 50
 # Rows of one line that are put in order by sorting, where no index has that order.
 _MAX_SORTED = 200
 
+# Tenants or projects of which each is asked what it has first in line.
+_MAX_OWNERS = 200
+
 _DECADE_S = 10 * 365 * 86400.0
 
 _LINES = "SELECT agent, queue, tasks FROM counts WHERE state = 'waiting'"
@@ -62,13 +66,40 @@ WHERE state = 'waiting' AND blockers_left = 0 AND start_after = 0
     AND agent = :agent AND queue = :queue
 ORDER BY blocks DESC, priority DESC, id LIMIT :window
 """
+_INTERACTIVE = """
+SELECT * FROM tasks INDEXED BY interactive_by_{order}
+WHERE state = 'waiting' AND blockers_left = 0 AND start_after = 0
+    AND priority_class = 'interactive' AND agent = :agent AND queue = :queue
+ORDER BY blocks DESC, {by_priority}id LIMIT :window
+"""
+_INTERACTIVE_BY_AGE = _INTERACTIVE.format(order="age", by_priority="")
+_INTERACTIVE_BY_PRIORITY = _INTERACTIVE.format(order="priority", by_priority="priority DESC, ")
+# From one name to the next by the index, however many tasks each has.
+_OWNERS = """
+WITH RECURSIVE owners (name) AS (
+    SELECT min({owner}) FROM tasks INDEXED BY ready_by_{owner}
+    WHERE state = 'waiting' AND blockers_left = 0 AND start_after = 0 AND {owner} IS NOT NULL
+    UNION ALL
+    SELECT (
+        SELECT min({owner}) FROM tasks INDEXED BY ready_by_{owner}
+        WHERE state = 'waiting' AND blockers_left = 0 AND start_after = 0
+            AND {owner} IS NOT NULL AND {owner} > owners.name
+    ) FROM owners WHERE owners.name IS NOT NULL
+)
+SELECT name FROM owners WHERE name IS NOT NULL LIMIT :limit
+"""
+_READY_OF_OWNER = """
+SELECT * FROM tasks INDEXED BY ready_by_{owner}
+WHERE state = 'waiting' AND blockers_left = 0 AND start_after = 0 AND {owner} = :name
+ORDER BY blocks DESC, id LIMIT :window
+"""
 _DUE = """
 SELECT * FROM (
     SELECT * FROM tasks INDEXED BY deferred
     WHERE state = 'waiting' AND blockers_left = 0 AND start_after <> 0 AND start_after <= :now
         AND agent = :agent AND queue = :queue
     ORDER BY start_after LIMIT :sorted
-) ORDER BY blocks DESC, :by_priority * priority DESC, id LIMIT :window
+) ORDER BY priority_class = 'batch', blocks DESC, :by_priority * priority DESC, id LIMIT :window
 """
 _BLOCKED_YET_ALLOWED = """
 SELECT * FROM (
@@ -222,6 +253,7 @@ class LocalQueue:
         blocking_disabled: bool = False,
         max_queue_depth: int = 0,
         longest_backoff_s: float = _DECADE_S,
+        fair_share: str = FairShare.OFF,
     ) -> None:
         self._database = database
         self._clock = clock
@@ -230,6 +262,7 @@ class LocalQueue:
         self._blockers = Blockers(are_disabled=blocking_disabled)
         self._max_queue_depth = max_queue_depth
         self._longest_backoff_s = longest_backoff_s
+        self._fair_share = fair_share
         self._revisions: dict[str, int] = {}  # as they were at the last look
 
     @property
@@ -240,9 +273,9 @@ class LocalQueue:
     def look(self, *, window: int) -> SourceView:
         """Return what waits and what is ours, read at one moment.
 
-        The order is that of the built-in policy: most dependents first, then (if
-        enabled) the highest priority, then the oldest.  Held tasks come along, but
-        ``waiting_total`` does not count them.
+        Most dependents first, then (if enabled) the highest priority, then the oldest; with
+        them as many interactive ones of each line, and where it is shared out fairly the
+        first of each owner.  Held tasks come along, but ``waiting_total`` does not count them.
         """
         now = self._now()
         with _answering():
@@ -499,10 +532,13 @@ class LocalQueue:
 
     def _look(self, connection: sqlite3.Connection, *, window: int, now: int) -> SourceView:
         lines = connection.execute(_LINES).fetchall()
-        startable: list[sqlite3.Row] = []
+        startable: dict[int, sqlite3.Row] = {}
         for line in lines:
-            startable += self._startable(connection, line, window=window, now=now)
-        rows = [*startable, *self._unstartable(connection, now=now)]
+            for row in self._startable(connection, line, window=window, now=now):
+                startable[row["id"]] = row
+        for row in self._first_of_each_owner(connection, window=window):
+            startable.setdefault(row["id"], row)
+        rows = [*startable.values(), *self._unstartable(connection, now=now)]
         self._revisions = {str(row["id"]): row["revision"] for row in rows}
         claims = connection.execute(_CLAIMS).fetchall()
         return SourceView(
@@ -536,7 +572,27 @@ class LocalQueue:
         rows: list[sqlite3.Row] = []
         for question in questions:
             rows += connection.execute(question, values).fetchall()
-        return sorted(rows, key=self._place)[:window]
+        # Beside them what goes first whatever its age.
+        question = _INTERACTIVE_BY_PRIORITY if self._priority_enabled else _INTERACTIVE_BY_AGE
+        urgent = connection.execute(question, values).fetchall()
+        urgent += [row for row in rows if row["priority_class"] == PriorityClass.INTERACTIVE]
+        return [
+            *sorted(rows, key=self._place)[:window],
+            *sorted(urgent, key=self._place)[:window],
+        ]
+
+    def _first_of_each_owner(
+        self, connection: sqlite3.Connection, *, window: int
+    ) -> Iterator[sqlite3.Row]:
+        """Yield what each tenant or project has first in line, where they share fairly."""
+        if self._fair_share == FairShare.OFF:
+            return
+        owners = connection.execute(
+            _OWNERS.format(owner=self._fair_share), {"limit": _MAX_OWNERS}
+        ).fetchall()
+        question = _READY_OF_OWNER.format(owner=self._fair_share)
+        for owner in owners:
+            yield from connection.execute(question, {"name": owner["name"], "window": window})
 
     def _unstartable(self, connection: sqlite3.Connection, *, now: int) -> list[sqlite3.Row]:
         limits = {"now": now, "limit": _MAX_UNSTARTABLE}

@@ -1,0 +1,285 @@
+"""Who stands before whom: class, fair share, dependents, priority, arrival."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tests.builders import NOW, a_lease, a_result, a_snapshot, a_task, an_agent, an_entry
+
+from tinyscheduler.core.decide import decide
+from tinyscheduler.core.fairness import settle_accounts
+from tinyscheduler.core.queueing import in_line
+from tinyscheduler.model.config import FairShare, Inventory, Quota
+from tinyscheduler.model.plan import Dispatch
+from tinyscheduler.model.policy import AgentView
+from tinyscheduler.model.snapshot import Account, LeaseScan, SchedulingMemory
+from tinyscheduler.model.tasks import PriorityClass
+from tinyscheduler.policy.platform import PlatformPolicy
+from tinyscheduler.values import replace
+
+if TYPE_CHECKING:
+    from tinyscheduler.model.tasks import WaitingTask
+
+URGENT = {"priority_class": PriorityClass.INTERACTIVE}
+HOUR = 3600.0
+
+
+def order(
+    *tasks: WaitingTask,
+    agents: tuple[AgentView, ...] = (),
+    accounts: tuple[Account, ...] = (),
+    **more: Any,
+) -> list[str]:
+    snapshot = a_snapshot(**more)
+    snapshot = replace(snapshot, memory=replace(snapshot.memory, accounts=accounts))
+    return [task.task_id for task in in_line(tasks, snapshot, agents=agents)]
+
+
+def aged(task_id: str, age_s: float, **more: Any) -> WaitingTask:
+    return a_task(task_id, created_at=NOW.wall - timedelta(seconds=age_s), **more)
+
+
+some_tasks = st.lists(
+    st.builds(
+        a_task,
+        st.integers(1, 99).map(str),
+        created_order=st.integers(0, 9),
+        priority=st.integers(-2, 2),
+        blocks=st.integers(0, 2),
+        tenant=st.sampled_from((None, "red", "blue")),
+        priority_class=st.sampled_from(PriorityClass),
+        created_at=st.sampled_from((None, NOW.wall, NOW.wall - timedelta(hours=1))),
+    ),
+    unique_by=lambda task: task.task_id,
+)
+
+
+@given(st.permutations([a_task(str(number), created_order=number) for number in range(9)]))
+def test_first_come_first_served(tasks: list[WaitingTask]):
+    assert order(*tasks) == [str(number) for number in range(9)]
+
+
+@pytest.mark.parametrize("is_priority_enabled", [True, False])
+def test_who_blocks_most_goes_first_whatever_the_priority(is_priority_enabled: bool):  # noqa: FBT001
+    blocker = a_task("blocker", created_order=3, blocks=2, priority=-9)
+    urgent = a_task("urgent", created_order=2, blocks=1, priority=9)
+    oldest = a_task("oldest", created_order=1)
+
+    found = order(oldest, urgent, blocker, is_priority_enabled=is_priority_enabled)
+
+    assert found == ["blocker", "urgent", "oldest"]
+
+
+def test_priority_counts_only_where_it_is_enabled():
+    low, high = a_task("low", created_order=1), a_task("high", created_order=2, priority=1)
+
+    assert order(low, high) == ["low", "high"]
+    assert order(low, high, is_priority_enabled=True) == ["high", "low"]
+
+
+@given(some_tasks)
+def test_equal_priorities_keep_the_order_of_arrival(tasks: list[WaitingTask]):
+    by_id = {task.task_id: task for task in tasks}
+
+    for one, next_one in pairwise(
+        by_id[task_id] for task_id in order(*tasks, is_priority_enabled=True)
+    ):
+        if all(
+            getattr(one, name) == getattr(next_one, name)
+            for name in ("blocks", "priority", "priority_class", "created_at")
+        ):
+            assert one.created_order <= next_one.created_order
+
+
+@given(st.data(), some_tasks, st.sampled_from(FairShare))
+def test_the_order_does_not_depend_on_that_of_the_input(
+    data: st.DataObject, tasks: list[WaitingTask], share: FairShare
+):
+    mixed = data.draw(st.permutations(tasks))
+
+    assert order(*tasks, fair_share=share) == order(*mixed, fair_share=share)
+
+
+# -- classes ---------------------------------------------------------------------------
+
+
+def test_who_somebody_waits_for_goes_before_the_rest():
+    batch = aged("batch", 299, created_order=1, blocks=3)
+    urgent = aged("urgent", 0, created_order=2, **URGENT)
+
+    assert order(batch, urgent) == ["urgent", "batch"]
+
+
+def test_after_five_minutes_the_rest_counts_as_much():
+    batch = aged("batch", 300, created_order=1)
+    urgent = aged("urgent", 0, created_order=2, **URGENT)
+
+    assert order(batch, urgent) == ["batch", "urgent"]
+
+
+def test_all_tasks_of_an_interactive_agent_are():
+    agents = (AgentView(name="chat", queue="chat", limit=1, active=0, is_interactive=True),)
+
+    assert order(
+        aged("1", 5, created_order=1), aged("2", 0, created_order=2, agent="chat"), agents=agents
+    ) == ["2", "1"]
+
+
+def test_an_agent_of_that_class_is_known_by_its_profile():
+    chat = an_agent("chat", priority_class="interactive")
+    tasks = (a_task("1", created_order=1), a_task("2", created_order=2, agent="chat"))
+
+    plan = decide(a_snapshot(*tasks, agents=(an_agent(), chat), slots=1), PlatformPolicy())
+
+    assert [one.task.task_id for one in plan.decisions if isinstance(one, Dispatch)] == ["2"]
+
+
+# -- fair share ------------------------------------------------------------------------
+
+
+def tasks_of(tenant: str | None, *numbers: int, **more: Any) -> list[WaitingTask]:
+    return [a_task(str(one), created_order=one, tenant=tenant, **more) for one in numbers]
+
+
+def test_between_tenants_that_had_the_same_turns_alternate():
+    red, blue = tasks_of("red", 1, 2, 3), tasks_of("blue", 4, 5)
+
+    assert order(*red, *blue, fair_share=FairShare.TENANT) == ["1", "4", "2", "5", "3"]
+    assert order(*red, *blue) == ["1", "2", "3", "4", "5"]
+
+
+def test_who_had_less_goes_first():
+    red, blue = tasks_of("red", 1, 2), tasks_of("blue", 3, 4)
+    accounts = (Account(owner="red", slot_s=100, gpu_s=20), Account(owner="blue", slot_s=10))
+
+    found = order(*red, *blue, fair_share=FairShare.TENANT, accounts=accounts)
+
+    assert found == ["3", "4", "1", "2"]
+
+
+def test_who_has_twice_the_weight_gets_twice_as_much():
+    red, blue = tasks_of("red", 1, 2, 3, 4), tasks_of("blue", 5, 6)
+    inventory = Inventory(tenants=(Quota(name="red", weight=2.0),))
+
+    found = order(*red, *blue, fair_share=FairShare.TENANT, inventory=inventory)
+
+    assert found[:3].count("5") + found[:3].count("6") == 1
+    assert found == ["1", "5", "2", "3", "6", "4"]
+
+
+def test_projects_have_no_weight_though_a_tenant_of_that_name_has():
+    inventory = Inventory(tenants=(Quota(name="red", weight=1000.0),))
+    one = [a_task("1", created_order=1, project="red"), a_task("2", created_order=2, project="red")]
+    other = a_task("3", created_order=3, project="blue")
+
+    found = order(*one, other, fair_share=FairShare.PROJECT, inventory=inventory)
+
+    assert found == ["1", "3", "2"]
+
+
+def test_whole_gpus_count_beforehand():
+    red, blue = tasks_of("red", 1, 2, gpus=3), tasks_of("blue", 3, 4, 5)
+
+    assert order(*red, *blue, fair_share=FairShare.TENANT) == ["1", "3", "4", "5", "2"]
+
+
+def test_those_without_a_tenant_share_one_turn():
+    found = order(*tasks_of(None, 1, 2), *tasks_of("red", 3), fair_share=FairShare.TENANT)
+
+    assert found == ["1", "3", "2"]
+
+
+def test_class_goes_before_fair_share():
+    accounts = (Account(owner="red", slot_s=9999),)
+    urgent = a_task("2", created_order=2, tenant="red", **URGENT)
+
+    found = order(*tasks_of("blue", 1), urgent, fair_share=FairShare.TENANT, accounts=accounts)
+
+    assert found == ["2", "1"]
+
+
+# -- accounts --------------------------------------------------------------------------
+
+NOTHING = SchedulingMemory()
+SHARED = a_snapshot(fair_share=FairShare.TENANT, fair_share_half_life_s=HOUR).rules
+
+
+def settled(
+    *things: Any,
+    memory: SchedulingMemory = NOTHING,
+    after_s: float = 0,
+    **more: Any,
+) -> dict[str, tuple[float, float]]:
+    scan = a_snapshot(*things).scan
+    now = NOW.wall + timedelta(seconds=after_s)
+    found = settle_accounts(memory, scan, rules=replace(SHARED, **more), now=now)
+    return {one.owner: (one.slot_s, one.gpu_s) for one in found.accounts}
+
+
+def running_for(seconds: float, **more: Any) -> Any:
+    return an_entry(
+        a_lease(**{"started_at": NOW.wall - timedelta(seconds=seconds), "tenant": "red", **more})
+    )
+
+
+def test_an_attempt_is_charged_for_its_slot_and_its_gpus():
+    entry = running_for(100, gpu_share=0.5)
+
+    assert settled(entry) == {"red": (100, 50)}
+
+
+def test_nothing_is_charged_twice():
+    entry = running_for(100)
+    memory = SchedulingMemory(accounts=(Account(owner="red", slot_s=100),), accounted_at=NOW.wall)
+
+    (slot_s, _) = settled(entry, memory=memory, after_s=10)["red"]
+
+    assert slot_s == pytest.approx(100 * 0.5 ** (10 / HOUR) + 10)
+
+
+def test_an_attempt_that_has_ended_is_charged_until_its_end():
+    entry = running_for(100)
+    ended = replace(a_result(), ended_at=NOW.wall - timedelta(seconds=40))
+
+    assert settled(entry, ended) == {"red": (60, 0)}
+
+
+def test_what_somebody_had_is_forgotten_by_and_by():
+    memory = SchedulingMemory(
+        accounts=(Account(owner="blue", slot_s=800, gpu_s=40), Account(owner="old", slot_s=7)),
+        accounted_at=NOW.wall,
+    )
+
+    found = settled(running_for(0), memory=memory, after_s=3 * HOUR)
+
+    assert found["blue"] == (100, 5)
+    assert "old" not in found, "less than a second is nothing"
+
+
+def test_a_clock_that_was_set_back_charges_nothing():
+    memory = SchedulingMemory(accounts=(Account(owner="red", slot_s=5),), accounted_at=NOW.wall)
+
+    assert settled(running_for(0), memory=memory, after_s=-500) == {"red": (5, 0)}
+
+
+def test_without_an_attempt_nothing_changes():
+    memory = SchedulingMemory(accounts=(Account(owner="red", slot_s=5),), accounted_at=NOW.wall)
+    empty = LeaseScan(entries=(), results=())
+
+    later = NOW.wall + timedelta(days=1)
+    assert settle_accounts(memory, empty, rules=SHARED, now=later) is memory
+
+
+def test_where_nothing_is_shared_out_nobody_is_charged():
+    assert settled(running_for(100), fair_share=FairShare.OFF) == {}
+
+
+def test_a_project_is_charged_for_what_is_its_own():
+    entry = running_for(100, project="apollo")
+
+    assert settled(entry, fair_share=FairShare.PROJECT) == {"apollo": (100, 0)}
