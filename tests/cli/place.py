@@ -213,6 +213,7 @@ def settle_text(text: str, place: Place) -> str:
     text = re.sub(
         r"\b(?:in )?\d+[smhd](?: \d+[smhd])?(?: ago)?(?= |$|\))", "AGE", text, flags=re.MULTILINE
     )
+    text = re.sub(r"\(\d\d:\d\d\)", "(CLOCK)", text)
     text = re.sub(r"(\S) {2,}", r"\1  ", text)
     return re.sub(r"  \d{2,}  AGE", "  PID  AGE", text)
 

@@ -147,7 +147,7 @@ def test_sentences_are_wrapped_and_never_cut(place: Place, columns: int):
 
     assert code == 0
     assert max(map(len, screen.splitlines())) <= columns
-    assert "in the agents file or AGENT_LIMITS" in " ".join(screen.split())
+    assert "would start it now (agents file or AGENT_LIMITS)" in " ".join(screen.split())
 
 
 def test_looking_changes_nothing_at_all(here: Callable[..., Answer], place: Place):

@@ -10,6 +10,7 @@ from tests.builders import NOW, a_gpu, a_lease, a_snapshot, a_task, an_agent, an
 
 from tinyscheduler.core.decide import decide
 from tinyscheduler.core.explain import Cap, Explanation, Shortfall, explain, never_ends
+from tinyscheduler.core.whatif import Ended, Less, Raised
 from tinyscheduler.model.leases import Needs
 from tinyscheduler.model.plan import Reason
 from tinyscheduler.model.records import TaskRecord
@@ -27,7 +28,7 @@ def explained(snapshot: Snapshot, task_id: str) -> Explanation:
     policy = PlatformPolicy()
     plan = decide(snapshot, policy)
     task = next(one for one in snapshot.sources[0].waiting if one.task_id == task_id)
-    explanation = explain(snapshot, plan, task)
+    explanation = explain(snapshot, plan, task, policy)
     assert explanation is not None
     return explanation
 
@@ -80,10 +81,7 @@ def test_the_agents_limit_names_who_runs_and_who_starts_first():
 
     assert explanation.caps == (Cap(agent="coder", limit=2, used_by=("7",), taken_by=("1",)),)
     assert explanation.caps[0].words == "agent coder: 2 of 2 slots used, by 7; 1 starts first"
-    assert explanation.remedies == (
-        "it starts when one of 7 and 1 ends, if it is the first in line then",
-        "a higher limit of agent coder, in the agents file or AGENT_LIMITS",
-    )
+    assert [type(one) for one in explanation.changes] == [Ended, Raised]
 
 
 def test_a_cap_names_whom_it_can_and_counts_the_rest():
@@ -102,10 +100,7 @@ def test_the_machines_limit_counts_all_agents():
     explanation = explained(snapshot, "1")
 
     assert explanation.caps == (Cap(agent=None, limit=1, used_by=("7",), taken_by=()),)
-    assert explanation.remedies == (
-        "it starts when task 7 ends, if it is the first in line then",
-        "a higher TINYSCHEDULER_MAX_CONCURRENT_SLOTS",
-    )
+    assert explanation.changes[1:] == (Raised(limit="machine", name="this machine", to=2),)
 
 
 def test_a_limit_of_nothing_is_said_to_be_for_ever():
@@ -114,7 +109,7 @@ def test_a_limit_of_nothing_is_said_to_be_for_ever():
     explanation = explained(snapshot, "1")
 
     assert explanation.caps[0].words.endswith("its limit is 0, so nothing of it can start")
-    assert len(explanation.remedies) == 1
+    assert explanation.changes == (Raised(limit="agent", name="coder", to=1),)
 
 
 def test_of_a_queue_every_agent_that_serves_it_is_named():
@@ -185,7 +180,7 @@ def test_a_task_that_is_gone_has_no_explanation():
     snapshot = a_snapshot(a_task("1"))
     plan = decide(snapshot, PlatformPolicy())
 
-    assert explain(snapshot, plan, a_task("2")) is None
+    assert explain(snapshot, plan, a_task("2"), PlatformPolicy()) is None
 
 
 @pytest.mark.parametrize("state", TaskState)
@@ -213,11 +208,7 @@ def test_too_little_memory_is_told_with_how_much_less_would_do():
     assert explanation.shortfall == Shortfall(
         resource="memory", needed_bytes=4 << 30, free_bytes=3 << 30
     )
-    assert explanation.remedies[-1] == (
-        "`tinyscheduler edit 1 --memory 3072M`: with so little it would start now"
-    )
-    less = a_snapshot(holder, a_task("1", memory_bytes=3 << 30), agents=agents)
-    assert explained(less, "1").wait is None
+    assert explanation.changes[0] == Less(of="memory", at_most=3 << 30)
 
 
 def test_too_little_vram_is_told_after_what_starts_before():
@@ -229,7 +220,7 @@ def test_too_little_vram_is_told_after_what_starts_before():
     assert explanation.shortfall == Shortfall(
         resource="vram", needed_bytes=14 << 30, free_bytes=10 << 30
     )
-    assert "--vram 10240M" in explanation.remedies[-1]
+    assert explanation.changes[0] == Less(of="vram", at_most=10 << 30)
 
 
 def test_where_nothing_at_all_is_free_no_smaller_word_helps():
@@ -240,4 +231,4 @@ def test_where_nothing_at_all_is_free_no_smaller_word_helps():
         explanation = explained(snapshot, "1")
         assert explanation.shortfall is not None
         assert explanation.shortfall.free_bytes == 0
-        assert not any("edit" in words for words in explanation.remedies)
+        assert explanation.changes == ()

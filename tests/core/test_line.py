@@ -65,7 +65,7 @@ def test_first_come_first_served(tasks: list[WaitingTask]):
 
 
 @pytest.mark.parametrize("is_priority_enabled", [True, False])
-def test_who_blocks_most_goes_first_whatever_the_priority(is_priority_enabled: bool):  # noqa: FBT001
+def test_who_blocks_most_goes_first_whatever_the_priority(is_priority_enabled: bool):  # noqa: FBT001 - a case
     blocker = a_task("blocker", created_order=3, blocks=2, priority=-9)
     urgent = a_task("urgent", created_order=2, blocks=1, priority=9)
     oldest = a_task("oldest", created_order=1)

@@ -254,9 +254,19 @@ def test_until_then_nobody_looks_though_a_slot_is_free():
 
     assert started(plan) == {"3": "local"}
     assert wait(plan, "1").reason is Reason.NO_SLOTS
-    assert wait(plan, "1").words == "no slot of model alpha was free; the next look is in 12 s"
+    assert wait(plan, "1").words == (
+        "a slot of model alpha has become free since none was; the next look is in 12 s"
+    )
     assert wait(plan, "2").retry_after_s == 12.4
     assert in_s(plan) == {"alpha": 12.4}
+
+
+def test_while_all_are_used_it_says_by_how_many():
+    plan = planned(using("9", "alpha"), task(1, "alpha"), deferred_s={"alpha": 12.4})
+
+    assert wait(plan, "1").words == (
+        "model alpha: 1 of 1 slots on host local used; the next look is in 12 s"
+    )
 
 
 def test_then_one_looks():

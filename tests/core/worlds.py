@@ -20,6 +20,14 @@ from tests.builders import (
     an_entry,
 )
 
+from tinyscheduler.model.config import (
+    FairShare,
+    Host,
+    Inventory,
+    ModelMatch,
+    ModelPlace,
+    Quota,
+)
 from tinyscheduler.model.leases import (
     Lease,
     LeaseEntry,
@@ -33,6 +41,7 @@ from tinyscheduler.model.leases import (
 from tinyscheduler.model.plan import Proposal
 from tinyscheduler.model.resources import Gpu, GpuReading
 from tinyscheduler.model.snapshot import StaleSighting, UnreadableResult
+from tinyscheduler.model.tasks import PriorityClass
 from tinyscheduler.values import replace
 
 if TYPE_CHECKING:
@@ -88,6 +97,21 @@ WISHES: tuple[dict[str, Any], ...] = (
     {"agent": AGENTS[0], "queue": QUEUES[0]},
     {"agent": None, "queue": None},
 )
+TENANTS = ("red", "blue")
+INVENTORIES = (
+    Inventory(),
+    Inventory(
+        hosts=(Host(name="box", max_slots=1),),
+        models=(
+            ModelPlace(model="large", host="box", max_slots=2),
+            ModelPlace(model="large", max_slots=1, vram_bytes=10 << 30),
+            ModelPlace(model="small", host="box", max_slots=1),
+        ),
+        queues=(Quota(name="dev", slots=2),),
+        tenants=(Quota(name="red", slots=1, vram_bytes=12 << 30), Quota(name="blue", weight=2.0)),
+    ),
+    Inventory(models=(ModelPlace(model="large", max_slots=0),)),
+)
 some_agents = st.lists(
     st.builds(
         an_agent,
@@ -95,6 +119,10 @@ some_agents = st.lists(
         limit=st.integers(0, 3),
         queue=st.sampled_from(QUEUES),
         memory_bytes=st.sampled_from((None, 2 << 30)),
+        model=st.sampled_from((None, None, "large", "opus")),
+        model_match=st.sampled_from(ModelMatch),
+        max_per_host=st.sampled_from((None, None, 1)),
+        priority_class=st.sampled_from((None, "interactive")),
     ),
     unique_by=lambda agent: agent.name,
 )
@@ -109,6 +137,10 @@ def some_task(draw: DrawFn, task_id: str, source: str) -> Thing:
         priority=draw(st.integers(-1, 1)),
         blocks=draw(st.integers(0, 1)),
         memory_bytes=draw(st.sampled_from((None, None, 0, 3 << 30))),
+        model=draw(st.sampled_from((None, None, "large", "small", "opus"))),
+        tenant=draw(st.sampled_from((None, *TENANTS))),
+        priority_class=draw(st.sampled_from(PriorityClass)),
+        created_at=draw(st.sampled_from((None, NOW.wall, NOW.wall - timedelta(hours=1)))),
         **draw(st.sampled_from(GPU_WISHES)),
         **draw(st.sampled_from(WISHES)),
         **draw(st.sampled_from(OBSTACLES)),
@@ -137,6 +169,9 @@ def some_lease(draw: DrawFn, task_id: str, source: str) -> Lease | UnreadableLea
             gpus=gpus,
             vram_bytes=vram_bytes,
         ),
+        model="large",
+        model_host=draw(st.sampled_from((None, "local", "box"))),
+        tenant=draw(st.sampled_from((None, *TENANTS))),
         gpu_uuids=draw(st.sampled_from((("GPU-0",), ("GPU-1",), ("GPU-gone",))))
         if vram_bytes or gpus
         else (),
@@ -206,6 +241,12 @@ def some_snapshot(draw: DrawFn) -> Snapshot:
         memory_used=draw(
             st.dictionaries(st.sampled_from([*evidence, "gone"]), st.sampled_from((0, 3 << 30)))
         ),
+        inventory=draw(st.sampled_from(INVENTORIES)),
+        deferred_s=draw(st.sampled_from(({}, {}, {"large": 20.0, "gone": 5.0}, {"small": 99.0}))),
+        skips=draw(st.sampled_from(({}, {}, {"0": 2}, {"1": 1, "2": 2}))),
+        lookahead=draw(st.sampled_from((5, 5, 1, 0))),
+        is_priority_enabled=draw(st.booleans()),
+        fair_share=draw(st.sampled_from(FairShare)),
         gpus=draw(st.sampled_from(GPUS)),
         gpu_owners=draw(
             st.dictionaries(st.sampled_from((7, 8)), st.sampled_from([*evidence, "gone", None]))

@@ -30,6 +30,7 @@ _PASSING = (
     (re.compile(r"\b\d+[smhd]( \d+[smhd])?\b"), "SPAN"),
     (re.compile(r"\b\d+ (m?s)\b"), r"N \1"),
     (re.compile(r"\b\d{3,}\b"), "NUMBER"),
+    (re.compile(r"\(\d\d:\d\d\)"), "(CLOCK)"),
     (re.compile(r"\s+"), " "),
 )
 

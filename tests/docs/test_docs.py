@@ -34,6 +34,7 @@ RUN = (
     "README.md",
     "docs/quick-start.md",
     "docs/guides/gpus.md",
+    "docs/guides/models-and-quotas.md",
     "docs/guides/install-and-upgrade.md",
     "docs/guides/living-with-it.md",
     "docs/guides/run-it-every-minute.md",

@@ -82,7 +82,7 @@ def test_where_ends_are_heeded_the_end_of_an_attempt_makes_it_look_at_once():
 
 
 @pytest.mark.parametrize("heeds_ends", [True, False])
-def test_what_is_remembered_survives_the_tick(heeds_ends: bool):  # noqa: FBT001
+def test_what_is_remembered_survives_the_tick(heeds_ends: bool):  # noqa: FBT001 - a case
     world = a_model_world("a", "a", heeds_ends=heeds_ends)
     tick(world)
 

@@ -122,15 +122,20 @@ def may_have_gpus(config: Config) -> bool:
     return has_driver()
 
 
-def foresee_task(config: Config, task: WaitingTask) -> Foresight:
-    """Say what a tick would do, with this task in its window, wherever in line it stands."""
+def foresee_task(config: Config, task: WaitingTask, *, window: int) -> Foresight:
+    """Say what a tick would do, with this task in its window, wherever in line it stands.
+
+    So many of its line are looked at, if not more than is bounded.
+    """
     clock = SystemClock()
     with wired(config, clock=clock, mode=Mode.DRY_RUN, warnings=[]) as world:
         sources = tuple(
             _Including(source, task) if source.name == task.source else source
             for source in world.sources
         )
-        return foresee(replace(world, sources=sources), settings_of(config))
+        settings = settings_of(config)
+        window = max(settings.window, min(window, _DRY_RUN_WINDOW))
+        return foresee(replace(world, sources=sources), replace(settings, window=window))
 
 
 class _Including:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any
 
+from tinyscheduler.cli.changes import change_json, change_words
 from tinyscheduler.cli.following import describe_ticking, find_ticking
 from tinyscheduler.cli.invocation import Invocation
 from tinyscheduler.cli.options import argument, option
@@ -114,8 +115,9 @@ def find_answer(queue: Queue, task_id: str) -> Answer:
     task = queue.inquiry.waiting_task(task_id)
     if task is None or standing.record.state not in (TaskState.WAITING, TaskState.HELD):
         return Answer(standing=standing, attempts=attempts, now=now)
-    foresight = foresee_task(queue.config, task)
-    explanation = explain(foresight.snapshot, foresight.plan, task)
+    ahead = queue.inquiry.ahead(task)
+    foresight = foresee_task(queue.config, task, window=ahead + 1)
+    explanation = explain(foresight.snapshot, foresight.plan, task, foresight.policy)
     wait = explanation.wait if explanation is not None else None
     is_blocked = wait is not None and wait.reason in (Reason.BLOCKED_BY, Reason.HELD)
     # Who shares fairly stands in no fixed order.
@@ -130,7 +132,7 @@ def find_answer(queue: Queue, task_id: str) -> Answer:
         now=now,
         explanation=explanation,
         report=foresight.report,
-        ahead=queue.inquiry.ahead(task) if is_in_line else None,
+        ahead=ahead if is_in_line else None,
         blockers=blockers,
         states={one.record.task_id: one.state for one in standings},
         most_attempts=standing.record.max_attempts or queue.config.limits.max_attempts,
@@ -139,7 +141,12 @@ def find_answer(queue: Queue, task_id: str) -> Answer:
 
 
 # Tasks kept by anything else stand in no line: what comes after them goes first.
-_IN_LINE = (Reason.AGENT_LIMIT, Reason.HOST_SLOTS, Reason.STAGGERED, Reason.POLICY_WAIT)
+_IN_LINE = (
+    *(Reason.AGENT_LIMIT, Reason.HOST_SLOTS, Reason.STAGGERED, Reason.POLICY_WAIT),
+    *(Reason.QUEUE_LIMIT, Reason.TENANT_QUOTA, Reason.NO_SLOTS, Reason.OVERTAKEN_LIMIT),
+    *(Reason.MEMORY_CRITICAL, Reason.MEMORY_INSUFFICIENT),
+    *(Reason.VRAM_INSUFFICIENT, Reason.GPU_UNAVAILABLE),
+)
 
 
 def answer_lines(answer: Answer, invocation: Invocation) -> list[str]:
@@ -193,6 +200,7 @@ def _wait_lines(answer: Answer) -> list[str]:
         lines = []
     else:
         lines = [explanation.wait.words]
+    lines += [f"then: {words}" for words in explanation.next_binding]
     if answer.ahead is not None:
         lines.append(place_words(answer.standing.record, answer.ahead))
     return lines
@@ -232,8 +240,16 @@ def remedies_of(answer: Answer) -> list[str]:
         f"task {one.task_id} is {one.state} and will not be done by itself: {way}"
         for one, way in answer.stuck_on[:_MOST_BLOCKERS_SHOWN]
     ]
-    words += answer.explanation.remedies
     wait = answer.explanation.wait
+    task_id = answer.standing.record.task_id
+    changes = [change_words(one, task_id, now=answer.now) for one in answer.explanation.changes]
+    words += [*answer.explanation.remedies, *changes]
+    if answer.explanation.next_binding and not changes:
+        never = [cap.agent for cap in answer.explanation.caps if not cap.limit]
+        words += [
+            f"agent {name} needs a limit above 0 (agents file or AGENT_LIMITS)" for name in never
+        ]
+        words.append("more than one thing keeps it, and no single change would start it now")
     if wait is None and answer.ticking is not None and not answer.ticking.has_daemon:
         words.append("`tinyscheduler run` starts it now")
     if wait is not None and wait.reason is Reason.BLOCKED_BY and not answer.stuck_on:
@@ -336,6 +352,10 @@ def answer_json(answer: Answer) -> dict[str, Any]:
         "shortfall": None
         if explanation is None or explanation.shortfall is None
         else asdict(explanation.shortfall),
+        "next_binding": list(explanation.next_binding) if explanation is not None else [],
+        "would_start_with": [
+            change_json(one) for one in (explanation.changes if explanation is not None else ())
+        ],
         "blockers": [
             {
                 "task_id": one.task_id,

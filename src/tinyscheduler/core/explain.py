@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, assert_never
 
-from tinyscheduler.core.capacity import measure, slot_holders
-from tinyscheduler.core.queueing import candidates
+from tinyscheduler.core.capacity import slot_holders
+from tinyscheduler.core.queueing import candidates, key_of
+from tinyscheduler.core.whatif import after_starts, find_changes, shortages_of
 from tinyscheduler.model.plan import Dispatch, Reason
 from tinyscheduler.model.policy import AgentView
 from tinyscheduler.model.tasks import TaskState
@@ -15,12 +16,31 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from tinyscheduler.core.capacity import Holder
+    from tinyscheduler.core.whatif import Change
     from tinyscheduler.model.plan import Decision, Plan, Wait
     from tinyscheduler.model.records import TaskRecord
     from tinyscheduler.model.snapshot import Snapshot
     from tinyscheduler.model.tasks import WaitingTask
+    from tinyscheduler.ports import Policy
 
 _MOST_NAMED = 10
+# Of these something is free again by and by, or could be more.
+_OF_CAPACITY = frozenset(
+    {
+        Reason.AGENT_LIMIT,
+        Reason.HOST_SLOTS,
+        Reason.QUEUE_LIMIT,
+        Reason.TENANT_QUOTA,
+        Reason.MEMORY_CRITICAL,
+        Reason.MEMORY_INSUFFICIENT,
+        Reason.VRAM_INSUFFICIENT,
+        Reason.GPU_UNAVAILABLE,
+        Reason.GPU_UNKNOWN,
+        Reason.MODEL_SLOTS,
+        Reason.NO_SLOTS,
+        Reason.OVERTAKEN_LIMIT,
+    }
+)
 _GPU = "`tinyscheduler gpu` shows what is free, and who is where"
 # What makes room for a task, where that is the same for all.
 _ROOM_FOR = {
@@ -75,8 +95,9 @@ class Explanation:
     """What the next tick does with one waiting task, and why.
 
     ``wait`` is None if it starts it.  ``caps`` are the limits that bind where that is the
-    reason, ``shortfall`` what it needs more than there is.  ``remedies`` say what would have
-    to change, each in a sentence.
+    reason, ``shortfall`` what it needs more than there is.  ``next_binding`` says in words what
+    would keep it once that were not.  ``remedies`` say what would have to change, each in a
+    sentence; each of the ``changes`` alone would start it now.
     """
 
     decision: Decision
@@ -84,43 +105,40 @@ class Explanation:
     caps: tuple[Cap, ...]
     remedies: tuple[str, ...]
     shortfall: Shortfall | None = None
+    next_binding: tuple[str, ...] = ()
+    changes: tuple[Change, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shortfall:
-    """What a task needs of something measured in bytes, and what it could have of it now.
-
-    With ``free_bytes`` and no more it would start.
-    """
+    """What a task needs of something measured in bytes, and the most that is free at one place."""
 
     resource: str
     needed_bytes: int
     free_bytes: int
 
 
-def explain(snapshot: Snapshot, plan: Plan, task: WaitingTask) -> Explanation | None:
+def explain(
+    snapshot: Snapshot, plan: Plan, task: WaitingTask, policy: Policy
+) -> Explanation | None:
     """Return why the task waits; None if the snapshot holds no such task any more."""
-    decision = next(
-        (
-            one
-            for one in plan.decisions
-            if (one.task.source, one.task.task_id) == (task.source, task.task_id)
-        ),
-        None,
-    )
+    own = key_of(task)
+    decision = next((one for one in plan.decisions if key_of(one.task) == own), None)
     if decision is None:
         return None
     if isinstance(decision, Dispatch):
         return Explanation(decision=decision, wait=None, caps=(), remedies=())
-    caps = _binding_caps(snapshot, plan, decision)
-    shortfall = _shortfall(snapshot, plan, decision)
-    remedies = _remedies(snapshot, decision, caps)
+    # Of what the task waits for by itself, no capacity is the reason.
+    is_short = decision.reason in _OF_CAPACITY
+    others = shortages_of(task, after_starts(snapshot, plan)) if is_short else []
     return Explanation(
         decision=decision,
         wait=decision,
-        caps=caps,
-        remedies=(*remedies, *(_less(decision.task.task_id, shortfall) if shortfall else ())),
-        shortfall=shortfall,
+        caps=_binding_caps(snapshot, plan, decision),
+        remedies=_remedies(snapshot, decision),
+        shortfall=_shortfall(snapshot, plan, decision),
+        next_binding=tuple(one.words for one in others if one.reason is not decision.reason),
+        changes=tuple(find_changes(snapshot, policy, plan, decision)) if is_short else (),
     )
 
 
@@ -128,10 +146,7 @@ def _shortfall(snapshot: Snapshot, plan: Plan, wait: Wait) -> Shortfall | None:
     """Return how much memory is too little; None where something else is."""
     if wait.reason not in (Reason.MEMORY_INSUFFICIENT, Reason.VRAM_INSUFFICIENT):
         return None
-    capacity = measure(snapshot, plan.verdicts)
-    for one in plan.decisions:
-        if isinstance(one, Dispatch):
-            capacity = capacity.take(one, runtime_s=snapshot.rules.max_runtime_s)
+    capacity = after_starts(snapshot, plan)
     needs = [capacity.needs_of(wait.task, one) for one in candidates(wait.task, capacity.agents)]
     if wait.reason is Reason.VRAM_INSUFFICIENT:
         return Shortfall(
@@ -142,14 +157,6 @@ def _shortfall(snapshot: Snapshot, plan: Plan, wait: Wait) -> Shortfall | None:
         )
     needed = min(one.memory_bytes for one in needs)
     return Shortfall(resource="memory", needed_bytes=needed, free_bytes=capacity.memory.free_bytes)
-
-
-def _less(task_id: str, shortfall: Shortfall) -> Iterable[str]:
-    """Say with how much less it would start now, in whole MiB, if with anything."""
-    free = shortfall.free_bytes // 2**20
-    if free:
-        option = f"--{shortfall.resource} {free}M"
-        yield f"`tinyscheduler edit {task_id} {option}`: with so little it would start now"
 
 
 def _binding_caps(snapshot: Snapshot, plan: Plan, wait: Wait) -> tuple[Cap, ...]:
@@ -189,14 +196,12 @@ def _views(snapshot: Snapshot) -> tuple[AgentView, ...]:
     )
 
 
-def _remedies(snapshot: Snapshot, wait: Wait, caps: Sequence[Cap]) -> tuple[str, ...]:
+def _remedies(snapshot: Snapshot, wait: Wait) -> tuple[str, ...]:
     """Say what would have to change, the most likely first."""
     task_id = wait.task.task_id
     if wait.reason in _ROOM_FOR:
         return (_ROOM_FOR[wait.reason],)
     match wait.reason:
-        case Reason.AGENT_LIMIT | Reason.HOST_SLOTS:
-            return tuple(words for cap in caps for words in _room(cap))
         case Reason.HELD:
             return (f"`tinyscheduler release {task_id}` lets it go",)
         case Reason.BACKING_OFF:
@@ -212,19 +217,8 @@ def _remedies(snapshot: Snapshot, wait: Wait, caps: Sequence[Cap]) -> tuple[str,
         case Reason.UNPLACED:
             return ("the next tick ends what is left of it; `tinyscheduler ps` shows it",)
         case _:
-            # Blockers are told apart; the words of the others say what they wait for.
+            # Blockers are told apart; of capacity it is worked out what would start it now.
             return ()
-
-
-def _room(cap: Cap) -> Iterable[str]:
-    ends = (*cap.used_by, *cap.taken_by)
-    if ends and cap.limit > 0:
-        which = f"task {ends[0]} ends" if len(ends) == 1 else f"one of {join_names(ends)} ends"
-        yield f"it starts when {which}, if it is the first in line then"
-    if cap.agent is None:
-        yield "a higher TINYSCHEDULER_MAX_CONCURRENT_SLOTS"
-    else:
-        yield f"a higher limit of agent {cap.agent}, in the agents file or AGENT_LIMITS"
 
 
 def never_ends(blocker: TaskRecord) -> str | None:

@@ -59,18 +59,20 @@ class ModelRoom:
     def refuse(self, agent: AgentView, model: str) -> Refusal:
         """Say why the agent has no slot of a model."""
         wait_s = self.looked_at_in_s.get(model)
-        if wait_s is not None:
-            return Refusal(
-                reason=Reason.NO_SLOTS,
-                words=f"no slot of model {model} was free; the next look is in {wait_s:.0f} s",
-                model=model,
-                retry_after_s=wait_s,
-            )
         places = [place for place in self.places if place.model == model]
         full = [place for place in places if self._free(place) <= 0]
         words = f"model {model}: " + ", ".join(self._describe(place) for place in full)
         if not any(place.max_slots for place in places):
             return Refusal(reason=Reason.MODEL_SLOTS, words=words, is_lasting=True, model=model)
+        if wait_s is not None:
+            if len(full) < len(places):
+                words = f"a slot of model {model} has become free since none was"
+            return Refusal(
+                reason=Reason.NO_SLOTS,
+                words=f"{words}; the next look is in {wait_s:.0f} s",
+                model=model,
+                retry_after_s=wait_s,
+            )
         if len(full) == len(places):
             return Refusal(
                 reason=Reason.NO_SLOTS,

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from tinyscheduler.model.resources import GpuReading, HostState
     from tinyscheduler.model.snapshot import LeaseScan
     from tinyscheduler.model.switches import Switch
-    from tinyscheduler.ports import TaskSource
+    from tinyscheduler.ports import Policy, TaskSource
     from tinyscheduler.tick.world import TickSettings, World
 
 # Ending a tree, then settling or reclaiming it, then starting: each needs a fresh look.
@@ -43,11 +43,12 @@ _WIDER, _MOST_LOOKED_AT = 8, 5000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Foresight:
-    """What a tick would see and decide now, and how it would report that."""
+    """What a tick would see and decide now, by which policy, and how it would report that."""
 
     snapshot: Snapshot
     plan: Plan
     report: TickReport
+    policy: Policy
 
 
 def never() -> bool:
@@ -131,7 +132,9 @@ def foresee(world: World, settings: TickSettings) -> Foresight:
         should_stop=never,
     )
     snapshot, plan = _preview(progress)
-    return Foresight(snapshot=snapshot, plan=plan, report=progress.report())
+    policies = (world.policy, world.fallback)
+    policy = next(one for one in policies if one.name == progress.policy_name)
+    return Foresight(snapshot=snapshot, plan=plan, report=progress.report(), policy=policy)
 
 
 def _observe(progress: Progress) -> Snapshot:

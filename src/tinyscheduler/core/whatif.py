@@ -1,0 +1,433 @@
+"""What is the smallest change that would start a waiting task now?
+
+Each answer was tried: the change is made to the snapshot, and it is decided again.  So it
+holds whatever else waits, and one step less would not do.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from functools import partial
+from typing import TYPE_CHECKING
+
+from tinyscheduler.core.capacity import measure
+from tinyscheduler.core.decide import decide
+from tinyscheduler.core.queueing import candidates, key_of
+from tinyscheduler.model.leases import Lease
+from tinyscheduler.model.plan import Dispatch, Reason
+from tinyscheduler.values import dataclass, replace
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+    from datetime import datetime
+
+    from tinyscheduler.core.capacity import Capacity, Held
+    from tinyscheduler.core.refusal import Refusal
+    from tinyscheduler.model.config import AgentProfile, Inventory
+    from tinyscheduler.model.plan import Plan, Wait
+    from tinyscheduler.model.resources import Gpu
+    from tinyscheduler.model.snapshot import Snapshot
+    from tinyscheduler.model.tasks import WaitingTask
+    from tinyscheduler.ports import Policy
+
+MIB = 2**20
+# Attempts whose ends are tried one by one, those that end first; each try decides again.
+_MOST_ENDS = 30
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Less:
+    """The task would start if it asked for no more than this.
+
+    ``of`` is ``memory`` or ``vram`` (bytes, whole MiB), ``gpus``, or ``max_runtime`` (seconds).
+    """
+
+    of: str
+    at_most: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ended:
+    """The task would start once the attempts at these tasks have ended; they have by then."""
+
+    task_ids: tuple[str, ...]
+    at_latest: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Raised:
+    """The task would start if this limit were so high.
+
+    ``limit`` names the kind (``agent``, ``machine``, ``model``, ``queue``, ``tenant``,
+    ``lookahead``), ``name`` whose it is; of a model's slots ``host`` says where.
+    """
+
+    limit: str
+    name: str
+    to: int
+    host: str | None = None
+
+
+Change = Less | Ended | Raised
+
+
+def find_changes(snapshot: Snapshot, policy: Policy, plan: Plan, wait: Wait) -> Iterator[Change]:
+    """Yield the changes each of which would start this task now, the most likely ones first."""
+    probe = _Probe(snapshot, policy, wait)
+    capacity = after_starts(snapshot, plan)
+    short = {wait.reason, *(one.reason for one in shortages_of(wait.task, capacity))}
+    yield from _less(probe, capacity, short)
+    yield from _ended(probe, capacity)
+    yield from _raised(probe, capacity, short)
+
+
+def after_starts(snapshot: Snapshot, plan: Plan) -> Capacity:
+    """Return what is left once everything has started that the plan starts."""
+    capacity = measure(snapshot, plan.verdicts)
+    for one in plan.decisions:
+        if isinstance(one, Dispatch):
+            capacity = capacity.take(one, runtime_s=snapshot.rules.max_runtime_s)
+    return capacity
+
+
+def shortages_of(task: WaitingTask, capacity: Capacity) -> list[Refusal]:
+    """Return all that keeps the task from the agent that lacks least, by name."""
+    agents = sorted(candidates(task, capacity.agents), key=lambda one: one.name)
+    each = [list(capacity.shortages(task, agent)) for agent in agents]
+    return min(each, key=len, default=[])
+
+
+class _Probe:
+    """Decides again about one task in changed snapshots."""
+
+    def __init__(self, snapshot: Snapshot, policy: Policy, wait: Wait) -> None:
+        self.snapshot = snapshot
+        self.task = wait.task
+        self.reason = wait.reason
+        self._policy = policy
+
+    def starts(self, snapshot: Snapshot) -> bool:
+        """Whether the task starts in this snapshot."""
+        own = key_of(self.task)
+        return any(
+            isinstance(one, Dispatch) and key_of(one.task) == own
+            for one in decide(snapshot, self._policy).decisions
+        )
+
+    def starts_as(self, change: Callable[[WaitingTask, int], WaitingTask], value: int) -> bool:
+        """Whether the task starts if it says this instead."""
+        own, changed = key_of(self.task), change(self.task, value)
+        sources = tuple(
+            replace(
+                view,
+                waiting=tuple(changed if key_of(one) == own else one for one in view.waiting),
+            )
+            for view in self.snapshot.sources
+        )
+        return self.starts(replace(self.snapshot, sources=sources))
+
+
+def _largest(starts: Callable[[int], bool], *, least: int, most: int) -> int | None:
+    """Return the largest number from ``least`` to ``most`` that starts it; None if none does."""
+    if least > most or not starts(least):
+        return None
+    while least < most:
+        middle = (least + most + 1) // 2
+        if starts(middle):
+            least = middle
+        else:
+            most = middle - 1
+    return least
+
+
+# -- less of something -----------------------------------------------------------------
+
+
+def _less(probe: _Probe, capacity: Capacity, short: Collection[Reason]) -> Iterator[Less]:
+    task = probe.task
+    needs = [capacity.needs_of(task, agent) for agent in candidates(task, capacity.agents)]
+    if Reason.MEMORY_INSUFFICIENT in short:
+        most = min(one.memory_bytes for one in needs) // MIB
+        yield from _found("memory", MIB, probe, _with_memory, least=0, most=most)
+    if not task.gpus and Reason.VRAM_INSUFFICIENT in short:
+        most = max(one.total_bytes for one in capacity.gpus.gpus) // MIB
+        yield from _found("vram", MIB, probe, _with_vram, least=1, most=most)
+    if task.gpus > 1 and Reason.GPU_UNAVAILABLE in short:
+        yield from _found("gpus", 1, probe, _with_gpus, least=1, most=task.gpus - 1)
+    if probe.reason is Reason.OVERTAKEN_LIMIT:
+        longest_s = int(task.max_runtime_s or probe.snapshot.rules.max_runtime_s)
+        yield from _found("max_runtime", 1, probe, _with_runtime, least=1, most=longest_s)
+
+
+def _found(
+    of: str,
+    unit: int,
+    probe: _Probe,
+    change: Callable[[WaitingTask, int], WaitingTask],
+    *,
+    least: int,
+    most: int,
+) -> Iterator[Less]:
+    best = _largest(partial(probe.starts_as, change), least=least, most=most)
+    if best is not None:
+        yield Less(of=of, at_most=best * unit)
+
+
+def _with_memory(task: WaitingTask, mib: int) -> WaitingTask:
+    return replace(task, memory_bytes=mib * MIB)
+
+
+def _with_vram(task: WaitingTask, mib: int) -> WaitingTask:
+    return replace(task, vram_bytes=mib * MIB)
+
+
+def _with_gpus(task: WaitingTask, number: int) -> WaitingTask:
+    return replace(task, gpus=number)
+
+
+def _with_runtime(task: WaitingTask, seconds: int) -> WaitingTask:
+    return replace(task, max_runtime_s=float(seconds))
+
+
+# -- the end of others -----------------------------------------------------------------
+
+
+def _ended(probe: _Probe, capacity: Capacity) -> Iterator[Ended]:
+    """Yield the one attempt, of those that end first, whose end alone would start it; or several.
+
+    What starts before it in this tick runs as long as it may, and is waited for like the rest.
+    """
+    leased = _leased(probe.snapshot)
+    ending = sorted(
+        (held for held in capacity.held if held.task_id in leased),
+        key=lambda one: (one.ends_in_s, one.task_id),
+    )
+    for held in ending[:_MOST_ENDS]:
+        if probe.starts(without(probe.snapshot, [leased[held.task_id]])):
+            yield _by_then(probe.snapshot, [held])
+            return
+    number = _smallest_prefix(probe, ending, leased)
+    if number is None:
+        return
+    needed = ending[:number]
+    for held in ending[:number]:
+        fewer = [one for one in needed if one is not held]
+        if probe.starts(without(probe.snapshot, [leased[one.task_id] for one in fewer])):
+            needed = fewer
+    yield _by_then(probe.snapshot, needed)
+
+
+def _smallest_prefix(probe: _Probe, ending: Sequence[Held], leased: dict[str, Lease]) -> int | None:
+    """Return how many have to end, in the order of their ends; None where that is too many."""
+    for number in range(2, min(len(ending), _MOST_ENDS) + 1):
+        if probe.starts(without(probe.snapshot, [leased[one.task_id] for one in ending[:number]])):
+            return number
+    return None
+
+
+def _by_then(snapshot: Snapshot, ending: Sequence[Held]) -> Ended:
+    last_s = max(one.ends_in_s for one in ending)
+    return Ended(
+        task_ids=tuple(one.task_id for one in ending),
+        at_latest=snapshot.now.wall + timedelta(seconds=last_s),
+    )
+
+
+def _leased(snapshot: Snapshot) -> dict[str, Lease]:
+    return {
+        entry.task_id: entry.lease
+        for entry in snapshot.scan.entries
+        if isinstance(entry.lease, Lease)
+    }
+
+
+def without(snapshot: Snapshot, leases: Iterable[Lease]) -> Snapshot:
+    """Return the snapshot as it would be if these attempts had ended, and nothing else."""
+    ended = {lease.lease_id: lease for lease in leases}
+    scan = snapshot.scan
+    entries = tuple(
+        entry
+        for entry in scan.entries
+        if not (isinstance(entry.lease, Lease) and entry.lease.lease_id in ended)
+    )
+    # The end of an attempt makes the next tick look at its model again.
+    hosts = {lease.model_host for lease in ended.values()}
+    looked_at = {place.model for place in snapshot.inventory.models if place.host in hosts}
+    memory = snapshot.memory
+    deferrals = tuple(one for one in memory.deferrals if one.model not in looked_at)
+    freed = sum(snapshot.memory_used.get(lease_id, 0) for lease_id in ended)
+    host = snapshot.host
+    available = min(host.memory_total_bytes, host.memory_available_bytes + freed)
+    reading = snapshot.gpus
+    if reading is not None:
+        gpus = tuple(_vacated(gpu, ended, snapshot) for gpu in reading.gpus)
+        reading = replace(reading, gpus=gpus)
+    return replace(
+        snapshot,
+        host=replace(host, memory_available_bytes=available),
+        scan=replace(
+            scan,
+            entries=entries,
+            results=tuple(one for one in scan.results if one.lease_id not in ended),
+        ),
+        gpus=reading,
+        memory=replace(memory, deferrals=deferrals),
+        sources=tuple(
+            replace(view, claims=tuple(one for one in view.claims if one.lease_id not in ended))
+            for view in snapshot.sources
+        ),
+    )
+
+
+def _vacated(gpu: Gpu, ended: dict[str, Lease], snapshot: Snapshot) -> Gpu:
+    """Return a GPU without what these attempts use there.
+
+    What no process of theirs can be told to use, they use as much of as they reserved.
+    """
+    left = []
+    freed = 0
+    seen = set()
+    for process in gpu.processes or ():
+        owner = snapshot.gpu_owners.get(process.pid)
+        if owner in ended:
+            seen.add(owner)
+            freed += process.used_bytes or 0
+        else:
+            left.append(process)
+    freed += sum(
+        (gpu.total_bytes or 0) if lease.needs.gpus else lease.needs.vram_bytes
+        for lease_id, lease in ended.items()
+        if lease_id not in seen and gpu.uuid in lease.gpu_uuids
+    )
+    processes = None if gpu.processes is None else tuple(left)
+    return replace(gpu, used_bytes=max(0, gpu.used_bytes - freed), processes=processes)
+
+
+# -- higher limits ---------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Knob:
+    """A limit as it is now, and what the snapshot would be with another."""
+
+    reason: Reason
+    limit: str
+    name: str
+    now: int
+    turn: Callable[[Snapshot, str, int], Snapshot]
+    host: str | None = None
+
+
+def _raised(probe: _Probe, capacity: Capacity, short: Collection[Reason]) -> Iterator[Raised]:
+    """Yield each limit that would start it by itself, as low as it may be."""
+    # Each of those before it in line may take one first.
+    more = 1 + sum(len(view.waiting) for view in probe.snapshot.sources)
+    for knob in _knobs(probe.snapshot, probe.task, capacity):
+        if knob.reason not in short:
+            continue
+
+        def refuses(above: int, knob: _Knob = knob) -> bool:
+            return not probe.starts(knob.turn(probe.snapshot, knob.name, knob.now + above))
+
+        if not refuses(more):
+            last = _largest(refuses, least=0, most=more - 1)
+            assert last is not None  # noqa: S101 - as it is, it does not start
+            yield Raised(limit=knob.limit, name=knob.name, to=knob.now + last + 1, host=knob.host)
+
+
+def _knobs(snapshot: Snapshot, task: WaitingTask, capacity: Capacity) -> Iterator[_Knob]:
+    """Yield every limit that the task is under."""
+    agents = candidates(task, capacity.agents)
+    for view in agents:
+        yield _Knob(
+            reason=Reason.AGENT_LIMIT,
+            limit="agent",
+            name=view.name,
+            now=view.limit,
+            turn=_agent_limit,
+        )
+    yield _Knob(
+        reason=Reason.HOST_SLOTS,
+        limit="machine",
+        name="this machine",
+        now=snapshot.rules.host_slots,
+        turn=_machine_slots,
+    )
+    yield _Knob(
+        reason=Reason.OVERTAKEN_LIMIT,
+        limit="lookahead",
+        name="QUEUE_LOOKAHEAD",
+        now=snapshot.rules.lookahead,
+        turn=_lookahead,
+    )
+    models = {capacity.model_of(task, view) for view in agents}
+    for place in snapshot.inventory.models:
+        if place.model in models:
+            yield _Knob(
+                reason=Reason.NO_SLOTS if place.max_slots else Reason.MODEL_SLOTS,
+                limit="model",
+                name=place.model,
+                now=place.max_slots,
+                turn=partial(_model_slots, host=place.host),
+                host=place.host,
+            )
+    queues = {view.queue for view in agents}
+    for quota in snapshot.inventory.queues:
+        if quota.name in queues and quota.slots is not None:
+            yield _Knob(
+                reason=Reason.QUEUE_LIMIT,
+                limit="queue",
+                name=quota.name,
+                now=quota.slots,
+                turn=_queue_slots,
+            )
+    for quota in snapshot.inventory.tenants:
+        if quota.name == task.tenant and quota.slots is not None:
+            yield _Knob(
+                reason=Reason.TENANT_QUOTA,
+                limit="tenant",
+                name=quota.name,
+                now=quota.slots,
+                turn=_tenant_slots,
+            )
+
+
+def _agent_limit(snapshot: Snapshot, name: str, limit: int) -> Snapshot:
+    def raised(agent: AgentProfile) -> AgentProfile:
+        return replace(agent, limit=limit) if agent.name == name else agent
+
+    return replace(snapshot, agents=tuple(raised(agent) for agent in snapshot.agents))
+
+
+def _machine_slots(snapshot: Snapshot, _name: str, slots: int) -> Snapshot:
+    return replace(snapshot, rules=replace(snapshot.rules, host_slots=slots))
+
+
+def _lookahead(snapshot: Snapshot, _name: str, number: int) -> Snapshot:
+    return replace(snapshot, rules=replace(snapshot.rules, lookahead=number))
+
+
+def _model_slots(snapshot: Snapshot, name: str, slots: int, *, host: str) -> Snapshot:
+    models = tuple(
+        replace(one, max_slots=slots) if (one.model, one.host) == (name, host) else one
+        for one in snapshot.inventory.models
+    )
+    return _with(snapshot, replace(snapshot.inventory, models=models))
+
+
+def _queue_slots(snapshot: Snapshot, name: str, slots: int) -> Snapshot:
+    queues = tuple(
+        replace(one, slots=slots) if one.name == name else one for one in snapshot.inventory.queues
+    )
+    return _with(snapshot, replace(snapshot.inventory, queues=queues))
+
+
+def _tenant_slots(snapshot: Snapshot, name: str, slots: int) -> Snapshot:
+    tenants = tuple(
+        replace(one, slots=slots) if one.name == name else one for one in snapshot.inventory.tenants
+    )
+    return _with(snapshot, replace(snapshot.inventory, tenants=tenants))
+
+
+def _with(snapshot: Snapshot, inventory: Inventory) -> Snapshot:
+    return replace(snapshot, inventory=inventory)

@@ -1,0 +1,408 @@
+"""Every change that is said to start a task does start it, and nothing less does."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, assert_never
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tests.builders import NOW, a_gpu, a_lease, a_snapshot, a_task, an_agent, an_entry
+from tests.core.worlds import some_snapshot
+
+from tinyscheduler.core.decide import decide
+from tinyscheduler.core.explain import Explanation, explain
+from tinyscheduler.core.whatif import Change, Ended, Less, Raised
+from tinyscheduler.model.config import Host, Inventory, ModelPlace, Quota
+from tinyscheduler.model.leases import Lease, Needs
+from tinyscheduler.model.plan import Dispatch, Reason
+from tinyscheduler.model.resources import GpuReading
+from tinyscheduler.policy.platform import PlatformPolicy
+from tinyscheduler.values import replace
+
+if TYPE_CHECKING:
+    from hypothesis.strategies import DrawFn
+
+    from tinyscheduler.model.resources import Gpu
+    from tinyscheduler.model.snapshot import Snapshot
+    from tinyscheduler.model.tasks import WaitingTask
+
+POLICY = PlatformPolicy()
+GIB, MIB = 2**30, 2**20
+STEP = {"memory": MIB, "vram": MIB, "gpus": 1, "max_runtime": 1}
+FIELD = {
+    "memory": "memory_bytes",
+    "vram": "vram_bytes",
+    "gpus": "gpus",
+    "max_runtime": "max_runtime_s",
+}
+
+
+# -- a change, made by other means than those that found it ---------------------------
+
+
+def starts(snapshot: Snapshot, task: WaitingTask) -> bool:
+    names = {
+        (one.task.source, one.task.task_id)
+        for one in decide(snapshot, POLICY).decisions
+        if isinstance(one, Dispatch)
+    }
+    return (task.source, task.task_id) in names
+
+
+def asking(snapshot: Snapshot, task: WaitingTask, **said: Any) -> Snapshot:
+    """Return the snapshot with a task that asks for something else."""
+    sources = []
+    for view in snapshot.sources:
+        waiting = [
+            replace(one, **said)
+            if (one.source, one.task_id) == (task.source, task.task_id)
+            else one
+            for one in view.waiting
+        ]
+        sources.append(replace(view, waiting=tuple(waiting)))
+    return replace(snapshot, sources=tuple(sources))
+
+
+def ended(snapshot: Snapshot, task_ids: tuple[str, ...]) -> Snapshot:
+    """Return the snapshot without these attempts and all that is theirs."""
+    gone = {
+        entry.lease.lease_id: entry.lease
+        for entry in snapshot.scan.entries
+        if entry.task_id in task_ids and isinstance(entry.lease, Lease)
+    }
+    used = sum(snapshot.memory_used.get(one, 0) for one in gone)
+    host = snapshot.host
+    gpus = snapshot.gpus
+    if gpus is not None:
+        gpus = replace(gpus, gpus=tuple(vacated(one, gone, snapshot) for one in gpus.gpus))
+    hosts = {lease.model_host for lease in gone.values()}
+    models = {one.model for one in snapshot.inventory.models if one.host in hosts}
+    deferrals = [one for one in snapshot.memory.deferrals if one.model not in models]
+    available = min(host.memory_total_bytes, host.memory_available_bytes + used)
+    return replace(
+        snapshot,
+        host=replace(host, memory_available_bytes=available),
+        gpus=gpus,
+        memory=replace(snapshot.memory, deferrals=tuple(deferrals)),
+        scan=replace(
+            snapshot.scan,
+            entries=tuple(
+                entry
+                for entry in snapshot.scan.entries
+                if not isinstance(entry.lease, Lease) or entry.lease.lease_id not in gone
+            ),
+            results=tuple(one for one in snapshot.scan.results if one.lease_id not in gone),
+        ),
+        sources=tuple(
+            replace(view, claims=tuple(one for one in view.claims if one.lease_id not in gone))
+            for view in snapshot.sources
+        ),
+    )
+
+
+def vacated(gpu: Gpu, gone: dict[str, Lease], snapshot: Snapshot) -> Gpu:
+    owners = snapshot.gpu_owners
+    processes = gpu.processes or ()
+    theirs = [one for one in processes if owners.get(one.pid) in gone]
+    told = {owners[one.pid] for one in theirs}
+    freed = sum(one.used_bytes or 0 for one in theirs)
+    for lease_id, lease in gone.items():
+        if lease_id not in told and gpu.uuid in lease.gpu_uuids:
+            freed += (gpu.total_bytes or 0) if lease.needs.gpus else lease.needs.vram_bytes
+    return replace(
+        gpu,
+        used_bytes=max(0, gpu.used_bytes - freed),
+        processes=None
+        if gpu.processes is None
+        else tuple(one for one in processes if one not in theirs),
+    )
+
+
+def limited(snapshot: Snapshot, change: Raised, to: int) -> Snapshot:
+    """Return the snapshot with that limit."""
+    inventory = snapshot.inventory
+    match change.limit:
+        case "agent":
+            agents = [
+                replace(one, limit=to) if one.name == change.name else one
+                for one in snapshot.agents
+            ]
+            return replace(snapshot, agents=tuple(agents))
+        case "machine":
+            return replace(snapshot, rules=replace(snapshot.rules, host_slots=to))
+        case "lookahead":
+            return replace(snapshot, rules=replace(snapshot.rules, lookahead=to))
+        case "model":
+            models = [
+                replace(one, max_slots=to)
+                if (one.model, one.host) == (change.name, change.host)
+                else one
+                for one in inventory.models
+            ]
+            return replace(snapshot, inventory=replace(inventory, models=tuple(models)))
+        case kind:
+            field = {"queue": "queues", "tenant": "tenants"}[kind]
+            quotas = [
+                replace(one, slots=to) if one.name == change.name else one
+                for one in getattr(inventory, field)
+            ]
+            return replace(snapshot, inventory=replace(inventory, **{field: tuple(quotas)}))
+
+
+def assert_true_and_minimal(change: Change, snapshot: Snapshot, task: WaitingTask) -> None:
+    match change:
+        case Less():
+            field, step = FIELD[change.of], STEP[change.of]
+            assert starts(asking(snapshot, task, **{field: change.at_most}), task)
+            assert not starts(asking(snapshot, task, **{field: change.at_most + step}), task)
+        case Ended():
+            assert starts(ended(snapshot, change.task_ids), task)
+            for spared in change.task_ids:
+                rest = tuple(one for one in change.task_ids if one != spared)
+                assert not starts(ended(snapshot, rest), task)
+            assert change.at_latest >= snapshot.now.wall
+        case Raised():
+            assert starts(limited(snapshot, change, change.to), task)
+            assert not starts(limited(snapshot, change, change.to - 1), task)
+        case _:
+            assert_never(change)
+
+
+def explained(snapshot: Snapshot, task: WaitingTask) -> Explanation:
+    found = explain(snapshot, decide(snapshot, POLICY), task, POLICY)
+    assert found is not None
+    return found
+
+
+# -- of any world ----------------------------------------------------------------------
+
+
+@given(some_snapshot())
+def test_of_any_world_every_change_starts_the_task_and_nothing_less_does(snapshot: Snapshot):
+    for view in snapshot.sources:
+        for task in view.waiting:
+            for change in explained(snapshot, task).changes:
+                assert_true_and_minimal(change, snapshot, task)
+
+
+INVENTORY = Inventory(
+    hosts=(Host(name="box", max_slots=3),),
+    models=(
+        ModelPlace(model="large", host="box", max_slots=1),
+        ModelPlace(model="small", host="box", max_slots=3),
+    ),
+    queues=(Quota(name="dev", slots=4),),
+    tenants=(Quota(name="red", slots=1),),
+)
+NEEDS: tuple[dict[str, Any], ...] = (
+    {},
+    {"memory_bytes": 3 * GIB},
+    {"vram_bytes": 10 * GIB},
+    {"gpus": 1},
+    {"gpus": 2},
+    {"model": "large"},
+    {"model": "small"},
+    {"tenant": "red"},
+)
+
+
+@st.composite
+def some_crowd(draw: DrawFn) -> Snapshot:
+    """Return a healthy machine on which little is free."""
+    things: list[Any] = []
+    for number in range(draw(st.integers(1, 4))):
+        needs = draw(st.sampled_from(NEEDS))
+        shares = {key: needs[key] for key in ("memory_bytes", "vram_bytes") if key in needs}
+        on = draw(st.sampled_from(("GPU-0", "GPU-1")))
+        model = needs.get("model")
+        things.append(
+            an_entry(
+                a_lease(
+                    f"r{number}",
+                    needs=Needs(gpus=min(1, needs.get("gpus", 0)), **shares),
+                    gpu_uuids=(on,) if "gpus" in needs or "vram_bytes" in needs else (),
+                    model=model,
+                    model_host="box" if model is not None else None,
+                    tenant=needs.get("tenant"),
+                    max_runtime_s=float(draw(st.sampled_from((60, 600, 3600)))),
+                    monotonic_started_ns=NOW.monotonic_ns,
+                )
+            )
+        )
+    for number in range(draw(st.integers(1, 4))):
+        wish = {"memory_bytes": 0, **draw(st.sampled_from(NEEDS))}
+        runtime_s = draw(st.sampled_from((None, 30.0, 1800.0)))
+        things.append(a_task(f"w{number}", created_order=number, max_runtime_s=runtime_s, **wish))
+    return a_snapshot(
+        *things,
+        agents=[an_agent(limit=draw(st.integers(1, 5)))],
+        slots=draw(st.integers(1, 6)),
+        lookahead=draw(st.sampled_from((0, 1, 5))),
+        skips=draw(st.sampled_from(({}, {"w0": 2}, {"w1": 2}))),
+        inventory=INVENTORY,
+        gpus=draw(st.sampled_from((None, [a_gpu(0), a_gpu(1)], GpuReading(fault="it hangs")))),
+    )
+
+
+@given(some_crowd())
+def test_of_a_crowd_every_change_starts_the_task_and_nothing_less_does(snapshot: Snapshot):
+    for task in snapshot.sources[0].waiting:
+        for change in explained(snapshot, task).changes:
+            assert_true_and_minimal(change, snapshot, task)
+
+
+# -- examples --------------------------------------------------------------------------
+
+
+def changes(*things: Any, task_id: str, **world: Any) -> tuple[Change, ...]:
+    snapshot = a_snapshot(*things, **{"agents": [an_agent(limit=9)], "slots": 9, **world})
+    (task,) = (one for one in snapshot.sources[0].waiting if one.task_id == task_id)
+    return explained(snapshot, task).changes
+
+
+def running(task_id: str, *, left_s: float = 3600, **more: Any) -> Any:
+    return an_entry(
+        a_lease(task_id, max_runtime_s=left_s, monotonic_started_ns=NOW.monotonic_ns, **more)
+    )
+
+
+def at(seconds: float) -> Any:
+    return NOW.wall + timedelta(seconds=seconds)
+
+
+def test_the_largest_share_that_fits_and_the_end_that_makes_room():
+    holder = running("7", left_s=600, gpu_uuids=("GPU-0",), needs=Needs(vram_bytes=14 * GIB))
+    later = running("8", left_s=900, gpu_uuids=("GPU-1",), needs=Needs(vram_bytes=15 * GIB))
+
+    found = changes(
+        holder, later, a_task("1", vram_bytes=14 * GIB), task_id="1", gpus=[a_gpu(0), a_gpu(1)]
+    )
+
+    assert found == (
+        Less(of="vram", at_most=10 * GIB),
+        Ended(task_ids=("7",), at_latest=at(600)),
+    )
+
+
+def test_fewer_gpus_or_the_ends_of_all_that_are_in_the_way():
+    holders = [
+        running(name, left_s=left_s, gpu_uuids=(uuid,), needs=Needs(gpus=1))
+        for name, left_s, uuid in (("7", 900, "GPU-0"), ("8", 600, "GPU-1"), ("9", 300, "gone"))
+    ]
+
+    found = changes(
+        *holders, a_task("1", gpus=3), task_id="1", gpus=[a_gpu(number) for number in range(3)]
+    )
+
+    assert found == (
+        Less(of="gpus", at_most=1),
+        Ended(task_ids=("8", "7"), at_latest=at(900)),
+    )
+
+
+def test_an_attempt_that_is_late_may_end_at_any_moment():
+    found = changes(running("7", left_s=0.5), a_task("1"), task_id="1", slots=1)
+
+    assert found == (
+        Ended(task_ids=("7",), at_latest=at(0.5)),
+        Raised(limit="machine", name="this machine", to=2),
+    )
+
+
+def test_a_limit_has_to_do_for_those_before_it_in_line():
+    tasks = [a_task(str(number), created_order=number) for number in range(1, 5)]
+
+    found = changes(*tasks, task_id="4", agents=[an_agent(limit=1)])
+
+    assert found == (Raised(limit="agent", name="coder", to=4),)
+
+
+def test_what_several_limits_keep_no_single_one_starts():
+    assert changes(a_task("1"), task_id="1", agents=[an_agent(limit=0)], slots=0) == ()
+
+
+def test_each_kind_of_limit_can_be_what_it_takes():
+    used: dict[str, Any] = {"model": "large", "model_host": "box", "tenant": "red"}
+    at_end = Ended(task_ids=("7",), at_latest=at(3600))
+
+    assert changes(
+        running("7", **used), a_task("1", model="large"), task_id="1", inventory=INVENTORY
+    ) == (
+        at_end,
+        Raised(limit="model", name="large", to=2, host="box"),
+    )
+    assert changes(
+        running("7", **used), a_task("1", tenant="red"), task_id="1", inventory=INVENTORY
+    ) == (
+        at_end,
+        Raised(limit="tenant", name="red", to=2),
+    )
+    queue = Inventory(queues=(Quota(name="dev", slots=1),))
+    assert changes(running("7"), a_task("1"), task_id="1", inventory=queue) == (
+        at_end,
+        Raised(limit="queue", name="dev", to=2),
+    )
+
+
+def test_a_model_without_slots_needs_some():
+    none = Inventory(models=(ModelPlace(model="large", max_slots=0),))
+
+    assert changes(a_task("1", model="large"), task_id="1", inventory=none) == (
+        Raised(limit="model", name="large", to=1, host="local"),
+    )
+
+
+def test_behind_one_that_cannot_start_a_longer_look_helps():
+    tasks = (
+        a_task("1", gpus=1),
+        a_task("2", gpus=1, created_order=1),
+        a_task("3", created_order=2),
+    )
+
+    found = changes(*tasks, task_id="3", lookahead=1, gpus=[a_gpu(0, used=20)])
+
+    assert Raised(limit="lookahead", name="QUEUE_LOOKAHEAD", to=2) in found
+
+
+def test_beside_a_reservation_a_shorter_attempt_fits():
+    holder = running("7", left_s=600, gpu_uuids=("GPU-0",), needs=Needs(vram_bytes=14 * GIB))
+    tasks = (
+        a_task("1", vram_bytes=20 * GIB),
+        a_task("2", created_order=1, vram_bytes=2 * GIB, max_runtime_s=3600.0),
+    )
+
+    found = changes(holder, *tasks, task_id="2", gpus=[a_gpu(0)], skips={"1": 2})
+
+    assert found[0] == Less(of="max_runtime", at_most=590)
+
+
+def test_what_only_time_can_change_has_no_counterfactual():
+    assert changes(a_task("1", not_before=at(60)), task_id="1") == ()
+
+
+def test_what_would_keep_it_next_is_told_too():
+    snapshot = a_snapshot(
+        running("7"), a_task("1", memory_bytes=99 * GIB), agents=[an_agent(limit=1)], slots=1
+    )
+    (task,) = snapshot.sources[0].waiting
+
+    found = explained(snapshot, task)
+
+    assert found.wait is not None
+    assert found.wait.reason is Reason.AGENT_LIMIT
+    assert [words.split(",")[0] for words in found.next_binding] == [
+        "this machine runs 1 of 1",
+        "needs 99 GiB of memory",
+    ]
+
+
+@pytest.mark.parametrize("heard", [True, False])
+def test_a_gpu_whose_processes_are_not_told_is_given_back_as_reserved(heard: bool):  # noqa: FBT001 - a case
+    gpu = a_gpu(0, used=14) if heard else replace(a_gpu(0, used=14), processes=None)
+    holder = running("7", gpu_uuids=("GPU-0",), needs=Needs(vram_bytes=14 * GIB))
+
+    found = changes(holder, a_task("1", vram_bytes=20 * GIB), task_id="1", gpus=[gpu])
+
+    assert Ended(task_ids=("7",), at_latest=at(3600)) in found
