@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 from tests.campaigns import (
     campaign_daemon,
+    campaign_decide,
     campaign_kill,
     campaign_race,
     campaign_results,
@@ -30,6 +31,14 @@ if TYPE_CHECKING:
     from tinyscheduler.model.history import AttemptRecord
     from tinyscheduler.simulator.machine import Process as SimulatedProcess
     from tinyscheduler.tick import World
+
+
+def test_a_property_that_does_not_hold_in_some_world_is_a_violation():
+    _, report = campaign_decide.check("test_decide.py::test_no_such_property", worlds=1)
+    held, none = campaign_decide.check(campaign_decide.PROPERTIES[0], worlds=20)
+
+    assert report
+    assert (held, none) == (20, "")
 
 
 @pytest.mark.parametrize("seed", range(900, 906))
