@@ -66,6 +66,7 @@ else:
                 __match_args__=(),
                 _fields=tuple(found),
                 _names=frozenset(names),
+                _number=len(names),
                 _defaults={one.name: one.default for one in found if one.default is not MISSING},
                 _factories=tuple(one for one in found if one.default_factory is not MISSING),
                 __init__=_init,
@@ -102,10 +103,15 @@ else:
         return value
 
     def _init(self, **values):
-        if values.keys() != self._names:
+        if len(values) != self._number:
             values = _completed(self, values)
-        for name, value in values.items():
-            _put(self, name, value)
+        try:
+            for name, value in values.items():
+                _put(self, name, value)
+        except AttributeError:
+            # As many as there are fields, and one of them is none.
+            _completed(self, values)
+            raise
 
     def _completed(self, values):
         complete = {**self._defaults, **values}

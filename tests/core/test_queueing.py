@@ -46,7 +46,7 @@ def held_back(
 ) -> Wait | None:
     return hold_back(
         task,
-        agents=AGENTS,
+        able=candidates(task, AGENTS),
         occupied=occupied,
         is_enabled=is_enabled,
         switches=switches,
@@ -155,7 +155,7 @@ def test_what_is_free_holds_nothing_back(active: int):
 
     wait = hold_back(
         a_task(),
-        agents=full,
+        able=candidates(a_task(), full),
         occupied=frozenset(),
         is_enabled=True,
         switches=(),

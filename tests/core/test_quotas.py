@@ -182,7 +182,6 @@ def test_what_is_taken_and_given_back_leaves_no_trace(uses: list[tuple[str, str 
     inventory = Inventory(queues=(Quota(name="dev"),))
     room = measure_quotas(inventory, uses)
 
-    for queue, tenant, use in uses:
-        room = room.give_back(queue, tenant, use)
+    room = room.give_back(uses)
 
     assert all(left == Use() for left in (*room.by_queue.values(), *room.by_tenant.values()))

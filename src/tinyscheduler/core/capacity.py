@@ -24,7 +24,7 @@ from tinyscheduler.model.tasks import PriorityClass
 from tinyscheduler.values import dataclass, replace
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator, Mapping
+    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
     from tinyscheduler.core.leases import SlotHolder
     from tinyscheduler.model.config import AgentProfile, ModelPlace
@@ -229,21 +229,27 @@ class Capacity:
             self, agents=tuple(agent for agent in self.agents if agent.name not in names)
         )
 
-    def give_back(self, held: Held) -> Capacity:
-        """Return what there is once that attempt has ended."""
+    def give_back(self, ended: Sequence[Held]) -> Capacity:
+        """Return what there is once those attempts have ended."""
+        active = Counter(one.agent for one in ended)
         return replace(
             self,
             agents=tuple(
-                replace(view, active=view.active - 1) if view.name == held.agent else view
+                replace(view, active=view.active - active[view.name])
+                if view.name in active
+                else view
                 for view in self.agents
             ),
-            host_active=self.host_active - 1,
+            host_active=self.host_active - len(ended),
             memory=self.memory.give_back(
-                unused_bytes=held.unused_bytes, used_bytes=held.used_bytes
+                unused_bytes=sum(one.unused_bytes for one in ended),
+                used_bytes=sum(one.used_bytes for one in ended),
             ),
-            gpus=self.gpus.give_back(held.task_id),
-            models=self.models.give_back(held.agent, held.model, held.model_host),
-            quotas=self.quotas.give_back(held.queue, held.tenant, held.use),
+            gpus=self.gpus.give_back({one.task_id for one in ended}),
+            models=self.models.give_back(
+                seat_of(one.agent, one.model, one.model_host) for one in ended
+            ),
+            quotas=self.quotas.give_back((one.queue, one.tenant, one.use) for one in ended),
         )
 
     def take(self, start: Dispatch, *, runtime_s: float) -> Capacity:

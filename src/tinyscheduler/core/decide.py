@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from tinyscheduler.core.capacity import Capacity
     from tinyscheduler.model.plan import Decision, Dispatch, Proposal
+    from tinyscheduler.model.policy import AgentView
     from tinyscheduler.model.snapshot import Snapshot
     from tinyscheduler.model.tasks import WaitingTask
     from tinyscheduler.ports import Policy
@@ -41,22 +42,28 @@ def decide(snapshot: Snapshot, policy: Policy) -> Plan:
         for entry in snapshot.scan.entries
         if entry.lease is not None or entry.is_lock_held
     )
-    decisions: list[Decision] = []
+    held_back: list[Wait] = []
     eligible: list[WaitingTask] = []
-    for task in sorted(_waiting(snapshot), key=_arrival):
+    longest_backoff_s = max(snapshot.rules.retry_max_s, snapshot.rules.retry_later_s)
+    able: dict[tuple[str | None, str | None], tuple[AgentView, ...]] = {}
+    for task in _waiting(snapshot):
+        line = (task.agent, task.queue)
+        if line not in able:
+            able[line] = candidates(task, capacity.agents)
         wait = hold_back(
             task,
-            agents=capacity.agents,
+            able=able[line],
             occupied=occupied,
             is_enabled=snapshot.is_enabled,
             switches=snapshot.switches,
             now=snapshot.now.wall,
-            longest_backoff_s=max(snapshot.rules.retry_max_s, snapshot.rules.retry_later_s),
+            longest_backoff_s=longest_backoff_s,
         )
         if wait is not None:
-            decisions.append(wait)
+            held_back.append(wait)
         else:
             eligible.append(task)
+    decisions: list[Decision] = [*sorted(held_back, key=_arrival)]
     paused = {agent.name for agent in capacity.agents if is_paused(agent, snapshot.switches)}
     capacity = capacity.without(paused)
     decisions.extend(_place(eligible, policy=policy, capacity=capacity, snapshot=snapshot))
@@ -73,7 +80,12 @@ def _place(
 ) -> list[Decision]:
     """Ask the policy until nothing more fits, and say of each task left why it waits."""
     ordered = in_line(eligible, snapshot, agents=capacity.agents)
-    turns = Turns(ordered, rules=snapshot.rules, skips=snapshot.memory.skips)
+    turns = Turns(
+        ordered,
+        rules=snapshot.rules,
+        skips=snapshot.memory.skips,
+        tenants=capacity.quotas.tenants,
+    )
     starts: list[Dispatch] = []
     while True:
         refusals = Refusals(capacity)
@@ -108,7 +120,7 @@ def _place(
             admitted += 1
         if not admitted:
             break
-    return [*starts, *(_explain(task, turns, refusals) for task in turns.left)]
+    return [*starts, *(_wait(task, refusal) for task, refusal in turns.explain(refusals))]
 
 
 def _admit(
@@ -132,9 +144,8 @@ def _admit(
     return found if turns.refuse(found, refusals) is None else None
 
 
-def _explain(task: WaitingTask, turns: Turns, refusals: Refusals) -> Wait:
+def _wait(task: WaitingTask, refusal: Refusal | None) -> Wait:
     """Name the cap that binds, or whose turn it is."""
-    refusal = turns.explain(task, refusals)
     if refusal is None:
         return Wait(task=task, reason=Reason.POLICY_WAIT, words="the policy did not choose it")
     return Wait(
@@ -168,5 +179,6 @@ def _waiting(snapshot: Snapshot) -> Iterable[WaitingTask]:
         yield from source.waiting
 
 
-def _arrival(task: WaitingTask) -> tuple[int, str, str]:
+def _arrival(wait: Wait) -> tuple[int, str, str]:
+    task = wait.task
     return (task.created_order, task.source, task.task_id)

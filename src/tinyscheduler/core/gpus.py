@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 WARM_UP_S = 60.0
 # What a driver and a desktop may take of a GPU that still can be had whole.
 _IDLE_SHARE = 0.1
+# GPUs in use that are named to whom wants whole ones.
+_MOST_NAMED = 8
 # The number of the pid namespace that drivers count in (include/linux/proc_ns.h).
 _FIRST_PID_NAMESPACE = 0xEFFFFFFC
 
@@ -83,17 +85,21 @@ class GpuRoom:
             shares={**self.shares, **{(uuid, task_id): size for uuid, size in reserved.items()}},
         )
 
-    def give_back(self, task_id: str) -> GpuRoom:
-        """Return what there is once the attempt of that task has ended."""
-        held = {uuid: size for (uuid, name), size in self.shares.items() if name == task_id}
+    def give_back(self, task_ids: Collection[str]) -> GpuRoom:
+        """Return what there is once the attempts of these tasks have ended."""
+        held: dict[str, int] = {}
+        for (uuid, name), size in self.shares.items():
+            if name in task_ids:
+                held[uuid] = held.get(uuid, 0) + size
         if not held:
             return self
         return replace(
             self,
             gpus=tuple(
-                _given_back(gpu, held[gpu.uuid], task_id) if gpu.uuid in held else gpu
+                _given_back(gpu, held[gpu.uuid], task_ids) if gpu.uuid in held else gpu
                 for gpu in self.gpus
             ),
+            shares={key: size for key, size in self.shares.items() if key[1] not in task_ids},
         )
 
     def _refuse_for_good(self, needs: Needs, known: Sequence[GpuView]) -> Refusal:
@@ -132,7 +138,10 @@ def _place_whole(needs: Needs, able: Sequence[GpuView]) -> tuple[str, ...] | Ref
     if len(idle) >= needs.gpus:
         chosen = sorted(idle[: needs.gpus], key=lambda gpu: (gpu.index, gpu.uuid))
         return tuple(gpu.uuid for gpu in chosen)
-    busy = "; ".join(f"GPU {gpu.index} {describe_use(gpu)}" for gpu in able if not gpu.is_idle)
+    others = [gpu for gpu in able if not gpu.is_idle]
+    busy = "; ".join(f"GPU {gpu.index} {describe_use(gpu)}" for gpu in others[:_MOST_NAMED])
+    if len(others) > _MOST_NAMED:
+        busy += f"; and {len(others) - _MOST_NAMED} more"
     free = f"{len(idle)} {'is' if len(idle) == 1 else 'are'} free"
     words = f"needs {_describe(needs)}, {free}: {busy}"
     return Refusal(reason=Reason.GPU_UNAVAILABLE, words=words)
@@ -164,8 +173,8 @@ def _describe(needs: Needs) -> str:
     return f"{words} of {format_size(needs.vram_bytes)}" if needs.vram_bytes else words
 
 
-def _given_back(gpu: GpuView, size: int, task_id: str) -> GpuView:
-    users = tuple(name for name in gpu.used_by if name != task_id)
+def _given_back(gpu: GpuView, size: int, task_ids: Collection[str]) -> GpuView:
+    users = tuple(name for name in gpu.used_by if name not in task_ids)
     return replace(
         gpu,
         free_bytes=min(gpu.total_bytes, gpu.free_bytes + size),

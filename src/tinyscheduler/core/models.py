@@ -96,11 +96,15 @@ class ModelRoom:
 
     def take(self, agent: str, model: str | None, host: str | None) -> ModelRoom:
         """Return what is left after a start that uses this."""
-        return self._count(seat_of(agent, model, host), +1)
+        seat = seat_of(agent, model, host)
+        return replace(self, used={**self.used, seat: self.used.get(seat, 0) + 1})
 
-    def give_back(self, agent: str, model: str | None, host: str | None) -> ModelRoom:
-        """Return what there is once an attempt has ended that used this."""
-        return self._count(seat_of(agent, model, host), -1)
+    def give_back(self, seats: Iterable[Seat]) -> ModelRoom:
+        """Return what there is once the attempts have ended that used these."""
+        used = dict(self.used)
+        for seat in seats:
+            used[seat] -= 1
+        return replace(self, used=used)
 
     # -- parts --------------------------------------------------------------------
 
@@ -126,9 +130,6 @@ class ModelRoom:
             for (name, where, _), number in self.used.items()
             if name == agent.name and where == host
         )
-
-    def _count(self, seat: Seat, change: int) -> ModelRoom:
-        return replace(self, used={**self.used, seat: self.used.get(seat, 0) + change})
 
     def _describe(self, place: ModelPlace) -> str:
         """Say what is full: the model's own slots, or those of its host."""

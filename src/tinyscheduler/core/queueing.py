@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from tinyscheduler.core.fairness import turns_of
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from tinyscheduler.model.policy import AgentView
-    from tinyscheduler.model.snapshot import Rules, Snapshot
+    from tinyscheduler.model.snapshot import Snapshot
     from tinyscheduler.model.switches import Switch
     from tinyscheduler.model.tasks import WaitingTask
 
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 def hold_back(
     task: WaitingTask,
     *,
-    agents: Sequence[AgentView],
+    able: Sequence[AgentView],
     occupied: frozenset[str],
     is_enabled: bool,
     switches: Collection[Switch] | None,
@@ -32,6 +33,7 @@ def hold_back(
 ) -> Wait | None:
     """Return why this task cannot start now, however much is free; None if it can.
 
+    ``able`` are the agents that may run it.
     A backoff that has longer to go than any backoff lasts was begun under a clock that
     has been set back since, and counts as over.
     """
@@ -49,10 +51,10 @@ def hold_back(
         return _wait_until(task, Reason.BACKING_OFF, until, now=now, why="backs off")
     if not is_enabled:
         return _wait(task, Reason.PAUSED, "TINYSCHEDULER_ENABLED is false")
-    able = candidates(task, agents)
-    stop = find_stop(task, agents=able, switches=switches)
-    if stop is not None:
-        return stop
+    if switches is None or switches:
+        stop = find_stop(task, agents=able, switches=switches)
+        if stop is not None:
+            return stop
     if task.task_id in occupied:
         return _wait(task, Reason.UNPLACED, "its previous attempt is not completely gone yet")
     if not able:
@@ -74,30 +76,36 @@ def in_line(
     Interactive ones first, and what has waited long enough to count as such; then who had
     least, where that is shared out; then who blocks most, priority where enabled, arrival.
     """
-    rules, now = snapshot.rules, snapshot.now.wall
+    rules = snapshot.rules
     urgent = {agent.name for agent in agents if agent.is_interactive}
-    places = {key_of(task): _place(task, rules, now=now, urgent=urgent) for task in tasks}
-    ordered = sorted(tasks, key=lambda task: places[key_of(task)])
+    promoted = snapshot.now.wall - timedelta(seconds=PROMOTED_AFTER_S)
+    is_priority_enabled = rules.is_priority_enabled
+
+    def is_batch(task: WaitingTask) -> bool:
+        return (
+            task.priority_class is PriorityClass.BATCH
+            and task.agent not in urgent
+            and (task.created_at is None or task.created_at > promoted)
+        )
+
+    def place(task: WaitingTask) -> tuple[bool, int, int, int, str, str]:
+        return (
+            is_batch(task),
+            -task.blocks,
+            -task.priority if is_priority_enabled else 0,
+            task.created_order,
+            task.source,
+            task.task_id,
+        )
+
+    ordered = sorted(tasks, key=place)
     turns = turns_of(
-        ordered,
-        rules=rules,
-        accounts=snapshot.memory.accounts,
-        inventory=snapshot.inventory,
+        ordered, rules=rules, accounts=snapshot.memory.accounts, inventory=snapshot.inventory
     )
     if not turns:
         return ordered
     # The sort is stable: within one turn all stay as they stand.
-    return sorted(ordered, key=lambda task: (places[key_of(task)][0], turns[key_of(task)]))
-
-
-def _place(
-    task: WaitingTask, rules: Rules, *, now: datetime, urgent: Collection[str]
-) -> tuple[bool, int, int, int, str, str]:
-    is_batch = task.priority_class is PriorityClass.BATCH and task.agent not in urgent
-    if is_batch and task.created_at is not None:
-        is_batch = (now - task.created_at).total_seconds() < PROMOTED_AFTER_S
-    priority = task.priority if rules.is_priority_enabled else 0
-    return (is_batch, -task.blocks, -priority, task.created_order, task.source, task.task_id)
+    return sorted(ordered, key=lambda task: (is_batch(task), turns[key_of(task)]))
 
 
 def candidates(task: WaitingTask, agents: Sequence[AgentView]) -> tuple[AgentView, ...]:

@@ -10,7 +10,7 @@ from tinyscheduler.model.resources import format_size
 from tinyscheduler.values import dataclass, field, replace
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from tinyscheduler.model.config import Inventory, Quota
 
@@ -25,10 +25,6 @@ class Use:
     def plus(self, other: Use) -> Use:
         """Return both together."""
         return Use(slots=self.slots + other.slots, vram_bytes=self.vram_bytes + other.vram_bytes)
-
-    def minus(self, other: Use) -> Use:
-        """Return what is left without the other."""
-        return Use(slots=self.slots - other.slots, vram_bytes=self.vram_bytes - other.vram_bytes)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,30 +57,33 @@ class QuotaRoom:
 
     def take(self, queue: str, tenant: str | None, use: Use) -> QuotaRoom:
         """Return what is left after a start that uses this."""
-        return self._with(queue, tenant, lambda had: had.plus(use))
+        return self.plus([(queue, tenant, use)])
 
-    def give_back(self, queue: str, tenant: str | None, use: Use) -> QuotaRoom:
-        """Return what there is once an attempt has ended that used this."""
-        return self._with(queue, tenant, lambda had: had.minus(use))
+    def give_back(self, uses: Iterable[tuple[str, str | None, Use]]) -> QuotaRoom:
+        """Return what there is once the attempts have ended that used this."""
+        return self.plus(
+            (queue, tenant, Use(slots=-use.slots, vram_bytes=-use.vram_bytes))
+            for queue, tenant, use in uses
+        )
 
-    def _with(self, queue: str, tenant: str | None, change: Callable[[Use], Use]) -> QuotaRoom:
-        by_tenant = self.by_tenant
-        if tenant is not None:
-            by_tenant = {**by_tenant, tenant: change(by_tenant.get(tenant, Use()))}
-        by_queue = {**self.by_queue, queue: change(self.by_queue.get(queue, Use()))}
+    def plus(self, uses: Iterable[tuple[str, str | None, Use]]) -> QuotaRoom:
+        """Return the same with so much more in use: queue, tenant and use of each attempt."""
+        if not self.queues and not self.tenants:
+            return self  # nobody asks
+        by_queue, by_tenant = dict(self.by_queue), dict(self.by_tenant)
+        for queue, tenant, use in uses:
+            by_queue[queue] = by_queue.get(queue, Use()).plus(use)
+            if tenant is not None:
+                by_tenant[tenant] = by_tenant.get(tenant, Use()).plus(use)
         return replace(self, by_queue=by_queue, by_tenant=by_tenant)
 
 
 def measure_quotas(inventory: Inventory, uses: Iterable[tuple[str, str | None, Use]]) -> QuotaRoom:
     """Return all quotas, and what is had of them: queue, tenant and use of each attempt."""
-    room = QuotaRoom(
+    return QuotaRoom(
         queues={one.name: one for one in inventory.queues},
         tenants={one.name: one for one in inventory.tenants},
-    )
-    if room.queues or room.tenants:
-        for queue, tenant, use in uses:
-            room = room.take(queue, tenant, use)
-    return room
+    ).plus(uses)
 
 
 def _refuse(whose: str, quota: Quota, had: Use, use: Use, reason: Reason) -> Iterator[Refusal]:

@@ -7,6 +7,7 @@ so many times, then it has a reservation.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from typing import TYPE_CHECKING
 
 from tinyscheduler.core.queueing import candidates, key_of
@@ -15,7 +16,7 @@ from tinyscheduler.model.plan import Reason
 from tinyscheduler.values import replace
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Collection, Iterable, Iterator
 
     from tinyscheduler.core.capacity import Capacity
     from tinyscheduler.model.plan import Dispatch
@@ -26,26 +27,62 @@ if TYPE_CHECKING:
 _Key = tuple[str, str]
 
 
+# All of a task that a cap may depend on; many tasks are alike.
+_Kind = tuple[object, ...]
+
+
+def kind_of(task: WaitingTask) -> _Kind:
+    """Return what decides which caps refuse the task: plain values, for all tasks are asked."""
+    return (
+        task.agent,
+        task.queue,
+        task.memory_bytes,
+        task.gpus,
+        task.vram_bytes,
+        task.model,
+        task.tenant,
+    )
+
+
 class Refusals:
-    """Which caps refuse which tasks.  Asked once for each kind: many tasks are alike."""
+    """Which caps refuse which tasks.  Asked once for each kind."""
 
     def __init__(self, capacity: Capacity) -> None:
         self.capacity = capacity
-        self._known: dict[tuple[object, ...], Refusal | None] = {}
+        self.known: dict[_Kind, Refusal | None] = {}
+        self._earliest: dict[_Kind, float | None] = {}
 
-    def binding(self, task: WaitingTask) -> Refusal | None:
-        """Return what keeps the task from a start; None if some agent could start it.
+    def binding(self, task: WaitingTask, kind: _Kind) -> Refusal | None:
+        """Return what keeps a task of this kind from a start; None if some agent could start it.
 
         The machine's cap where any agent that could run it has a slot.
         """
-        # All that a cap may depend on; plain values, for this is asked of every task.
-        kind = (
-            *(task.agent, task.queue, task.memory_bytes, task.gpus, task.vram_bytes),
-            *(task.model, task.tenant),
-        )
-        if kind not in self._known:
-            self._known[kind] = self._find(task)
-        return self._known[kind]
+        if kind not in self.known:
+            self.known[kind] = self._find(task)
+        return self.known[kind]
+
+    def earliest_s(self, task: WaitingTask) -> float | None:
+        """Return when the task could start if every attempt took its whole time; None if never.
+
+        Then others are in its way, and nothing would be gained by waiting with it.
+        """
+        kind = kind_of(task)
+        if kind not in self._earliest:
+            self._earliest[kind] = self._find_earliest_s(task)
+        return self._earliest[kind]
+
+    def _find_earliest_s(self, task: WaitingTask) -> float | None:
+        ending = sorted(self.capacity.held, key=lambda one: (one.ends_in_s, one.task_id))
+
+        def starts_after(number: int) -> bool:
+            left = self.capacity.give_back(ending[:number])
+            return next(_starts_of(task, left), None) is not None
+
+        # The more have ended, the more is free.
+        if not ending or not starts_after(len(ending)):
+            return None
+        number = bisect_left(range(1, len(ending)), x=True, key=starts_after)
+        return ending[number].ends_in_s
 
     def _find(self, task: WaitingTask) -> Refusal | None:
         refused = []
@@ -65,18 +102,31 @@ class Turns:
     """
 
     def __init__(
-        self, in_line: Iterable[WaitingTask], *, rules: Rules, skips: Iterable[Skips]
+        self,
+        in_line: Iterable[WaitingTask],
+        *,
+        rules: Rules,
+        skips: Iterable[Skips],
+        tenants: Collection[str],
     ) -> None:
+        """Take the tasks in line, how often each was overtaken, and tenants that have a quota."""
         self._rules = rules
         self._left = {key_of(task): task for task in in_line}
         self._places = {key: place for place, key in enumerate(self._left)}
+        kinds = {key: kind_of(task) for key, task in self._left.items()}
+        alike = {kind: kind for kind in kinds.values()}
+        self._kinds = {key: alike[kind] for key, kind in kinds.items()}
+        # A tenant with a quota is in no other's way.
+        self._lines = {
+            kind: (*kind[:2], kind[-1] if kind[-1] in tenants else None) for kind in alike
+        }
+        self._unseen_from = len(self._places)
         self._skips = {(one.source, one.task_id): one.times for one in skips}
         self._held_back: dict[_Key, Refusal] = {}
-
-    @property
-    def left(self) -> Iterable[WaitingTask]:
-        """The tasks that did not start, in line."""
-        return self._left.values()
+        words = f"stands more than {rules.lookahead} behind one that cannot start (QUEUE_LOOKAHEAD)"
+        if not rules.lookahead:
+            words = "one before it in line cannot start, and none is overtaken"
+        self._out_of_sight = Refusal(reason=Reason.OVERTAKEN_LIMIT, words=words)
 
     def find(self, task: WaitingTask) -> WaitingTask | None:
         """Return the task as it stands in line, if it does."""
@@ -84,25 +134,41 @@ class Turns:
 
     def able(self, refusals: Refusals) -> tuple[WaitingTask, ...]:
         """Return the tasks that may start now, in line."""
-        passed: dict[tuple[str | None, ...], int] = {}
+        passed: dict[_Kind, int] = {}
         reserved: list[WaitingTask] = []
         found = []
         self._held_back = {}
+        self._unseen_from = len(self._places)
+        lookahead, in_sight = self._rules.lookahead, set(self._lines.values())
         for key, task in self._left.items():
-            line = self._line_of(task, refusals)
-            refusal = refusals.binding(task)
+            if not in_sight:
+                # Of every line so many have been looked at that nothing behind may start.
+                self._unseen_from = self._places[key]
+                break
+            kind = self._kinds[key]
+            line = self._lines[kind]
+            ahead = passed.get(line)
+            refusal = refusals.binding(task, kind)
             if refusal is None:
-                held_back = self._hold_back(task, passed.get(line), reserved, refusals)
+                held_back = (
+                    self._out_of_sight
+                    if ahead is not None and ahead > lookahead
+                    else self._keep_for(reserved, task, refusals)
+                )
                 if held_back is None:
                     found.append(task)
                 else:
                     self._held_back[key] = held_back
             elif not refusal.is_lasting and self._skips.get(key, 0) >= self._rules.max_skips:
                 reserved.append(task)
-            if line in passed:
-                passed[line] += 1
+            if ahead is not None:
+                passed[line] = ahead + 1
+                if ahead == lookahead:
+                    in_sight.discard(line)
             elif refusal is not None and not refusal.is_lasting:
                 passed[line] = 1
+                if not lookahead:
+                    in_sight.discard(line)
         return tuple(found)
 
     def start(self, dispatch: Dispatch, after: Refusals) -> Dispatch:
@@ -114,7 +180,7 @@ class Turns:
         for key, task in self._left.items():
             if self._places[key] > place:
                 break
-            refusal = after.binding(task)
+            refusal = after.binding(task, self._kinds[key])
             is_stuck = refusal is not None and not refusal.is_lasting
             if is_stuck and _takes(dispatch, task, after.capacity):
                 self._skips[key] = self._skips.get(key, 0) + 1
@@ -125,42 +191,28 @@ class Turns:
         """Return the reservation that this start would break, or None."""
         return self._find_conflict(dispatch, self._reserved(dispatch.task, refusals), refusals)
 
-    def explain(self, task: WaitingTask, refusals: Refusals) -> Refusal | None:
-        """Return why the task does not start; None if nobody but the policy keeps it."""
-        binding = refusals.binding(task)
-        if binding is None:
-            return self._held_back.get(key_of(task))
-        times = self._skips.get(key_of(task), 0)
-        if times < self._rules.max_skips or binding.is_lasting:
-            return binding
-        words = f"{binding.words}; it was overtaken {_times(times)}, and comes first now"
-        return replace(binding, words=words)
+    def explain(self, refusals: Refusals) -> Iterator[tuple[WaitingTask, Refusal | None]]:
+        """Yield why each task left does not start; None if nobody but the policy keeps it."""
+        kinds, skips, most = self._kinds, self._skips, self._rules.max_skips
+        for key, task in self._left.items():
+            binding = refusals.binding(task, kinds[key])
+            if binding is None:
+                is_unseen = self._places[key] >= self._unseen_from
+                yield task, self._out_of_sight if is_unseen else self._held_back.get(key)
+            elif binding.is_lasting or skips.get(key, 0) < most:
+                yield task, binding
+            else:
+                words = f"it was overtaken {_times(skips[key])}, and comes first now"
+                yield task, replace(binding, words=f"{binding.words}; {words}")
 
     # -- parts --------------------------------------------------------------------
 
-    def _line_of(self, task: WaitingTask, refusals: Refusals) -> tuple[str | None, ...]:
-        """Return what names the line of a task: a tenant with a quota is in no other's way."""
-        has_quota = task.tenant is not None and task.tenant in refusals.capacity.quotas.tenants
-        return (task.agent, task.queue, task.tenant if has_quota else None)
-
-    def _hold_back(
-        self,
-        task: WaitingTask,
-        passed: int | None,
-        reserved: list[WaitingTask],
-        refusals: Refusals,
+    def _keep_for(
+        self, reserved: list[WaitingTask], task: WaitingTask, refusals: Refusals
     ) -> Refusal | None:
-        """Return why a task that fits may not start; ``passed`` counts who it would overtake."""
-        if passed is not None and passed > self._rules.lookahead:
-            count = self._rules.lookahead
-            words = f"stands more than {count} behind one that cannot start (QUEUE_LOOKAHEAD)"
-            if not count:
-                words = "one before it in line cannot start, and none is overtaken"
-            return Refusal(reason=Reason.OVERTAKEN_LIMIT, words=words)
-        if not reserved:
-            return None
+        """Return the reservation that every start of the task would break, if each does."""
         conflict = None
-        for dispatch in _starts_of(task, refusals.capacity):
+        for dispatch in _starts_of(task, refusals.capacity) if reserved else ():
             conflict = self._find_conflict(dispatch, reserved, refusals)
             if conflict is None:
                 return None
@@ -172,7 +224,7 @@ class Turns:
         for key, times in self._skips.items():
             if times < self._rules.max_skips or key not in self._left:
                 continue
-            refusal = refusals.binding(self._left[key])
+            refusal = refusals.binding(self._left[key], self._kinds[key])
             if self._places[key] < place and refusal is not None and not refusal.is_lasting:
                 yield self._left[key]
 
@@ -185,7 +237,7 @@ class Turns:
                 continue
             # One that is over before the other could start at all takes nothing from it.
             ends_in_s = self.runtime_s(dispatch, capacity) + 2 * self._rules.kill_grace_s
-            starts_in_s = _earliest_s(task, capacity)
+            starts_in_s = refusals.earliest_s(task)
             if starts_in_s is not None and ends_in_s > starts_in_s:
                 words = f"task {task.task_id} comes first: it has been overtaken"
                 words += f" {_times(self._skips[key_of(task)])} (MAX_SKIPS_PER_TASK)"
@@ -239,18 +291,6 @@ def _uses(
             )
         case _:  # of a GPU
             return bool(dispatch.gpu_uuids)
-
-
-def _earliest_s(task: WaitingTask, capacity: Capacity) -> float | None:
-    """Return when the task could start if every attempt took its whole time; None if never.
-
-    Then others are in its way, and nothing would be gained by waiting with it.
-    """
-    for held in sorted(capacity.held, key=lambda one: (one.ends_in_s, one.task_id)):
-        capacity = capacity.give_back(held)
-        if next(_starts_of(task, capacity), None) is not None:
-            return held.ends_in_s
-    return None
 
 
 def _times(number: int) -> str:
