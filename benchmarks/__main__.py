@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
-from benchmarks import rate, scale, start_up
+from benchmarks import deciding, rate, scale, start_up
 from benchmarks.measure import HEADER
 
 if TYPE_CHECKING:
@@ -20,6 +20,7 @@ BENCHMARKS: dict[str, Callable[[], Iterator[Ratio]]] = {
     "many-leases": scale.many_leases,
     "many-waiting": scale.many_waiting,
     "add-many": scale.add_many,
+    "decide": deciding.deciding,
     "lease-write": scale.lease_write,
     "rate": rate.rate,
     "gap": rate.gap,

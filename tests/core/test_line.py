@@ -275,10 +275,6 @@ def test_without_an_attempt_nothing_changes():
     assert settle_accounts(memory, empty, rules=SHARED, now=later) is memory
 
 
-def test_where_nothing_is_shared_out_nobody_is_charged():
-    assert settled(running_for(100), fair_share=FairShare.OFF) == {}
-
-
 def test_a_project_is_charged_for_what_is_its_own():
     entry = running_for(100, project="apollo")
 

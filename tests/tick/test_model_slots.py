@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 from tests.tick.staging import a_world, reasons, run_until_running, started, the_lease, tick
 
-from tinyscheduler.model.config import Inventory, ModelPlace, Quota
+from tinyscheduler.model.config import FairShare, Inventory, ModelPlace, Quota
 from tinyscheduler.model.plan import Wait
 from tinyscheduler.model.snapshot import SchedulingMemory
 from tinyscheduler.model.tasks import TaskSpec
@@ -100,3 +100,20 @@ def test_the_source_is_looked_into_further_where_a_tenant_has_all_it_may_have():
         world.queue.add(TaskSpec(agent="alpha", command=("work",), tenant=tenant, memory_bytes=0))
 
     assert started(tick(world)) == ["1", "5"]
+
+
+@pytest.mark.parametrize("share", list(FairShare))
+def test_who_runs_is_charged_where_it_is_shared_out_fairly(share: FairShare):
+    world = a_model_world(heeds_ends=True)
+    world.settings = replace(world.settings, rules=replace(world.settings.rules, fair_share=share))
+    spec = TaskSpec(agent="alpha", command=("work",), tenant="red", project="red", memory_bytes=0)
+    world.queue.add(spec)
+    tick(world)
+
+    world.machine.advance(5)
+    tick(world)
+
+    memory = world.disk.memory
+    assert isinstance(memory, SchedulingMemory)
+    charged = {one.owner: round(one.slot_s) for one in memory.accounts}
+    assert charged == ({} if share is FairShare.OFF else {"red": 5})

@@ -42,7 +42,7 @@ def settle_accounts(
     Without an attempt there is nothing to settle: that all accounts decay changes no order.
     """
     leases = [entry.lease for entry in scan.entries if isinstance(entry.lease, Lease)]
-    if rules.fair_share == FairShare.OFF or not leases:
+    if not leases:
         return memory
     ends = {result.lease_id: result.ended_at for result in scan.results}
     before = memory.accounted_at
@@ -71,10 +71,8 @@ def turns_of(
 ) -> Mapping[tuple[str, str], float]:
     """Return how far each task is from its turn, by source and id: the least goes first.
 
-    ``tasks`` stand in line within each owner.  All zero where nothing is shared out fairly.
+    ``tasks`` stand in line within each owner.
     """
-    if rules.fair_share == FairShare.OFF:
-        return {}
     had = {one.owner: one.slot_s + one.gpu_s for one in accounts}
     weights = {one.name: one.weight for one in inventory.tenants}
     if rules.fair_share == FairShare.PROJECT:

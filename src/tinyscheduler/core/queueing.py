@@ -5,9 +5,9 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from tinyscheduler.core.fairness import turns_of
 from tinyscheduler.core.switches import find_stop
 from tinyscheduler.model.clock import format_time
+from tinyscheduler.model.config import FairShare
 from tinyscheduler.model.plan import Reason, Wait
 from tinyscheduler.model.tasks import PROMOTED_AFTER_S, PriorityClass
 
@@ -99,11 +99,13 @@ def in_line(
         )
 
     ordered = sorted(tasks, key=place)
+    if rules.fair_share == FairShare.OFF:
+        return ordered
+    from tinyscheduler.core.fairness import turns_of  # few share fairly, and ticks are short
+
     turns = turns_of(
         ordered, rules=rules, accounts=snapshot.memory.accounts, inventory=snapshot.inventory
     )
-    if not turns:
-        return ordered
     # The sort is stable: within one turn all stay as they stand.
     return sorted(ordered, key=lambda task: (is_batch(task), turns[key_of(task)]))
 

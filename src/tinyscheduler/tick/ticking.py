@@ -6,12 +6,12 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from tinyscheduler.core.decide import decide
-from tinyscheduler.core.fairness import settle_accounts
 from tinyscheduler.core.gpus import masked
 from tinyscheduler.core.leases import trace_of, trace_of_claim
 from tinyscheduler.core.memory import is_ample
 from tinyscheduler.core.queueing import key_of
 from tinyscheduler.errors import PolicyError, SourceError, StoreError, TinySchedulerError
+from tinyscheduler.model.config import FairShare
 from tinyscheduler.model.leases import Lease, LeaseFault
 from tinyscheduler.model.plan import Dispatch, Reason, Wait
 from tinyscheduler.model.snapshot import Snapshot, SourceView
@@ -26,6 +26,7 @@ from tinyscheduler.values import dataclass, replace
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from tinyscheduler.model.clock import Instant
     from tinyscheduler.model.leases import Trace
     from tinyscheduler.model.plan import Plan, TickReport
     from tinyscheduler.model.resources import GpuReading, HostState
@@ -154,9 +155,7 @@ def _observe(progress: Progress) -> Snapshot:
     gpus = _look_at_gpus(progress, scan, sources)
     now = world.clock.now()
     if progress.leases_scanned is None:
-        progress.memory = settle_accounts(
-            progress.memory, scan, rules=progress.settings.rules, now=now.wall
-        )
+        _settle_accounts(progress, scan, now)
         progress.leases_scanned = sum(entry.lease is not None for entry in scan.entries)
     progress.tasks_waiting = sum(view.waiting_total for view in sources)
     progress.sources_down = frozenset(view.name for view in sources if not view.is_up)
@@ -177,6 +176,15 @@ def _observe(progress: Progress) -> Snapshot:
         is_enabled=progress.settings.is_enabled,
         switches=switches,
     )
+
+
+def _settle_accounts(progress: Progress, scan: LeaseScan, now: Instant) -> None:
+    """Charge everybody for what they have had since the last tick."""
+    rules = progress.settings.rules
+    if rules.fair_share != FairShare.OFF:
+        from tinyscheduler.core.fairness import settle_accounts  # few share, and ticks are short
+
+        progress.memory = settle_accounts(progress.memory, scan, rules=rules, now=now.wall)
 
 
 def _measure(
