@@ -114,6 +114,23 @@ def test_why_says_which_slots_are_used(place: Place):
     assert 0 < answer["retry_after_sec"] <= 30
 
 
+def test_status_shows_the_slots_of_each_model(place: Place):
+    for model in ("large", "small", "small"):
+        place.add("--model", model, "--", *SHOW)
+    run(place)
+
+    found = place.run("status", "--json").json["models"]
+    lines = place.run("status").out.splitlines()
+
+    # The host has two slots for both together.
+    assert [(one["model"], one["used"], one["max_slots"], one["free"]) for one in found] == [
+        ("large", 1, 1, 0),
+        ("small", 1, 5, 0),
+    ]
+    (head,) = (number for number, line in enumerate(lines) if line.startswith("MODEL"))
+    assert lines[head + 1].split() == ["large", "box", "1", "1", "0"]
+
+
 def test_a_model_that_is_preferred_is_done_without_where_none_is_free(place: Place):
     agents = AGENTS.replace(
         "shell: {limit: 9}",

@@ -229,18 +229,22 @@ def test_every_file_that_a_run_leaves_is_described(folder: Path):
 
 @pytest.mark.parametrize(("name", "stroke"), [("light", "#d0d7de"), ("dark", "rgba(255,255,255")])
 def test_the_pictures_have_an_edge_and_name_no_folder_of_somebody(name: str, stroke: str):
-    picture = page(f"docs/images/demo-{name}.svg")
+    demo, gpus = (page(f"docs/images/{kind}-{name}.svg") for kind in ("demo", "gpus"))
 
-    assert f'stroke="{stroke}' in picture
-    assert "font-family: 'DejaVu Sans Mono', Menlo, Consolas, monospace" in picture
-    assert re.findall(r"/tmp/tinyscheduler-demo[^<]*", picture) == ["/tmp/tinyscheduler-demo"]
+    for picture in (demo, gpus):
+        assert f'stroke="{stroke}' in picture
+        assert "font-family: 'DejaVu Sans Mono', Menlo, Consolas, monospace" in picture
+    assert re.findall(r"/tmp/tinyscheduler-demo[^<]*", demo) == ["/tmp/tinyscheduler-demo"]
+    assert "/tmp" not in gpus
 
 
-def test_the_picture_is_told_to_those_who_do_not_see_it():
-    (told,) = re.findall(r'alt="([^"]+)"', page("README.md"))
+def test_the_pictures_are_told_to_those_who_do_not_see_them():
+    demo, gpus = re.findall(r'alt="([^"]+)"', page("README.md"))
 
     for word in ("killed", "reclaimed", "cancelled", "parked", "every promise kept"):
-        assert word in told
+        assert word in demo
+    for word in ("two GPUs", "reserved", "whole GPU"):
+        assert word in gpus
 
 
 # -- reference ------------------------------------------------------------------------

@@ -16,6 +16,7 @@ from tinyscheduler.cli.render import (
     emit_json,
     escape,
     format_table,
+    wrap,
 )
 from tinyscheduler.core.capacity import measure
 from tinyscheduler.errors import EXIT_DONE, EXIT_INACTIVE
@@ -69,7 +70,8 @@ def gpu(
         )
     elif reading.gpus:
         lines = gpu_lines(foresight, invocation.page)
-        told = [f"task {one.task.task_id} waits: {escape(one.words)}" for one in waits]
+        sentences = (f"task {one.task.task_id} waits: {escape(one.words)}" for one in waits)
+        told = [line for one in sentences for line in wrap(one, invocation.page)]
         emit("\n".join([*lines, *([""] if told else []), *told]))
     else:
         invocation.note(reading.fault or "there is no GPU")

@@ -189,6 +189,10 @@ def status_lines(overview: Overview, invocation: Invocation) -> list[str]:
         for name, one in agents_json(overview).items()
     ]
     lines += ["", *format_table(["AGENT", "ACTIVE", "LIMIT", "FREE"], agents, page)]
+    if overview.foresight.snapshot.inventory.models:
+        from tinyscheduler.cli.model_slots import model_lines
+
+        lines += ["", *model_lines(overview.foresight, page)]
     if overview.foresight.snapshot.gpus is not None:
         from tinyscheduler.cli.gpu import gpu_lines
 
@@ -300,6 +304,7 @@ def status_json(overview: Overview) -> dict[str, Any]:
         "parked": [brief_json(one) for one in overview.parked],
         "agents": agents_json(overview),
         "gpus": _gpus_json(overview),
+        "models": _models_json(overview),
         "pools": [],
         "schedules": {"running": [], "queued": []},
         "health": health,
@@ -321,6 +326,14 @@ def _gpus_json(overview: Overview) -> list[dict[str, Any]]:
     from tinyscheduler.cli.gpu import gpus_json
 
     return gpus_json(overview.foresight)
+
+
+def _models_json(overview: Overview) -> list[dict[str, Any]]:
+    if not overview.foresight.snapshot.inventory.models:
+        return []
+    from tinyscheduler.cli.model_slots import models_json
+
+    return models_json(overview.foresight)
 
 
 def paused_json(overview: Overview) -> list[dict[str, Any]]:

@@ -46,9 +46,9 @@ class ModelRoom:
         if model in self.looked_at_in_s:
             return ()
         found = [
-            (-self._free(place), place.host, place)
+            (-self.free(place), place.host, place)
             for place in self.places
-            if place.model == model and self._free(place) > 0 and self.has_room(agent, place.host)
+            if place.model == model and self.free(place) > 0 and self.has_room(agent, place.host)
         ]
         return tuple(place for _, _, place in sorted(found, key=lambda one: one[:2]))
 
@@ -60,7 +60,7 @@ class ModelRoom:
         """Say why the agent has no slot of a model."""
         wait_s = self.looked_at_in_s.get(model)
         places = [place for place in self.places if place.model == model]
-        full = [place for place in places if self._free(place) <= 0]
+        full = [place for place in places if self.free(place) <= 0]
         words = f"model {model}: " + ", ".join(self._describe(place) for place in full)
         if not any(place.max_slots for place in places):
             return Refusal(reason=Reason.MODEL_SLOTS, words=words, is_lasting=True, model=model)
@@ -106,18 +106,20 @@ class ModelRoom:
             used[seat] -= 1
         return replace(self, used=used)
 
-    # -- parts --------------------------------------------------------------------
-
-    def _free(self, place: ModelPlace) -> int:
-        free = place.max_slots - self._used(place)
+    def free(self, place: ModelPlace) -> int:
+        """Return how many slots of the model are left there; less than none if too many run."""
+        free = place.max_slots - self.used_of(place)
         limit = self.host_limits.get(place.host)
-        return free if limit is None else min(free, limit - self._used_of(place.host))
+        return free if limit is None else min(free, limit - self._used_on(place.host))
 
-    def _used(self, place: ModelPlace) -> int:
+    def used_of(self, place: ModelPlace) -> int:
+        """Return how many slots of the model are used there."""
         taken = (place.host, place.model)
         return sum(number for (_, *seat), number in self.used.items() if tuple(seat) == taken)
 
-    def _used_of(self, host: str) -> int:
+    # -- parts --------------------------------------------------------------------
+
+    def _used_on(self, host: str) -> int:
         return sum(
             number
             for (_, where, model), number in self.used.items()
@@ -133,9 +135,9 @@ class ModelRoom:
 
     def _describe(self, place: ModelPlace) -> str:
         """Say what is full: the model's own slots, or those of its host."""
-        used, limit, whose = self._used(place), place.max_slots, ""
+        used, limit, whose = self.used_of(place), place.max_slots, ""
         if used < limit:
-            used, limit = self._used_of(place.host), self.host_limits[place.host]
+            used, limit = self._used_on(place.host), self.host_limits[place.host]
             whose = " of all models"
         return f"{used} of {limit} slots{whose} on host {place.host} used"
 
