@@ -14,9 +14,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from dataclasses import asdict, dataclass, field, fields, replace
+    from dataclasses import MISSING, asdict, dataclass, field, fields, replace
 
-    __all__ = ["asdict", "dataclass", "field", "fields", "replace"]
+    __all__ = ["MISSING", "asdict", "dataclass", "field", "fields", "replace"]
 
 else:
     _put = object.__setattr__

@@ -25,8 +25,17 @@ def format_time(moment: datetime) -> str:
     return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
+def format_exactly(moment: datetime) -> str:
+    """Write a moment as RFC 3339 in UTC with ``Z``, so that it comes back as it was.
+
+    >>> format_exactly(datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC))
+    '2026-01-02T03:04:05.678901Z'
+    """
+    return moment.astimezone(UTC).isoformat().replace("+00:00", "Z")
+
+
 def parse_time(text: str) -> datetime:
-    """Read what `format_time` wrote; ValueError for anything without a zone.
+    """Read what `format_time` or `format_exactly` wrote; ValueError for one without a zone.
 
     >>> format_time(parse_time("2026-01-02T03:04:05.678Z"))
     '2026-01-02T03:04:05.678Z'
