@@ -20,6 +20,13 @@ def write_json(
     durably: bool = True,
     temporary: str | None = None,
 ) -> None:
+    """Replace the file by this document, as `write_bytes` does."""
+    write_bytes(path, json.dumps(document).encode(), durably=durably, temporary=temporary)
+
+
+def write_bytes(
+    path: str, content: bytes, *, durably: bool = True, temporary: str | None = None
+) -> None:
     """Replace the file durably: temporary file, fsync, rename, fsync of the folder.
 
     Where several processes may write at once, each needs a ``temporary`` of its own.
@@ -29,7 +36,7 @@ def write_json(
     """
     folder = os.path.dirname(path)
     temporary = temporary or temporary_for(path)
-    data = memoryview(json.dumps(document).encode())
+    data = memoryview(content)
     try:
         fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
         try:
@@ -69,6 +76,16 @@ def own_temporary_for(path: str) -> str:
 
 def read_json(path: str) -> object:
     """Read a bounded JSON file; ValueError if it is not JSON, OSError if it cannot be read."""
+    content = read_bytes(path)
+    try:
+        return json.loads(content.decode())
+    except RecursionError as error:
+        message = "nested too deeply"
+        raise ValueError(message) from error
+
+
+def read_bytes(path: str) -> bytes:
+    """Read a file of bounded size; ValueError if it is larger, OSError if it cannot be read."""
     # Not blocking: a name pipe in the place of a file must not hang a tick.
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     try:
@@ -82,11 +99,7 @@ def read_json(path: str) -> object:
     if left <= 0:
         message = f"longer than {MOST_BYTES} bytes"
         raise ValueError(message)
-    try:
-        return json.loads(b"".join(chunks).decode())
-    except RecursionError as error:
-        message = "nested too deeply"
-        raise ValueError(message) from error
+    return b"".join(chunks)
 
 
 def set_aside(path: str, folder: str) -> None:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from tinyscheduler.model.policy import PolicyContext
     from tinyscheduler.model.pruning import PruneBounds, Pruned
     from tinyscheduler.model.resources import GpuReading, HostState
+    from tinyscheduler.model.rounds import Round
     from tinyscheduler.model.snapshot import LeaseScan, SchedulingMemory, SourceView
     from tinyscheduler.model.switches import Switch, SwitchKind, Target
     from tinyscheduler.model.tasks import Ending, TaskSpec, TaskState
@@ -207,6 +208,26 @@ class MemoryStore(Protocol):
         """Replace what was saved, atomically and always; StoreError if the disk refuses.
 
         A tick that doubts whether the disk takes bytes saves in order to know.
+        """
+
+
+class Recorder(Protocol):
+    """Keeps what ticks decided, and on what, so that it can be decided again."""
+
+    def record(self, rounds: Sequence[Round]) -> None:
+        """Keep these, without what `model.rounds.LEFT_OUT` names; the oldest make room.
+
+        Each is kept whole or not at all.  StoreError where the disk refuses.  Called by
+        nobody but who holds the tick lock.
+        """
+
+    def ticks(self) -> Sequence[str]:
+        """Return the ids of all ticks of which anything is kept, oldest first."""
+
+    def rounds(self, tick_id: str) -> Sequence[Round]:
+        """Return what is kept of one tick, in order; empty if nothing is.
+
+        ConfigError, naming file and place, for one that is damaged or of a newer version.
         """
 
 

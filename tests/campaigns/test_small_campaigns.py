@@ -15,6 +15,7 @@ from tests.campaigns import (
     campaign_decide,
     campaign_kill,
     campaign_race,
+    campaign_replay,
     campaign_results,
     campaign_week,
 )
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
     from tests.campaigns.campaign_week import Change
 
     from tinyscheduler.model.history import AttemptRecord
+    from tinyscheduler.model.plan import Proposal
+    from tinyscheduler.model.policy import PolicyContext
     from tinyscheduler.simulator.machine import Process as SimulatedProcess
     from tinyscheduler.tick import World
 
@@ -57,6 +60,32 @@ def test_ticks_that_race_never_run_a_task_twice_nor_exceed_a_cap(tmp_path: Path,
 
     assert violations == []
     assert said.most == campaign_race.SLOTS
+
+
+def test_two_hundred_ticks_of_a_random_run_are_replayed_to_the_same_plans():
+    violations, figures = campaign_replay.run_round(900, ticks=200)
+
+    assert violations == []
+    assert figures.ticks >= 200
+    assert {"Dispatch", "Wait", "Settle", "Reclaim", "EndTree"} <= figures.decided.keys()
+
+
+@dataclass(slots=True)
+class Moody:
+    """It goes by what it remembers, which no snapshot holds."""
+
+    name: str = "moody"
+    times: int = 0
+
+    def propose(self, context: PolicyContext) -> Sequence[Proposal]:
+        self.times += 1
+        return () if self.times % 3 else campaign_replay.PLATFORM.propose(context)
+
+
+def test_a_replay_notices_what_was_decided_by_more_than_what_was_seen():
+    violations, _ = campaign_replay.run_round(900, ticks=20, policy=Moody())
+
+    assert any("policy_wait" in one for one in violations), violations
 
 
 def test_a_week_of_results_at_once_is_settled_once_whatever_kills_the_tick(tmp_path: Path):

@@ -19,6 +19,7 @@ from tests.campaigns.file_world import FileDisk, FileLauncher
 from tinyscheduler import crash
 from tinyscheduler.adapters.leases_file import FileLeaseStore, LockTable, LockTrial
 from tinyscheduler.adapters.memory_file import FileMemoryStore
+from tinyscheduler.adapters.rounds_file import FileRecorder
 from tinyscheduler.adapters.sqlite.database import Access, Database
 from tinyscheduler.adapters.sqlite.ledger import SqliteLedger
 from tinyscheduler.adapters.sqlite.switches import SqliteSwitches
@@ -355,6 +356,7 @@ class WeekWorld(SimulatedWorld):
             memory=FileMemoryStore(self.config.paths, warn=warnings.append, may_write=True),
             switches=SqliteSwitches(database),
             observers=observers_of(self.config),
+            recorder=partial(FileRecorder, self.config.paths),
             pruners=partial(self._pruners, database),
             warnings=warnings,
         )
@@ -440,7 +442,8 @@ class WeekWorld(SimulatedWorld):
         So a file looks up to an hour younger than it is, and never older.
         """
         paths, now_s = self.config.paths, self.machine.wall.timestamp()
-        for top in (paths.logs, paths.tasks, paths.quarantine, paths.cancel, paths.results):
+        ticks = os.path.join(paths.state, "ticks")
+        for top in (paths.logs, paths.tasks, paths.quarantine, paths.cancel, paths.results, ticks):
             for folder, _, names in os.walk(top):
                 for path in (folder, *(os.path.join(folder, name) for name in names)):
                     with suppress(FileNotFoundError):

@@ -214,6 +214,8 @@ def test_every_file_that_a_run_leaves_is_described(folder: Path):
             .replace("LEASE_ID", "[0-9a-f]+")
             .replace("YYYYMMDD", r"\d{8}")
             .replace("ATTEMPT", r"\d+")
+            .replace("TICK", r"\d{8}T\d{6}\.\d{6}Z")
+            .replace("ROUND", r"\d+")
             .replace("ID", r"\d+")
             + ("(-wal|-shm)?" if name.endswith(".db") else "")
         )

@@ -63,6 +63,7 @@ PLAIN = both(
     "result.remove",
     "lock.remove",
     "memory.save",
+    "round.record",
 ) | {"wrapper.kicked:before"}
 # What a tick passes through when it gives back a task whose wrapper was killed.
 RECLAIM = both(

@@ -85,6 +85,8 @@ def test_each_kind_goes_by_its_own_age_and_says_how_much_it_took(place):
     place.make("tinyscheduler.db.v1-20260101T000000Z", days=31)
     place.make("tinyscheduler.db.reset-20260101T000000Z", days=31)
     place.make("cancel/0123", days=1)
+    place.make("ticks/20260101T000000.000000Z-0001.json", days=31)
+    place.make("ticks/.round.tmp", days=31)
 
     pruned = place.prune()
 
@@ -94,6 +96,7 @@ def test_each_kind_goes_by_its_own_age_and_says_how_much_it_took(place):
         PruneKind.QUARANTINE: 1,
         PruneKind.COPIES: 2,
         PruneKind.CANCELS: 1,
+        PruneKind.TICKS: 2,
     }
     assert all(one.bytes >= one.number * 5000 for one in pruned.removed)
     assert place.files() == set()
@@ -117,6 +120,8 @@ def test_what_is_young_or_still_written_stays(place):
             place.make("tinyscheduler.db.mine", days=99),
             place.make("tinyscheduler.db.v1-20260220T000000Z", days=9),
             place.make("cancel/0123", days=0.01),
+            place.make("ticks/20260301T000000.000000Z-0001.json", days=29),
+            place.make("ticks/mine.json", days=99),
             place.make("settings.json", days=99),
             place.make("tasks/mine.txt", days=99),
         )

@@ -1,4 +1,4 @@
-"""Removes logs, prompts, set-aside files, database copies and stray requests that are old."""
+"""Removes logs, prompts, set-aside files, copies, stray requests and decisions that are old."""
 
 from __future__ import annotations
 
@@ -31,6 +31,7 @@ _ATTEMPT_LOG = re.compile(r"[0-9]+\.log")
 _PROMPT = re.compile(r"task_(.+)\.prompt")
 _DAILY_LOG = re.compile(r"scheduler_(\d{8})\.log(\.\d+)?")
 _ROTATED_LOG = re.compile(r"(events\.jsonl|wrapper\.log)\.\d+")
+_ROUND = re.compile(r"[0-9TZ.]+-\d+\.json|\.round\.tmp")
 _COPY = re.compile(r"\.(v\d+|reset)-\d{8}T\d{6}Z")
 
 
@@ -103,6 +104,7 @@ class FilePruner:
             partial(self._prune_quarantine, sweep, history_s),
             partial(self._prune_copies, sweep, history_s),
             partial(self._prune_cancels, sweep, bounds.now.timestamp() - _CANCEL_MAX_AGE_S),
+            partial(self._prune_ticks, sweep, history_s),
         ):
             try:
                 step()
@@ -195,6 +197,12 @@ class FilePruner:
             result = os.path.join(self._paths.results, f"{name}.json")
             if name not in leased and not os.path.lexists(result):
                 sweep.remove(PruneKind.CANCELS, path, before_s=before_s)
+
+    def _prune_ticks(self, sweep: _Sweep, before_s: float) -> None:
+        folder = os.path.join(self._paths.state, "ticks")
+        for name in _names(folder):
+            if _ROUND.fullmatch(name) is not None:
+                sweep.remove(PruneKind.TICKS, os.path.join(folder, name), before_s=before_s)
 
     def _expendable(self, task_ids: set[str]) -> Iterator[str]:
         """Yield those of which no attempt lives and that nothing waits for, oldest first."""

@@ -47,6 +47,7 @@ from tinyscheduler.values import replace
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from tinyscheduler.adapters.rounds_file import FileRecorder
     from tinyscheduler.model.config import Config
     from tinyscheduler.model.plan import TickReport
     from tinyscheduler.model.resources import GpuReading
@@ -196,12 +197,20 @@ def wired(
             memory=FileMemoryStore(config.paths, warn=warnings.append, may_write=acts),
             switches=SqliteSwitches(database),
             observers=observers if acts else (),
+            recorder=partial(recorder_of, config),
             pruners=partial(pruners_of, config, database, may_write=acts),
             warnings=warnings,
         )
     finally:
         if kept is None:
             database.close()
+
+
+def recorder_of(config: Config) -> FileRecorder:
+    """Return what keeps the rounds of ticks; loaded by those that have something to keep."""
+    from tinyscheduler.adapters.rounds_file import FileRecorder
+
+    return FileRecorder(config.paths)
 
 
 class _GpuProbe:

@@ -34,6 +34,7 @@ _NOUNS = {
     PruneKind.QUARANTINE: "files in quarantine",
     PruneKind.COPIES: "copies of the database",
     PruneKind.CANCELS: "stray requests to cancel",
+    PruneKind.TICKS: "decisions of ticks",
 }
 
 

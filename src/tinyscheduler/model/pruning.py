@@ -21,6 +21,7 @@ class PruneKind(StrEnum):
     QUARANTINE = "quarantine"  # broken files that were set aside
     COPIES = "copies"  # copies of the database from before a conversion or a reset
     CANCELS = "cancels"  # requests to end an attempt that is over
+    TICKS = "ticks"  # what ticks decided, and on what
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

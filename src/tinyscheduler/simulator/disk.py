@@ -12,6 +12,7 @@ from tinyscheduler.simulator.machine import LockFile
 
 if TYPE_CHECKING:
     from tinyscheduler.model.history import AttemptRecord
+    from tinyscheduler.model.rounds import Round
     from tinyscheduler.model.snapshot import SchedulingMemory
     from tinyscheduler.model.switches import Switch
 
@@ -40,6 +41,7 @@ class Disk:
     memory: SchedulingMemory | str | None = None
     ledger: dict[str, AttemptRecord] = field(default_factory=dict)  # by lease id
     switches: dict[tuple[str, str], Switch] = field(default_factory=dict)  # by kind and target
+    rounds: dict[tuple[str, int], Round | str] = field(default_factory=dict)  # by tick and number
     are_switches_readable: bool = True
 
     def refuse_bytes(self) -> None:
@@ -90,6 +92,7 @@ class Disk:
             "memory": self.memory,
             "ledger": dict(self.ledger),
             "switches": dict(self.switches),
+            "rounds": list(self.rounds),
         }
 
     def _error(self) -> OSError:

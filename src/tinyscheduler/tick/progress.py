@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tinyscheduler.core.queueing import key_of
-from tinyscheduler.errors import LeaseConflict, TinySchedulerError
+from tinyscheduler.errors import LeaseConflict, StoreError, TinySchedulerError
 from tinyscheduler.model.events import Event, EventName
 from tinyscheduler.model.plan import (
     Dispatch,
@@ -29,8 +29,9 @@ if TYPE_CHECKING:
     from tinyscheduler.model.events import Details
     from tinyscheduler.model.history import AttemptRecord
     from tinyscheduler.model.leases import Lease, ReclaimReason
-    from tinyscheduler.model.plan import Decision
+    from tinyscheduler.model.plan import Decision, Plan
     from tinyscheduler.model.resources import GpuReading
+    from tinyscheduler.model.snapshot import Snapshot
     from tinyscheduler.model.switches import Switch
     from tinyscheduler.model.tasks import Claim, Ending
     from tinyscheduler.ports import TaskSource
@@ -65,6 +66,47 @@ class Progress:
     # What was said of the GPUs when they could not be seen in this tick.
     gpus_failed: GpuReading | None = None
     memory: SchedulingMemory = field(default_factory=SchedulingMemory)
+    # What was decided, on what and by whom, and is not kept yet; how much of it is.
+    noted: list[tuple[Snapshot, Plan, str]] = field(default_factory=list)
+    kept: int = 0
+
+    @property
+    def tick_id(self) -> str:
+        """The name of this tick: when it began, to the microsecond."""
+        return f"{self.started_at.wall:%Y%m%dT%H%M%S.%fZ}"
+
+    def note_round(self, snapshot: Snapshot, plan: Plan) -> None:
+        """Note what was decided, if carrying it out changes anything."""
+        if not plan.is_quiet:
+            self.noted.append((snapshot, plan, self.policy_name))
+
+    def keep_rounds(self) -> None:
+        """Keep what was noted, so that it can be decided again; for when nobody waits for it."""
+        if self.noted:
+            self.attempt("keeping what was decided", self._record)
+
+    def _record(self) -> None:
+        # Loaded by ticks alone that have something to keep.
+        from tinyscheduler import __version__
+        from tinyscheduler.model.rounds import Round
+
+        rounds = [
+            Round(
+                tick_id=self.tick_id,
+                number=number,
+                program=__version__,
+                policy=policy,
+                snapshot=snapshot,
+                plan=plan,
+            )
+            for number, (snapshot, plan, policy) in enumerate(self.noted, start=self.kept + 1)
+        ]
+        self.kept += len(rounds)
+        self.noted.clear()
+        try:
+            self.world.recorder().record(rounds)
+        except StoreError as error:
+            self.warn(f"what was decided is not on record: {error.what}")
 
     def fail(self, where: str, error: Exception) -> None:
         """Record what failed, once."""
@@ -182,7 +224,7 @@ class Progress:
         waits = [decision for decision in decisions if isinstance(decision, Wait)]
         names = {source.name for source in self.world.sources}
         return TickReport(
-            tick_id=f"{self.started_at.wall:%Y%m%dT%H%M%S.%fZ}",
+            tick_id=self.tick_id,
             started_at=self.started_at.wall,
             duration_ms=(now.monotonic_ns - self.started_at.monotonic_ns) / 1e6,
             dry_run=self.mode is Mode.DRY_RUN,

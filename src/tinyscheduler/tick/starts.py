@@ -81,6 +81,7 @@ class Starts:
         We hold the tick lock, so whoever wishes for a tick leaves it to us.
         """
         lock, clock = self.progress.world.lock, self.progress.world.clock
+        self.progress.keep_rounds()
         while wait_s > 0 and not self.progress.should_stop():
             if lock.is_kicked():
                 lock.forget_kick()

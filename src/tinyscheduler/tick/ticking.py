@@ -117,6 +117,8 @@ def tick(
 
 
 def _tell(progress: Progress) -> TickReport:
+    # After all else: a slot that was freed is filled before anything is written about it.
+    progress.keep_rounds()
     report = progress.report()
     for observer in progress.world.observers:
         observer.report(report)
@@ -329,6 +331,7 @@ def _act(progress: Progress) -> None:
     rounds = 0
     while True:
         snapshot, plan = _look_and_decide(progress)
+        progress.note_round(snapshot, plan)
         if rounds < _MOST_CLEANING_ROUNDS and endings.clean_up(plan, snapshot):
             rounds += 1
             continue

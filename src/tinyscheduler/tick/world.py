@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         Policy,
         Probe,
         Pruner,
+        Recorder,
         Switches,
         TaskSource,
         TickLock,
@@ -88,6 +89,8 @@ class World:
     memory: MemoryStore
     switches: Switches
     observers: tuple[Observer, ...]
+    # Asked for by ticks that have something to keep: few do.
+    recorder: Callable[[], Recorder]
     # Asked for when it is time: what prunes is loaded by few ticks.
     pruners: Callable[[], Sequence[Pruner]] = tuple
     # Called whenever the lock was taken, before anything is read: what the ticks that follow
