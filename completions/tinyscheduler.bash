@@ -262,6 +262,10 @@ _tinyscheduler() {
             mapfile -t COMPREPLY < <(compgen -W "$(_tinyscheduler_ask tasks)" -- "$cur")
             return
             ;;
+        replay:--limit)
+            :
+            return
+            ;;
         pause:--reason)
             :
             return
@@ -405,6 +409,8 @@ _tinyscheduler() {
         "health") words="--json -h --help --help" ;;
         "gpu") words="--json -h --help --help" ;;
         "events") words="-f --follow -n --lines --event --task --json -h --help --help" ;;
+        "snapshot") words="--json -h --help --help" ;;
+        "replay") words="--all --list --limit --json -h --help --help" ;;
         "cancel") words="--json -h --help --help" ;;
         "retry") words="--json -h --help --help" ;;
         "hold") words="--json -h --help --help" ;;
@@ -436,11 +442,12 @@ _tinyscheduler() {
     [[ $prev == : ]] && before=${COMP_WORDS[COMP_CWORD - 2]}:
     cur=$before$cur
     case $command in
-        "") mapfile -t COMPREPLY < <(compgen -W "run add status list show why ps logs wait parked history report top health gpu events cancel retry hold release pause resume drain undrain edit prune reset config validate-config init doctor service demo selftest completion help" -- "$cur") ;;
+        "") mapfile -t COMPREPLY < <(compgen -W "run add status list show why ps logs wait parked history report top health gpu events snapshot replay cancel retry hold release pause resume drain undrain edit prune reset config validate-config init doctor service demo selftest completion help" -- "$cur") ;;
         "show") mapfile -t COMPREPLY < <(compgen -W "$(_tinyscheduler_ask tasks)" -- "$cur") ;;
         "why") mapfile -t COMPREPLY < <(compgen -W "$(_tinyscheduler_ask tasks)" -- "$cur") ;;
         "logs") mapfile -t COMPREPLY < <(compgen -W "$(_tinyscheduler_ask tasks)" -- "$cur") ;;
         "wait") mapfile -t COMPREPLY < <(compgen -W "$(_tinyscheduler_ask tasks:waiting,working,held)" -- "$cur") ;;
+        "replay") mapfile -t COMPREPLY < <(compgen -W "$(_tinyscheduler_ask ticks)" -- "$cur") ;;
         "cancel") mapfile -t COMPREPLY < <(compgen -W "$(_tinyscheduler_ask tasks:waiting,held,working)" -- "$cur") ;;
         "retry") mapfile -t COMPREPLY < <(compgen -W "$(_tinyscheduler_ask tasks:parked,failed,cancelled,waiting)" -- "$cur") ;;
         "hold") mapfile -t COMPREPLY < <(compgen -W "$(_tinyscheduler_ask tasks:waiting)" -- "$cur") ;;
@@ -450,7 +457,7 @@ _tinyscheduler() {
         "edit") mapfile -t COMPREPLY < <(compgen -W "$(_tinyscheduler_ask tasks:waiting,held)" -- "$cur") ;;
         "service") mapfile -t COMPREPLY < <(compgen -W "install uninstall status cron timer daemon logrotate" -- "$cur") ;;
         "completion") mapfile -t COMPREPLY < <(compgen -W "bash zsh fish" -- "$cur") ;;
-        "help") mapfile -t COMPREPLY < <(compgen -W "run add status list show why ps logs wait parked history report top health gpu events cancel retry hold release pause resume drain undrain edit prune reset config validate-config init doctor service demo selftest completion help" -- "$cur") ;;
+        "help") mapfile -t COMPREPLY < <(compgen -W "run add status list show why ps logs wait parked history report top health gpu events snapshot replay cancel retry hold release pause resume drain undrain edit prune reset config validate-config init doctor service demo selftest completion help" -- "$cur") ;;
     esac
     COMPREPLY=("${COMPREPLY[@]#"$before"}")
 }

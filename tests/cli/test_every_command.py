@@ -44,6 +44,8 @@ DOCUMENTS: dict[str, tuple[list[str], int | set[int]]] = {
     "events": (["events", "-n", "1"], 0),
     "health": (["health"], 0),
     "gpu": (["gpu"], 3),  # no machine of a test has one
+    "snapshot": (["snapshot"], 0),
+    "replay": (["replay", "--list"], 0),
     "hold": (["hold", "1"], 0),
     "release": (["release", "1"], 0),
     "cancel": (["cancel", "1"], 0),
@@ -186,6 +188,7 @@ EXIT_CODES: tuple[tuple[int, list[str], dict[str, str]], ...] = (
     (4, ["status"], {"AGENT_LIMITS": "="}),
     (5, ["why", "99"], {}),
     (5, ["wait", "3", "99"], {}),
+    (5, ["replay", "1999"], {}),
     (69, ["list"], {"BREAK": "1"}),
     (75, ["add", "--", "true"], {"MAX_QUEUE_DEPTH": "1"}),
     (124, ["wait", "3", "--timeout", "0"], {}),

@@ -25,6 +25,10 @@ LOOKS: tuple[list[str], ...] = (
     ["run", "--dry-run", "--json", "--agent-limit", "shell=7"],
     ["config"],
     ["validate-config"],
+    ["snapshot"],
+    ["replay", "--list"],
+    ["replay", "latest"],
+    ["replay", "--all"],
 )
 
 
@@ -69,6 +73,7 @@ def test_looking_changes_no_byte_while_somebody_writes(used: Place):
 
 def test_looking_at_nothing_makes_nothing(place: Place):
     looks = [[], ["status"], ["list"], ["ps"], ["run", "--dry-run"], ["config"]]
+    looks += [["snapshot"], ["replay", "--list"], ["replay", "--all"]]
 
     codes = [place.run(*look).code for look in looks]
 

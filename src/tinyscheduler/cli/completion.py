@@ -30,7 +30,7 @@ _STATES_OF = {
     "release": "held",
     "wait": "waiting,working,held",
 }
-_TARGETS_OF = {"pause": "targets", "resume": "paused"}
+_ASKED_OF = {"pause": "targets", "resume": "paused", "replay": "ticks"}
 # What an option takes, by the word that its help has for it.
 _FILES, _FOLDERS = ("FILE",), ("FOLDER",)
 _ASKED_FOR = {"--agent": "agents", "--queue": "queues", "--after": "tasks", "--task": "tasks"}
@@ -102,6 +102,11 @@ def _words(invocation: Invocation, kind: str) -> Iterator[str]:
         switches = open_queue(config, Access.READ).switches.read()
         paused = [one.target for one in switches if one.kind is SwitchKind.PAUSE]
         yield from map(str, dict.fromkeys((EVERYTHING, *paused)))
+    elif what == "ticks":
+        from tinyscheduler.adapters.rounds_file import FileRecorder
+
+        yield "latest"
+        yield from reversed(FileRecorder(config.paths).ticks()[-_MOST_IDS:])
     elif what == "tasks":
         from tinyscheduler.adapters.sqlite.database import Access
         from tinyscheduler.app.queue import open_queue
@@ -164,8 +169,8 @@ def _argument_of(command: Command) -> tuple[str, str]:
     if any(one.name == "ID" for one in command.arguments):
         states = _STATES_OF.get(command.name)
         return "ask", f"tasks:{states}" if states else "tasks"
-    if command.name in _TARGETS_OF:
-        return "ask", _TARGETS_OF[command.name]
+    if command.name in _ASKED_OF:
+        return "ask", _ASKED_OF[command.name]
     if command.name == "help":
         from tinyscheduler.cli.main import COMMANDS
 

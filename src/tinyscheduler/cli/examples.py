@@ -26,6 +26,13 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "events": ("tinyscheduler events -f", "tinyscheduler events -n 100 --event 'task.*' --task 7"),
     "health": ("tinyscheduler health", "tinyscheduler health --json"),
     "gpu": ("tinyscheduler gpu", "tinyscheduler gpu --json"),
+    "snapshot": ("tinyscheduler snapshot > snapshot.json",),
+    "replay": (
+        "tinyscheduler replay --list --limit 50",
+        "tinyscheduler replay latest",
+        "tinyscheduler replay snapshot.json",
+        "tinyscheduler replay --all",
+    ),
     "cancel": ("tinyscheduler cancel 7 8",),
     "retry": ("tinyscheduler retry 7",),
     "edit": (

@@ -41,6 +41,8 @@ COMMANDS = {
     "health": HOT["health"],
     "gpu": "tinyscheduler.cli.gpu:gpu",
     "events": HOT["events"],
+    "snapshot": "tinyscheduler.cli.snapshot:snapshot",
+    "replay": "tinyscheduler.cli.replay:replay",
     "cancel": HOT["cancel"],
     "retry": HOT["retry"],
     "hold": HOT["hold"],
