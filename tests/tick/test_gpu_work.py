@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import pytest
 from tests.builders import a_gpu
 from tests.tick.staging import a_world, reasons, run_until_running, started, the_lease, tick
 
+from tinyscheduler.errors import StoreError
 from tinyscheduler.model.resources import GpuReading
 from tinyscheduler.model.snapshot import Skips
 from tinyscheduler.model.tasks import TaskSpec
 from tinyscheduler.simulator.attempts import Script
 from tinyscheduler.simulator.disk import Refusal
+from tinyscheduler.simulator.store import SimulatedTaskLock
 from tinyscheduler.values import replace
 
 if TYPE_CHECKING:
+    from tinyscheduler.model.snapshot import SchedulingMemory
+    from tinyscheduler.ports import LeaseStore, MemoryStore, TaskLock
+    from tinyscheduler.simulator.machine import Process
     from tinyscheduler.simulator.world import SimulatedWorld
+    from tinyscheduler.tick import World
 
 GIB = 2**30
 ROOMY = 9
@@ -148,3 +155,49 @@ def test_a_disk_that_takes_no_count_stops_no_start():
 
     assert started(report) == ["3"]
     assert "scheduling memory" in {error.where for error in report.errors}
+
+
+class Broken:
+    """A memory that is interrupted where it saves."""
+
+    def __init__(self, memory: MemoryStore) -> None:
+        self.load = memory.load
+
+    def save(self, _memory: SchedulingMemory) -> None:
+        raise KeyboardInterrupt
+
+
+class Watched:
+    """A store of leases that keeps what task locks it gave."""
+
+    def __init__(self, store: LeaseStore, taken: list[TaskLock]) -> None:
+        self._store = store
+        self._taken = taken
+
+    def acquire(self, task_id: str, *, result_of: str | None = None) -> TaskLock | None:
+        lock = self._store.acquire(task_id, result_of=result_of)
+        self._taken += [lock] if lock is not None else []
+        return lock
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
+
+
+def test_interrupted_while_it_notes_who_is_overtaken_it_keeps_no_lock():
+    world = a_gpu_world(14, -1)
+    tick(world)
+    add(world, 2)  # passes the one that waits for the whole GPU
+    taken: list[TaskLock] = []
+
+    def rewire(ports: World, _process: Process) -> World:
+        broken, watched = Broken(ports.memory), Watched(ports.store, taken)
+        return replace(ports, memory=broken, store=watched)
+
+    world.rewire = rewire
+    with pytest.raises(KeyboardInterrupt):
+        world.tick()
+
+    (lock,) = taken
+    assert isinstance(lock, SimulatedTaskLock)
+    with pytest.raises(StoreError, match="was closed"):
+        lock.share(world.machine.spawn("another"))

@@ -100,8 +100,8 @@ class Starts:
         if lock is None:
             self.progress.refuse(dispatch, Reason.UNPLACED, "its task lock is held just now")
             return
-        self._note_overtaken(dispatch)
         try:
+            self._note_overtaken(dispatch)
             bare = self._lease(dispatch, agent, spec, lock, snapshot)
             lease, fault = (bare, unreadable) if unreadable else self._prepare(bare, spec)
             store.create(lock, lease)
