@@ -14,7 +14,13 @@ from tests.contract.places import paths_in
 from tinyscheduler.adapters.memory_file import FileMemoryStore
 from tinyscheduler.errors import StoreError
 from tinyscheduler.model.resources import Pressure
-from tinyscheduler.model.snapshot import SchedulingMemory, Skips, StaleSighting, Told
+from tinyscheduler.model.snapshot import (
+    GpuSighting,
+    SchedulingMemory,
+    Skips,
+    StaleSighting,
+    Told,
+)
 from tinyscheduler.simulator.disk import Disk, Refusal
 from tinyscheduler.simulator.machine import Machine
 from tinyscheduler.simulator.memory import SimulatedMemoryStore
@@ -36,6 +42,10 @@ FULL = SchedulingMemory(
     pruned_at=datetime(2026, 3, 1, 12, 0, 0, 123000, tzinfo=UTC),
     told=Told(pressure=Pressure.WARNING, is_healthy=False, is_full=True, is_empty=False),
     skips=(Skips(source="local", task_id="7", times=2),),
+    gpu_sightings=(
+        GpuSighting(lease_id="one", uuids=("GPU-a", "MIG-b"), looked_s=61),
+        GpuSighting(lease_id="two"),
+    ),
 )
 
 

@@ -19,10 +19,18 @@ from tests.builders import (
 
 from tinyscheduler.core import gpus
 from tinyscheduler.core.decide import decide
-from tinyscheduler.core.gpus import WARM_UP_S, masked
+from tinyscheduler.core.gpus import (
+    WARM_UP_S,
+    find_gpu_users,
+    is_look_due,
+    masked,
+    measure_gpus,
+    remember_sightings,
+)
 from tinyscheduler.model.leases import Lease, Needs
 from tinyscheduler.model.plan import Dispatch, Plan, Reason, Wait
 from tinyscheduler.model.resources import Gpu, GpuProcess, GpuReading
+from tinyscheduler.model.snapshot import GpuSighting
 from tinyscheduler.policy.platform import PlatformPolicy
 from tinyscheduler.values import replace
 
@@ -265,6 +273,178 @@ def test_what_is_being_ended_keeps_its_gpu():
     hung = an_entry(a_lease("1", gpu_uuids=("GPU-0",), needs=Needs(gpus=1), max_runtime_s=-9999))
 
     assert placed(planned(hung, whole("2"), gpus=[a_gpu(0)])) == {}
+
+
+# -- where processes sit ------------------------------------------------------------------
+
+
+def users(*things: Any, **more: Any) -> list[tuple[str, int, tuple[int, ...], bool]]:
+    return [
+        (one.lease.task_id, one.gpu.index, one.pids, one.is_misplaced)
+        for one in find_gpu_users(a_world(*things, **more))
+    ]
+
+
+def test_who_sits_where_it_was_put_is_not_misplaced_and_who_sits_elsewhere_is():
+    things = [holding("1", "GPU-0", gib=14), holding("2", "GPU-1", gib=14), holding("3")]
+    gpus = [a_gpu(1, p9=1), a_gpu(0, p7=2, p8=3, p6=1, p5=1)]
+    owners = {5: "lease-3", 6: "lease-gone", 7: "lease-1", 8: "lease-2", 9: "lease-2"}
+
+    assert users(*things, gpus=gpus, gpu_owners=owners) == [
+        ("1", 0, (7,), False),
+        ("2", 0, (8,), True),
+        ("3", 0, (5,), True),
+        ("2", 1, (9,), False),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("use", "uuids", "words"),
+    [
+        ((2, 1), ("GPU-1",), "(3 GiB, pids 7, 8) and was put on GPU 1"),
+        ((None, 1), ("GPU-1", "GPU-gone"), "(1 GiB, pids 7, 8) and was put on GPU 1 and GPU-gone"),
+        ((None,), (), "(pid 7) and asked for none"),
+    ],
+)
+def test_it_is_said_in_words(use: tuple[int | None, ...], uuids: tuple[str, ...], words: str):
+    processes = tuple(
+        GpuProcess(pid=7 + number, used_bytes=None if gib is None else gib * GIB)
+        for number, gib in enumerate(use)
+    )
+    gpu = replace(a_gpu(0), processes=processes)
+
+    (user,) = find_gpu_users(
+        a_world(
+            holding("1", *uuids),
+            gpus=[gpu, a_gpu(1)],
+            gpu_owners={7: "lease-1", 8: "lease-1"},
+        )
+    )
+
+    assert user.words == f"task 1 is on GPU 0 {words}"
+
+
+def test_without_a_look_nobody_sits_anywhere():
+    assert users(holding("1", "GPU-0", gib=1)) == []
+    assert users(holding("1", "GPU-0"), gpus=GpuReading(fault="it hangs")) == []
+    untold = replace(a_gpu(0), processes=None)
+    assert users(holding("1", "GPU-0"), gpus=[untold]) == []
+
+
+@pytest.mark.parametrize(("pid_ns", "told"), [(0xEFFFFFFC, True), (4711, False)])
+def test_in_a_container_numbers_tell_nothing_if_one_of_them_cannot_be_seen(
+    pid_ns: int, *, told: bool
+):
+    things = [holding("1", "GPU-0", gib=14)]
+    gpus = [a_gpu(0), a_gpu(1, p7=3, p8=1)]
+    snapshot = a_world(*things, share("9", 14), gpus=gpus, gpu_owners={7: "lease-1"})
+
+    world = replace(snapshot, host=replace(snapshot.host, pid_ns=pid_ns))
+
+    assert bool(find_gpu_users(world)) is told
+    (view,) = (one for one in measure_gpus(world, [things[0].lease]).gpus if one.index == 1)
+    assert (view.misplaced, view.strangers) == ((("1",), 1) if told else ((), 2))
+    assert view.free_bytes == 20 * GIB
+
+
+def test_a_gpu_that_the_mask_hides_is_looked_at_all_the_same():
+    reading = masked(GpuReading(gpus=(a_gpu(0), a_gpu(1, p7=3))), "0")
+
+    assert users(holding("1", "GPU-0"), gpus=reading, gpu_owners={7: "lease-1"}) == [
+        ("1", 1, (7,), True)
+    ]
+    nothing = masked(reading, "9")
+    assert nothing.hidden == reading.gpus
+
+
+def test_what_a_misplaced_attempt_uses_is_used_there_and_its_own_place_stays_reserved():
+    running = holding("1", "GPU-0", gib=14)
+    there = {"gpus": [a_gpu(0), a_gpu(1, p7=6)], "gpu_owners": {7: "lease-1"}}
+
+    plan = planned(running, share("2", 18), share("3", 11), whole("4"), **there)
+
+    assert placed(plan) == {"2": ("GPU-1",)}
+    assert why(plan, "3")[1].endswith("GPU 0 has most free: 10 GiB of 24 GiB")
+    assert why(plan, "4")[1] == (
+        "needs a whole GPU, 0 are free: GPU 0 is used by task 1;"
+        " GPU 1 is used by tasks 2, 1 (put elsewhere)"
+    )
+
+
+def test_once_it_ends_it_is_gone_from_both():
+    snapshot = a_world(
+        holding("1", "GPU-0", gib=14), gpus=[a_gpu(0), a_gpu(1, p7=6)], gpu_owners={7: "lease-1"}
+    )
+    (entry,) = snapshot.scan.entries
+    assert isinstance(entry.lease, Lease)
+
+    after = measure_gpus(snapshot, [entry.lease]).give_back(["1"]).gpus
+
+    assert [(one.free_bytes, one.is_idle, one.misplaced) for one in after] == [
+        (24 * GIB, True, ()),
+        (24 * GIB, True, ()),
+    ]
+
+
+# -- when to look for attempts ------------------------------------------------------------
+
+
+def due(age_s: float, *sightings: GpuSighting, **more: Any) -> bool:
+    scan = a_world(holding("1", "GPU-0", gib=1, age_s=age_s, **more)).scan
+    return is_look_due(scan, sightings, NOW)
+
+
+def looked(at_s: int, *uuids: str, lease_id: str = "lease-1") -> GpuSighting:
+    return GpuSighting(lease_id=lease_id, uuids=uuids, looked_s=at_s)
+
+
+def test_an_attempt_is_looked_for_after_its_warm_up_and_whenever_its_age_has_doubled():
+    assert not due(WARM_UP_S - 1)
+    assert due(WARM_UP_S)
+    assert not due(100, looked(60))
+    assert due(120, looked(60))
+    assert due(100, looked(60, lease_id="lease-2"))
+
+
+def test_who_was_seen_is_looked_for_no_more():
+    assert not due(9999, looked(60, "GPU-0"))
+    assert not due(9999, looked(0, "GPU-1"))
+
+
+def test_who_is_on_no_gpu_or_of_another_boot_is_not_looked_for():
+    scan = a_world(holding("1", age_s=9999)).scan
+
+    assert not is_look_due(scan, (), NOW)
+    assert not due(9999, boot_id="earlier-boot")
+
+
+def remembered(*things: Any, before: tuple[GpuSighting, ...] = (), **more: Any) -> Any:
+    snapshot = a_world(*things, **more)
+    return remember_sightings(snapshot, find_gpu_users(snapshot), before)
+
+
+def test_what_was_seen_is_remembered_while_the_attempt_lives():
+    there: dict[str, Any] = {
+        "gpus": [a_gpu(0, p7=1), a_gpu(1, p8=1)],
+        "gpu_owners": {7: "lease-1", 8: "lease-2"},
+    }
+    first, second = holding("1", "GPU-0", age_s=70), holding("2", age_s=5)
+
+    after = remembered(first, second, holding("3", "GPU-0", age_s=5), **there)
+
+    assert after == (looked(70, "GPU-0"), looked(0, "GPU-1", lease_id="lease-2"))
+    there["gpus"] = [a_gpu(0), a_gpu(1, p7=1)]
+    assert remembered(first, before=after, **there) == (looked(70, "GPU-0", "GPU-1"),)
+    assert remembered(first, before=after) == (looked(70, "GPU-0"),)
+
+
+def test_a_look_that_saw_nothing_is_remembered_too_whatever_the_driver_said():
+    young, old = holding("1", "GPU-0", age_s=70), holding("1", "GPU-0", age_s=150)
+
+    assert remembered(young) == ()
+    assert remembered(young, gpus=GpuReading(fault="it hangs")) == (looked(70),)
+    assert remembered(old, before=(looked(70),), gpus=[a_gpu(0)]) == (looked(150),)
+    assert remembered(old, before=(looked(80),), gpus=[a_gpu(0)]) == (looked(80),)
 
 
 # -- what cannot be seen ------------------------------------------------------------------

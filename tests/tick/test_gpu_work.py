@@ -5,16 +5,26 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tests.builders import a_gpu
-from tests.tick.staging import a_world, reasons, run_until_running, started, the_lease, tick
+from tests.tick.staging import (
+    a_world,
+    reasons,
+    run_until_running,
+    started,
+    the_attempt,
+    the_lease,
+    tick,
+)
 
-from tinyscheduler.model.resources import GpuReading
-from tinyscheduler.model.snapshot import Skips
+from tinyscheduler.model.events import EventName
+from tinyscheduler.model.resources import GpuProcess, GpuReading
+from tinyscheduler.model.snapshot import SchedulingMemory, Skips
 from tinyscheduler.model.tasks import TaskSpec
 from tinyscheduler.simulator.attempts import Script
 from tinyscheduler.simulator.disk import Refusal
 from tinyscheduler.values import replace
 
 if TYPE_CHECKING:
+    from tinyscheduler.model.events import Event
     from tinyscheduler.simulator.world import SimulatedWorld
 
 GIB = 2**30
@@ -148,3 +158,137 @@ def test_a_disk_that_takes_no_count_stops_no_start():
 
     assert started(report) == ["3"]
     assert "scheduling memory" in {error.where for error in report.errors}
+
+
+# -- where they sit -----------------------------------------------------------------------
+
+
+def sit(world: SimulatedWorld, task_id: str, index: int, *, gib: int = 2) -> int:
+    """Let the task's wrapper use a GPU of two; return its pid."""
+    pid = the_attempt(world, task_id).wrapper.pid
+    gpus = [a_gpu(0), a_gpu(1)]
+    user = GpuProcess(pid=pid, used_bytes=gib * GIB)
+    gpus[index] = replace(gpus[index], used_bytes=gib * GIB, processes=(user,))
+    world.machine.gpus = GpuReading(gpus=tuple(gpus))
+    return pid
+
+
+def misplaced(world: SimulatedWorld) -> list[Event]:
+    """Return what was told of it since the last time, and forget it."""
+    found = [one for one in world.observer.events if one.name is EventName.GPU_MISPLACED]
+    world.observer.events.clear()
+    return found
+
+
+def a_running_world() -> SimulatedWorld:
+    world = a_gpu_world(14, gpus=GpuReading(gpus=(a_gpu(0), a_gpu(1))))
+    run_until_running(world)
+    return world
+
+
+def test_an_attempt_on_the_wrong_gpu_is_told_once_though_nothing_waits():
+    world = a_running_world()
+    pid = sit(world, "1", 1)
+    world.machine.advance(61)
+
+    report = tick(world)
+
+    (event,) = misplaced(world)
+    assert (event.task_id, event.attempt, event.agent) == ("1", 1, "alpha")
+    assert dict(event.details) == {
+        "gpu_index": 1,
+        "gpu_uuid": "GPU-1",
+        "pids": (pid,),
+        "used_bytes": 2 * GIB,
+        "placed_on": ("GPU-0",),
+    }
+    words = f"task 1 is on GPU 1 (2 GiB, pid {pid}) and was put on GPU 0"
+    assert report.warnings == (words,)
+    # Told, it is not looked for any more; and where somebody else makes a tick look, not told.
+    world.machine.advance(600)
+    assert looks(world) == []
+    add(world, 1)
+    report = tick(world)
+    assert started(report) == ["2"]
+    assert report.warnings == ()
+    assert misplaced(world) == []
+
+
+def test_each_gpu_that_it_is_found_on_is_told_by_itself():
+    world = a_gpu_world(14, -1, gpus=GpuReading(gpus=(a_gpu(0), a_gpu(1))))
+    run_until_running(world)
+    add(world, -1)
+    for index in (1, 1, 0):
+        sit(world, "1", index)
+        tick(world)
+    sit(world, "2", 0)
+    tick(world)
+
+    assert [(one.task_id, dict(one.details)["gpu_index"]) for one in misplaced(world)] == [
+        ("1", 1),
+        ("2", 0),
+    ]
+
+
+def test_a_dry_run_tells_nobody():
+    world = a_running_world()
+    sit(world, "1", 1)
+    world.machine.advance(61)
+
+    assert world.preview().warnings == ()
+    assert misplaced(world) == []
+    tick(world)
+    assert len(misplaced(world)) == 1
+
+
+def test_an_attempt_that_is_where_it_was_put_is_looked_for_once():
+    world = a_running_world()
+    sit(world, "1", 0)
+    assert looks(world) == []  # it may still load
+
+    world.machine.advance(61)
+    assert looks(world) == ["gpus.read", "launch.owners"]
+    world.machine.advance(600)
+    assert looks(world) == []
+    assert misplaced(world) == []
+
+
+def test_one_that_never_comes_is_looked_for_less_and_less():
+    world = a_running_world()
+
+    ages = []
+    for minute in range(1, 16):
+        world.machine.advance(60)
+        if looks(world):
+            ages.append(minute)
+
+    assert ages == [1, 2, 4, 8]
+
+
+def test_a_driver_that_hangs_is_not_asked_by_every_tick():
+    world = a_running_world()
+    world.machine.gpus = GpuReading(fault="it hangs")
+    world.machine.advance(61)
+
+    assert looks(world) == ["gpus.read"]
+    world.machine.advance(10)
+    assert looks(world) == []
+
+
+def test_of_an_attempt_that_is_over_nothing_is_remembered():
+    world = a_running_world()
+    sit(world, "1", 1)
+    world.machine.advance(61)
+    tick(world)
+    assert remembers(world) == ["GPU-1"]
+
+    world.machine.advance(2000)
+    tick(world)
+
+    assert remembers(world) == []
+
+
+def remembers(world: SimulatedWorld) -> list[str]:
+    memory = world.disk.memory
+    assert isinstance(memory, SchedulingMemory)
+    return [uuid for one in memory.gpu_sightings for uuid in one.uuids]

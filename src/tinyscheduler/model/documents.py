@@ -19,6 +19,7 @@ from tinyscheduler.model.resources import Gpu, GpuProcess, Pressure
 from tinyscheduler.model.snapshot import (
     Account,
     Deferral,
+    GpuSighting,
     SchedulingMemory,
     Skips,
     StaleSighting,
@@ -259,6 +260,10 @@ def encode_memory(memory: SchedulingMemory) -> dict[str, Any]:
             for one in memory.accounts
         ],
         "accounted_at": None if memory.accounted_at is None else format_time(memory.accounted_at),
+        "gpu_sightings": [
+            {"lease_id": one.lease_id, "uuids": list(one.uuids), "looked_sec": one.looked_s}
+            for one in memory.gpu_sightings
+        ],
     }
 
 
@@ -286,6 +291,7 @@ def decode_memory(document: object) -> SchedulingMemory:
         deferrals=reader.optional_children("deferrals", _decode_deferral) or (),
         accounts=reader.optional_children("accounts", _decode_account) or (),
         accounted_at=reader.optional_time("accounted_at"),
+        gpu_sightings=reader.optional_children("gpu_sightings", _decode_gpu_sighting) or (),
     )
 
 
@@ -296,6 +302,12 @@ def _decode_deferral(one: _Reader) -> Deferral:
 def _decode_account(one: _Reader) -> Account:
     return Account(
         owner=one.text("owner"), slot_s=one.amount("slot_sec"), gpu_s=one.amount("gpu_sec")
+    )
+
+
+def _decode_gpu_sighting(one: _Reader) -> GpuSighting:
+    return GpuSighting(
+        lease_id=one.text("lease_id"), uuids=one.texts("uuids"), looked_s=one.size("looked_sec")
     )
 
 

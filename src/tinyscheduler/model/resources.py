@@ -64,10 +64,11 @@ class GpuReading:
     """All GPUs there are, by index.
 
     A ``fault`` says why none can be seen; ``is_absent`` that there are none to be seen, and
-    not merely that nobody can tell.
+    not merely that nobody can tell.  ``hidden`` are those that are not ours to give away.
     """
 
     gpus: tuple[Gpu, ...] = ()
+    hidden: tuple[Gpu, ...] = ()
     fault: str | None = None
     is_absent: bool = False
 

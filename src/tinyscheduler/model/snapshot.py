@@ -77,6 +77,18 @@ class StaleSighting:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class GpuSighting:
+    """On which GPUs an attempt was ever seen, and its age when it was last looked for there.
+
+    ``looked_s`` counts only looks for its sake: in seconds, 0 if there was none.
+    """
+
+    lease_id: str
+    uuids: tuple[str, ...] = ()
+    looked_s: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Told:
     """How things stood when observers were last told of them, so that each change is told once.
 
@@ -128,6 +140,7 @@ class SchedulingMemory:
     deferrals: tuple[Deferral, ...] = ()
     accounts: tuple[Account, ...] = ()
     accounted_at: datetime | None = None
+    gpu_sightings: tuple[GpuSighting, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from tinyscheduler.core.gpus import find_gpu_users, remember_sightings
 from tinyscheduler.core.memory import pressure_of, used_share
 from tinyscheduler.core.queueing import key_of
 from tinyscheduler.model.events import EventName
@@ -58,3 +59,33 @@ def tell_changes(progress: Progress, snapshot: Snapshot, plan: Plan) -> None:
         progress.notice(EventName.QUEUE_EMPTY)
     if now != before:
         progress.memory = replace(progress.memory, told=now)
+
+
+def tell_misplaced(progress: Progress, snapshot: Snapshot) -> None:
+    """Tell once of each attempt that is on a GPU which it was not given, and remember where it is.
+
+    Whoever was seen on a GPU once needs no look for its own sake any more.
+    """
+    sightings = progress.memory.gpu_sightings
+    if snapshot.gpus is None and not sightings:
+        return
+    known = {(one.lease_id, uuid) for one in sightings for uuid in one.uuids}
+    users = find_gpu_users(snapshot)
+    for user in users:
+        lease, gpu = user.lease, user.gpu
+        if user.is_misplaced and (lease.lease_id, gpu.uuid) not in known:
+            progress.warn(user.words)
+            progress.notice(
+                EventName.GPU_MISPLACED,
+                lease=lease,
+                details=(
+                    ("gpu_index", gpu.index),
+                    ("gpu_uuid", gpu.uuid),
+                    ("pids", user.pids),
+                    ("used_bytes", user.used_bytes),
+                    ("placed_on", lease.gpu_uuids),
+                ),
+            )
+    after = remember_sightings(snapshot, users, sightings)
+    if after != sightings:
+        progress.memory = replace(progress.memory, gpu_sightings=after)
