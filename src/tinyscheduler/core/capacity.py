@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from tinyscheduler.core.gpus import GpuRoom, measure_gpus
 from tinyscheduler.core.leases import holds_slot
-from tinyscheduler.core.memory import MemoryRoom, need_per_slot
+from tinyscheduler.core.memory import MemoryRoom, describe_stall, need_per_slot
 from tinyscheduler.core.models import ModelRoom, measure_models, seat_of
 from tinyscheduler.core.quotas import QuotaRoom, Use, measure_quotas
 from tinyscheduler.core.refusal import Refusal
@@ -215,6 +215,13 @@ class Capacity:
                 f" nothing starts from {memory.critical:.0%}",
                 is_lasting=True,
             )
+        if memory.is_stalled:
+            return Refusal(
+                reason=Reason.MEMORY_CRITICAL,
+                words=f"{describe_stall(memory.stall)};"
+                f" nothing starts from {memory.stall_critical:.0%} (MEMORY_STALL_CRITICAL)",
+                is_lasting=True,
+            )
         if needed > memory.free_bytes:
             return Refusal(
                 reason=Reason.MEMORY_INSUFFICIENT,
@@ -343,6 +350,8 @@ def measure(snapshot: Snapshot, verdicts: Iterable[Verdict]) -> Capacity:
                 for one in leases
             ),
             critical=rules.memory_critical,
+            stall=host.memory_stall,
+            stall_critical=rules.memory_stall_critical,
         ),
         per_slot_bytes=need_per_slot(rules, host),
         gpus=gpus,

@@ -159,6 +159,8 @@ class Rules:
     # Shares of the memory in use.
     memory_warning: float
     memory_critical: float
+    # A share of the time; None: nobody asks for it.
+    memory_stall_critical: float | None = None
     is_priority_enabled: bool = False
     # Tasks of a line that are looked at behind one that cannot start; 0: none goes before it.
     lookahead: int = 5

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tinyscheduler.core.gpus import find_gpu_users, remember_sightings
-from tinyscheduler.core.memory import pressure_of, used_share
+from tinyscheduler.core.memory import is_stalled, pressure_of, used_share
 from tinyscheduler.core.queueing import key_of
 from tinyscheduler.model.events import EventName
 from tinyscheduler.model.plan import Dispatch
@@ -28,6 +28,11 @@ def tell_changes(progress: Progress, snapshot: Snapshot, plan: Plan) -> None:
     host, rules = snapshot.host, snapshot.rules
     used = used_share(host.memory_total_bytes, host.memory_available_bytes)
     pressure = pressure_of(used, warning=rules.memory_warning, critical=rules.memory_critical)
+    level: Details = (("used_percent", round(100 * used, 1)),)
+    if host.memory_stall is not None:
+        level = (*level, ("stall_percent", round(100 * host.memory_stall, 1)))
+    if is_stalled(host.memory_stall, critical=rules.memory_stall_critical):
+        pressure = Pressure.CRITICAL
     active = plan.slots_in_use + sum(
         isinstance(one, Dispatch) and key_of(one.task) in progress.started for one in plan.decisions
     )
@@ -43,7 +48,7 @@ def tell_changes(progress: Progress, snapshot: Snapshot, plan: Plan) -> None:
     if now.pressure is not before.pressure:
         progress.notice(
             EventName.MEMORY_PRESSURE,
-            details=(("level", pressure.value), ("used_percent", round(100 * used, 1))),
+            details=(("level", pressure.value), *level),
         )
     if now.is_healthy is not before.is_healthy:
         progress.notice(
