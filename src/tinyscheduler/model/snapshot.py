@@ -129,7 +129,11 @@ class Account:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SchedulingMemory:
-    """What one tick remembers for the next.  Losing it costs time, never a task."""
+    """What one tick remembers for the next.  Losing it costs time, never a task.
+
+    ``used_slots``, and ``active`` by agent, are what the last tick left in use: leases and
+    held locks say what is, and these only whether anything went without being settled.
+    """
 
     stale: tuple[StaleSighting, ...] = ()
     last_start_ns: int | None = None
@@ -141,6 +145,8 @@ class SchedulingMemory:
     accounts: tuple[Account, ...] = ()
     accounted_at: datetime | None = None
     gpu_sightings: tuple[GpuSighting, ...] = ()
+    used_slots: int = 0
+    active: tuple[tuple[str, int], ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING
 
+from tinyscheduler.core.capacity import slot_holders
 from tinyscheduler.core.gpus import find_gpu_users, remember_sightings
 from tinyscheduler.core.memory import is_stalled, pressure_of, used_share
 from tinyscheduler.core.queueing import key_of
@@ -16,7 +18,7 @@ from tinyscheduler.values import replace
 if TYPE_CHECKING:
     from tinyscheduler.model.events import Details
     from tinyscheduler.model.plan import Plan
-    from tinyscheduler.model.snapshot import Snapshot
+    from tinyscheduler.model.snapshot import LeaseScan, Snapshot
     from tinyscheduler.tick.progress import Progress
 
 
@@ -33,9 +35,8 @@ def tell_changes(progress: Progress, snapshot: Snapshot, plan: Plan) -> None:
         level = (*level, ("stall_percent", round(100 * host.memory_stall, 1)))
     if is_stalled(host.memory_stall, critical=rules.memory_stall_critical):
         pressure = Pressure.CRITICAL
-    active = plan.slots_in_use + sum(
-        isinstance(one, Dispatch) and key_of(one.task) in progress.started for one in plan.decisions
-    )
+    by_agent = _active_agents(progress, snapshot, plan)
+    active = by_agent.total()
     before = progress.memory.told
     now = Told(
         pressure=pressure,
@@ -62,8 +63,45 @@ def tell_changes(progress: Progress, snapshot: Snapshot, plan: Plan) -> None:
     # A task that came and went within this tick was never told to wait.
     if now.is_empty and (progress.started or not before.is_empty) and not progress.sources_down:
         progress.notice(EventName.QUEUE_EMPTY)
-    if now != before:
-        progress.memory = replace(progress.memory, told=now)
+    progress.memory = replace(
+        progress.memory, told=now, used_slots=active, active=tuple(sorted(by_agent.items()))
+    )
+
+
+def _active_agents(progress: Progress, snapshot: Snapshot, plan: Plan) -> Counter[str]:
+    """Count the slots in use by agent, by the last look and what was started since.
+
+    That of a lock that is held without a lease, which tells no agent, is counted under no name.
+    """
+    active = Counter(holder.agent for holder in slot_holders(snapshot, plan.verdicts))
+    active.update(
+        one.agent
+        for one in plan.decisions
+        if isinstance(one, Dispatch) and key_of(one.task) in progress.started
+    )
+    return active
+
+
+def tell_leaks(progress: Progress, scan: LeaseScan) -> None:
+    """Tell of slots that the last tick left in use and that nothing is left of: they are free.
+
+    Leases go when a tick has settled them, and it remembers that.  One that was killed in
+    between has forgotten to, and whoever removes a lease by hand tells nobody.
+    """
+    left = {
+        entry.task_id for entry in scan.entries if entry.lease is not None or entry.is_lock_held
+    }
+    left |= {result.task_id for result in scan.results}
+    backed, remembered = len(left) + len(scan.unreadable_results), progress.memory.used_slots
+    if remembered > backed:
+        progress.notice(
+            EventName.SLOT_LEAK_REPAIRED,
+            details=(
+                ("slots", remembered - backed),
+                ("remembered", remembered),
+                ("found", backed),
+            ),
+        )
 
 
 def tell_misplaced(progress: Progress, snapshot: Snapshot) -> None:

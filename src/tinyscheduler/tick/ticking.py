@@ -19,7 +19,7 @@ from tinyscheduler.tick.endings import Endings
 from tinyscheduler.tick.forgetting import forget_the_past
 from tinyscheduler.tick.progress import Progress
 from tinyscheduler.tick.starts import Starts
-from tinyscheduler.tick.telling import tell_changes, tell_misplaced
+from tinyscheduler.tick.telling import tell_changes, tell_leaks, tell_misplaced
 from tinyscheduler.tick.world import Mode
 from tinyscheduler.values import dataclass, replace
 
@@ -346,10 +346,13 @@ def _act(progress: Progress) -> None:
     """Settle and reclaim, then start, looking again whenever the world has changed."""
     saved = progress.memory = progress.world.memory.load()
     endings, starts = Endings(progress=progress), Starts(progress=progress)
-    rounds = 0
+    rounds = looks = 0
     while True:
         snapshot, plan = _look_and_decide(progress)
         progress.note_round(snapshot, plan)
+        if looks == 0:
+            tell_leaks(progress, snapshot.scan)
+        looks += 1
         tell_misplaced(progress, snapshot)
         if rounds < _MOST_CLEANING_ROUNDS and endings.clean_up(plan, snapshot):
             rounds += 1
