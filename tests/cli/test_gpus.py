@@ -305,3 +305,26 @@ def test_a_process_on_the_wrong_gpu_is_told_once_and_shown_as_long_as_it_is_ther
     assert ("warn", words) in {(one["verdict"], one["what"]) for one in doctor}
     log = (place.state / "logs").glob("scheduler_*.log")
     assert f"pids={command}" in "".join(path.read_text() for path in log)
+
+
+def test_a_gpu_without_memory_of_its_own_takes_the_machines(place: Place):
+    describe(place, {"total": None})
+    place.settings["MEMORY_PER_SLOT_MB"] = "64"
+    available = place.run("health", "--json").json["memoryAvailableMB"]
+    place.add("--vram", f"{available * 6 // 10}M", "--memory", "0", "--", "sleep", "600")
+    place.add("--vram", f"{available * 6 // 10}M", "--memory", "0", "--", "sleep", "600")
+    place.add("--memory", f"{available * 6 // 10}M", "--", "sleep", "600")
+
+    for _ in range(2):
+        assert run(place) == {"2": "vram_insufficient", "3": "memory_insufficient"}
+
+    needs = leases(place)["1"]["needs"]
+    assert needs["shared_bytes"] == needs["vram_bytes"] == (available * 6 // 10) << 20
+    (gpu,) = place.run("gpu", "--json").json["gpus"]
+    assert gpu["is_unified"]
+    assert gpu["free_bytes"] < (available * 5 // 10) << 20
+    for task_id, option in (("2", "--vram"), ("3", "--memory")):
+        free = place.run("why", task_id, "--json").json["shortfall"]["free_bytes"]
+        # The rest of this machine goes on meanwhile.
+        place.run("edit", task_id, option, f"{free * 4 // 10 // 2**20}M")
+    assert run(place) == {}

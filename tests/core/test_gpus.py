@@ -18,6 +18,7 @@ from tests.builders import (
 )
 
 from tinyscheduler.core import gpus
+from tinyscheduler.core.capacity import measure
 from tinyscheduler.core.decide import decide
 from tinyscheduler.core.gpus import (
     WARM_UP_S,
@@ -27,6 +28,7 @@ from tinyscheduler.core.gpus import (
     measure_gpus,
     remember_sightings,
 )
+from tinyscheduler.core.leases import judge_all
 from tinyscheduler.model.leases import Lease, Needs
 from tinyscheduler.model.plan import Dispatch, Plan, Reason, Wait
 from tinyscheduler.model.resources import Gpu, GpuProcess, GpuReading
@@ -35,6 +37,8 @@ from tinyscheduler.policy.platform import PlatformPolicy
 from tinyscheduler.values import replace
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from tinyscheduler.model.snapshot import Snapshot
 
 GIB = 2**30
@@ -213,6 +217,165 @@ def test_a_gpu_that_shares_the_memory_of_the_machine_has_as_much():
 
     assert placed(plan) == {"1": ("GPU-0",)}
     assert why(plan, "2")[1].endswith("GPU 0 has most free: 1 GiB of 16 GiB")
+
+
+def unified(*processes: tuple[int, int | None], told: bool = True) -> Gpu:
+    """Return a GPU that shares the memory of the machine; who uses how many GiB of it."""
+    users = tuple(
+        GpuProcess(pid=pid, used_bytes=None if gib is None else gib * GIB) for pid, gib in processes
+    )
+    return Gpu(
+        index=0,
+        uuid="GPU-0",
+        name="GB10",
+        total_bytes=None,
+        processes=users if told else None,
+    )
+
+
+def test_of_a_shared_memory_a_share_comes_on_top_of_what_the_task_itself_needs():
+    tasks = [
+        replace(share("1", 6), memory_bytes=4 * GIB),
+        replace(share("2", 3), memory_bytes=3 * GIB),
+        a_task("3", created_order=3, memory_bytes=6 * GIB),
+        a_task("4", created_order=4, memory_bytes=5 * GIB),
+    ]
+
+    plan = planned(*tasks, gpus=[unified()])
+
+    assert placed(plan) == {"1": ("GPU-0",), "4": ()}
+    start = next(one for one in plan.decisions if isinstance(one, Dispatch))
+    assert (start.needs.memory_bytes, start.needs.vram_bytes) == (4 * GIB, 6 * GIB)
+    assert start.needs.shared_bytes == 6 * GIB
+    # 15 GiB, less 10 of the first, less 5 of the last.
+    assert why(plan, "2") == (
+        Reason.MEMORY_INSUFFICIENT,
+        "needs 3 GiB of memory, 0 B are free: 15 GiB are available, 15 GiB of it reserved",
+    )
+    besides = "besides 3 GiB of the same memory for the task itself"
+    assert why(planned(*tasks[:3], gpus=[unified()]), "2") == (
+        Reason.VRAM_INSUFFICIENT,
+        f"needs 3 GiB of VRAM, GPU 0 has most free: 2 GiB of 16 GiB, {besides}",
+    )
+    assert why(plan, "3")[0] is Reason.MEMORY_INSUFFICIENT
+
+
+def test_a_gpu_with_memory_of_its_own_takes_none_of_the_machines():
+    plan = planned(replace(share("1", 20), memory_bytes=4 * GIB), gpus=[a_gpu(0)])
+
+    (start,) = (one for one in plan.decisions if isinstance(one, Dispatch))
+    assert start.needs.shared_bytes == 0
+
+
+def holding_shared(gib: int, *, age_s: float = 0, written: bool = True) -> Any:
+    """Return the lease of an attempt with such a share, of this version or of an older one."""
+    entry = holding("1", "GPU-0", gib=gib, age_s=age_s)
+    needs = replace(entry.lease.needs, shared_bytes=gib * GIB if written else 0)
+    return an_entry(replace(entry.lease, needs=needs))
+
+
+@pytest.mark.parametrize(
+    ("gib", "age_s", "gpu", "free"),
+    [
+        (10, 0, unified(), 2),  # fresh: 12 GiB are available, 10 of it promised
+        (10, 0, unified(told=False), 2),
+        (10, 0, unified((7, 4)), 6),  # 4 of the 10 are among the 4 in use already
+        (10, 99, unified((7, 4)), 6),
+        (3, 99, unified((7, 4)), 12),  # more than it asked for: measured, and that is all
+        (10, 99, unified((7, None)), 6),  # it may use all 4 that are in use, and no more
+        (10, 99, unified(told=False), 6),
+        (10, 99, unified((8, 3)), 3),  # of which 3 are a stranger's
+        (10, 99, unified((9, 3)), 6),  # or of one that cannot be seen, and so its own perhaps
+        (3, 99, unified(told=False), 12),
+        (10, 0, None, 2),  # nobody looked
+        (10, 99, None, 6),
+    ],
+)
+@pytest.mark.parametrize("written", [True, False])
+def test_what_a_live_attempt_reserved_of_a_shared_memory_is_not_free_for_anybody(
+    gib: int, age_s: float, gpu: Gpu | None, free: int, *, written: bool
+):
+    """Neither for a task that needs memory, nor for one that needs a share of the GPU."""
+    if gpu is None and not written:
+        free = 12  # then nothing tells
+    running = holding_shared(gib, age_s=age_s, written=written)
+    world: dict[str, Any] = {
+        "gpus": None if gpu is None else [gpu],
+        "gpu_owners": {7: "lease-1", 8: None},
+        "agents": ROOMY,
+        "slots": 9,
+        "memory_available_bytes": 12 * GIB,
+    }
+
+    def most(kind: Callable[[int], Any]) -> int:
+        plans = [decide(a_snapshot(running, kind(size), **world), FIFO) for size in range(17)]
+        return max(size for size, plan in enumerate(plans) if placed(plan))
+
+    assert most(lambda size: a_task("2", memory_bytes=size * GIB)) == free
+    if gpu is not None:
+        assert most(lambda size: share("2", size)) == free
+
+
+def test_what_its_processes_have_resident_is_counted_beside_it():
+    entry = holding_shared(6)
+    needs = replace(entry.lease.needs, memory_bytes=4 * GIB)
+    running = an_entry(replace(entry.lease, needs=needs))
+
+    snapshot = a_world(
+        running, gpus=[unified((7, 2))], gpu_owners={7: "lease-1"}, memory_used={"lease-1": GIB}
+    )
+    capacity = measure(snapshot, judge_all(snapshot))
+
+    # 3 of its own memory and 4 of its share are still to come; it gives back what it uses.
+    assert capacity.memory.unused_bytes == 7 * GIB
+    (held,) = capacity.held
+    assert (held.unused_bytes, held.used_bytes) == (7 * GIB, 3 * GIB)
+    assert capacity.gpu_views()[0].free_bytes == 8 * GIB
+    after = capacity.give_back([held])
+    assert after.memory.free_bytes == 16 * GIB
+    assert after.gpu_views()[0].free_bytes == 16 * GIB
+
+
+def test_a_whole_gpu_of_a_shared_memory_is_had_however_much_the_machine_uses():
+    plan = planned(whole("1"), whole("2"), share("3", 1), gpus=[unified(told=False)])
+
+    assert placed(plan) == {"1": ("GPU-0",)}
+    assert why(plan, "2")[1] == "needs a whole GPU, 0 are free: GPU 0 is used by task 1"
+    assert why(plan, "3")[0] is Reason.VRAM_INSUFFICIENT
+    assert placed(planned(whole("1"), gpus=[unified((8, 1))], gpu_owners={8: None})) == {}
+
+
+def test_a_whole_one_counts_for_the_memory_that_was_asked_for():
+    first = whole("1", vram_bytes=9 * GIB)
+
+    second = a_task("2", created_order=2, memory_bytes=7 * GIB)
+
+    plan = planned(first, second, gpus=[unified()])
+    late = planned(replace(first, memory_bytes=7 * GIB), gpus=[unified()])
+
+    assert placed(plan) == {"1": ("GPU-0",)}
+    assert why(plan, "2")[0] is Reason.MEMORY_INSUFFICIENT
+    reason, words = why(late, "1")
+    assert reason is Reason.VRAM_INSUFFICIENT
+    assert words.startswith("needs a whole GPU of 9 GiB, GPU 0 has 8 GiB free, besides 7 GiB of")
+
+
+def test_who_takes_memory_overtakes_who_waits_for_a_share_of_it():
+    running = holding_shared(8)
+    first = share("2", 9)
+    small = a_task("3", created_order=3, memory_bytes=GIB)
+    more: dict[str, Any] = {"gpus": [unified()]}
+
+    (start,) = (
+        one for one in planned(running, first, small, **more).decisions if isinstance(one, Dispatch)
+    )
+    reserved = planned(running, first, small, skips={"2": 2}, **more)
+
+    assert [one.task_id for one in start.overtakes] == ["2"]
+    assert why(reserved, "3")[0] is Reason.OVERTAKEN_LIMIT
+    discrete = holding("1", "GPU-0", gib=20)
+    passed = planned(discrete, first, small, skips={"2": 2}, gpus=[a_gpu(0)])
+    assert placed(passed) == {"3": ()}
 
 
 # -- whole GPUs -------------------------------------------------------------------------

@@ -16,7 +16,7 @@ from tests.tick.staging import (
 )
 
 from tinyscheduler.model.events import EventName
-from tinyscheduler.model.resources import GpuProcess, GpuReading
+from tinyscheduler.model.resources import Gpu, GpuProcess, GpuReading
 from tinyscheduler.model.snapshot import SchedulingMemory, Skips
 from tinyscheduler.model.tasks import TaskSpec
 from tinyscheduler.simulator.attempts import Script
@@ -292,3 +292,69 @@ def remembers(world: SimulatedWorld) -> list[str]:
     memory = world.disk.memory
     assert isinstance(memory, SchedulingMemory)
     return [uuid for one in memory.gpu_sightings for uuid in one.uuids]
+
+
+# -- where a GPU shares the memory of the machine ------------------------------------------
+
+
+def a_unified_world(*shares: int) -> SimulatedWorld:
+    """Return a world of 16 GiB, 12 of them available, whose GPU has no memory of its own."""
+    gpu = Gpu(index=0, uuid="GPU-0", name="GB10", total_bytes=None)
+    return a_gpu_world(*shares, gpus=GpuReading(gpus=(gpu,)))
+
+
+def add_hungry(world: SimulatedWorld, gib: int) -> str:
+    spec = TaskSpec(agent="alpha", command=("work",), memory_bytes=gib * GIB)
+    return world.queue.add(spec)
+
+
+def points(world: SimulatedWorld) -> list[str]:
+    """Return at what of the machine a tick looks."""
+    seen: list[str] = []
+    world.machine.on_point = lambda _process, point: seen.append(point)
+    tick(world)
+    return [point for point in seen if point in ("gpus.read", "probe.measure")]
+
+
+def test_a_share_of_the_machines_memory_is_in_the_lease_and_stays_reserved():
+    world = a_unified_world(8)
+    run_until_running(world)
+    assert the_lease(world).needs.shared_bytes == 8 * GIB
+
+    add_hungry(world, 5)
+
+    assert reasons(tick(world)) == {"2": "memory_insufficient"}
+    add_hungry(world, 4)
+    assert started(tick(world)) == ["3"]
+
+
+def test_who_needs_memory_beside_such_a_share_has_both_looked_at():
+    world = a_unified_world(8)
+    run_until_running(world)
+    add_hungry(world, 5)
+
+    assert points(world) == ["gpus.read", "probe.measure"]
+
+
+def test_where_nothing_waits_or_no_slot_is_free_nobody_looks_at_either():
+    world = a_unified_world(1)
+    run_until_running(world)
+    assert points(world) == []
+    world.settings = replace(world.settings, rules=replace(world.settings.rules, host_slots=1))
+    add_hungry(world, 1)
+    assert points(world) == []
+
+
+def test_what_the_driver_says_that_it_uses_is_no_longer_to_come():
+    world = a_unified_world(8)
+    pid = run_until_running(world).wrapper.pid
+    add_hungry(world, 5)
+    (gpu,) = world.machine.gpus.gpus
+    user = GpuProcess(pid=pid, used_bytes=6 * GIB)
+    world.machine.gpus = GpuReading(gpus=(replace(gpu, processes=(user,)),))
+    world.machine.memory_available_bytes = 6 * GIB
+    assert reasons(tick(world)) == {"2": "memory_insufficient"}
+
+    world.machine.memory_available_bytes = 7 * GIB
+
+    assert started(tick(world)) == ["2"]

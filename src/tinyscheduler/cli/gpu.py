@@ -147,7 +147,7 @@ def _pairs(foresight: Foresight) -> list[tuple[Gpu, GpuView]]:
     snapshot = foresight.snapshot
     if snapshot.gpus is None:
         return []
-    views = measure(snapshot, foresight.plan.verdicts).gpus.gpus
+    views = measure(snapshot, foresight.plan.verdicts).gpu_views()
     seen = {one.uuid: one for one in snapshot.gpus.gpus}
     return [(seen[view.uuid], view) for view in views]
 

@@ -41,22 +41,49 @@ class GpuRoom:
     # By GPU and task: what is spoken for there, and is free once its attempt has ended.
     shares: Mapping[tuple[str, str], int] = field(default_factory=dict)
 
-    def place(self, needs: Needs) -> tuple[str, ...] | Refusal:
+    def place(
+        self, needs: Needs, *, shared_free_bytes: int | None = None
+    ) -> tuple[str, ...] | Refusal:
         """Return the GPUs that a start with these needs goes on; none where it needs none.
 
         A share goes where least is left, so that large rests stay whole; whole GPUs are the
-        smallest that do.  Ties by index.
+        smallest that do.  Ties by index.  ``shared_free_bytes`` is the memory that the machine
+        has left for GPUs without their own; None: enough.
         """
         if not needs.gpus and not needs.vram_bytes:
             return ()
         if self.fault is not None:
             reason = Reason.GPU_UNAVAILABLE if self.is_absent else Reason.GPU_UNKNOWN
             return Refusal(reason=reason, words=f"needs a GPU: {self.fault}", is_lasting=True)
-        known = [gpu for gpu in self.gpus if gpu.fault is None]
+        gpus = self.gpus if shared_free_bytes is None else self.views(shared_free_bytes)
+        known = [gpu for gpu in gpus if gpu.fault is None]
         able = [gpu for gpu in known if gpu.total_bytes >= needs.vram_bytes]
         if len(able) < max(1, needs.gpus):
             return self._refuse_for_good(needs, known)
         return _place_whole(needs, able) if needs.gpus else _place_share(needs, able)
+
+    @property
+    def is_unified(self) -> bool:
+        """Whether any GPU here has the memory of the machine for its own."""
+        return any(gpu.is_unified for gpu in self.gpus)
+
+    def views(self, shared_free_bytes: int) -> tuple[GpuView, ...]:
+        """Return each GPU with no more free than the machine has, if it shares its memory."""
+        if not self.is_unified:
+            return self.gpus
+        most = max(0, shared_free_bytes)
+        return tuple(
+            replace(gpu, free_bytes=min(gpu.free_bytes, most)) if gpu.is_unified else gpu
+            for gpu in self.gpus
+        )
+
+    def share_memory(self, uuids: Collection[str], needs: Needs) -> Needs:
+        """Return the needs with what of the VRAM there is memory of the machine.
+
+        Of a whole GPU that is what was asked for: its whole memory would be the machine's.
+        """
+        shared = sum(needs.vram_bytes for gpu in self.gpus if gpu.is_unified and gpu.uuid in uuids)
+        return replace(needs, shared_bytes=shared) if shared else needs
 
     def reserved_bytes(self, uuids: Collection[str], needs: Needs) -> int:
         """Return the VRAM that an attempt with these needs has there: of whole GPUs all of it."""
@@ -130,7 +157,14 @@ def _place_share(needs: Needs, able: Iterable[GpuView]) -> tuple[str, ...] | Ref
         f"needs {_describe(needs)}, GPU {freest.index} has most free:"
         f" {format_size(freest.free_bytes)} of {format_size(freest.total_bytes)}"
     )
-    return Refusal(reason=Reason.VRAM_INSUFFICIENT, words=words)
+    return Refusal(reason=Reason.VRAM_INSUFFICIENT, words=words + _besides(freest, needs))
+
+
+def _besides(gpu: GpuView, needs: Needs) -> str:
+    """Add what else of a memory that is shared the task needs."""
+    if not gpu.is_unified or not needs.memory_bytes:
+        return ""
+    return f", besides {format_size(needs.memory_bytes)} of the same memory for the task itself"
 
 
 def _place_whole(needs: Needs, able: Sequence[GpuView]) -> tuple[str, ...] | Refusal:
@@ -140,6 +174,12 @@ def _place_whole(needs: Needs, able: Sequence[GpuView]) -> tuple[str, ...] | Ref
     )
     if len(idle) >= needs.gpus:
         chosen = sorted(idle[: needs.gpus], key=lambda gpu: (gpu.index, gpu.uuid))
+        shared = [gpu for gpu in chosen if gpu.is_unified]
+        # What is free there is free once: they all have the same memory.
+        if shared and len(shared) * needs.vram_bytes > min(gpu.free_bytes for gpu in shared):
+            words = f"needs {_describe(needs)}, GPU {shared[0].index} has"
+            words += f" {format_size(shared[0].free_bytes)} free{_besides(shared[0], needs)}"
+            return Refusal(reason=Reason.VRAM_INSUFFICIENT, words=words)
         return tuple(gpu.uuid for gpu in chosen)
     others = [gpu for gpu in able if not gpu.is_idle]
     busy = "; ".join(f"GPU {gpu.index} {describe_use(gpu)}" for gpu in others[:_MOST_NAMED])
@@ -254,6 +294,8 @@ def _view_of(
             seasoned += reserved
     # What nobody can be told to use may be what those use that run for long.
     nobodys = max(0, used - known)
+    # What the machine uses of a memory that is shared says nothing of who is on the GPU.
+    is_quiet = gpu.total_bytes is None or nobodys <= _IDLE_SHARE * total
     spoken_for += max(nobodys, seasoned)
     return GpuView(
         index=gpu.index,
@@ -262,11 +304,55 @@ def _view_of(
         total_bytes=total,
         free_bytes=max(0, total - spoken_for),
         reserved_bytes=sum(total if one.needs.gpus else one.needs.vram_bytes for one in ordered),
-        is_idle=not (ordered or use.misplaced or use.strangers) and nobodys <= _IDLE_SHARE * total,
+        is_idle=not (ordered or use.misplaced or use.strangers) and is_quiet,
         used_by=tuple(lease.task_id for lease in ordered),
         misplaced=tuple(sorted(use.misplaced)),
         strangers=use.strangers,
+        is_unified=gpu.total_bytes is None,
     )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SharedUse:
+    """What an attempt has of the machine's memory by way of a GPU that shares it.  Bytes."""
+
+    unused_bytes: int
+    used_bytes: int
+
+
+def measure_shared(snapshot: Snapshot, leases: Sequence[Lease]) -> Mapping[str, SharedUse]:
+    """Return what attempts reserved and use of such GPUs, by lease id; of others nothing.
+
+    It is not part of what their processes have resident.  Where the driver does not tell of
+    an attempt, it has used nothing before its warm-up is over, and then what nobody else can
+    be told to use, up to what it reserved.
+    """
+    reading = snapshot.gpus or GpuReading()
+    unified = [gpu for gpu in reading.gpus if gpu.fault is None and gpu.total_bytes is None]
+    if not unified and not any(lease.needs.shared_bytes for lease in leases):
+        return {}
+    told: dict[str | None, int] = {}
+    for gpu in unified:
+        for process in gpu.processes or ():
+            if process.used_bytes is not None and process.pid in snapshot.gpu_owners:
+                owner = snapshot.gpu_owners[process.pid]
+                told[owner] = told.get(owner, 0) + process.used_bytes
+    host = snapshot.host
+    nobodys = host.memory_total_bytes - host.memory_available_bytes
+    nobodys -= sum(snapshot.memory_used.values()) + sum(told.values())
+    found: dict[str, SharedUse] = {}
+    for lease in sorted(leases, key=lambda one: (one.task_id, one.lease_id)):
+        # Of a lease from before this was written down the GPUs tell.
+        uuids = [gpu.uuid for gpu in unified if gpu.uuid in lease.gpu_uuids]
+        reserved = lease.needs.shared_bytes or lease.needs.vram_bytes * len(uuids)
+        used = told.get(lease.lease_id, 0)
+        if lease.lease_id not in told and _age_s(lease, snapshot.now) >= WARM_UP_S:
+            used = min(reserved, max(0, nobodys))
+            nobodys -= used
+        if reserved or used:
+            unused = max(0, reserved - used)
+            found[lease.lease_id] = SharedUse(unused_bytes=unused, used_bytes=used)
+    return found
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

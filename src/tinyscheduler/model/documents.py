@@ -92,6 +92,7 @@ def encode_lease(lease: Lease) -> dict[str, Any]:
             "memory_bytes": lease.needs.memory_bytes,
             "gpus": lease.needs.gpus,
             "vram_bytes": lease.needs.vram_bytes,
+            "shared_bytes": lease.needs.shared_bytes,
         },
         "gpu_uuids": list(lease.gpu_uuids),
         "pool": lease.pool,
@@ -155,6 +156,8 @@ def decode_lease(document: object) -> Lease:
             memory_bytes=needs.integer("memory_bytes"),
             gpus=needs.integer("gpus"),
             vram_bytes=needs.integer("vram_bytes"),
+            # Missing in what earlier versions wrote.
+            shared_bytes=needs.optional_integer("shared_bytes") or 0,
         ),
         run=_decode_run(run),
         process=None

@@ -167,7 +167,7 @@ def _observe(progress: Progress) -> Snapshot:
         host=host,
         scan=scan,
         evidence=world.launcher.inspect(_suspects(scan, sources)),
-        memory_used=_measure(progress, host, scan, sources),
+        memory_used=_measure(progress, host, scan, sources, gpus),
         gpus=gpus,
         gpu_owners=_owners(progress, gpus),
         sources=sources,
@@ -190,7 +190,11 @@ def _settle_accounts(progress: Progress, scan: LeaseScan, now: Instant) -> None:
 
 
 def _measure(
-    progress: Progress, host: HostState, scan: LeaseScan, sources: tuple[SourceView, ...]
+    progress: Progress,
+    host: HostState,
+    scan: LeaseScan,
+    sources: tuple[SourceView, ...],
+    gpus: GpuReading | None,
 ) -> Mapping[str, int]:
     """Look what live attempts use of what they reserved, where it decides about a start."""
     leases = [entry.lease for entry in scan.entries if isinstance(entry.lease, Lease)]
@@ -198,8 +202,10 @@ def _measure(
         return {}
     wanted = [task.memory_bytes for view in sources for task in view.waiting]
     wanted += [agent.memory_bytes for agent in progress.settings.agents]
-    reserved = [lease.needs.memory_bytes for lease in leases]
-    if is_ample(host, progress.settings.rules, reserved=reserved, wanted=wanted):
+    reserved = [lease.needs.memory_bytes + lease.needs.shared_bytes for lease in leases]
+    # Where GPUs share it, who waits may need far more of it.
+    shares = gpus is not None and any(gpu.total_bytes is None for gpu in gpus.gpus)
+    if not shares and is_ample(host, progress.settings.rules, reserved=reserved, wanted=wanted):
         return {}
     return progress.world.probe.measure([one for one in leases if one.needs.memory_bytes])
 
@@ -221,6 +227,7 @@ def _look_at_gpus(
     if not (
         progress.settings.sees_gpus
         or _might_start_on_gpu(progress, scan, sources)
+        or _might_start_beside_gpu(progress, scan, sources)
         or _must_look_for_attempts(progress, scan)
     ):
         return None
@@ -249,6 +256,17 @@ def _might_start_on_gpu(
         for task in view.waiting
     )
     return wanted and _has_slot(progress, scan)
+
+
+def _might_start_beside_gpu(
+    progress: Progress, scan: LeaseScan, sources: tuple[SourceView, ...]
+) -> bool:
+    """Whether something waits for a memory of which an attempt reserved a part for a GPU."""
+    return (
+        any(isinstance(one.lease, Lease) and one.lease.needs.shared_bytes for one in scan.entries)
+        and any(view.waiting for view in sources)
+        and _has_slot(progress, scan)
+    )
 
 
 def _must_look_for_attempts(progress: Progress, scan: LeaseScan) -> bool:
