@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
+from tinyscheduler import procfs
 from tinyscheduler.errors import ProbeError
 from tinyscheduler.model.resources import HostState
 from tinyscheduler.values import dataclass
@@ -239,12 +240,16 @@ def read_trees(roots: Iterable[tuple[int, int]]) -> dict[tuple[int, int], Usage]
 
 
 def _read_row(pid: int) -> tuple[int, int, int, int] | None:
-    """Return parent, start ticks, CPU ticks and resident pages of a process (proc(5), stat)."""
+    """Return parent, start ticks, CPU ticks and resident pages of a process."""
     try:
-        with open(f"/proc/{pid}/stat", "rb") as file:
-            text = file.read(4096).decode(errors="replace")
+        fields = procfs.read_stat(pid)
     except OSError:
         return None
-    fields = text[text.rindex(")") + 2 :].split()
-    cpu = sum(map(int, fields[11:15]))
-    return int(fields[1]), int(fields[19]), cpu, int(fields[21])
+    if fields is None:
+        return None
+    return (
+        int(fields[procfs.PARENT]),
+        int(fields[procfs.START_TICKS]),
+        sum(map(int, fields[procfs.CPU_TICKS])),
+        int(fields[procfs.RESIDENT_PAGES]),
+    )
