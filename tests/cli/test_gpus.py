@@ -263,3 +263,68 @@ def test_with_lookahead_0_nothing_overtakes(place: Place):
     assert run(place) == {"1": "gpu_unavailable", "2": "overtaken_limit"}
     place.settings["QUEUE_LOOKAHEAD"] = "1"
     assert run(place) == {"1": "gpu_unavailable"}
+
+
+def test_a_process_on_the_wrong_gpu_is_told_once_and_shown_as_long_as_it_is_there(place: Place):
+    describe(place, {}, {})
+    place.add("--vram", "14G", "--", "sleep", "600")
+    run(place)
+    until(lambda: leases(place)["1"]["state"] == "running", "the task to run")
+    wrapper = leases(place)["1"]["process"]["pid"]
+    command = leases(place)["1"]["process"]["pgid"]
+    describe(place, {}, {"used": 6 * GIB, "processes": [{"pid": command, "used": 6 * GIB}]})
+    place.add("--vram", "20G", "--", "sleep", "600")
+
+    first = place.run("run", "--json")
+    second = place.run("run", "--json")
+
+    words = f"task 1 is on GPU 1 (6 GiB, pid {command}) and was put on GPU 0"
+    assert first.json["warnings"] == [words]
+    assert words in first.err
+    assert second.json["warnings"] == []
+    events = [json.loads(line) for line in place.run("events", "--json").out.splitlines()]
+    (event,) = (one for one in events if one["event"] == "gpu.misplaced")
+    assert {key: event[key] for key in ("task_id", "attempt", "agent")} == {
+        "task_id": "1",
+        "attempt": 1,
+        "agent": "shell",
+    }
+    assert (event["gpu_index"], event["gpu_uuid"]) == (1, "GPU-1")
+    assert event["pids"] == [command]
+    assert event["used_bytes"] == 6 * GIB
+    assert event["placed_on"] == ["GPU-0"]
+    assert wrapper != command
+    # Nothing of the 24 GiB where it is, nor of its own place, is given away.
+    assert leases(place).keys() == {"1"}
+    shown = place.run("gpu").out
+    assert "1 (put elsewhere)" in shown
+    assert words in shown
+    assert words in place.run("status").out
+    assert [one["misplaced"] for one in place.run("gpu", "--json").json["gpus"]] == [[], ["1"]]
+    doctor = place.run("doctor", "--json").json["checks"]
+    assert ("warn", words) in {(one["verdict"], one["what"]) for one in doctor}
+    log = (place.state / "logs").glob("scheduler_*.log")
+    assert f"pids={command}" in "".join(path.read_text() for path in log)
+
+
+def test_a_gpu_without_memory_of_its_own_takes_the_machines(place: Place):
+    describe(place, {"total": None})
+    place.settings["MEMORY_PER_SLOT_MB"] = "64"
+    available = place.run("health", "--json").json["memoryAvailableMB"]
+    place.add("--vram", f"{available * 6 // 10}M", "--memory", "0", "--", "sleep", "600")
+    place.add("--vram", f"{available * 6 // 10}M", "--memory", "0", "--", "sleep", "600")
+    place.add("--memory", f"{available * 6 // 10}M", "--", "sleep", "600")
+
+    for _ in range(2):
+        assert run(place) == {"2": "vram_insufficient", "3": "memory_insufficient"}
+
+    needs = leases(place)["1"]["needs"]
+    assert needs["shared_bytes"] == needs["vram_bytes"] == (available * 6 // 10) << 20
+    (gpu,) = place.run("gpu", "--json").json["gpus"]
+    assert gpu["is_unified"]
+    assert gpu["free_bytes"] < (available * 5 // 10) << 20
+    for task_id, option in (("2", "--vram"), ("3", "--memory")):
+        free = place.run("why", task_id, "--json").json["shortfall"]["free_bytes"]
+        # The rest of this machine goes on meanwhile.
+        place.run("edit", task_id, option, f"{free * 4 // 10 // 2**20}M")
+    assert run(place) == {}

@@ -138,6 +138,35 @@ def test_an_older_kernel_tells_it_under_other_names(tmp_path: Path):
     assert ProcProbe(root=str(tmp_path)).read().memory_available_bytes == GIB
 
 
+PSI = "some avg10={} avg60=9.00 avg300=9.00 total=5\nfull avg10=9.00 avg60=9.00 total=5\n"
+
+
+def test_the_worst_of_the_stalls_counts_that_limit_us(tmp_path: Path):
+    a_machine(
+        tmp_path,
+        proc__pressure__memory=PSI.format("12.50"),
+        **{
+            "sys/fs/cgroup/a/b/memory.max": "max",
+            "sys/fs/cgroup/a/b/memory.pressure": PSI.format("99.00"),  # it sets no limit
+            "sys/fs/cgroup/a/memory.max": str(4 * GIB),
+            "sys/fs/cgroup/a/memory.current": str(GIB),
+            "sys/fs/cgroup/a/memory.pressure": PSI.format("31.00"),
+        },
+    )
+
+    assert ProcProbe(sees_stalls=True, root=str(tmp_path)).read().memory_stall == 0.31
+    (tmp_path / "sys/fs/cgroup/a/memory.pressure").unlink()
+    assert ProcProbe(sees_stalls=True, root=str(tmp_path)).read().memory_stall == 0.125
+    assert ProcProbe(root=str(tmp_path)).read().memory_stall is None
+
+
+@pytest.mark.parametrize("text", [None, "", "some", "some avg10=x", "full avg10=9.00 total=5"])
+def test_a_kernel_that_tells_no_stalls_has_none(tmp_path: Path, text: str | None):
+    a_machine(tmp_path, **({} if text is None else {"proc__pressure__memory": text}))
+
+    assert ProcProbe(sees_stalls=True, root=str(tmp_path)).read().memory_stall is None
+
+
 @pytest.mark.parametrize("text", ["", "MemTotal: x kB\n", "MemTotal: 5 kB\n"])
 def test_an_unreadable_machine_is_said_to_be_one(tmp_path: Path, text: str):
     a_machine(tmp_path, proc__meminfo=text)

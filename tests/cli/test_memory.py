@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from typing import TYPE_CHECKING
 
 import pytest
@@ -94,6 +95,67 @@ def test_critical_memory_starts_nothing_and_says_why(place: Place):
     (decision,) = answer["decisions"]
     assert decision["reason"].startswith("memory_critical")
     assert "nothing starts from 0%" in place.run("why", "1").out
+
+
+def with_stalls(
+    place: Place, text: str, *arguments: str, **settings: str
+) -> subprocess.CompletedProcess[bytes]:
+    """Run a command where the kernel says that of the time lost in waiting for memory."""
+    told = place.base / "told"
+    told.write_text(text)
+    hide = 'mount --bind "$0" /proc/pressure/memory && exec "$@"'
+    within = ("unshare", "--mount", "sh", "-c", hide, str(told))
+    if subprocess.run([*within, "true"], check=False, capture_output=True).returncode != 0:
+        pytest.skip("only where a mount namespace may be made")
+    return subprocess.run(
+        [*within, *place.argv(*arguments)],
+        env=place.environment(**{f"TINYSCHEDULER_{key}": one for key, one in settings.items()}),
+        capture_output=True,
+        check=False,
+        timeout=60,
+    )
+
+
+def test_nothing_starts_while_programs_wait_for_memory_and_everybody_says_so(place: Place):
+    place.add("--memory", "0", "--", "sleep", "600")
+    stalled = "some avg10=31.25 avg60=0.00 avg300=0.00 total=5\n"
+    words = "programs here waited for memory 31% of the last 10 s"
+
+    unasked = with_stalls(place, stalled, "why", "1")
+    tick = with_stalls(place, stalled, "run", "--json", MEMORY_STALL_CRITICAL="0.3")
+    why = with_stalls(place, stalled, "why", "1", MEMORY_STALL_CRITICAL="0.3")
+    health = with_stalls(place, stalled, "health", "--json", MEMORY_STALL_CRITICAL="0.3")
+    status = with_stalls(place, stalled, "status", "--json", MEMORY_STALL_CRITICAL="0.3")
+
+    assert b"nothing keeps it" in unasked.stdout
+    (decision,) = json.loads(tick.stdout)["decisions"]
+    assert decision["reason"] == "memory_critical"
+    assert decision["words"] == f"{words}; nothing starts from 30% (MEMORY_STALL_CRITICAL)"
+    assert words in why.stdout.decode()
+    document = json.loads(health.stdout)
+    assert (health.returncode, document["healthy"]) == (1, False)
+    assert document["memoryPressure"] == "critical"
+    assert f"{words}, the limit is 30%" in {one["message"] for one in document["issues"]}
+    assert json.loads(status.stdout)["health"]["memoryPressure"] == "critical"
+    eased = stalled.replace("31.25", "29.00")
+    with_stalls(place, eased, "run", MEMORY_STALL_CRITICAL="0.3")
+    assert running(place) == ["1"]
+
+
+def test_where_the_kernel_tells_no_stalls_the_gate_is_open_and_validate_says_so(place: Place):
+    place.add("--memory", "0", "--", "sleep", "600")
+    words = b"TINYSCHEDULER_MEMORY_STALL_CRITICAL: has no effect here: /proc/pressure/memory tells"
+
+    checked = with_stalls(place, "", "validate-config", MEMORY_STALL_CRITICAL="0.3")
+    doctor = with_stalls(place, "", "doctor", MEMORY_STALL_CRITICAL="0.3")
+    told = with_stalls(place, "some avg10=0.00\n", "validate-config", MEMORY_STALL_CRITICAL="0.3")
+    off = with_stalls(place, "", "validate-config")
+    with_stalls(place, "", "run", MEMORY_STALL_CRITICAL="0.3")
+
+    assert words in checked.stdout + checked.stderr
+    assert b"has no effect here: /proc/pressure/memory" in doctor.stdout
+    assert b"STALL" not in told.stdout + told.stderr + off.stdout + off.stderr
+    assert running(place) == ["1"]
 
 
 def test_a_warning_starts_and_is_told_once(place: Place):

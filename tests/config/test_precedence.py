@@ -37,6 +37,7 @@ SAMPLES: dict[str, tuple[tuple[str, object], tuple[str, object]]] = {
     "memory_per_slot_mb": (("1", 1), ("2", 2)),
     "memory_warning": (("0.1", 0.1), ("0.25", 0.25)),
     "memory_critical": (("1", 1.0), ("0.95", 0.95)),
+    "memory_stall_critical": (("0.2", 0.2), ("1", 1.0)),
     "stagger_delay_ms": (("0", 0), ("2", 2)),
     "tick_budget_sec": (("1", 1.0), ("2", 2.0)),
     "priority_enabled": (("true", True), ("off", False)),

@@ -200,6 +200,15 @@ def test_a_driver_that_is_not_loaded_is_no_gpu(nvml: Place):
     assert reading == GpuReading(fault="the driver says: Driver Not Loaded", is_absent=True)
 
 
+def test_of_an_instance_only_its_own_processes_are_told(nvml: Place):
+    nvml.show("shared")
+
+    found = [(gpu.uuid, [one.pid for one in gpu.processes or ()]) for gpu in nvml.probe.read().gpus]
+
+    # Of the third the driver does not say on which part it is.
+    assert found == [("MIG-fake-11", [100, 102]), ("MIG-fake-12", [101, 102])]
+
+
 def test_a_driver_that_hangs_is_waited_for_two_seconds_at_most(nvml: Place):
     nvml.show("hang")
     began = time.monotonic()

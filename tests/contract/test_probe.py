@@ -104,6 +104,22 @@ def living(probe: Probe) -> ProcessIdentity:
     )
 
 
+def test_nobody_is_told_of_stalls_who_did_not_ask(probe_and_clock):
+    assert probe_and_clock[0].read().memory_stall is None
+
+
+def test_the_stalls_of_this_machine_are_a_share():
+    try:
+        is_told = bool(Path("/proc/pressure/memory").read_text())
+    except OSError:
+        is_told = False  # a kernel without them, or one that was told not to count
+
+    told = ProcProbe(sees_stalls=True).read().memory_stall
+
+    assert is_told == (told is not None)
+    assert told is None or 0 <= told <= 1
+
+
 def test_memory_is_told_in_bytes():
     pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 

@@ -124,6 +124,13 @@ def occupied_slots(snapshot: Snapshot) -> Counter[str]:
     )
 
 
+def shared_bytes(needs: Needs, uuids: Sequence[str], snapshot: Snapshot) -> int:
+    """Return what of the VRAM there is memory of the machine."""
+    gpus = snapshot.gpus.gpus if snapshot.gpus is not None else ()
+    unified = {gpu.uuid for gpu in gpus if gpu.fault is None and gpu.total_bytes is None}
+    return needs.vram_bytes * len(unified & set(uuids))
+
+
 def assert_within_memory(plan: Plan, snapshot: Snapshot) -> None:
     host, rules = snapshot.host, snapshot.rules
     needed = {agent.name: agent.memory_bytes for agent in snapshot.agents}
@@ -132,10 +139,18 @@ def assert_within_memory(plan: Plan, snapshot: Snapshot) -> None:
         if isinstance(decision, Dispatch):
             said = (decision.task.memory_bytes, needed[decision.agent], rules.memory_per_slot_bytes)
             started += next(one for one in said if one is not None)
+            shared = shared_bytes(decision.needs, decision.gpu_uuids, snapshot)
+            assert decision.needs.shared_bytes == shared
+            started += shared
             assert host.memory_available_bytes > 0.1 * host.memory_total_bytes
     # At least these hold a slot for sure: their locks are held and they are of this boot.
     unused = sum(
         max(0, entry.lease.needs.memory_bytes - snapshot.memory_used.get(entry.lease.lease_id, 0))
+        + max(
+            0,
+            shared_bytes(entry.lease.needs, entry.lease.gpu_uuids, snapshot)
+            - told_of(entry.lease, snapshot),
+        )
         for entry in snapshot.scan.entries
         if isinstance(entry.lease, Lease) and entry.is_lock_held
         if snapshot.evidence.get(entry.lease.lease_id) == ProcessEvidence(wrapper=WrapperLife.ALIVE)
@@ -143,6 +158,16 @@ def assert_within_memory(plan: Plan, snapshot: Snapshot) -> None:
     )
     if started:
         assert started + unused <= host.memory_available_bytes
+
+
+def told_of(lease: Lease, snapshot: Snapshot) -> int:
+    """Return what the driver says that the processes of an attempt use."""
+    return sum(
+        process.used_bytes or 0
+        for gpu in (snapshot.gpus.gpus if snapshot.gpus is not None else ())
+        for process in gpu.processes or ()
+        if snapshot.gpu_owners.get(process.pid) == lease.lease_id
+    )
 
 
 def assert_within_gpus(plan: Plan, snapshot: Snapshot) -> None:
@@ -167,7 +192,9 @@ def assert_within_gpus(plan: Plan, snapshot: Snapshot) -> None:
             assert len(new) + len(old) == 1
             assert not [one for one in gpu.processes or () if one.pid in snapshot.gpu_owners]
             continue
-        total = gpu.total_bytes or 0
+        total = gpu.total_bytes
+        if total is None:
+            continue  # it has the machine's, which is counted with what else needs it
         assert sum(needs.vram_bytes for needs in (*new, *old)) <= total
         assert sum(needs.vram_bytes for needs in new) <= total - gpu.used_bytes
 

@@ -224,7 +224,8 @@ def test_a_lease_file_has_every_documented_field():
     assert LEASE.keys() >= DOCUMENTED
     assert LEASE["process"].keys() == {"boot_id", "pid", "start_ticks", "pgid", "pid_ns"}
     assert LEASE["monotonic"].keys() == {"started", "heartbeat"}
-    assert LEASE["needs"].keys() == {"slots", "memory_bytes", "gpus", "vram_bytes"}
+    needs = {"slots", "memory_bytes", "gpus", "vram_bytes", "shared_bytes"}
+    assert LEASE["needs"].keys() == needs
     assert LEASE["pid"] == LEASE["process"]["pid"] == 4711
 
 
@@ -282,7 +283,8 @@ def test_a_document_that_lacks_a_field_is_refused_by_that_fields_name(decode, go
         *("failure_reason", "exit_code", "signal", "peak_rss_mb"),
         *("last_start_ns", "last_start_boot_id", "pruned_at", "told", "skips", "deferrals"),
         *("model_host", "tenant", "project", "gpu_share", "accounts", "accounted_at"),
-        *("run.stdin", "run.idle_output_sec", "run.cgroup"),
+        *("gpu_sightings", "used_slots", "active_agent_counts"),
+        *("needs.shared_bytes", "run.stdin", "run.idle_output_sec", "run.cgroup"),
     }
 
     for place in places(good):

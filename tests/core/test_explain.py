@@ -14,6 +14,7 @@ from tinyscheduler.core.whatif import Ended, Less, Raised
 from tinyscheduler.model.leases import Needs
 from tinyscheduler.model.plan import Reason
 from tinyscheduler.model.records import TaskRecord
+from tinyscheduler.model.resources import Gpu
 from tinyscheduler.model.tasks import TaskState
 from tinyscheduler.policy.platform import PlatformPolicy
 from tinyscheduler.values import replace
@@ -232,3 +233,25 @@ def test_where_nothing_at_all_is_free_no_smaller_word_helps():
         assert explanation.shortfall is not None
         assert explanation.shortfall.free_bytes == 0
         assert explanation.changes == ()
+
+
+def test_where_a_gpu_shares_the_memory_its_share_is_part_of_what_would_do():
+    gpu = Gpu(index=0, uuid="GPU-0", name="GB10", total_bytes=None, processes=None)
+    agents = [an_agent("coder", limit=5)]
+
+    def asking(memory_gib: int, vram_gib: int) -> Snapshot:
+        task = a_task("1", memory_bytes=memory_gib << 30, vram_bytes=vram_gib << 30)
+        return a_snapshot(task, agents=agents, gpus=[gpu])
+
+    # 8 GiB are available.
+    vram, memory = explained(asking(2, 9), "1"), explained(asking(9, 3), "1")
+
+    assert vram.shortfall == Shortfall(resource="vram", needed_bytes=9 << 30, free_bytes=6 << 30)
+    assert memory.shortfall == Shortfall(
+        resource="memory", needed_bytes=9 << 30, free_bytes=5 << 30
+    )
+    for asked in ((2, 6), (5, 3)):
+        assert explained(asking(*asked), "1").wait is None
+    assert explained(asking(9, 9), "1").shortfall == Shortfall(
+        resource="memory", needed_bytes=9 << 30, free_bytes=0
+    )

@@ -48,6 +48,31 @@ def test_memory_warns_before_it_is_critical(used: float, pressure: Pressure):
     assert [issue.component for issue in verdict.issues] == ["memory"] * (used >= 0.8)
 
 
+def test_time_lost_in_waiting_for_memory_is_critical_from_the_limit_on():
+    host = replace(HOST, memory_stall=0.31)
+
+    def judged(limit: float | None) -> Health:
+        return assess(
+            host,
+            disk_free_bytes=GIB,
+            active_slots=0,
+            most_slots=1,
+            memory_warning=0.8,
+            memory_critical=0.9,
+            memory_stall_critical=limit,
+        )
+
+    assert judged(None).is_healthy
+    assert judged(0.4).pressure is Pressure.NONE
+    verdict = judged(0.3)
+    assert (verdict.is_healthy, verdict.pressure) == (False, Pressure.CRITICAL)
+    (issue,) = verdict.issues
+    assert (issue.severity, issue.component) == (Severity.CRITICAL, "memory")
+    assert issue.message == (
+        "programs here waited for memory 31% of the last 10 s, the limit is 30%"
+    )
+
+
 def test_without_a_free_slot_nothing_more_can_be_taken_on():
     verdict = assessed(active=2)
 

@@ -136,6 +136,24 @@ def test_from_the_critical_share_on_nothing_starts_however_little_it_needs(
 
 
 @pytest.mark.parametrize(
+    ("stall", "limit", "starts"),
+    [(0.2, 0.2, False), (0.19, 0.2, True), (None, 0.2, True), (0.9, None, True)],
+)
+def test_from_the_critical_time_of_waiting_on_nothing_starts(
+    stall: float | None, limit: float | None, *, starts: bool
+):
+    snapshot = a_snapshot(a_task(memory_bytes=0), memory_stall_critical=limit)
+    host = replace(snapshot.host, memory_stall=stall)
+
+    plan = decide(replace(snapshot, host=host), FIFO)
+
+    assert bool(started(plan)) == starts
+    if not starts:
+        words = "programs here waited for memory 20% of the last 10 s; nothing starts from 20%"
+        assert waits(plan)["1"] == (Reason.MEMORY_CRITICAL, f"{words} (MEMORY_STALL_CRITICAL)")
+
+
+@pytest.mark.parametrize(
     ("asked", "slots", "total", "needed"),
     [
         (None, 2, 64 * GIB, 4 * GIB),  # the documented figure

@@ -90,6 +90,8 @@ GPUS: tuple[Any, ...] = (
     (a_gpu(0, p7=12), a_gpu(1, p8=3)),
     (a_gpu(0, used=12), a_gpu(1, total=12)),
     (a_gpu(0), Gpu(index=1, uuid="GPU-1", name="lost", fault="GPU is lost")),
+    (Gpu(index=0, uuid="GPU-0", name="GB10", total_bytes=None, processes=None),),
+    (replace(a_gpu(0, p7=2, p8=1), total_bytes=None, used_bytes=0),),
 )
 WISHES: tuple[dict[str, Any], ...] = (
     *({"agent": agent} for agent in AGENTS),

@@ -3,6 +3,7 @@
  *
  *   two       two GPUs of 24 GiB, one of them in use by the process in FAKE_NVML_PID
  *   mig       one GPU, divided into two instances
+ *   shared    the same, each of which tells of the processes of both
  *   unified   one GPU that shares the memory of the machine and tells little else
  *   lost      two GPUs, the second of which has fallen off the bus
  *   none      a driver without a GPU
@@ -74,7 +75,7 @@ int nvmlDeviceGetName(void *handle, char *text, unsigned int length) {
     return SUCCESS;
 }
 int nvmlDeviceGetMigMode(void *handle, unsigned int *current, unsigned int *pending) {
-    if (!is("mig") || number(handle) > 10) return NOT_SUPPORTED;
+    if (!(is("mig") || is("shared")) || number(handle) > 10) return NOT_SUPPORTED;
     *current = *pending = 1;
     return SUCCESS;
 }
@@ -87,6 +88,16 @@ int nvmlDeviceGetMigDeviceHandleByIndex(void *handle, unsigned int index, void *
     (void)handle;
     if (index > 1) return NOT_FOUND;
     *instance = (void *)(long)(11 + index);
+    return SUCCESS;
+}
+int nvmlDeviceGetGpuInstanceId(void *handle, unsigned int *id) {
+    if (number(handle) < 11) return NOT_SUPPORTED;
+    *id = 1;
+    return SUCCESS;
+}
+int nvmlDeviceGetComputeInstanceId(void *handle, unsigned int *id) {
+    if (number(handle) < 11) return NOT_SUPPORTED;
+    *id = number(handle) - 11;
     return SUCCESS;
 }
 int nvmlDeviceGetMemoryInfo(void *handle, memory_t *memory) {
@@ -105,6 +116,20 @@ int nvmlDeviceGetUtilizationRates(void *handle, utilization_t *rates) {
 int nvmlDeviceGetComputeRunningProcesses_v3(void *handle, unsigned int *count, process_t *found) {
     const char *pid = getenv("FAKE_NVML_PID");
     if (is("unified")) return NOT_SUPPORTED;
+    if (is("shared")) {
+        if (*count < 3) {
+            *count = 3;
+            return INSUFFICIENT_SIZE;
+        }
+        *count = 3;
+        for (int at = 0; at < 3; at++) {
+            found[at].pid = 100 + at;
+            found[at].used = GIB;
+            found[at].gpu_instance = at < 2 ? 1 : 0xFFFFFFFF;
+            found[at].compute_instance = at < 2 ? at : 0xFFFFFFFF;
+        }
+        return SUCCESS;
+    }
     if (!is("two") || number(handle) != 2 || !pid) {
         *count = 0;
         return SUCCESS;

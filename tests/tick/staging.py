@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from tinyscheduler.model.events import EventName
 from tinyscheduler.model.leases import Lease, LeaseState
 from tinyscheduler.model.plan import Dispatch, Wait
+from tinyscheduler.model.snapshot import SchedulingMemory
 from tinyscheduler.model.tasks import TaskSpec, TaskState
 from tinyscheduler.simulator.attempts import Script
 from tinyscheduler.simulator.store import read_lease
@@ -120,3 +121,11 @@ def let_end(world: SimulatedWorld, *, within_s: float = 2 * HOURS) -> None:
     world.run_ticks()
     world.auditor.note_quiet()
     assert world.auditor.violations == []
+
+
+def used_slots(world: SimulatedWorld) -> int:
+    """Return how many slots the last tick remembers to be in use."""
+    memory = world.disk.memory or SchedulingMemory()
+    assert isinstance(memory, SchedulingMemory)
+    assert sum(number for _, number in memory.active) == memory.used_slots
+    return memory.used_slots

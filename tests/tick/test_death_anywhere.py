@@ -20,6 +20,7 @@ from tests.tick.staging import (
     run_until_running,
     states,
     tick,
+    used_slots,
 )
 
 from tinyscheduler.model.tasks import TaskSpec, TaskState
@@ -186,10 +187,13 @@ def test_a_tick_killed_anywhere_is_repaired_by_the_next(name):
         world.run_ticks()
         world.machine.advance(20)
         points.append(death.seen[-1])
+        tick(world)
+        assert used_slots(world) == len(world.disk.leases)
 
         let_end(world)
 
         where = f"killed at {death.seen[death.index or 0]}, the {death.index}th point"
+        assert used_slots(world) == 0
         assert states(world) == scene.ends, where
         for task_id, most in scene.attempts.items():
             rows = [row for row in world.disk.ledger.values() if row.task_id == task_id]

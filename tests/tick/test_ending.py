@@ -666,8 +666,9 @@ def test_a_ledger_that_cannot_be_written_keeps_the_result_for_the_next_tick():
     end_with_result(world)
     world.disk.refusal = Refusal.BYTES
 
-    assert [error.where for error in tick(world).errors] == ["settling task 1"]
+    errors = [error.where for error in tick(world).errors]
 
+    assert errors == ["settling task 1", "scheduling memory"]
     world.disk.refusal = Refusal.NOTHING
     tick(world)
     assert states(world) == {"1": TaskState.DONE}

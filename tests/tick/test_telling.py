@@ -10,6 +10,7 @@ from tests.tick.staging import a_world, let_end, reasons, started, tick
 from tinyscheduler.model.events import EventName
 from tinyscheduler.model.tasks import TaskSpec
 from tinyscheduler.simulator.source import Trouble
+from tinyscheduler.values import replace
 
 if TYPE_CHECKING:
     from tinyscheduler.simulator.world import SimulatedWorld
@@ -78,6 +79,28 @@ def test_the_event_says_the_level_and_how_much_is_in_use():
         *(("healthy", False), ("pressure", "critical")),
         *(("active", 0), ("limit", 2)),
     )
+
+
+def test_time_lost_in_waiting_for_memory_is_pressure_too():
+    world = a_world(1)
+    rules = replace(world.settings.rules, memory_stall_critical=0.2)
+    world.settings = replace(world.settings, rules=rules)
+    world.machine.memory_stall = 0.31
+
+    assert reasons(tick(world)) == {"1": "memory_critical"}
+    pressure, health = world.observer.events
+    assert pressure.details == (
+        ("level", "critical"),
+        ("used_percent", 25.0),
+        ("stall_percent", 31.0),
+    )
+    assert health.details[:2] == (("healthy", False), ("pressure", "critical"))
+    told(world)
+    tick(world)
+    assert told(world) == []
+    world.machine.memory_stall = 0.1
+    assert started(tick(world)) == ["1"]
+    assert told(world) == ["memory-pressure", "health-changed", "work-claimed", "queue-empty"]
 
 
 def test_a_full_machine_is_not_healthy_and_a_slot_that_stays_free_is_told():

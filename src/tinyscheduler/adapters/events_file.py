@@ -136,7 +136,7 @@ def _words_of(at: datetime, level: str, what: str, fields: Mapping[str, object])
 
 def _quote(value: object) -> str:
     """Write a value so that it stays one word on one line."""
-    text = str(value)
+    text = ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
     plain = text and all(character.isalnum() or character in "._-:/+" for character in text)
     return text if plain else json.dumps(text)
 

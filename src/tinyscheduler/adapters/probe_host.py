@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
+from tinyscheduler import procfs
 from tinyscheduler.errors import ProbeError
 from tinyscheduler.model.resources import HostState
 from tinyscheduler.values import dataclass
@@ -30,8 +31,12 @@ class Usage:
 class ProcProbe:
     """Reads proc(5) and cgroups(7); no driver, no daemon, no dependency."""
 
-    def __init__(self, *, root: str = "/") -> None:
-        """Read below this root; a parameter for the sake of tests."""
+    def __init__(self, *, sees_stalls: bool = False, root: str = "/") -> None:
+        """Read below this root; a parameter for the sake of tests.
+
+        How much time is lost in waiting for memory is read only where that is of use.
+        """
+        self._sees_stalls = sees_stalls
         self._root = root
 
     def read(self) -> HostState:
@@ -55,11 +60,13 @@ class ProcProbe:
             raise ProbeError(message, hint="is /proc mounted?") from error
         cores: float = os.cpu_count() or 1
         machine = total
+        stalls = [os.path.join(root, "proc/pressure/memory")]
         for group in _own_groups(root):
             limit, used = _memory_of(group, machine)
             if limit is not None:
                 total = min(total, limit)
                 available = min(available, max(0, limit - used))
+                stalls.append(os.path.join(group, "memory.pressure"))
             cores = min(cores, _cores_of(group) or cores)
         return HostState(
             hostname=os.uname().nodename,
@@ -69,6 +76,7 @@ class ProcProbe:
             memory_available_bytes=min(available, total),
             load=load,
             cores=cores,
+            memory_stall=_worst_stall(stalls) if self._sees_stalls else None,
         )
 
     def measure(self, leases: Sequence[Lease]) -> Mapping[str, int]:
@@ -133,6 +141,23 @@ def _memory_of(group: str, most: int) -> tuple[int | None, int]:
             cache = 0
         return limit, max(0, used - cache)
     return None, 0
+
+
+def _worst_stall(paths: Sequence[str]) -> float | None:
+    """Return the largest share of the last ten seconds in which some task waited.
+
+    As the kernel's documentation has it, accounting/psi.rst; None where no file tells.
+    """
+    found = []
+    for path in paths:
+        try:
+            with open(path, encoding="utf-8") as file:
+                words = file.readline().split()
+            if words[0] == "some" and words[1].startswith("avg10="):
+                found.append(float(words[1].removeprefix("avg10=")) / 100)
+        except (OSError, ValueError, IndexError):
+            continue  # a kernel that does not count it, or was told not to
+    return max(found, default=None)
 
 
 def _cores_of(group: str) -> float | None:
@@ -215,12 +240,16 @@ def read_trees(roots: Iterable[tuple[int, int]]) -> dict[tuple[int, int], Usage]
 
 
 def _read_row(pid: int) -> tuple[int, int, int, int] | None:
-    """Return parent, start ticks, CPU ticks and resident pages of a process (proc(5), stat)."""
+    """Return parent, start ticks, CPU ticks and resident pages of a process."""
     try:
-        with open(f"/proc/{pid}/stat", "rb") as file:
-            text = file.read(4096).decode(errors="replace")
+        fields = procfs.read_stat(pid)
     except OSError:
         return None
-    fields = text[text.rindex(")") + 2 :].split()
-    cpu = sum(map(int, fields[11:15]))
-    return int(fields[1]), int(fields[19]), cpu, int(fields[21])
+    if fields is None:
+        return None
+    return (
+        int(fields[procfs.PARENT]),
+        int(fields[procfs.START_TICKS]),
+        sum(map(int, fields[procfs.CPU_TICKS])),
+        int(fields[procfs.RESIDENT_PAGES]),
+    )

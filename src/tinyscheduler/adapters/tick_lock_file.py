@@ -15,6 +15,7 @@ from tinyscheduler.crash import durable_step
 from tinyscheduler.errors import ConfigError, StoreError
 from tinyscheduler.model.clock import format_time
 from tinyscheduler.model.documents import MOST_HOLDER_BYTES, is_holder_text
+from tinyscheduler.procfs import read_start_ticks
 
 if TYPE_CHECKING:
     from tinyscheduler.model.config import Paths
@@ -53,7 +54,7 @@ class FileTickLock:
         # Under the lock: a holder may be half way through its line.
         self._refuse_foreign(fd)
         since = datetime.now(tz=UTC)  # noqa: TID251 - it only informs people
-        own = f"pid {os.getpid()}, start ticks {_start_ticks(os.getpid())}, "
+        own = f"pid {os.getpid()}, start ticks {read_start_ticks(os.getpid())}, "
         text = f"{own}since {format_time(since)}\n".encode()
         self._fd = fd
         with suppress(OSError):  # a full disk: the lock is held all the same
@@ -146,13 +147,4 @@ def _read_holder(fd: int) -> str:
 def is_gone(text: str) -> bool:
     """Whether the line names a process that no longer exists under that start time."""
     match = re.match(_HOLDER, text)
-    return match is not None and _start_ticks(int(match[1])) != int(match[2])
-
-
-def _start_ticks(pid: int) -> int | None:
-    try:
-        with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:
-            text = file.read()
-    except OSError:
-        return None
-    return int(text[text.rindex(")") + 2 :].split()[19])
+    return match is not None and read_start_ticks(int(match[1])) != int(match[2])

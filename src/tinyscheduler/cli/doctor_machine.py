@@ -127,8 +127,10 @@ def look_at_proc() -> Iterator[Finding]:
 def look_at_gpus(config: Config) -> Iterator[Finding]:
     """Ask for the GPUs, as a tick would that has to place a task on one."""
     from tinyscheduler.app.ticks import foresee_all
+    from tinyscheduler.core.gpus import find_gpu_users
 
-    reading = foresee_all(config, sees_gpus=True).snapshot.gpus
+    snapshot = foresee_all(config, sees_gpus=True).snapshot
+    reading = snapshot.gpus
     assert reading is not None  # noqa: S101 - it was asked for
     if reading.fault is not None and reading.is_absent:
         yield ok("gpus", f"none: {reading.fault}")
@@ -141,6 +143,10 @@ def look_at_gpus(config: Config) -> Iterator[Finding]:
     for gpu in reading.gpus:
         if gpu.fault is not None:
             yield fail("gpus", f"GPU {gpu.index} ({gpu.name}): {gpu.fault}", fix=fix)
+    fix = "see that its command keeps the CUDA_VISIBLE_DEVICES that it is given"
+    for user in find_gpu_users(snapshot):
+        if user.is_misplaced:
+            yield warn("gpus", user.words, where=user.gpu.uuid, fix=fix)
     names = ", ".join(f"{gpu.index} {gpu.name}" for gpu in reading.gpus if gpu.fault is None)
     yield ok("gpus", names or "none that works")
 

@@ -52,6 +52,7 @@ _INK_OF_EVENT = {
     "lease.corrupt": Ink.RED,
     "lease.reclaimed": Ink.YELLOW,
     "source.down": Ink.RED,
+    "gpu.misplaced": Ink.YELLOW,
 }
 
 

@@ -19,6 +19,7 @@ from tinyscheduler.cli.render import (
     wrap,
 )
 from tinyscheduler.core.capacity import measure
+from tinyscheduler.core.gpus import find_gpu_users
 from tinyscheduler.errors import EXIT_DONE, EXIT_INACTIVE
 from tinyscheduler.model.plan import Reason, Wait
 from tinyscheduler.model.resources import format_size
@@ -79,7 +80,10 @@ def gpu(
 
 
 def gpu_lines(foresight: Foresight, page: Page) -> list[str]:
-    """Return a line for each GPU, or why none can be seen; nothing if there is none."""
+    """Return a line for each GPU and each task that is where it was not put.
+
+    Or why no GPU can be seen; nothing if there is none.
+    """
     reading = foresight.snapshot.gpus
     pairs = _pairs(foresight)
     if not pairs:
@@ -107,7 +111,12 @@ def gpu_lines(foresight: Foresight, page: Page) -> list[str]:
                 _users(view),
             ]
         )
-    return format_table([*head, "UTIL", "TASKS"], rows, page)
+    table = format_table([*head, "UTIL", "TASKS"], rows, page)
+    strays = [one.words for one in find_gpu_users(foresight.snapshot) if one.is_misplaced]
+    if not strays:
+        return table
+    pieces = [piece for words in strays for piece in wrap(escape(words), page)]
+    return [*table, "", *(page.paint(piece, Ink.YELLOW) for piece in pieces)]
 
 
 def gpus_json(foresight: Foresight) -> list[dict[str, Any]]:
@@ -125,6 +134,7 @@ def gpus_json(foresight: Foresight) -> list[dict[str, Any]]:
             "is_idle": view.is_idle,
             "utilization": seen.utilization,
             "tasks": list(view.used_by),
+            "misplaced": list(view.misplaced),
             "other_processes": view.strangers,
             "fault": view.fault,
         }
@@ -137,7 +147,7 @@ def _pairs(foresight: Foresight) -> list[tuple[Gpu, GpuView]]:
     snapshot = foresight.snapshot
     if snapshot.gpus is None:
         return []
-    views = measure(snapshot, foresight.plan.verdicts).gpus.gpus
+    views = measure(snapshot, foresight.plan.verdicts).gpu_views()
     seen = {one.uuid: one for one in snapshot.gpus.gpus}
     return [(seen[view.uuid], view) for view in views]
 
@@ -153,7 +163,8 @@ def _short(name: str) -> str:
 
 def _users(view: GpuView) -> str:
     others = f"{view.strangers} other{'' if view.strangers == 1 else 's'}"
-    users = [*view.used_by, *([others] if view.strangers else [])]
+    strays = [f"{task_id} (put elsewhere)" for task_id in view.misplaced]
+    users = [*view.used_by, *strays, *([others] if view.strangers else [])]
     return ", ".join(users) or "-"
 
 

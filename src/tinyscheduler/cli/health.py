@@ -90,13 +90,15 @@ def examine(queue: Queue) -> Health:
 
 def assess_host(config: Config, *, active_slots: int, known: list[Issue]) -> Health:
     """Measure this machine and judge it by the limits that are set."""
+    limits = config.limits
     return assess(
-        ProcProbe().read(),
+        ProcProbe(sees_stalls=limits.memory_stall_critical is not None).read(),
         disk_free_bytes=free_bytes(config.paths.state),
         active_slots=active_slots,
-        most_slots=config.limits.host_slots,
-        memory_warning=config.limits.memory_warning,
-        memory_critical=config.limits.memory_critical,
+        most_slots=limits.host_slots,
+        memory_warning=limits.memory_warning,
+        memory_critical=limits.memory_critical,
+        memory_stall_critical=limits.memory_stall_critical,
         known=known,
     )
 

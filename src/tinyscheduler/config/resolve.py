@@ -450,6 +450,7 @@ def _limits(understood: Understood) -> Limits:
         memory_critical=settings.memory_critical,
         fair_share=settings.fair_share,
         fair_share_half_life_s=settings.fair_share_half_life_sec,
+        memory_stall_critical=settings.memory_stall_critical or None,
         log_retention_s=_days(settings.log_retention_days),
         history_retention_s=_days(settings.history_retention_days),
     )

@@ -145,6 +145,13 @@ def _parse_share(value: object) -> float:
     return float(text)
 
 
+def _parse_share_or_zero(value: object) -> float:
+    text = str(value).strip()
+    if not _DECIMAL_NUMBER.fullmatch(text) or not 0 <= float(text) <= 1:
+        raise UnusableError("a share up to 1, such as 0.2, or 0 to do without")
+    return float(text)
+
+
 def _parse_slots(value: object) -> int | None:
     if str(value).strip().lower() == "auto":
         return None
@@ -231,6 +238,7 @@ Seconds = Annotated[float, _seconds(), Severity.TUNING]
 HeartbeatSeconds = Annotated[float, _seconds(least=LEAST_HEARTBEAT_S), Severity.TUNING]
 SecondsOrZero = Annotated[float, _seconds(zero=True), Severity.TUNING]
 Share = Annotated[float, BeforeValidator(_parse_share), Severity.TUNING]
+ShareOrZero = Annotated[float, BeforeValidator(_parse_share_or_zero), Severity.TUNING]
 Slots = Annotated[int | None, BeforeValidator(_parse_slots), Severity.TUNING]
 Switch = Annotated[bool, BeforeValidator(_parse_switch), Severity.STRUCTURE]
 PathText = Annotated[str, BeforeValidator(_parse_path), Severity.STRUCTURE]
@@ -292,6 +300,9 @@ class Settings(BaseSettings):
     memory_warning: Share = Field(0.8, description="Share of memory in use that warns.")
     memory_critical: Share = Field(
         0.9, description="Share of memory in use above which nothing starts."
+    )
+    memory_stall_critical: ShareOrZero = Field(
+        0.0, description="Share of time waited for memory from which nothing starts; 0 is off."
     )
     stagger_delay_ms: NotNegative = Field(
         5000, description="Milliseconds between two starts of one tick."

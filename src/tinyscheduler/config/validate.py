@@ -23,7 +23,7 @@ from tinyscheduler.config.problems import (
     quote,
 )
 from tinyscheduler.config.resolve import Understood, host_slots, understand
-from tinyscheduler.config.settings import is_secret, variable_of
+from tinyscheduler.config.settings import as_text, is_secret, variable_of
 from tinyscheduler.errors import ConfigError
 from tinyscheduler.model.config import (
     LOCAL_HOST,
@@ -41,6 +41,9 @@ FILE_MODE = 0o600
 
 # A look at more would make the check slow, and one bad link among so many says enough.
 MAX_RECIPES = 1000
+
+# How much time is lost in waiting for memory; of Linux 4.20 on, unless it was built without.
+_STALLS = "/proc/pressure/memory"
 
 _MAKE_IT = "make it, or run `tinyscheduler validate-config --fix`"
 
@@ -145,6 +148,7 @@ def _faults(understood: Understood, environ: Mapping[str, str]) -> Iterator[Prob
     yield from _faults_of_recipes(understood.paths.recipes)
     yield from _faults_of_slots(understood)
     yield from _faults_of_models(understood.agents_file, agents)
+    yield from _faults_of_stalls(understood)
 
 
 def _faults_of_sources(names: tuple[str, ...]) -> Iterator[Problem]:
@@ -360,6 +364,26 @@ def _faults_of_slots(understood: Understood) -> Iterator[Problem]:
             " agents will wait for each other",
             fix=f"raise it to {wanted}, or lower the limits of agents, if that is not meant",
         )
+
+
+def _faults_of_stalls(understood: Understood) -> Iterator[Problem]:
+    limit = understood.read.settings.memory_stall_critical
+    if not limit:
+        return
+    try:
+        with open(_STALLS, encoding="utf-8") as file:
+            if file.readline().startswith("some avg10="):
+                return
+        why = "tells something else"
+    except OSError as error:
+        why = f"cannot be read: {error.strerror}"
+    yield Problem(
+        severity=Severity.ADVICE,
+        setting=variable_of("memory_stall_critical"),
+        value=as_text(limit),
+        message=f"has no effect here: {_STALLS} {why}",
+        fix="set it to 0, or boot a kernel with psi=1",
+    )
 
 
 def _faults_of_models(

@@ -9,16 +9,16 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from tinyscheduler.core.gpus import GpuRoom, measure_gpus
+from tinyscheduler.core.gpus import GpuRoom, SharedUse, measure_gpus, measure_shared
 from tinyscheduler.core.leases import holds_slot
-from tinyscheduler.core.memory import MemoryRoom, need_per_slot
+from tinyscheduler.core.memory import MemoryRoom, describe_stall, need_per_slot
 from tinyscheduler.core.models import ModelRoom, measure_models, seat_of
 from tinyscheduler.core.quotas import QuotaRoom, Use, measure_quotas
 from tinyscheduler.core.refusal import Refusal
 from tinyscheduler.model.config import LOCAL_HOST, ModelMatch
 from tinyscheduler.model.leases import Lease, Needs
 from tinyscheduler.model.plan import Dispatch, EndTree, Keep, Reason, Reclaim, Suspect
-from tinyscheduler.model.policy import AgentView
+from tinyscheduler.model.policy import AgentView, GpuView
 from tinyscheduler.model.resources import format_size
 from tinyscheduler.model.tasks import PriorityClass
 from tinyscheduler.values import dataclass, replace
@@ -123,14 +123,14 @@ class Capacity:
         refusals = []
         for place in self._places(task, agent):
             needs = self.needs_of(task, agent, place)
-            uuids = self.gpus.place(needs)
+            uuids = self._place_on_gpus(needs)
             if not isinstance(uuids, Refusal):
                 refusal = next(self._over_quota(task, agent, needs, uuids), None)
                 if refusal is None:
                     return Dispatch(
                         task=task,
                         agent=agent.name,
-                        needs=needs,
+                        needs=self.gpus.share_memory(uuids, needs),
                         gpu_uuids=uuids,
                         model=model,
                         model_host=place.host if place is not None else None,
@@ -155,7 +155,7 @@ class Capacity:
         refused: list[Refusal] = []
         for place in places:
             needs = self.needs_of(task, agent, place)
-            placed = self.gpus.place(needs)
+            placed = self._place_on_gpus(needs)
             found = [placed] if isinstance(placed, Refusal) else []
             uuids = () if isinstance(placed, Refusal) else placed
             found += self._over_quota(task, agent, needs, uuids)
@@ -163,6 +163,15 @@ class Capacity:
                 return
             refused = refused or found
         yield from refused
+
+    def gpu_views(self, needs: Needs | None = None) -> tuple[GpuView, ...]:
+        """Return what is free on each GPU, beside what a start needs of a memory it shares."""
+        besides = needs.memory_bytes if needs is not None else 0
+        return self.gpus.views(self.memory.free_bytes - besides)
+
+    def _place_on_gpus(self, needs: Needs) -> tuple[str, ...] | Refusal:
+        free_bytes = self.memory.free_bytes - needs.memory_bytes
+        return self.gpus.place(needs, shared_free_bytes=free_bytes)
 
     def _places(self, task: WaitingTask, agent: AgentView) -> tuple[ModelPlace | None, ...]:
         """Return where the model may be used, the best first; None stands for without it."""
@@ -215,6 +224,13 @@ class Capacity:
                 f" nothing starts from {memory.critical:.0%}",
                 is_lasting=True,
             )
+        if memory.is_stalled:
+            return Refusal(
+                reason=Reason.MEMORY_CRITICAL,
+                words=f"{describe_stall(memory.stall)};"
+                f" nothing starts from {memory.stall_critical:.0%} (MEMORY_STALL_CRITICAL)",
+                is_lasting=True,
+            )
         if needed > memory.free_bytes:
             return Refusal(
                 reason=Reason.MEMORY_INSUFFICIENT,
@@ -258,7 +274,7 @@ class Capacity:
             task_id=start.task.task_id,
             agent=start.agent,
             ends_in_s=runtime_s,
-            unused_bytes=start.needs.memory_bytes,
+            unused_bytes=start.needs.memory_bytes + start.needs.shared_bytes,
             used_bytes=0,
             queue=self._queue_of(start.agent),
             tenant=start.task.tenant,
@@ -273,7 +289,7 @@ class Capacity:
                 for view in self.agents
             ),
             host_active=self.host_active + 1,
-            memory=self.memory.promise(start.needs.memory_bytes),
+            memory=self.memory.promise(held.unused_bytes),
             gpus=self.gpus.take(start.gpu_uuids, start.needs, start.task.task_id),
             models=self.models.take(start.agent, start.model, start.model_host),
             quotas=self.quotas.take(held.queue, held.tenant, held.use),
@@ -312,9 +328,17 @@ def measure(snapshot: Snapshot, verdicts: Iterable[Verdict]) -> Capacity:
     host, rules = snapshot.host, snapshot.rules
     leases = [holder.lease for holder in holders if holder.lease is not None]
     gpus = measure_gpus(snapshot, leases)
+    shared = measure_shared(snapshot, leases)
     queues = {agent.name: agent.queue for agent in snapshot.agents}
     held = tuple(
-        _held(lease, snapshot, queue=queues.get(lease.agent, ""), gpus=gpus) for lease in leases
+        _held(
+            lease,
+            snapshot,
+            queue=queues.get(lease.agent, ""),
+            gpus=gpus,
+            shared=shared.get(lease.lease_id, _NOTHING_SHARED),
+        )
+        for lease in leases
     )
     return Capacity(
         agents=tuple(
@@ -338,11 +362,10 @@ def measure(snapshot: Snapshot, verdicts: Iterable[Verdict]) -> Capacity:
         memory=MemoryRoom(
             total_bytes=host.memory_total_bytes,
             available_bytes=host.memory_available_bytes,
-            unused_bytes=sum(
-                max(0, one.needs.memory_bytes - snapshot.memory_used.get(one.lease_id, 0))
-                for one in leases
-            ),
+            unused_bytes=sum(one.unused_bytes for one in held),
             critical=rules.memory_critical,
+            stall=host.memory_stall,
+            stall_critical=rules.memory_stall_critical,
         ),
         per_slot_bytes=need_per_slot(rules, host),
         gpus=gpus,
@@ -356,15 +379,20 @@ def measure(snapshot: Snapshot, verdicts: Iterable[Verdict]) -> Capacity:
     )
 
 
-def _held(lease: Lease, snapshot: Snapshot, *, queue: str, gpus: GpuRoom) -> Held:
+_NOTHING_SHARED = SharedUse(unused_bytes=0, used_bytes=0)
+
+
+def _held(
+    lease: Lease, snapshot: Snapshot, *, queue: str, gpus: GpuRoom, shared: SharedUse
+) -> Held:
     used = snapshot.memory_used.get(lease.lease_id, 0)
     age_s = (snapshot.now.monotonic_ns - lease.monotonic_started_ns) / 1e9
     return Held(
         task_id=lease.task_id,
         agent=lease.agent,
         ends_in_s=max(0.0, lease.max_runtime_s - age_s),
-        unused_bytes=max(0, lease.needs.memory_bytes - used),
-        used_bytes=used,
+        unused_bytes=max(0, lease.needs.memory_bytes - used) + shared.unused_bytes,
+        used_bytes=used + shared.used_bytes,
         queue=queue,
         tenant=lease.tenant,
         use=Use(slots=1, vram_bytes=gpus.reserved_bytes(lease.gpu_uuids, lease.needs)),

@@ -98,7 +98,7 @@ def _place(
             agents=capacity.agents,
             host_slots_free=capacity.host_free,
             memory_free_bytes=capacity.memory.free_bytes,
-            gpus=capacity.gpus.gpus,
+            gpus=capacity.gpu_views(),
         )
         may_start = {key_of(task) for task in able}
         admitted, is_stale = 0, False

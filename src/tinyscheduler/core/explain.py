@@ -15,8 +15,9 @@ from tinyscheduler.values import dataclass
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from tinyscheduler.core.capacity import Holder
+    from tinyscheduler.core.capacity import Capacity, Holder
     from tinyscheduler.core.whatif import Change
+    from tinyscheduler.model.leases import Needs
     from tinyscheduler.model.plan import Decision, Plan, Wait
     from tinyscheduler.model.records import TaskRecord
     from tinyscheduler.model.snapshot import Snapshot
@@ -153,10 +154,19 @@ def _shortfall(snapshot: Snapshot, plan: Plan, wait: Wait) -> Shortfall | None:
             resource="vram",
             needed_bytes=min(one.vram_bytes for one in needs),
             # Of whole GPUs it is the size that counts, and no smaller word makes one larger.
-            free_bytes=0 if wait.task.gpus else max(one.free_bytes for one in capacity.gpus.gpus),
+            free_bytes=0 if wait.task.gpus else _most_free(capacity, needs),
         )
+    free = capacity.memory.free_bytes
+    if capacity.gpus.is_unified:
+        # The GPU takes its share of the same memory.
+        free = max(0, free - min(one.vram_bytes for one in needs))
     needed = min(one.memory_bytes for one in needs)
-    return Shortfall(resource="memory", needed_bytes=needed, free_bytes=capacity.memory.free_bytes)
+    return Shortfall(resource="memory", needed_bytes=needed, free_bytes=free)
+
+
+def _most_free(capacity: Capacity, needs: Iterable[Needs]) -> int:
+    """Return the largest share that any of these starts could have of a GPU."""
+    return max(gpu.free_bytes for one in needs for gpu in capacity.gpu_views(one))
 
 
 def _binding_caps(snapshot: Snapshot, plan: Plan, wait: Wait) -> tuple[Cap, ...]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from tinyscheduler.core.memory import pressure_of, used_share
+from tinyscheduler.core.memory import describe_stall, is_stalled, pressure_of, used_share
 from tinyscheduler.model.resources import Pressure
 from tinyscheduler.values import dataclass
 
@@ -66,6 +66,7 @@ def assess(
     most_slots: int,
     memory_warning: float,
     memory_critical: float,
+    memory_stall_critical: float | None = None,
     known: Sequence[Issue] = (),
 ) -> Health:
     """Judge the figures; ``known`` are issues that were found elsewhere."""
@@ -80,6 +81,18 @@ def assess(
                 component="memory",
                 message=f"{used:.0%} of the memory is in use, the limit is {limit:.0%}",
                 recommendation="end what takes it, or lower the limits of agents",
+            )
+        )
+    if is_stalled(host.memory_stall, critical=memory_stall_critical):
+        pressure = Pressure.CRITICAL
+        issues.append(
+            Issue(
+                severity=Severity.CRITICAL,
+                component="memory",
+                message=f"{describe_stall(host.memory_stall)},"
+                f" the limit is {memory_stall_critical:.0%}",
+                recommendation="end what takes the memory,"
+                " or raise TINYSCHEDULER_MEMORY_STALL_CRITICAL",
             )
         )
     if active_slots >= most_slots:

@@ -22,13 +22,16 @@ class MemoryRoom:
     """The memory of this machine, and what of it is spoken for.  Bytes.
 
     ``unused_bytes`` are reserved by live attempts that do not use them yet, and by starts
-    that were decided meanwhile.  ``critical`` is the share in use from which nothing starts.
+    that were decided meanwhile.  ``critical`` is the share in use from which nothing starts,
+    ``stall_critical`` the share of time in which something waits for memory; None: never.
     """
 
     total_bytes: int
     available_bytes: int
     unused_bytes: int = 0
     critical: float = 1.0
+    stall: float | None = None
+    stall_critical: float | None = None
 
     @property
     def free_bytes(self) -> int:
@@ -44,6 +47,11 @@ class MemoryRoom:
     def is_critical(self) -> bool:
         """Whether so much is in use that nothing may start, however little it needs."""
         return self.used_share >= self.critical
+
+    @property
+    def is_stalled(self) -> bool:
+        """Whether so much time is lost in waiting for memory that nothing may start."""
+        return is_stalled(self.stall, critical=self.stall_critical)
 
     def promise(self, needed_bytes: int) -> MemoryRoom:
         """Return what is left after a start that needs so much."""
@@ -89,6 +97,24 @@ def pressure_of(used: float, *, warning: float, critical: float) -> Pressure:
     if used >= critical:
         return Pressure.CRITICAL
     return Pressure.WARNING if used >= warning else Pressure.NONE
+
+
+def is_stalled(stall: float | None, *, critical: float | None) -> bool:
+    """Whether the share of time that was waited for memory is critical.
+
+    >>> [is_stalled(stall, critical=0.2) for stall in (None, 0.19, 0.2)]
+    [False, False, True]
+    """
+    return stall is not None and critical is not None and stall >= critical
+
+
+def describe_stall(stall: float | None) -> str:
+    """Say how much time is lost.
+
+    >>> describe_stall(0.314)
+    'programs here waited for memory 31% of the last 10 s'
+    """
+    return f"programs here waited for memory {stall or 0:.0%} of the last 10 s"
 
 
 def is_ample(

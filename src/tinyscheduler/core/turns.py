@@ -284,7 +284,9 @@ def _uses(
         case Reason.TENANT_QUOTA:
             return dispatch.task.tenant == task.tenant
         case Reason.MEMORY_INSUFFICIENT:
-            return dispatch.needs.memory_bytes > 0
+            return dispatch.needs.memory_bytes + dispatch.needs.shared_bytes > 0
+        case Reason.VRAM_INSUFFICIENT if capacity.gpus.is_unified:
+            return dispatch.needs.memory_bytes > 0 or bool(dispatch.gpu_uuids)
         case Reason.NO_SLOTS:
             return capacity.models.compete(
                 dispatch.model, for_model=shortage.model, host=dispatch.model_host

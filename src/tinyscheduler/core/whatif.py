@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from tinyscheduler.core.capacity import measure
 from tinyscheduler.core.decide import decide
+from tinyscheduler.core.gpus import measure_shared
 from tinyscheduler.core.queueing import candidates, key_of
 from tinyscheduler.model.leases import Lease
 from tinyscheduler.model.plan import Dispatch, Reason
@@ -255,7 +256,9 @@ def without(snapshot: Snapshot, leases: Iterable[Lease]) -> Snapshot:
     looked_at = {place.model for place in snapshot.inventory.models if place.host in hosts}
     memory = snapshot.memory
     deferrals = tuple(one for one in memory.deferrals if one.model not in looked_at)
+    shared = measure_shared(snapshot, list(_leased(snapshot).values()))
     freed = sum(snapshot.memory_used.get(lease_id, 0) for lease_id in ended)
+    freed += sum(one.used_bytes for lease_id, one in shared.items() if lease_id in ended)
     host = snapshot.host
     available = min(host.memory_total_bytes, host.memory_available_bytes + freed)
     reading = snapshot.gpus

@@ -19,6 +19,7 @@ from tinyscheduler.model.resources import Gpu, GpuProcess, Pressure
 from tinyscheduler.model.snapshot import (
     Account,
     Deferral,
+    GpuSighting,
     SchedulingMemory,
     Skips,
     StaleSighting,
@@ -40,6 +41,7 @@ Value = TypeVar("Value")
 
 
 MOST_HOLDER_BYTES = 200
+_MOST_COUNTED = 1_000_000
 _OF_TIMES = b"0123456789-:.TZ"
 
 
@@ -90,6 +92,7 @@ def encode_lease(lease: Lease) -> dict[str, Any]:
             "memory_bytes": lease.needs.memory_bytes,
             "gpus": lease.needs.gpus,
             "vram_bytes": lease.needs.vram_bytes,
+            "shared_bytes": lease.needs.shared_bytes,
         },
         "gpu_uuids": list(lease.gpu_uuids),
         "pool": lease.pool,
@@ -153,6 +156,8 @@ def decode_lease(document: object) -> Lease:
             memory_bytes=needs.integer("memory_bytes"),
             gpus=needs.integer("gpus"),
             vram_bytes=needs.integer("vram_bytes"),
+            # Missing in what earlier versions wrote.
+            shared_bytes=needs.optional_integer("shared_bytes") or 0,
         ),
         run=_decode_run(run),
         process=None
@@ -259,6 +264,12 @@ def encode_memory(memory: SchedulingMemory) -> dict[str, Any]:
             for one in memory.accounts
         ],
         "accounted_at": None if memory.accounted_at is None else format_time(memory.accounted_at),
+        "gpu_sightings": [
+            {"lease_id": one.lease_id, "uuids": list(one.uuids), "looked_sec": one.looked_s}
+            for one in memory.gpu_sightings
+        ],
+        "used_slots": memory.used_slots,
+        "active_agent_counts": dict(memory.active),
     }
 
 
@@ -286,6 +297,9 @@ def decode_memory(document: object) -> SchedulingMemory:
         deferrals=reader.optional_children("deferrals", _decode_deferral) or (),
         accounts=reader.optional_children("accounts", _decode_account) or (),
         accounted_at=reader.optional_time("accounted_at"),
+        gpu_sightings=reader.optional_children("gpu_sightings", _decode_gpu_sighting) or (),
+        used_slots=reader.count("used_slots", default=0),
+        active=reader.counts("active_agent_counts"),
     )
 
 
@@ -299,8 +313,14 @@ def _decode_account(one: _Reader) -> Account:
     )
 
 
+def _decode_gpu_sighting(one: _Reader) -> GpuSighting:
+    return GpuSighting(
+        lease_id=one.text("lease_id"), uuids=one.texts("uuids"), looked_s=one.size("looked_sec")
+    )
+
+
 def _decode_skips(one: _Reader) -> Skips:
-    return Skips(source=one.text("source"), task_id=one.text("task_id"), times=one.size("times"))
+    return Skips(source=one.text("source"), task_id=one.text("task_id"), times=one.count("times"))
 
 
 def _decode_told(told: _Reader) -> Told:
@@ -426,6 +446,21 @@ class _Reader:
         if value < 0:
             raise self._wrong(name, "a whole number from 0 on")
         return value
+
+    def count(self, name: str, *, default: int | None = None) -> int:
+        """Take how many there are of something that no machine has a million of."""
+        if default is not None and name not in self._fields:
+            return default
+        value = self.size(name)
+        if value > _MOST_COUNTED:
+            raise self._wrong(name, f"a number up to {_MOST_COUNTED}")
+        return value
+
+    def counts(self, name: str) -> tuple[tuple[str, int], ...]:
+        """Take an object of such numbers, by name in its order; empty where it is missing."""
+        child = self.optional_child(name)
+        # Names are those of the document: as long as it is, but texts.
+        return () if child is None else tuple((key, child.count(key)) for key in child._fields)
 
     def optional_size(self, name: str, *, is_required: bool = False) -> int | None:
         """Take a number that may be null, and that may be missing unless it is required."""

@@ -11,7 +11,9 @@ if TYPE_CHECKING:
     from datetime import datetime
 
 
-Details = tuple[tuple[str, str | int | float | bool | None], ...]
+Details = tuple[
+    tuple[str, str | int | float | bool | tuple[str, ...] | tuple[int, ...] | None], ...
+]
 
 
 class EventName(StrEnum):
@@ -46,6 +48,7 @@ class EventName(StrEnum):
     WORK_CLAIMED = "work-claimed"
     QUEUE_EMPTY = "queue-empty"
     STAGGER_WAIT = "stagger-wait"
+    GPU_MISPLACED = "gpu.misplaced"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -50,12 +50,16 @@ class ProcessIdentity:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Needs:
-    """What an attempt occupies while its lease lives."""
+    """What an attempt occupies while its lease lives.
+
+    ``shared_bytes`` is VRAM that is memory of the machine: it comes on top of ``memory_bytes``.
+    """
 
     slots: int = 1
     memory_bytes: int = 0
     gpus: int = 0
     vram_bytes: int = 0
+    shared_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -41,8 +41,9 @@ class GpuView:
 
     ``free_bytes`` is what one more share may take: measured free, less what is reserved and
     not used yet.  ``is_idle`` says that nobody is on it, so that it can be had whole.
-    ``used_by`` names the tasks that reserve something here, ``strangers`` counts processes of
-    anybody else.  With a ``fault`` nothing goes there.
+    ``used_by`` names the tasks that reserve something here, ``misplaced`` those that are here
+    and were put elsewhere, ``strangers`` counts processes of anybody else.  One that
+    ``is_unified`` has the memory of the machine.  With a ``fault`` nothing goes there.
     """
 
     index: int
@@ -53,7 +54,9 @@ class GpuView:
     reserved_bytes: int = 0
     is_idle: bool = False
     used_by: tuple[str, ...] = ()
+    misplaced: tuple[str, ...] = ()
     strangers: int = 0
+    is_unified: bool = False
     fault: str | None = None
 
 

@@ -19,8 +19,9 @@ class Pressure(StrEnum):
 class HostState:
     """This machine as it is now.  Bytes; ``load`` is the one-minute load average.
 
-    Where a control group allows less memory or fewer cores than the machine has, these
-    are the group's.
+    ``memory_stall`` is the share of the last ten seconds in which something waited for
+    memory; None where nobody asked or the kernel does not tell.  Where a control group
+    allows less memory or fewer cores than the machine has, these are the group's.
     """
 
     hostname: str
@@ -30,6 +31,7 @@ class HostState:
     memory_available_bytes: int
     load: float
     cores: float
+    memory_stall: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,10 +66,11 @@ class GpuReading:
     """All GPUs there are, by index.
 
     A ``fault`` says why none can be seen; ``is_absent`` that there are none to be seen, and
-    not merely that nobody can tell.
+    not merely that nobody can tell.  ``hidden`` are those that are not ours to give away.
     """
 
     gpus: tuple[Gpu, ...] = ()
+    hidden: tuple[Gpu, ...] = ()
     fault: str | None = None
     is_absent: bool = False
 

@@ -77,6 +77,18 @@ class StaleSighting:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class GpuSighting:
+    """On which GPUs an attempt was ever seen, and its age when it was last looked for there.
+
+    ``looked_s`` counts only looks for its sake: in seconds, 0 if there was none.
+    """
+
+    lease_id: str
+    uuids: tuple[str, ...] = ()
+    looked_s: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Told:
     """How things stood when observers were last told of them, so that each change is told once.
 
@@ -117,7 +129,11 @@ class Account:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SchedulingMemory:
-    """What one tick remembers for the next.  Losing it costs time, never a task."""
+    """What one tick remembers for the next.  Losing it costs time, never a task.
+
+    ``used_slots``, and ``active`` by agent, are what the last tick left in use: leases and
+    held locks say what is, and these only whether anything went without being settled.
+    """
 
     stale: tuple[StaleSighting, ...] = ()
     last_start_ns: int | None = None
@@ -128,6 +144,9 @@ class SchedulingMemory:
     deferrals: tuple[Deferral, ...] = ()
     accounts: tuple[Account, ...] = ()
     accounted_at: datetime | None = None
+    gpu_sightings: tuple[GpuSighting, ...] = ()
+    used_slots: int = 0
+    active: tuple[tuple[str, int], ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -146,6 +165,8 @@ class Rules:
     # Shares of the memory in use.
     memory_warning: float
     memory_critical: float
+    # A share of the time; None: nobody asks for it.
+    memory_stall_critical: float | None = None
     is_priority_enabled: bool = False
     # Tasks of a line that are looked at behind one that cannot start; 0: none goes before it.
     lookahead: int = 5

@@ -159,6 +159,7 @@ class Machine:
     boots: int = 1
     memory_total_bytes: int = 16 << 30
     memory_available_bytes: int = 12 << 30
+    memory_stall: float | None = None
     gpus: GpuReading = NO_GPU
     processes: dict[int, Process] = field(default_factory=dict)
     _booted_ns: int = -_UPTIME_NS

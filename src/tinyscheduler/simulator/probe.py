@@ -34,6 +34,7 @@ class SimulatedProbe:
             memory_available_bytes=machine.memory_available_bytes,
             load=0.5,
             cores=8,
+            memory_stall=machine.memory_stall,
         )
 
     def measure(self, leases: Sequence[Lease]) -> Mapping[str, int]:

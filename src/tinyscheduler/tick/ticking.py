@@ -6,7 +6,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from tinyscheduler.core.decide import decide
-from tinyscheduler.core.gpus import masked
+from tinyscheduler.core.gpus import is_look_due, masked
 from tinyscheduler.core.leases import trace_of, trace_of_claim
 from tinyscheduler.core.memory import is_ample
 from tinyscheduler.core.queueing import key_of
@@ -19,7 +19,7 @@ from tinyscheduler.tick.endings import Endings
 from tinyscheduler.tick.forgetting import forget_the_past
 from tinyscheduler.tick.progress import Progress
 from tinyscheduler.tick.starts import Starts
-from tinyscheduler.tick.telling import tell_changes
+from tinyscheduler.tick.telling import tell_changes, tell_leaks, tell_misplaced
 from tinyscheduler.tick.world import Mode
 from tinyscheduler.values import dataclass, replace
 
@@ -167,7 +167,7 @@ def _observe(progress: Progress) -> Snapshot:
         host=host,
         scan=scan,
         evidence=world.launcher.inspect(_suspects(scan, sources)),
-        memory_used=_measure(progress, host, scan, sources),
+        memory_used=_measure(progress, host, scan, sources, gpus),
         gpus=gpus,
         gpu_owners=_owners(progress, gpus),
         sources=sources,
@@ -190,7 +190,11 @@ def _settle_accounts(progress: Progress, scan: LeaseScan, now: Instant) -> None:
 
 
 def _measure(
-    progress: Progress, host: HostState, scan: LeaseScan, sources: tuple[SourceView, ...]
+    progress: Progress,
+    host: HostState,
+    scan: LeaseScan,
+    sources: tuple[SourceView, ...],
+    gpus: GpuReading | None,
 ) -> Mapping[str, int]:
     """Look what live attempts use of what they reserved, where it decides about a start."""
     leases = [entry.lease for entry in scan.entries if isinstance(entry.lease, Lease)]
@@ -198,8 +202,10 @@ def _measure(
         return {}
     wanted = [task.memory_bytes for view in sources for task in view.waiting]
     wanted += [agent.memory_bytes for agent in progress.settings.agents]
-    reserved = [lease.needs.memory_bytes for lease in leases]
-    if is_ample(host, progress.settings.rules, reserved=reserved, wanted=wanted):
+    reserved = [lease.needs.memory_bytes + lease.needs.shared_bytes for lease in leases]
+    # Where GPUs share it, who waits may need far more of it.
+    shares = gpus is not None and any(gpu.total_bytes is None for gpu in gpus.gpus)
+    if not shares and is_ample(host, progress.settings.rules, reserved=reserved, wanted=wanted):
         return {}
     return progress.world.probe.measure([one for one in leases if one.needs.memory_bytes])
 
@@ -212,12 +218,29 @@ def _has_slot(progress: Progress, scan: LeaseScan) -> bool:
 def _look_at_gpus(
     progress: Progress, scan: LeaseScan, sources: tuple[SourceView, ...]
 ) -> GpuReading | None:
-    """Look at the GPUs where something that needs one might start; None where nothing does.
+    """Look at the GPUs where there is a reason to; None where there is none.
 
     After a look that failed there is no other in the same tick: each may take its time.
     """
     if progress.gpus_failed is not None:
         return progress.gpus_failed
+    if not (
+        progress.settings.sees_gpus
+        or _might_start_on_gpu(progress, scan, sources)
+        or _might_start_beside_gpu(progress, scan, sources)
+        or _must_look_for_attempts(progress, scan)
+    ):
+        return None
+    reading = masked(progress.world.gpus.read(), progress.settings.gpu_mask)
+    if reading.fault is not None and not reading.is_absent:
+        progress.gpus_failed = reading
+    return reading
+
+
+def _might_start_on_gpu(
+    progress: Progress, scan: LeaseScan, sources: tuple[SourceView, ...]
+) -> bool:
+    """Whether something waits that needs a GPU, and a slot is free for it."""
     models = {one.model for one in progress.settings.inventory.models if one.needed_vram_bytes}
     agents = [
         agent for agent in progress.settings.agents if agent.vram_bytes or agent.model in models
@@ -232,17 +255,30 @@ def _look_at_gpus(
         for view in sources
         for task in view.waiting
     )
-    if not progress.settings.sees_gpus and not (wanted and _has_slot(progress, scan)):
-        return None
-    reading = masked(progress.world.gpus.read(), progress.settings.gpu_mask)
-    if reading.fault is not None and not reading.is_absent:
-        progress.gpus_failed = reading
-    return reading
+    return wanted and _has_slot(progress, scan)
+
+
+def _might_start_beside_gpu(
+    progress: Progress, scan: LeaseScan, sources: tuple[SourceView, ...]
+) -> bool:
+    """Whether something waits for a memory of which an attempt reserved a part for a GPU."""
+    return (
+        any(isinstance(one.lease, Lease) and one.lease.needs.shared_bytes for one in scan.entries)
+        and any(view.waiting for view in sources)
+        and _has_slot(progress, scan)
+    )
+
+
+def _must_look_for_attempts(progress: Progress, scan: LeaseScan) -> bool:
+    """Whether nobody has seen yet where an attempt sits that was put on a GPU some time ago."""
+    return progress.mode is Mode.ACT and is_look_due(
+        scan, progress.memory.gpu_sightings, progress.world.clock.now()
+    )
 
 
 def _owners(progress: Progress, reading: GpuReading | None) -> Mapping[int, str | None]:
     """Look whose the processes on the GPUs are."""
-    gpus = reading.gpus if reading is not None else ()
+    gpus = (*reading.gpus, *reading.hidden) if reading is not None else ()
     pids = sorted({one.pid for gpu in gpus for one in gpu.processes or ()})
     return progress.world.launcher.owners(pids) if pids else {}
 
@@ -328,10 +364,14 @@ def _act(progress: Progress) -> None:
     """Settle and reclaim, then start, looking again whenever the world has changed."""
     saved = progress.memory = progress.world.memory.load()
     endings, starts = Endings(progress=progress), Starts(progress=progress)
-    rounds = 0
+    rounds = looks = 0
     while True:
         snapshot, plan = _look_and_decide(progress)
         progress.note_round(snapshot, plan)
+        if looks == 0:
+            tell_leaks(progress, snapshot.scan)
+        looks += 1
+        tell_misplaced(progress, snapshot)
         if rounds < _MOST_CLEANING_ROUNDS and endings.clean_up(plan, snapshot):
             rounds += 1
             continue

@@ -14,6 +14,7 @@ from tinyscheduler.adapters.gpu_nvml.driver import has_driver
 from tinyscheduler.files import own_temporary_for, read_json, remove, write_json
 from tinyscheduler.model.documents import DocumentError, decode_gpus
 from tinyscheduler.model.resources import GpuReading
+from tinyscheduler.procfs import read_start_ticks
 
 _REPORT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "report.py")
 # With what a tick needs besides, less than the two seconds it may be held up.
@@ -91,7 +92,7 @@ class NvmlGpuProbe:
         try:
             write_json(
                 self._mark,
-                {"version": 1, "pid": pid, "start_ticks": _start_ticks(pid)},
+                {"version": 1, "pid": pid, "start_ticks": read_start_ticks(pid)},
                 durably=False,
                 temporary=own_temporary_for(self._mark),
             )
@@ -103,7 +104,7 @@ class NvmlGpuProbe:
         try:
             mark = read_json(self._mark)
             pid, ticks = mark["pid"], mark["start_ticks"]  # type: ignore[index]  # whatever it is instead is caught
-            if isinstance(pid, int) and ticks is not None and _start_ticks(pid) == ticks:
+            if isinstance(pid, int) and ticks is not None and read_start_ticks(pid) == ticks:
                 return pid
             if self._may_write:
                 remove(self._mark)
@@ -166,13 +167,3 @@ def _end(pid: int) -> bool:
         with suppress(ChildProcessError):
             os.waitpid(pid, os.WNOHANG)
     return is_gone
-
-
-def _start_ticks(pid: int) -> int | None:
-    try:
-        with open(f"/proc/{pid}/stat", "rb") as file:
-            text = file.read(4096)
-    except OSError:
-        return None
-    fields = text[text.rindex(b")") + 2 :].split()
-    return None if fields[0] in b"ZX" else int(fields[19])

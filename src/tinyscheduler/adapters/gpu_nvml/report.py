@@ -16,6 +16,7 @@ _NO_DRIVER = (
     pynvml.NVML_ERROR_LIBRARY_NOT_FOUND,
     pynvml.NVML_ERROR_DRIVER_NOT_LOADED,
 )
+_NO_INSTANCE = 0xFFFFFFFF  # nvmlProcessInfo_t
 
 
 def main() -> None:
@@ -95,7 +96,26 @@ def _processes(handle: Any) -> list[dict[str, int | None]] | None:  # noqa: ANN4
         running = pynvml.nvmlDeviceGetComputeRunningProcesses(handle)
     except (pynvml.NVMLError_NotSupported, pynvml.NVMLError_NoPermission):
         return None
-    return [{"pid": one.pid, "used": one.usedGpuMemory} for one in running]
+    own = _instance_of(handle)
+    return [
+        {"pid": one.pid, "used": one.usedGpuMemory}
+        for one in running
+        # A process of another instance of the same GPU is not here.
+        if own is None
+        or one.gpuInstanceId == _NO_INSTANCE
+        or own == (one.gpuInstanceId, one.computeInstanceId)
+    ]
+
+
+def _instance_of(handle: Any) -> tuple[int, int] | None:  # noqa: ANN401 - of the library
+    """Return the numbers of a MIG instance, which may share its part of a GPU with others."""
+    try:
+        return (
+            pynvml.nvmlDeviceGetGpuInstanceId(handle),
+            pynvml.nvmlDeviceGetComputeInstanceId(handle),
+        )
+    except pynvml.NVMLError:
+        return None  # a whole GPU
 
 
 if __name__ == "__main__":

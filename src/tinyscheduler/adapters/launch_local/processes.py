@@ -17,6 +17,7 @@ import time
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from tinyscheduler import procfs
 from tinyscheduler.adapters.launch_local.cgroups import kill_members, read_members
 from tinyscheduler.model.leases import WrapperLife
 from tinyscheduler.values import dataclass
@@ -33,7 +34,6 @@ COOKIE = "TINYSCHEDULER_LEASE_ID"
 WRAPPER_MARK = "TINYSCHEDULER_WRAPPER_OF"
 # A process that ended while we looked, or that may not be looked into (ptrace(2)).
 _GONE_OR_HIDDEN = (FileNotFoundError, ProcessLookupError, PermissionError)
-_START_TICKS = 19  # among the fields of /proc/PID/stat after the name, the state being 0
 _KERNEL_THREAD = 0x00200000  # PF_KTHREAD in the flags of /proc/PID/stat
 _ENVIRONMENT_READS = 4
 _PAUSE_S = 0.01
@@ -77,25 +77,15 @@ class Tree:
 
 def read_process(pid: int) -> Process | None:
     """Read one process; None if it is gone or a zombie, which is as good as gone."""
-    try:
-        # Without a file object, at half the price: a tick reads one of these per lease.
-        fd = os.open(f"/proc/{pid}/stat", os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            text = os.read(fd, 4096)
-        finally:
-            os.close(fd)
-    except (FileNotFoundError, ProcessLookupError):
-        return None
-    # The name may hold spaces and parentheses; what follows the last one is regular.
-    fields = text[text.rindex(b")") + 2 :].split(maxsplit=_START_TICKS + 1)
-    if fields[0] in b"ZX":
+    fields = procfs.read_stat(pid)
+    if fields is None or procfs.is_over(fields):
         return None
     return Process(
         pid=pid,
-        parent=int(fields[1]),
-        session=int(fields[3]),
-        start_ticks=int(fields[_START_TICKS]),
-        is_kernel_thread=bool(int(fields[6]) & _KERNEL_THREAD),
+        parent=int(fields[procfs.PARENT]),
+        session=int(fields[procfs.SESSION]),
+        start_ticks=int(fields[procfs.START_TICKS]),
+        is_kernel_thread=bool(int(fields[procfs.FLAGS]) & _KERNEL_THREAD),
     )
 
 
