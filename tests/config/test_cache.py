@@ -548,7 +548,10 @@ configs = st.builds(
     agents=st.lists(agents, max_size=3).map(tuple),
     sources=st.lists(texts, max_size=3).map(tuple),
     timing=st.builds(Timing, **dict.fromkeys((one.name for one in fields(Timing)), seconds)),
-    limits=st.builds(Limits, **dict.fromkeys((one.name for one in fields(Limits)), counts)),
+    limits=st.builds(
+        Limits,
+        **{**dict.fromkeys((one.name for one in fields(Limits)), counts), "fair_share": texts},
+    ),
     **dict.fromkeys(
         ("blocking_disabled", "dry_run", "enabled", "kick_enabled", "priority_enabled"),
         st.booleans(),
