@@ -418,6 +418,14 @@ def test_one_that_is_nearly_full_of_nobody_known_is_not_whole():
     assert why(plan)[1] == "needs a whole GPU, 0 are free: GPU 0 has only 4 GiB free of 24 GiB"
 
 
+def test_of_many_that_are_in_use_some_are_named():
+    busy = [a_gpu(index, p7=1) for index in range(10)]
+
+    words = why(planned(whole("1"), gpus=busy, gpu_owners={7: None}))[1]
+
+    assert words.endswith("GPU 7 is used by 1 process of others; and 2 more")
+
+
 def test_more_than_there_are_is_said_to_be_that():
     plan = planned(whole("1", 3), gpus=[a_gpu(0), a_gpu(1)])
 

@@ -13,6 +13,7 @@ from tests.core.worlds import some_snapshot
 
 from tinyscheduler.core.decide import decide
 from tinyscheduler.core.explain import Explanation, explain
+from tinyscheduler.core.gpus import measure_shared
 from tinyscheduler.core.whatif import Change, Ended, Less, Raised
 from tinyscheduler.model.config import Host, Inventory, ModelPlace, Quota
 from tinyscheduler.model.leases import Lease, Needs
@@ -73,6 +74,9 @@ def ended(snapshot: Snapshot, task_ids: tuple[str, ...]) -> Snapshot:
         if entry.task_id in task_ids and isinstance(entry.lease, Lease)
     }
     used = sum(snapshot.memory_used.get(one, 0) for one in gone)
+    leases = [one.lease for one in snapshot.scan.entries if isinstance(one.lease, Lease)]
+    shared = measure_shared(snapshot, leases)
+    used += sum(one.used_bytes for lease_id, one in shared.items() if lease_id in gone)
     host = snapshot.host
     gpus = snapshot.gpus
     if gpus is not None:
@@ -406,3 +410,21 @@ def test_a_gpu_whose_processes_are_not_told_is_given_back_as_reserved(heard: boo
     found = changes(holder, a_task("1", vram_bytes=20 * GIB), task_id="1", gpus=[gpu])
 
     assert Ended(task_ids=("7",), at_latest=at(3600)) in found
+
+
+def test_who_ends_gives_back_what_its_processes_use_of_a_gpu():
+    """Of one that shares the memory of the machine that is memory, too."""
+    holder = running("7", gpu_uuids=("GPU-0",), needs=Needs(vram_bytes=6 * GIB))
+    other = a_task("1", vram_bytes=20 * GIB)
+    own, shared = a_gpu(0, p4711=14, p8=1), replace(a_gpu(0, p4711=5), total_bytes=None)
+    owners = {4711: "lease-7", 8: None}
+
+    of_its_own = changes(holder, other, task_id="1", gpus=[own], gpu_owners=owners)
+    of_both = changes(
+        holder, a_task("1", memory_bytes=13 * GIB), task_id="1", gpus=[shared], gpu_owners=owners
+    )
+
+    ends = Ended(task_ids=("7",), at_latest=at(3600))
+    assert ends in of_its_own
+    # 8 GiB are available, and 5 more once it has ended.
+    assert of_both == (Less(of="memory", at_most=7 * GIB), ends)
