@@ -931,7 +931,7 @@ open("most", "w").write(str(most))
 """
 
 
-@pytest.mark.parametrize("quiet_s", [0, 0.8])
+@pytest.mark.parametrize("quiet_s", [0, 0.25, 0.8])
 def test_a_burst_stays_near_the_cap(hand_over: Callable[..., Handover], quiet_s: float):
     handover = hand_over(
         argv=(sys.executable, "-I", "-S", "-c", BURST, str(quiet_s)), log_max_bytes=4_000_000
