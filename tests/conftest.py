@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, cast
 
 import pytest
 from coverage import Coverage
-from hypothesis import settings
+from hypothesis import is_hypothesis_test, settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -84,6 +84,11 @@ MEASURING = Measuring()
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
-    """Measure a test that counts, with all its fixtures."""
-    MEASURING.switch(is_wanted=item.nodeid.startswith(MEASURED))
+    """Measure a test that counts, with all its fixtures.
+
+    Properties do not: every branch has a test that says when it is taken, and most of a
+    property's time would go into tracing how its examples are made.
+    """
+    is_random = is_hypothesis_test(getattr(item, "obj", None))
+    MEASURING.switch(is_wanted=item.nodeid.startswith(MEASURED) and not is_random)
     return (yield)

@@ -1279,6 +1279,17 @@ def _seconds(text: str) -> float:
     )
 )
 def test_json_is_written_and_read_as_the_standard_library_does(value):
+    assert_as_the_standard_library(value)
+
+
+@pytest.mark.parametrize(
+    "value", [None, True, False, 7, -1.5, 'a "word"\n\u2028', [], [1, [None]], {"a": {"b": False}}]
+)
+def test_json_of_each_kind_is_written_and_read_as_the_standard_library_does(value):
+    assert_as_the_standard_library(value)
+
+
+def assert_as_the_standard_library(value: object) -> None:
     text = wrapper._as_json(value)
 
     assert text == json.dumps(value)
