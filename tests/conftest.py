@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import posix
 import signal
 from importlib import import_module
 from pkgutil import walk_packages
@@ -54,6 +55,8 @@ class Measuring:
             for name in ("COVERAGE_PROCESS_CONFIG", "COVERAGE_FILE")
             if name in os.environ
         }
+        # Coverage wraps these anew at each start, and so many wrappers end in a RecursionError.
+        self._calls = {name: getattr(os, name) for name in ("_exit", "execv", "execve")}
         if self._coverage is not None:
             for name in cast("list[str]", self._coverage.get_option("run:source_pkgs")):
                 load(name)
@@ -63,6 +66,7 @@ class Measuring:
         """Change over only where tests that count meet others: a start takes longer than most."""
         if self._coverage is None or is_wanted == self._is_on:
             return
+        self._is_on = is_wanted
         if is_wanted:
             self._coverage.start()
             os.environ.update(self._variables)
@@ -70,7 +74,8 @@ class Measuring:
             self._coverage.stop()
             for name in self._variables:
                 del os.environ[name]
-        self._is_on = is_wanted
+        for name, call in self._calls.items():
+            setattr(os, name, call if is_wanted else getattr(posix, name))
 
 
 def load(name: str) -> None:
