@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 LINES = 4
-FEW, MANY = 10_000, 100_000
+FEW, MANY = 5_000, 50_000
 # The machine instructions of SQLite's own virtual machine: the same on any computer.
 STEP = 50
 
