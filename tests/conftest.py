@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import posix
 import signal
-from typing import TYPE_CHECKING
+from importlib import import_module
+from pkgutil import walk_packages
+from typing import TYPE_CHECKING, cast
 
 import pytest
 from coverage import Coverage
-from hypothesis import settings
+from hypothesis import is_hypothesis_test, settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -43,20 +46,57 @@ MEASURED = (
 )
 
 
-@pytest.fixture(autouse=True)
-def _measures_only_what_counts(
-    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[None]:
-    """Keep every other test, and the processes that it starts, from being measured."""
-    if request.node.nodeid.startswith(MEASURED):
-        yield
-        return
-    # Neither is there when pytest runs without coverage.
-    for name in ("COVERAGE_PROCESS_CONFIG", "COVERAGE_FILE"):
-        monkeypatch.delenv(name, raising=False)
-    coverage = Coverage.current()
-    if coverage is not None:
-        coverage.stop()
-    yield
-    if coverage is not None:
-        coverage.start()
+class Measuring:
+    """Measures this process, and those that it starts, or does not."""
+
+    def __init__(self) -> None:
+        """Load all that counts while it is measured, and then nothing more."""
+        self._coverage = Coverage.current()  # none when pytest runs without it
+        self._is_on: bool | None = None
+        self._variables = {
+            name: os.environ[name]
+            for name in ("COVERAGE_PROCESS_CONFIG", "COVERAGE_FILE")
+            if name in os.environ
+        }
+        # Coverage wraps these anew at each start, and so many wrappers end in a RecursionError.
+        self._calls = {name: getattr(os, name) for name in ("_exit", "execv", "execve")}
+        if self._coverage is not None:
+            for name in cast("list[str]", self._coverage.get_option("run:source_pkgs")):
+                load(name)
+            self._coverage.stop()
+
+    def switch(self, *, is_wanted: bool) -> None:
+        """Change over only where tests that count meet others: a start takes longer than most."""
+        if self._coverage is None or is_wanted == self._is_on:
+            return
+        self._is_on = is_wanted
+        if is_wanted:
+            self._coverage.start()
+            os.environ.update(self._variables)
+        else:
+            self._coverage.stop()
+            for name in self._variables:
+                del os.environ[name]
+        for name, call in self._calls.items():
+            setattr(os, name, call if is_wanted else getattr(posix, name))
+
+
+def load(name: str) -> None:
+    """Import a module, and all that are inside if it is a package."""
+    for found in walk_packages(getattr(import_module(name), "__path__", ()), f"{name}."):
+        import_module(found.name)
+
+
+MEASURING = Measuring()
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
+    """Measure a test that counts, with all its fixtures.
+
+    Properties do not: every branch has a test that says when it is taken, and most of a
+    property's time would go into tracing how its examples are made.
+    """
+    is_random = is_hypothesis_test(getattr(item, "obj", None))
+    MEASURING.switch(is_wanted=item.nodeid.startswith(MEASURED) and not is_random)
+    return (yield)

@@ -47,6 +47,8 @@ EXIT_CODE_RETRY_LATER = 75
 _GLANCE_S = 0.5
 # How often at most to look at a log that grows fast.
 _CLOSE_LOOK_S = 0.01
+# How long a command may take to its first word before we have that word wake us.
+_DAWN_S = 0.02
 _NO_CAP = float("inf")
 _RESULT_RETRY_S = 1.0
 _LEFTOVERS_LOOK_S = 0.02
@@ -418,14 +420,16 @@ class Attempt:
         """Look again by the time that the log is full if it goes on as it does."""
         now = time.monotonic()
         grown, since_s = size - self.log_size, now - self.log_seen_s
+        has_just_begun = self.log_grew_s < self.log_seen_s
         self.log_size, self.log_seen_s = size, now
         # It may grow faster than it does yet, so the pauses become longer step by step.
         pause_s = 4 * since_s
         if grown:
             self.log_grew_s = now
-            pause_s = 0.0 if self.log_is_quiet else min(pause_s, room * since_s / grown)
+            # Most of the time since the last look may have passed before the first byte came.
+            pause_s = 0.0 if has_just_begun else min(pause_s, room * since_s / grown)
             self.log_is_quiet = False
-        elif not self.log_is_quiet and now - self.log_grew_s >= _GLANCE_S:
+        elif not self.log_is_quiet and now - self.log_grew_s >= (_GLANCE_S if size else _DAWN_S):
             self.log_is_quiet = True
             self._notice_log()
             pause_s = 0.0  # for what came just before

@@ -44,7 +44,7 @@ def test_a_property_that_does_not_hold_in_some_world_is_a_violation():
     assert (held, none) == (20, "")
 
 
-@pytest.mark.parametrize("seed", range(900, 906))
+@pytest.mark.parametrize("seed", range(900, 903))
 def test_random_kills_lose_nothing_and_run_nothing_twice(seed: int):
     violations, kills = campaign_kill.run_round(seed)
 
@@ -56,7 +56,7 @@ def test_random_kills_lose_nothing_and_run_nothing_twice(seed: int):
 @pytest.mark.parametrize("modes", ["kicked", "daemon", "all"])
 def test_ticks_that_race_never_run_a_task_twice_nor_exceed_a_cap(tmp_path: Path, modes: str):
     ticks = {"kicked": 12}.get(modes, 6)
-    violations, said = campaign_race.run_round(tmp_path, tasks=40, ticks=ticks, modes=modes)
+    violations, said = campaign_race.run_round(tmp_path, tasks=21, ticks=ticks, modes=modes)
 
     assert violations == []
     assert said.most == campaign_race.SLOTS
@@ -130,7 +130,7 @@ def without_ledger(world: World, _process: SimulatedProcess) -> World:
     [(without_pruning, "left on disk"), (without_ledger, "the ledger does not know")],
 )
 def test_a_simulated_week_notices_what_is_kept_for_ever_or_lost(rewire: Change, words: str):
-    plan = WeekPlan(tasks=120, seed=900, days=5, day_s=600.0, log_max_bytes=4096)
+    plan = WeekPlan(tasks=80, seed=900, days=4, day_s=300.0, log_max_bytes=4096)
 
     with tempfile.TemporaryDirectory(dir=campaign_week.scratch()) as folder:
         violations, _ = campaign_week.run_week(Path(folder), plan, rewire=rewire)

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.cli.loaded import run_loaded
-from tests.process.station import programs, survivors
+from tests.process.station import end_all_of, last_pid
 
 PROGRAM = (sys.executable, "-I", "-m", "tinyscheduler")
 GOLDEN = Path(__file__).parent / "golden"
@@ -59,9 +59,11 @@ class Place:
 
     base: Path
     settings: dict[str, str] = field(default_factory=dict)
+    _since: int = field(init=False)
 
     def __post_init__(self) -> None:
         """Make the folder; nothing is in it."""
+        self._since = last_pid()
         self.base.mkdir(parents=True, exist_ok=True)
 
     @property
@@ -185,16 +187,7 @@ class Place:
 
     def clean_up(self) -> None:
         """End everything that was started here; for the end of a test."""
-        for _ in range(200):
-            pids = survivors(str(self.base)) + programs(str(self.base))
-            if not pids:
-                return
-            for pid in pids:
-                try:
-                    os.kill(pid, 9)
-                except ProcessLookupError:
-                    continue
-            time.sleep(0.02)
+        end_all_of(str(self.base), since=self._since)
 
 
 def is_setting(name: str) -> bool:

@@ -14,31 +14,38 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from tests.cli.place import Place
 
 from tinyscheduler.cli.command_tree import read_commands, read_program
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
-    from tests.cli.place import Answer, Place
+    from tests.cli.place import Answer
 
 TOP = Path(__file__).resolve().parents[2]
 SHELLS = ("bash", "zsh", "fish")
 
 
-@pytest.fixture
-def filled(place: Place) -> Place:
-    """Return a place with a task that waits, one that is held, and an agent."""
+@pytest.fixture(scope="module")
+def filled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
+    """Return a place that nobody changes: a task that waits, one that is held, an agent."""
+    place = Place(tmp_path_factory.mktemp("filled") / "base")
     (place.base / "agents.yaml").write_text(
         "agents:\n  coder: {queue: dev, command: [cat, '{prompt_file}']}\n"
     )
     place.add("--", "true")
     place.add("--hold", "--", "true")
     place.run("pause", "agent:coder")
+    make_launcher(place)
+    yield place
+    place.clean_up()
+
+
+def make_launcher(place: Place) -> None:
     launcher = place.base / "tinyscheduler"
     launcher.write_text(f'#!/bin/sh\nexec {sys.executable} -I -m tinyscheduler "$@"\n')
     launcher.chmod(0o755)
-    return place
 
 
 def complete(place: Place, *words: str, cwd: Path | None = None) -> list[str]:
@@ -116,14 +123,15 @@ def test_bash_asks_the_base_path_that_is_being_typed(filled: Place, tmp_path: Pa
     assert complete(filled, "--base-path", str(tmp_path / "empty"), "show", "") == []
 
 
-def test_bash_completes_files_folders_and_the_command_to_run(filled: Place):
-    (filled.base / "some.jsonl").touch()
-    (filled.base / "somewhere").mkdir()
+def test_bash_completes_files_folders_and_the_command_to_run(place: Place):
+    make_launcher(place)
+    (place.base / "some.jsonl").touch()
+    (place.base / "somewhere").mkdir()
 
-    assert sorted(complete(filled, "add", "--from", "some")) == ["some.jsonl", "somewhere"]
-    assert complete(filled, "add", "--cwd", "some") == ["somewhere"]
-    assert "sleep" in complete(filled, "add", "--", "slee")
-    assert "some.jsonl" in complete(filled, "add", "--", "cat", "some.j")
+    assert sorted(complete(place, "add", "--from", "some")) == ["some.jsonl", "somewhere"]
+    assert complete(place, "add", "--cwd", "some") == ["somewhere"]
+    assert "sleep" in complete(place, "add", "--", "slee")
+    assert "some.jsonl" in complete(place, "add", "--", "cat", "some.j")
 
 
 @pytest.mark.parametrize("shell", SHELLS)
@@ -162,11 +170,11 @@ def test_each_script_names_every_command_and_option(place: Place, shell: str):
                 assert wanted in text or f"-s {spelling.lstrip('-')}" in text, spelling
 
 
-def test_fish_offers_tasks(filled: Place):
+def test_fish_offers_tasks(filled: Place, tmp_path: Path):
     program = shutil.which("fish")
     if program is None:
         pytest.skip("fish is not installed")
-    script = filled.base / "completion.fish"
+    script = tmp_path / "completion.fish"
     script.write_text(filled.run("completion", "fish").out)
     environment = filled.environment(
         TINYSCHEDULER_BASE_PATH=str(filled.base), PATH=f"{filled.base}:/usr/bin:/bin"

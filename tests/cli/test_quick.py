@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 from typing import TYPE_CHECKING
@@ -21,7 +20,9 @@ from tinyscheduler.errors import EXIT_INACTIVE, EXIT_TIMEOUT
 from tinyscheduler.model.tasks import TaskState
 
 if TYPE_CHECKING:
-    from tests.cli.place import Place
+    from collections.abc import Callable
+
+    from tests.cli.place import Answer, Place
 
 ADDITIONS = [
     ["--hold", "--", "true"],
@@ -65,29 +66,15 @@ FOR_TYPER = [
 ]
 
 
-def by_typer(place: Place, *arguments: str) -> subprocess.CompletedProcess[str]:
-    program = "import sys; from tinyscheduler.cli.main import main; sys.exit(main(sys.argv[1:]))"
-    return subprocess.run(
-        [sys.executable, "-c", program, "--base-path", str(place.base), *arguments],
-        env=place.environment(),
-        cwd=place.base,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-
-
 @pytest.mark.parametrize("arguments", ADDITIONS, ids=" ".join)
-def test_a_task_added_quickly_is_the_task_that_typer_would_add(place: Place, arguments):
+def test_a_task_added_quickly_is_the_task_that_typer_would_add(
+    place: Place, here: Callable[..., Answer], arguments
+):
     quick = place.run("add", "--json", *arguments)
-    slow = by_typer(place, "add", "--json", *arguments)
+    slow = here("add", "--json", *arguments)  # which begins behind what is read quickly
 
-    assert (quick.code, slow.returncode) == (0, 0), (quick.err, slow.stderr)
-    shown = [
-        json.loads(place.run("show", json.loads(text)["task_id"], "--json").out)
-        for text in (quick.out, slow.stdout)
-    ]
+    assert (quick.code, slow.code) == (0, 0), (quick.err, slow.err)
+    shown = [place.run("show", one.json["task_id"], "--json").json for one in (quick, slow)]
     for one in shown:
         for varying in ("task_id", "created_at", "updated_at"):
             one.pop(varying, None)
@@ -118,17 +105,18 @@ def test_a_task_added_quickly_is_the_task_that_typer_would_add(place: Place, arg
     ],
     ids=" ".join,
 )
-def test_what_is_told_quickly_is_told_in_the_same_words(place: Place, arguments):
+def test_what_is_told_quickly_is_told_in_the_same_words(
+    place: Place, here: Callable[..., Answer], arguments
+):
     place.add("--hold", "--", "true")
 
-    quick = place.run(*arguments)
-    slow = by_typer(place, *arguments)
+    quick, slow = place.run(*arguments), here(*arguments)
 
-    assert quick.code == slow.returncode
+    assert quick.code == slow.code
     if "--json" in arguments:
-        assert json.loads(quick.out).keys() == json.loads(slow.stdout).keys()
+        assert quick.json.keys() == slow.json.keys()
     else:
-        assert _without_times(quick.out) == _without_times(slow.stdout)
+        assert _without_times(quick.out) == _without_times(slow.out)
 
 
 @pytest.mark.parametrize("arguments", FOR_TYPER, ids=lambda one: " ".join(one) or "nothing")
@@ -136,12 +124,12 @@ def test_what_is_not_plain_is_left_to_typer_before_anything_happens(arguments):
     assert run_quickly(arguments) is None
 
 
-def test_an_error_is_told_and_ends_as_with_typer(place: Place):
+def test_an_error_is_told_and_ends_as_with_typer(place: Place, here: Callable[..., Answer]):
     arguments = ["add", "--after", "77", "--", "true"]
 
-    quick, slow = place.run(*arguments), by_typer(place, *arguments)
+    quick, slow = place.run(*arguments), here(*arguments)
 
-    assert (quick.code, quick.err) == (slow.returncode, slow.stderr)
+    assert (quick.code, quick.err) == (slow.code, slow.err)
     assert quick.code == 5
 
 

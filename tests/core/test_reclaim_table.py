@@ -679,6 +679,17 @@ def test_a_living_wrapper_whose_lock_file_was_removed_is_left_alone():
     assert holds_slot(verdict)
 
 
+@pytest.mark.parametrize("locks", [[], [an_entry(None, is_lock_held=False)]])
+def test_a_living_wrapper_whose_lease_was_removed_too_is_left_alone(locks: list[LeaseEntry]):
+    verdict = judged(a_snapshot(*locks, a_claim(), evidence=seen(WrapperLife.ALIVE, survivors=2)))
+
+    assert isinstance(verdict, Keep)
+    assert verdict.report == (
+        "its wrapper lives, but its lease and lock are gone from the running folder"
+    )
+    assert holds_slot(verdict)
+
+
 def test_a_corrupt_lease_of_nobody_waits_for_the_source_that_does_not_answer():
     broken = UnreadableLease(fault=LeaseFault.CORRUPT, message="garbage")
     entry = LeaseEntry(task_id="1", lease=broken, is_lock_held=False, beat_ns=None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 from itertools import product
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import given
@@ -31,6 +32,9 @@ from tinyscheduler.model.tasks import (
     TaskState,
 )
 from tinyscheduler.values import replace
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 UNCOUNTED = {ReclaimReason.NEVER_STARTED, ReclaimReason.REBOOTED}
 some_claims = st.builds(
@@ -194,22 +198,28 @@ def test_an_expired_lease_is_given_one_more_attempt_unless_the_agent_says_fail(
 
 
 @pytest.mark.parametrize(
-    "ending",
+    "give_up",
     [
-        conclude_failure(
+        lambda: conclude_failure(
             a_claim(cancel_requested=True, max_attempts=1),
             FailureReason.DEAD_PID,
             rules=RULES,
             now=NOW.wall,
         ),
-        conclude_launch_failure(
+        lambda: conclude_launch_failure(
             a_claim(cancel_requested=True, launches=4), rules=RULES, now=NOW.wall
         ),
-        after_reclaim(a_claim(cancel_requested=True), ReclaimReason.LEASE_EXPIRED, OnExpire.FAIL),
+        lambda: after_reclaim(
+            a_claim(cancel_requested=True), ReclaimReason.LEASE_EXPIRED, OnExpire.FAIL
+        ),
     ],
     ids=["used up", "never started", "expired"],
 )
-def test_a_task_that_was_to_be_cancelled_ends_cancelled_and_not_parked_or_failed(ending: Ending):
+def test_a_task_that_was_to_be_cancelled_ends_cancelled_and_not_parked_or_failed(
+    give_up: Callable[[], Ending],
+):
+    ending = give_up()
+
     assert isinstance(ending, Finish)
     assert (ending.state, ending.reason) == (TaskState.CANCELLED, FailureReason.CANCELLED)
 

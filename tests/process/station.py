@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -61,9 +62,11 @@ class Station:
     base: Path
     settings: dict[str, str] = field(default_factory=dict)
     kicks: bool = True
+    _since: int = field(init=False)
 
     def __post_init__(self) -> None:
         """Make the folder, and the settings that kicked ticks read."""
+        self._since = last_pid()
         self.base.mkdir(parents=True, exist_ok=True)
         make_state_folder(self.config())
         save_settings(self.config())
@@ -250,23 +253,27 @@ class Station:
 
     def clean_up(self) -> None:
         """End everything this station started; for the end of a test."""
-        for _ in range(100):
-            pids = survivors(str(self.base)) + programs(str(self.base))
-            if not pids:
-                return
-            for pid in pids:
-                try:
-                    os.kill(pid, signal.SIGKILL)
-                except ProcessLookupError:
-                    continue
-            time.sleep(0.02)
+        end_all_of(str(self.base), since=self._since)
 
 
-def survivors(base: str) -> list[int]:
+def end_all_of(base: str, *, since: int) -> None:
+    """End all that was started for this base path since that was the youngest process."""
+    for _ in range(100):
+        young = _pids_since(since)
+        pids = survivors(base, among=young) + _named(base, b"tinyscheduler", among=young)
+        if not pids:
+            return
+        for pid in pids:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        time.sleep(0.02)
+
+
+def survivors(base: str, *, among: list[int] | None = None) -> list[int]:
     """Return the living processes whose environment names this base path and a lease."""
     wanted = f"TINYSCHEDULER_BASE_PATH={base}".encode()
     found = []
-    for pid in _pids():
+    for pid in _pids() if among is None else among:
         try:
             environment = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
         except OSError:
@@ -290,10 +297,10 @@ def programs(base: str) -> list[int]:
     return _named(base, b"tinyscheduler")
 
 
-def _named(base: str, word: bytes) -> list[int]:
+def _named(base: str, word: bytes, *, among: list[int] | None = None) -> list[int]:
     """Return the living processes with both in their command line."""
     found = []
-    for pid in _pids():
+    for pid in _pids() if among is None else among:
         try:
             command = Path(f"/proc/{pid}/cmdline").read_bytes()
         except OSError:
@@ -321,6 +328,17 @@ def until(condition: Callable[[], Any], what: str, *, limit_s: float = 15) -> An
             return value
         assert time.monotonic() < deadline, f"waited {limit_s} s for {what}"
         time.sleep(0.01)
+
+
+def last_pid() -> int:
+    """Return the youngest process: all that are started from now on have higher numbers."""
+    return int(Path("/proc/loadavg").read_text().split()[4])
+
+
+def _pids_since(last: int) -> list[int]:
+    """Return the processes started since that was the youngest; a look at all takes 10 ms."""
+    # The numbers begin anew at /proc/sys/kernel/pid_max.
+    return _pids() if last_pid() < last else [pid for pid in _pids() if pid > last]
 
 
 def _pids() -> list[int]:

@@ -931,7 +931,7 @@ open("most", "w").write(str(most))
 """
 
 
-@pytest.mark.parametrize("quiet_s", [0, 0.8])
+@pytest.mark.parametrize("quiet_s", [0, 0.25, 0.8])
 def test_a_burst_stays_near_the_cap(hand_over: Callable[..., Handover], quiet_s: float):
     handover = hand_over(
         argv=(sys.executable, "-I", "-S", "-c", BURST, str(quiet_s)), log_max_bytes=4_000_000
@@ -1279,6 +1279,17 @@ def _seconds(text: str) -> float:
     )
 )
 def test_json_is_written_and_read_as_the_standard_library_does(value):
+    assert_as_the_standard_library(value)
+
+
+@pytest.mark.parametrize(
+    "value", [None, True, False, 7, -1.5, 'a "word"\n\u2028', [], [1, [None]], {"a": {"b": False}}]
+)
+def test_json_of_each_kind_is_written_and_read_as_the_standard_library_does(value):
+    assert_as_the_standard_library(value)
+
+
+def assert_as_the_standard_library(value: object) -> None:
     text = wrapper._as_json(value)
 
     assert text == json.dumps(value)

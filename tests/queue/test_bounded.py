@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 LINES = 4
 CLASSES = (PriorityClass.BATCH, PriorityClass.INTERACTIVE)
-FEW, MANY = 10_000, 100_000
+FEW, MANY = 5_000, 50_000
 # The machine instructions of SQLite's own virtual machine: the same on any computer.
 STEP = 50
 
