@@ -343,7 +343,7 @@ def test_each_kind_of_limit_can_be_what_it_takes():
         at_end,
         Raised(limit="tenant", name="red", to=2),
     )
-    queue = Inventory(queues=(Quota(name="dev", slots=1),))
+    queue = Inventory(queues=(Quota(name="ops", slots=1), Quota(name="dev", slots=1)))
     assert changes(running("7"), a_task("1"), task_id="1", inventory=queue) == (
         at_end,
         Raised(limit="queue", name="dev", to=2),

@@ -33,7 +33,7 @@ DOCUMENTED = frozenset(
 )
 DOCUMENTED_PARTS = {
     "monotonic": {"started", "heartbeat"},
-    "needs": {"slots", "memory_bytes", "gpus", "vram_bytes"},
+    "needs": {"slots", "memory_bytes", "gpus", "vram_bytes", "shared_bytes"},
     "process": {"boot_id", "pid", "start_ticks", "pgid", "pid_ns"},
 }
 

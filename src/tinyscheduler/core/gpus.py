@@ -349,9 +349,8 @@ def measure_shared(snapshot: Snapshot, leases: Sequence[Lease]) -> Mapping[str, 
         if lease.lease_id not in told and _age_s(lease, snapshot.now) >= WARM_UP_S:
             used = min(reserved, max(0, nobodys))
             nobodys -= used
-        if reserved or used:
-            unused = max(0, reserved - used)
-            found[lease.lease_id] = SharedUse(unused_bytes=unused, used_bytes=used)
+        unused = max(0, reserved - used)
+        found[lease.lease_id] = SharedUse(unused_bytes=unused, used_bytes=used)
     return found
 
 

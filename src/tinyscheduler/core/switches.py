@@ -28,8 +28,6 @@ def find_stop(
     if switches is None:
         words = "what is paused could not be read; the report's errors say why"
         return Wait(task=task, reason=Reason.PAUSED, words=words)
-    if not switches:
-        return None
     found = {(switch.kind, switch.target): switch for switch in switches}
     drain = found.get((SwitchKind.DRAIN, EVERYTHING))
     if drain is not None:
