@@ -26,6 +26,7 @@ from tinyscheduler.errors import ConfigError
 from tinyscheduler.model.config import (
     AgentProfile,
     Config,
+    FairShare,
     Host,
     Inventory,
     Limits,
@@ -550,7 +551,11 @@ configs = st.builds(
     timing=st.builds(Timing, **dict.fromkeys((one.name for one in fields(Timing)), seconds)),
     limits=st.builds(
         Limits,
-        **{**dict.fromkeys((one.name for one in fields(Limits)), counts), "fair_share": texts},
+        **{
+            **dict.fromkeys((one.name for one in fields(Limits)), counts),
+            "fair_share": st.sampled_from(FairShare),
+            "has_automatic_slots": st.booleans(),
+        },
     ),
     **dict.fromkeys(
         ("blocking_disabled", "dry_run", "enabled", "kick_enabled", "priority_enabled"),

@@ -16,6 +16,7 @@ from tinyscheduler.adapters.sqlite.ledger import SqliteLedger
 from tinyscheduler.adapters.sqlite.queue import LocalQueue
 from tinyscheduler.adapters.sqlite.switches import SqliteSwitches
 from tinyscheduler.model.clock import Instant
+from tinyscheduler.model.config import FairShare
 from tinyscheduler.simulator.disk import Disk
 from tinyscheduler.simulator.ledger import SimulatedLedger
 from tinyscheduler.simulator.machine import Machine
@@ -77,7 +78,7 @@ class SourceRules:
 
     priority_enabled: bool = False
     blocking_disabled: bool = False
-    fair_share: str = "off"
+    fair_share: FairShare = FairShare.OFF
 
 
 # What an implementation opens, it closes by way of the stack.

@@ -15,7 +15,6 @@ import pytest
 from tests.builders import a_lease, a_result, a_snapshot, a_task, an_entry
 from tests.contract.places import importing, paths_in
 
-from tinyscheduler.adapters import rounds_file
 from tinyscheduler.adapters.rounds_file import FileRecorder, parse_rounds
 from tinyscheduler.core.decide import decide
 from tinyscheduler.errors import ConfigError, StoreError
@@ -226,9 +225,8 @@ def test_bytes_are_bounded_too_whatever_a_round_takes(tmp_path):
     assert 5 < len(kept) < 40
 
 
-def test_one_that_is_larger_than_any_should_be_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(rounds_file, "MOST_BYTES_OF_ONE", 1000)
-    recorder = FileRecorder(paths_in(tmp_path))
+def test_one_that_is_larger_than_any_should_be_is_refused(tmp_path):
+    recorder = FileRecorder(paths_in(tmp_path), most_bytes_of_one=1000)
 
     with pytest.raises(StoreError, match=r"would take \d+ bytes"):
         recorder.record([a_round()])

@@ -11,6 +11,7 @@ import pytest
 from tests.contract.builders import LONGEST_BACKOFF_S, SOURCES, START, SourceRules, SourceWorld
 
 from tinyscheduler.errors import StoreError
+from tinyscheduler.model.config import FairShare
 from tinyscheduler.model.snapshot import SourceView
 from tinyscheduler.model.switches import Switch, SwitchKind, parse_target
 from tinyscheduler.model.tasks import (
@@ -576,7 +577,7 @@ def test_interactive_tasks_come_along_however_many_stand_before_them(world):
 
 @pytest.mark.parametrize("owner", ["tenant", "project"])
 def test_where_it_is_shared_out_fairly_each_has_its_first_in_view(build_world, owner):
-    world = build_world(fair_share=owner)
+    world = build_world(fair_share=FairShare(owner))
     changes: dict[str, Any] = {"red": {owner: "red"}, "blue": {owner: "blue"}}
     specs = {name: replace(A_SPEC, **change) for name, change in changes.items()}
     red, blue = ([world.add(specs[name]) for _ in range(3)] for name in specs)

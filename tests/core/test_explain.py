@@ -29,7 +29,7 @@ def explained(snapshot: Snapshot, task_id: str) -> Explanation:
     policy = PlatformPolicy()
     plan = decide(snapshot, policy)
     task = next(one for one in snapshot.sources[0].waiting if one.task_id == task_id)
-    explanation = explain(snapshot, plan, task, policy)
+    explanation = explain(snapshot, plan, task, policy, window=99)
     assert explanation is not None
     return explanation
 
@@ -181,7 +181,7 @@ def test_a_task_that_is_gone_has_no_explanation():
     snapshot = a_snapshot(a_task("1"))
     plan = decide(snapshot, PlatformPolicy())
 
-    assert explain(snapshot, plan, a_task("2"), PlatformPolicy()) is None
+    assert explain(snapshot, plan, a_task("2"), PlatformPolicy(), window=99) is None
 
 
 @pytest.mark.parametrize("state", TaskState)
@@ -254,4 +254,21 @@ def test_where_a_gpu_shares_the_memory_its_share_is_part_of_what_would_do():
         assert explained(asking(*asked), "1").wait is None
     assert explained(asking(9, 9), "1").shortfall == Shortfall(
         resource="memory", needed_bytes=9 << 30, free_bytes=0
+    )
+
+
+def test_where_more_go_first_than_were_looked_at_no_change_is_claimed_to_help():
+    tasks = [a_task(str(number), created_order=number) for number in range(1, 5)]
+    snapshot, policy = a_snapshot(*tasks, agents=[an_agent("coder", limit=1)]), PlatformPolicy()
+    plan = decide(snapshot, policy)
+
+    far = explain(snapshot, plan, tasks[3], policy, window=3)
+    near = explain(snapshot, plan, tasks[3], policy, window=4)
+
+    assert far is not None
+    assert near is not None
+    assert (far.is_lost_to_view, far.changes) == (True, ())
+    assert (near.is_lost_to_view, near.changes[0]) == (
+        False,
+        Raised(limit="agent", name="coder", to=4),
     )

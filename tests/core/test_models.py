@@ -88,6 +88,22 @@ def test_a_model_without_any_slot_keeps_its_tasks_and_nobody_else():
     assert wait(plan, "1").retry_after_s is None
 
 
+def test_nor_does_one_on_a_host_without_any_hold_up_anybody():
+    box = Host(name="box", max_slots=0)
+
+    plan = planned(
+        task(1, "alpha"),
+        task(2),
+        models=(ModelPlace(model="alpha", host="box"),),
+        hosts=(box,),
+        lookahead=0,
+    )
+
+    assert started(plan) == {"2": None}
+    assert wait(plan, "1").reason is Reason.MODEL_SLOTS
+    assert wait(plan, "1").words == "model alpha: 0 of 0 slots of all models on host box used"
+
+
 def test_one_that_is_preferred_is_done_without():
     agents = (an_agent(limit=9, model="alpha", model_match=ModelMatch.PREFERRED),)
 

@@ -55,7 +55,6 @@ TOLD = {
     "Host": "name",
     "ModelPlace": "host model",
     "Quota": "name",
-    "Rules": "fair_share",
     "AgentProfile": "account model name priority_class profile queue",
     "AttemptResult": "agent lease_id source task_id",
     "AwaitSource": "source",

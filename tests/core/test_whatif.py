@@ -133,9 +133,17 @@ def limited(snapshot: Snapshot, change: Raised, to: int) -> Snapshot:
                 replace(one, limit=to) if one.name == change.name else one
                 for one in snapshot.agents
             ]
-            return replace(snapshot, agents=tuple(agents))
+            return as_many_as_needed(replace(snapshot, agents=tuple(agents)))
         case "machine":
-            return replace(snapshot, rules=replace(snapshot.rules, host_slots=to))
+            slots = min([to, *bounds(snapshot)])
+            return replace(snapshot, rules=replace(snapshot.rules, host_slots=slots))
+        case "host":
+            hosts = [
+                replace(one, max_slots=to) if one.name == "local" else one
+                for one in inventory.hosts
+            ]
+            inventory = replace(inventory, hosts=tuple(hosts))
+            return as_many_as_needed(replace(snapshot, inventory=inventory))
         case "lookahead":
             return replace(snapshot, rules=replace(snapshot.rules, lookahead=to))
         case "model":
@@ -153,6 +161,20 @@ def limited(snapshot: Snapshot, change: Raised, to: int) -> Snapshot:
                 for one in getattr(inventory, field)
             ]
             return replace(snapshot, inventory=replace(inventory, **{field: tuple(quotas)}))
+
+
+def bounds(snapshot: Snapshot) -> list[int]:
+    hosts = snapshot.inventory.hosts
+    return [one.max_slots for one in hosts if one.name == "local" and one.max_slots is not None]
+
+
+def as_many_as_needed(snapshot: Snapshot) -> Snapshot:
+    """Return it with the machine's slots where these follow from the agents' limits."""
+    if not snapshot.rules.has_automatic_slots:
+        return snapshot
+    needed = max(2, sum(one.limit for one in snapshot.agents))
+    rules = replace(snapshot.rules, host_slots=min([needed, *bounds(snapshot)]))
+    return replace(snapshot, rules=rules)
 
 
 def assert_true_and_minimal(change: Change, snapshot: Snapshot, task: WaitingTask) -> None:
@@ -175,7 +197,7 @@ def assert_true_and_minimal(change: Change, snapshot: Snapshot, task: WaitingTas
 
 
 def explained(snapshot: Snapshot, task: WaitingTask) -> Explanation:
-    found = explain(snapshot, decide(snapshot, POLICY), task, POLICY)
+    found = explain(snapshot, decide(snapshot, POLICY), task, POLICY, window=99)
     assert found is not None
     return found
 
@@ -200,6 +222,7 @@ INVENTORY = Inventory(
     queues=(Quota(name="dev", slots=4),),
     tenants=(Quota(name="red", slots=1),),
 )
+IN_QUEUE: dict[str, Any] = {"agent": None, "queue": "dev"}
 NEEDS: tuple[dict[str, Any], ...] = (
     {},
     {"memory_bytes": 3 * GIB},
@@ -236,18 +259,33 @@ def some_crowd(draw: DrawFn) -> Snapshot:
             )
         )
     for number in range(draw(st.integers(1, 4))):
-        wish = {"memory_bytes": 0, **draw(st.sampled_from(NEEDS))}
+        wish: dict[str, Any] = draw(st.sampled_from(({"memory_bytes": 0}, IN_QUEUE)))
+        wish = {**wish, **draw(st.sampled_from(NEEDS))}
         runtime_s = draw(st.sampled_from((None, 30.0, 1800.0)))
         things.append(a_task(f"w{number}", created_order=number, max_runtime_s=runtime_s, **wish))
-    return a_snapshot(
+    limits = draw(st.sampled_from(((1,), (3,), (5,), (1, 2))))
+    agents = [
+        an_agent(
+            name,
+            limit=limit,
+            memory_bytes=draw(st.sampled_from((None, 7 * GIB))),
+            max_runtime_s=draw(st.sampled_from((None, 9000.0))),
+        )
+        for name, limit in zip(("coder", "tester"), limits, strict=False)
+    ]
+    local = draw(st.sampled_from((None, 1, 4)))
+    hosts = (*INVENTORY.hosts, *([Host(name="local", max_slots=local)] if local else []))
+    snapshot = a_snapshot(
         *things,
-        agents=[an_agent(limit=draw(st.integers(1, 5)))],
-        slots=draw(st.integers(1, 6)),
+        agents=agents,
+        slots=draw(st.integers(1, 6)) if local is None else min(local, draw(st.integers(1, 6))),
         lookahead=draw(st.sampled_from((0, 1, 5))),
         skips=draw(st.sampled_from(({}, {"w0": 2}, {"w1": 2}))),
-        inventory=INVENTORY,
+        inventory=replace(INVENTORY, hosts=hosts),
+        has_automatic_slots=draw(st.booleans()),
         gpus=draw(st.sampled_from((None, [a_gpu(0), a_gpu(1)], GpuReading(fault="it hangs")))),
     )
+    return as_many_as_needed(snapshot)
 
 
 @given(some_crowd())
@@ -273,6 +311,8 @@ def running(task_id: str, *, left_s: float = 3600, **more: Any) -> Any:
 
 
 def at(seconds: float) -> Any:
+    """Return when an attempt has ended that may run so long: with twice the grace period."""
+    seconds += 2 * a_snapshot().rules.kill_grace_s
     return NOW.wall + timedelta(seconds=seconds)
 
 
@@ -380,6 +420,57 @@ def test_beside_a_reservation_a_shorter_attempt_fits():
     found = changes(holder, *tasks, task_id="2", gpus=[a_gpu(0)], skips={"1": 2})
 
     assert found[0] == Less(of="max_runtime", at_most=590)
+
+
+def test_where_the_machines_slots_follow_the_agents_one_limit_is_enough():
+    world: dict[str, Any] = {"agents": [an_agent(limit=2)], "slots": 2}
+    things = (running("7"), running("8"), a_task("1"))
+
+    assert changes(*things, task_id="1", **world, has_automatic_slots=True)[1:] == (
+        Raised(limit="agent", name="coder", to=3),
+    )
+    assert changes(*things, task_id="1", **world)[1:] == ()
+
+
+def test_what_the_agents_file_allows_this_machine_is_raised_there():
+    bound = Inventory(hosts=(Host(name="local", max_slots=1),))
+    things = (running("7"), a_task("1"))
+
+    found = changes(*things, task_id="1", slots=1, inventory=bound, has_automatic_slots=True)
+
+    assert found[1:] == (Raised(limit="host", name="local", to=2),)
+
+
+def test_less_memory_may_do_with_another_agent_though_the_next_one_needs_little():
+    agents = [an_agent(limit=0), an_agent("tester", limit=5, memory_bytes=99 * GIB)]
+    small = replace(agents[0], memory_bytes=GIB)
+
+    found = changes(a_task("1", agent=None, queue="dev"), task_id="1", agents=[small, agents[1]])
+
+    assert found[0] == Less(of="memory", at_most=8 * GIB)
+
+
+def test_the_time_that_fits_may_be_longer_than_usual_where_the_agents_is():
+    holder = running("7", left_s=7200, gpu_uuids=("GPU-0",), needs=Needs(vram_bytes=14 * GIB))
+    tasks = (
+        a_task("1", vram_bytes=20 * GIB),
+        a_task("2", created_order=1, vram_bytes=2 * GIB),
+    )
+    agents = [an_agent(limit=9, max_runtime_s=9000.0)]
+
+    found = changes(holder, *tasks, task_id="2", gpus=[a_gpu(0)], skips={"1": 2}, agents=agents)
+
+    assert found[0] == Less(of="max_runtime", at_most=7190)
+
+
+def test_a_smaller_share_may_fit_into_a_quota():
+    red = Inventory(tenants=(Quota(name="red", vram_bytes=20 * GIB),))
+    holder = running("7", tenant="red", gpu_uuids=("GPU-0",), needs=Needs(vram_bytes=14 * GIB))
+    task = a_task("1", tenant="red", vram_bytes=8 * GIB)
+
+    found = changes(holder, task, task_id="1", gpus=[a_gpu(0), a_gpu(1)], inventory=red)
+
+    assert found[0] == Less(of="vram", at_most=6 * GIB)
 
 
 def test_what_only_time_can_change_has_no_counterfactual():

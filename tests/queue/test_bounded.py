@@ -13,6 +13,7 @@ from tinyscheduler.adapters.sqlite import blockers
 from tinyscheduler.adapters.sqlite import queue as queue_module
 from tinyscheduler.adapters.sqlite.database import Access
 from tinyscheduler.adapters.sqlite.queue import LocalQueue
+from tinyscheduler.model.config import FairShare
 from tinyscheduler.model.tasks import PriorityClass, TaskSpec
 
 if TYPE_CHECKING:
@@ -98,7 +99,7 @@ USES: dict[str, Callable[[Opened], object]] = {
     "look": with_rules(),
     "look by priority": with_rules(priority_enabled=True),
     "look without blocking": with_rules(blocking_disabled=True),
-    "look fairly": with_rules(fair_share="tenant"),
+    "look fairly": with_rules(fair_share=FairShare.TENANT),
     "describe": lambda opened: opened.queue.describe("77"),
     "counts": lambda opened: opened.queue.counts(),
     "states": lambda opened: opened.queue.states(["1", "2", "88"]),

@@ -35,12 +35,18 @@ class FileRecorder:
     """Names files by tick and round, so that they sort by age and can be read with ``jq``."""
 
     def __init__(
-        self, paths: Paths, *, most_files: int = MOST_FILES, most_bytes: int = MOST_BYTES
+        self,
+        paths: Paths,
+        *,
+        most_files: int = MOST_FILES,
+        most_bytes: int = MOST_BYTES,
+        most_bytes_of_one: int = MOST_BYTES_OF_ONE,
     ) -> None:
         """Remember where; the folder is made when something is first recorded."""
         self._folder = os.path.join(paths.state, "ticks")
         self._most_files = most_files
         self._most_bytes = most_bytes
+        self._most_bytes_of_one = most_bytes_of_one
 
     def record(self, rounds: Sequence[Round]) -> None:
         """Write a file each; StoreError if the disk refuses, or one is larger than any should be.
@@ -68,7 +74,7 @@ class FileRecorder:
     def _write(self, one: Round) -> None:
         name = f"{one.tick_id}-{one.number:04d}.json"
         content = json.dumps(encode_round(one), separators=(",", ":")).encode()
-        if len(content) > MOST_BYTES_OF_ONE:
+        if len(content) > self._most_bytes_of_one:
             message = f"{name} would take {len(content)} bytes"
             raise StoreError(message, hint="nothing needs to be done: it is left out")
         with durable_step("round.record"):

@@ -275,6 +275,7 @@ def settings_of(config: Config, *, window: int | None = None) -> TickSettings:
             lookahead=limits.queue_lookahead,
             max_skips=limits.max_skips,
             max_runtime_s=timing.max_runtime_s,
+            has_automatic_slots=limits.has_automatic_slots,
             fair_share=limits.fair_share,
             fair_share_half_life_s=limits.fair_share_half_life_s,
         ),

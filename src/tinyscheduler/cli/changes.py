@@ -23,6 +23,7 @@ _LESS = {
 _RAISED = {
     "agent": "a limit of {to} for agent {name} would start it now (agents file or AGENT_LIMITS)",
     "machine": "TINYSCHEDULER_MAX_CONCURRENT_SLOTS={to} would start it now",
+    "host": "max_slots {to} of host {name} would start it now (agents file)",
     "lookahead": "TINYSCHEDULER_QUEUE_LOOKAHEAD={to} would start it now",
     "model": "max_slots {to} of model {name} on host {host} would start it now (agents file)",
     "queue": "a limit of {to} for queue {name} would start it now (agents file)",

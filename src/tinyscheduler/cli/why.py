@@ -117,7 +117,9 @@ def find_answer(queue: Queue, task_id: str) -> Answer:
         return Answer(standing=standing, attempts=attempts, now=now)
     ahead = queue.inquiry.ahead(task)
     foresight = foresee_task(queue.config, task, window=ahead + 1)
-    explanation = explain(foresight.snapshot, foresight.plan, task, foresight.policy)
+    explanation = explain(
+        foresight.snapshot, foresight.plan, task, foresight.policy, window=foresight.window
+    )
     wait = explanation.wait if explanation is not None else None
     is_blocked = wait is not None and wait.reason in (Reason.BLOCKED_BY, Reason.HELD)
     # Who shares fairly stands in no fixed order.
@@ -244,7 +246,9 @@ def remedies_of(answer: Answer) -> list[str]:
     task_id = answer.standing.record.task_id
     changes = [change_words(one, task_id, now=answer.now) for one in answer.explanation.changes]
     words += [*answer.explanation.remedies, *changes]
-    if answer.explanation.next_binding and not changes:
+    if answer.explanation.is_lost_to_view:
+        words.append("so many go first that no change was looked for that would start it now")
+    elif answer.explanation.next_binding and not changes:
         never = [cap.agent for cap in answer.explanation.caps if not cap.limit]
         words += [
             f"agent {name} needs a limit above 0 (agents file or AGENT_LIMITS)" for name in never

@@ -19,6 +19,7 @@ from tinyscheduler.files import own_temporary_for
 from tinyscheduler.model.config import (
     AgentProfile,
     Config,
+    FairShare,
     Host,
     Inventory,
     Limits,
@@ -34,7 +35,7 @@ from tinyscheduler.model.config import (
 from tinyscheduler.values import asdict, dataclass
 from tinyscheduler.values import fields as fields_of
 
-CACHE_VERSION = 2
+CACHE_VERSION = 3
 CACHE_NAME = "config-cache.json"
 
 # A shell and cron rarely see the same environment; both find their entry here.
@@ -133,7 +134,7 @@ def decode(fields: dict[str, Any]) -> Resolution:
                 **config,
                 "paths": _decode_paths(config["paths"]),
                 "timing": Timing(**_known(Timing, config["timing"])),
-                "limits": Limits(**_known(Limits, config["limits"])),
+                "limits": _decode_limits(config["limits"]),
                 "agents": tuple(_decode_agent(agent) for agent in config["agents"]),
                 "inventory": _decode_inventory(config["inventory"])
                 if "inventory" in config
@@ -210,6 +211,12 @@ def _decode_paths(fields: dict[str, Any]) -> Paths:
         message = "a path holds the character that ends it"
         raise ValueError(message)
     return Paths(**known)
+
+
+def _decode_limits(fields: dict[str, Any]) -> Limits:
+    known = _known(Limits, fields)
+    # Settings that an earlier version saved do not have it.
+    return Limits(**{**known, "fair_share": FairShare(known.get("fair_share", FairShare.OFF))})
 
 
 def _decode_agent(fields: dict[str, Any]) -> AgentProfile:

@@ -40,11 +40,12 @@ from tinyscheduler.config.settings import (
     Settings,
     read_settings,
 )
+from tinyscheduler.core.machine_slots import machine_slots
 from tinyscheduler.errors import ConfigError
 from tinyscheduler.model.config import (
-    LOCAL_HOST,
     AgentProfile,
     Config,
+    FairShare,
     Limits,
     Origin,
     Paths,
@@ -52,9 +53,6 @@ from tinyscheduler.model.config import (
 )
 from tinyscheduler.model.tasks import is_task_id
 from tinyscheduler.values import dataclass, replace
-
-# A host that may run only one attempt at a time is hardly what an unset variable means.
-MIN_HOST_SLOTS = 2
 
 # So much alike, from 0 to 1, are a name and the same name with one letter wrong.
 _MISSPELT = 0.75
@@ -169,17 +167,12 @@ def understand(inputs: Inputs) -> Understood:
 
 
 def host_slots(understood: Understood) -> int:
-    """Return how many attempts may run at once on this host.
-
-    What the agents file says of this machine bounds what the setting says, or what all agents
-    together would need.
-    """
-    slots = understood.read.settings.max_concurrent_slots
-    if slots is None:
-        slots = max(MIN_HOST_SLOTS, sum(agent.limit for agent in understood.agents))
-    hosts = understood.agents_file.inventory.hosts
-    bounds = [one.max_slots for one in hosts if one.name == LOCAL_HOST]
-    return min([slots, *(bound for bound in bounds if bound is not None)])
+    """Return how many attempts may run at once on this host."""
+    return machine_slots(
+        understood.agents,
+        understood.agents_file.inventory.hosts,
+        setting=understood.read.settings.max_concurrent_slots,
+    )
 
 
 def goose_bin(settings: Settings, paths: Paths, environ: Mapping[str, str]) -> str:
@@ -439,6 +432,7 @@ def _limits(understood: Understood) -> Limits:
     is_per_slot_set = understood.origin("memory_per_slot_mb") is not Origin.DEFAULT
     return Limits(
         host_slots=host_slots(understood),
+        has_automatic_slots=settings.max_concurrent_slots is None,
         max_attempts=settings.max_attempts,
         max_launches=settings.max_launches,
         max_queue_depth=settings.max_queue_depth,
@@ -448,7 +442,7 @@ def _limits(understood: Understood) -> Limits:
         memory_per_slot_bytes=per_slot_bytes if is_per_slot_set else None,
         memory_warning=settings.memory_warning,
         memory_critical=settings.memory_critical,
-        fair_share=settings.fair_share,
+        fair_share=FairShare(settings.fair_share),
         fair_share_half_life_s=settings.fair_share_half_life_sec,
         memory_stall_critical=settings.memory_stall_critical or None,
         log_retention_s=_days(settings.log_retention_days),

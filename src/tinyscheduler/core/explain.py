@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING, assert_never
 
-from tinyscheduler.core.capacity import slot_holders
-from tinyscheduler.core.queueing import candidates, key_of
-from tinyscheduler.core.whatif import after_starts, find_changes, shortages_of
+from tinyscheduler.core.capacity import measure, slot_holders
+from tinyscheduler.core.queueing import candidates, in_line, key_of
 from tinyscheduler.model.plan import Dispatch, Reason
 from tinyscheduler.model.policy import AgentView
 from tinyscheduler.model.tasks import TaskState
@@ -98,7 +98,8 @@ class Explanation:
     ``wait`` is None if it starts it.  ``caps`` are the limits that bind where that is the
     reason, ``shortfall`` what it needs more than there is.  ``next_binding`` says in words what
     would keep it once that were not.  ``remedies`` say what would have to change, each in a
-    sentence; each of the ``changes`` alone would start it now.
+    sentence; each of the ``changes`` alone would start it now.  If it ``is_lost_to_view``, more
+    go first than were looked at, and no change was looked for.
     """
 
     decision: Decision
@@ -108,6 +109,7 @@ class Explanation:
     shortfall: Shortfall | None = None
     next_binding: tuple[str, ...] = ()
     changes: tuple[Change, ...] = ()
+    is_lost_to_view: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,34 +122,63 @@ class Shortfall:
 
 
 def explain(
-    snapshot: Snapshot, plan: Plan, task: WaitingTask, policy: Policy
+    snapshot: Snapshot, plan: Plan, task: WaitingTask, policy: Policy, *, window: int
 ) -> Explanation | None:
-    """Return why the task waits; None if the snapshot holds no such task any more."""
+    """Return why the task waits; None if the snapshot holds no such task any more.
+
+    The snapshot holds the first so many of each line, and the task.
+    """
     own = key_of(task)
     decision = next((one for one in plan.decisions if key_of(one.task) == own), None)
     if decision is None:
         return None
     if isinstance(decision, Dispatch):
         return Explanation(decision=decision, wait=None, caps=(), remedies=())
-    # Of what the task waits for by itself, no capacity is the reason.
-    is_short = decision.reason in _OF_CAPACITY
-    others = shortages_of(task, after_starts(snapshot, plan)) if is_short else []
+    if decision.reason not in _OF_CAPACITY:
+        # Of what the task waits for by itself, no capacity is the reason.
+        return Explanation(
+            decision=decision, wait=decision, caps=(), remedies=_remedies(snapshot, decision)
+        )
+    from tinyscheduler.core.whatif import after_starts, find_changes, shortages_of
+
+    capacity = after_starts(snapshot, plan)
+    is_lost_to_view = not _sees_all_before(snapshot, plan, task, window=window)
+    changes = () if is_lost_to_view else tuple(find_changes(snapshot, policy, plan, decision))
     return Explanation(
         decision=decision,
         wait=decision,
         caps=_binding_caps(snapshot, plan, decision),
         remedies=_remedies(snapshot, decision),
-        shortfall=_shortfall(snapshot, plan, decision),
-        next_binding=tuple(one.words for one in others if one.reason is not decision.reason),
-        changes=tuple(find_changes(snapshot, policy, plan, decision)) if is_short else (),
+        shortfall=_shortfall(capacity, decision),
+        next_binding=tuple(
+            one.words for one in shortages_of(task, capacity) if one.reason is not decision.reason
+        ),
+        changes=changes,
+        is_lost_to_view=is_lost_to_view,
     )
 
 
-def _shortfall(snapshot: Snapshot, plan: Plan, wait: Wait) -> Shortfall | None:
+def _sees_all_before(snapshot: Snapshot, plan: Plan, task: WaitingTask, *, window: int) -> bool:
+    """Whether every task that goes first is in the snapshot: a line may hold more than is seen."""
+    able = [
+        one.task
+        for one in plan.decisions
+        if isinstance(one, Dispatch) or one.reason in _OF_CAPACITY
+    ]
+    agents = measure(snapshot, plan.verdicts).agents
+    before: Counter[tuple[str | None, str | None]] = Counter()
+    for one in in_line(able, snapshot, agents=agents):
+        if key_of(one) == key_of(task):
+            break
+        before[one.agent, one.queue] += 1
+    # The task itself was put in beside a window that is full.
+    return all(number < window for number in before.values())
+
+
+def _shortfall(capacity: Capacity, wait: Wait) -> Shortfall | None:
     """Return how much memory is too little; None where something else is."""
     if wait.reason not in (Reason.MEMORY_INSUFFICIENT, Reason.VRAM_INSUFFICIENT):
         return None
-    capacity = after_starts(snapshot, plan)
     needs = [capacity.needs_of(wait.task, one) for one in candidates(wait.task, capacity.agents)]
     if wait.reason is Reason.VRAM_INSUFFICIENT:
         return Shortfall(

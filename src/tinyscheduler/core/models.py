@@ -62,7 +62,7 @@ class ModelRoom:
         places = [place for place in self.places if place.model == model]
         full = [place for place in places if self.free(place) <= 0]
         words = f"model {model}: " + ", ".join(self._describe(place) for place in full)
-        if not any(place.max_slots for place in places):
+        if not any(min(place.max_slots, self._limit_of(place)) for place in places):
             return Refusal(reason=Reason.MODEL_SLOTS, words=words, is_lasting=True, model=model)
         if wait_s is not None:
             if len(full) < len(places):
@@ -109,8 +109,9 @@ class ModelRoom:
     def free(self, place: ModelPlace) -> int:
         """Return how many slots of the model are left there; less than none if too many run."""
         free = place.max_slots - self.used_of(place)
-        limit = self.host_limits.get(place.host)
-        return free if limit is None else min(free, limit - self._used_on(place.host))
+        if place.host not in self.host_limits:
+            return free
+        return min(free, self.host_limits[place.host] - self._used_on(place.host))
 
     def used_of(self, place: ModelPlace) -> int:
         """Return how many slots of the model are used there."""
@@ -118,6 +119,10 @@ class ModelRoom:
         return sum(number for (_, *seat), number in self.used.items() if tuple(seat) == taken)
 
     # -- parts --------------------------------------------------------------------
+
+    def _limit_of(self, place: ModelPlace) -> int:
+        """Return what its host has for all its models together."""
+        return self.host_limits.get(place.host, place.max_slots)
 
     def _used_on(self, host: str) -> int:
         return sum(

@@ -113,9 +113,12 @@ class Turns:
         self._rules = rules
         self._left = {key_of(task): task for task in in_line}
         self._places = {key: place for place, key in enumerate(self._left)}
-        kinds = {key: kind_of(task) for key, task in self._left.items()}
-        alike = {kind: kind for kind in kinds.values()}
-        self._kinds = {key: alike[kind] for key, kind in kinds.items()}
+        # One object for each kind: ten thousand more would set the garbage collector to work.
+        alike: dict[_Kind, _Kind] = {}
+        self._kinds: dict[_Key, _Kind] = {}
+        for key, task in self._left.items():
+            kind = kind_of(task)
+            self._kinds[key] = alike.setdefault(kind, kind)
         # A tenant with a quota is in no other's way.
         self._lines = {
             kind: (*kind[:2], kind[-1] if kind[-1] in tenants else None) for kind in alike

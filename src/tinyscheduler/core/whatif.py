@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING
 from tinyscheduler.core.capacity import measure
 from tinyscheduler.core.decide import decide
 from tinyscheduler.core.gpus import measure_shared
+from tinyscheduler.core.machine_slots import local_bound, machine_slots
 from tinyscheduler.core.queueing import candidates, key_of
+from tinyscheduler.model.config import LOCAL_HOST
 from tinyscheduler.model.leases import Lease
 from tinyscheduler.model.plan import Dispatch, Reason
 from tinyscheduler.values import dataclass, replace
@@ -24,7 +26,7 @@ if TYPE_CHECKING:
 
     from tinyscheduler.core.capacity import Capacity, Held
     from tinyscheduler.core.refusal import Refusal
-    from tinyscheduler.model.config import AgentProfile, Inventory
+    from tinyscheduler.model.config import Quota
     from tinyscheduler.model.plan import Plan, Wait
     from tinyscheduler.model.resources import Gpu
     from tinyscheduler.model.snapshot import Snapshot
@@ -59,7 +61,7 @@ class Ended:
 class Raised:
     """The task would start if this limit were so high.
 
-    ``limit`` names the kind (``agent``, ``machine``, ``model``, ``queue``, ``tenant``,
+    ``limit`` names the kind (``agent``, ``machine``, ``host``, ``model``, ``queue``, ``tenant``,
     ``lookahead``), ``name`` whose it is; of a model's slots ``host`` says where.
     """
 
@@ -144,20 +146,22 @@ def _largest(starts: Callable[[int], bool], *, least: int, most: int) -> int | N
 # -- less of something -----------------------------------------------------------------
 
 
-def _less(probe: _Probe, capacity: Capacity, short: Collection[Reason]) -> Iterator[Less]:
+def _less(probe: _Probe, capacity: Capacity, short: set[Reason]) -> Iterator[Less]:
     task = probe.task
-    needs = [capacity.needs_of(task, agent) for agent in candidates(task, capacity.agents)]
+    agents = candidates(task, capacity.agents)
     if Reason.MEMORY_INSUFFICIENT in short:
-        most = min(one.memory_bytes for one in needs) // MIB
+        most = max(capacity.needs_of(task, agent).memory_bytes for agent in agents) // MIB
         yield from _found("memory", MIB, probe, _with_memory, least=0, most=most)
-    if not task.gpus and Reason.VRAM_INSUFFICIENT in short:
-        most = max(one.total_bytes for one in capacity.gpus.gpus) // MIB
+    # A quota may be of VRAM.
+    if not task.gpus and short & {Reason.VRAM_INSUFFICIENT, Reason.TENANT_QUOTA}:
+        most = max((one.total_bytes for one in capacity.gpus.gpus), default=0) // MIB
         yield from _found("vram", MIB, probe, _with_vram, least=1, most=most)
     if task.gpus > 1 and Reason.GPU_UNAVAILABLE in short:
         yield from _found("gpus", 1, probe, _with_gpus, least=1, most=task.gpus - 1)
     if probe.reason is Reason.OVERTAKEN_LIMIT:
-        longest_s = int(task.max_runtime_s or probe.snapshot.rules.max_runtime_s)
-        yield from _found("max_runtime", 1, probe, _with_runtime, least=1, most=longest_s)
+        usual_s = probe.snapshot.rules.max_runtime_s
+        longest_s = max(task.max_runtime_s or one.max_runtime_s or usual_s for one in agents)
+        yield from _found("max_runtime", 1, probe, _with_runtime, least=1, most=int(longest_s))
 
 
 def _found(
@@ -227,7 +231,8 @@ def _smallest_prefix(probe: _Probe, ending: Sequence[Held], leased: dict[str, Le
 
 
 def _by_then(snapshot: Snapshot, ending: Sequence[Held]) -> Ended:
-    last_s = max(one.ends_in_s for one in ending)
+    # Whoever is asked to end then may take a while, and so may what it leaves behind.
+    last_s = max(one.ends_in_s for one in ending) + 2 * snapshot.rules.kill_grace_s
     return Ended(
         task_ids=tuple(one.task_id for one in ending),
         at_latest=snapshot.now.wall + timedelta(seconds=last_s),
@@ -356,6 +361,11 @@ def _knobs(snapshot: Snapshot, task: WaitingTask, capacity: Capacity) -> Iterato
         now=snapshot.rules.host_slots,
         turn=_machine_slots,
     )
+    bound = local_bound(snapshot.inventory.hosts)
+    if bound is not None:
+        yield _Knob(
+            reason=Reason.HOST_SLOTS, limit="host", name=LOCAL_HOST, now=bound, turn=_local_bound
+        )
     yield _Knob(
         reason=Reason.OVERTAKEN_LIMIT,
         limit="lookahead",
@@ -396,13 +406,31 @@ def _knobs(snapshot: Snapshot, task: WaitingTask, capacity: Capacity) -> Iterato
 
 
 def _agent_limit(snapshot: Snapshot, name: str, limit: int) -> Snapshot:
-    def raised(agent: AgentProfile) -> AgentProfile:
-        return replace(agent, limit=limit) if agent.name == name else agent
-
-    return replace(snapshot, agents=tuple(raised(agent) for agent in snapshot.agents))
+    agents = tuple(
+        replace(agent, limit=limit) if agent.name == name else agent for agent in snapshot.agents
+    )
+    return _recounted(replace(snapshot, agents=agents))
 
 
 def _machine_slots(snapshot: Snapshot, _name: str, slots: int) -> Snapshot:
+    hosts = snapshot.inventory.hosts
+    slots = machine_slots(snapshot.agents, hosts, setting=slots)
+    return replace(snapshot, rules=replace(snapshot.rules, host_slots=slots))
+
+
+def _local_bound(snapshot: Snapshot, name: str, slots: int) -> Snapshot:
+    inventory = snapshot.inventory
+    hosts = tuple(
+        replace(host, max_slots=slots) if host.name == name else host for host in inventory.hosts
+    )
+    return _recounted(replace(snapshot, inventory=replace(inventory, hosts=hosts)))
+
+
+def _recounted(snapshot: Snapshot) -> Snapshot:
+    """Return it with the machine's slots that follow; a setting stays as it is."""
+    if not snapshot.rules.has_automatic_slots:
+        return snapshot
+    slots = machine_slots(snapshot.agents, snapshot.inventory.hosts, setting=None)
     return replace(snapshot, rules=replace(snapshot.rules, host_slots=slots))
 
 
@@ -411,26 +439,25 @@ def _lookahead(snapshot: Snapshot, _name: str, number: int) -> Snapshot:
 
 
 def _model_slots(snapshot: Snapshot, name: str, slots: int, *, host: str) -> Snapshot:
+    inventory = snapshot.inventory
     models = tuple(
         replace(one, max_slots=slots) if (one.model, one.host) == (name, host) else one
-        for one in snapshot.inventory.models
+        for one in inventory.models
     )
-    return _with(snapshot, replace(snapshot.inventory, models=models))
+    return replace(snapshot, inventory=replace(inventory, models=models))
 
 
 def _queue_slots(snapshot: Snapshot, name: str, slots: int) -> Snapshot:
-    queues = tuple(
-        replace(one, slots=slots) if one.name == name else one for one in snapshot.inventory.queues
-    )
-    return _with(snapshot, replace(snapshot.inventory, queues=queues))
+    inventory = snapshot.inventory
+    queues = _with_slots(inventory.queues, name, slots)
+    return replace(snapshot, inventory=replace(inventory, queues=queues))
 
 
 def _tenant_slots(snapshot: Snapshot, name: str, slots: int) -> Snapshot:
-    tenants = tuple(
-        replace(one, slots=slots) if one.name == name else one for one in snapshot.inventory.tenants
-    )
-    return _with(snapshot, replace(snapshot.inventory, tenants=tenants))
+    inventory = snapshot.inventory
+    tenants = _with_slots(inventory.tenants, name, slots)
+    return replace(snapshot, inventory=replace(inventory, tenants=tenants))
 
 
-def _with(snapshot: Snapshot, inventory: Inventory) -> Snapshot:
-    return replace(snapshot, inventory=inventory)
+def _with_slots(quotas: Iterable[Quota], name: str, slots: int) -> tuple[Quota, ...]:
+    return tuple(replace(one, slots=slots) if one.name == name else one for one in quotas)

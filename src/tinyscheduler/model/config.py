@@ -212,7 +212,8 @@ class Limits:
     memory_warning: float = 0.8  # shares of the memory in use
     memory_critical: float = 0.9
     memory_stall_critical: float | None = None  # a share of time; None: off
-    fair_share: str = FairShare.OFF
+    has_automatic_slots: bool = False  # as many as all agents together need
+    fair_share: FairShare = FairShare.OFF
     fair_share_half_life_s: float = 86_400.0
     log_retention_s: float = 14 * 86_400.0
     history_retention_s: float = 30 * 86_400.0

@@ -174,7 +174,9 @@ class Rules:
     max_skips: int = 2
     # The longest an attempt may take of which nobody said it.
     max_runtime_s: float = 3600.0
-    fair_share: str = FairShare.OFF
+    # Slots are as many as all agents together need; the setting says nothing.
+    has_automatic_slots: bool = False
+    fair_share: FairShare = FairShare.OFF
     # After so long what somebody had counts half.
     fair_share_half_life_s: float = 86_400.0
 

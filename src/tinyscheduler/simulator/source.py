@@ -75,7 +75,7 @@ class SimulatedQueue:
     is_priority_enabled: bool = False
     is_blocking_disabled: bool = False
     longest_backoff_s: float = math.inf
-    fair_share: str = FairShare.OFF
+    fair_share: FairShare = FairShare.OFF
     trouble: Trouble = Trouble.NONE
     switches: Mapping[tuple[str, str], Switch] = field(default_factory=dict)  # as on its disk
     rows: dict[str, Row] = field(default_factory=dict)

@@ -44,12 +44,16 @@ _WIDER, _MOST_LOOKED_AT = 8, 5000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Foresight:
-    """What a tick would see and decide now, by which policy, and how it would report that."""
+    """What a tick would see and decide now, by which policy, and how it would report that.
+
+    It sees the first ``window`` tasks of each line.
+    """
 
     snapshot: Snapshot
     plan: Plan
     report: TickReport
     policy: Policy
+    window: int
 
 
 def never() -> bool:
@@ -137,7 +141,13 @@ def foresee(world: World, settings: TickSettings) -> Foresight:
     snapshot, plan = _preview(progress)
     policies = (world.policy, world.fallback)
     policy = next(one for one in policies if one.name == progress.policy_name)
-    return Foresight(snapshot=snapshot, plan=plan, report=progress.report(), policy=policy)
+    return Foresight(
+        snapshot=snapshot,
+        plan=plan,
+        report=progress.report(),
+        policy=policy,
+        window=progress.window or settings.window,
+    )
 
 
 def _observe(progress: Progress) -> Snapshot:

@@ -253,7 +253,7 @@ class LocalQueue:
         blocking_disabled: bool = False,
         max_queue_depth: int = 0,
         longest_backoff_s: float = _DECADE_S,
-        fair_share: str = FairShare.OFF,
+        fair_share: FairShare = FairShare.OFF,
     ) -> None:
         self._database = database
         self._clock = clock
