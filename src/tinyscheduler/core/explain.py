@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from itertools import takewhile
 from typing import TYPE_CHECKING, assert_never
 
 from tinyscheduler.core.capacity import measure, slot_holders
@@ -165,12 +166,9 @@ def _sees_all_before(snapshot: Snapshot, plan: Plan, task: WaitingTask, *, windo
         for one in plan.decisions
         if isinstance(one, Dispatch) or one.reason in _OF_CAPACITY
     ]
-    agents = measure(snapshot, plan.verdicts).agents
-    before: Counter[tuple[str | None, str | None]] = Counter()
-    for one in in_line(able, snapshot, agents=agents):
-        if key_of(one) == key_of(task):
-            break
-        before[one.agent, one.queue] += 1
+    line = in_line(able, snapshot, agents=measure(snapshot, plan.verdicts).agents)
+    ahead = takewhile(lambda one: key_of(one) != key_of(task), line)
+    before = Counter((one.agent, one.queue) for one in ahead)
     # The task itself was put in beside a window that is full.
     return all(number < window for number in before.values())
 
