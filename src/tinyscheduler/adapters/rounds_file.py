@@ -27,7 +27,8 @@ MOST_BYTES_OF_ONE = 4 << 20
 _SHARE = 20
 # Always this one: no crash leaves more than one of it behind.
 _TEMPORARY = ".round.tmp"
-_NAME = re.compile(r"[0-9A-Za-z.]+-[0-9]+\.json")
+# Of ids of ticks, which are times: what somebody else put there is none of ours.
+_NAME = re.compile(r"[0-9TZ.]+-[0-9]+\.json")
 _REMEDY = "documents of ticks are made by `tinyscheduler snapshot`, and by ticks in state/ticks/"
 
 
