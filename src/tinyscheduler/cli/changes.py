@@ -27,7 +27,7 @@ _RAISED = {
     "lookahead": "TINYSCHEDULER_QUEUE_LOOKAHEAD={to} would start it now",
     "model": "max_slots {to} of model {name} on host {host} would start it now (agents file)",
     "queue": "a limit of {to} for queue {name} would start it now (agents file)",
-    "tenant": "{to} slots for tenant {name} would start it now (agents file)",
+    "tenant": "a quota of {to} slots for tenant {name} would start it now (agents file)",
 }
 
 
