@@ -174,6 +174,20 @@ class Turns:
                     in_sight.discard(line)
         return tuple(found)
 
+    def choices(
+        self, able: Iterable[WaitingTask], refusals: Refusals
+    ) -> dict[_Key, tuple[str, ...]]:
+        """Return which agents can start each of these that names none: not all of its queue may."""
+        return {
+            key_of(task): tuple(
+                start.agent
+                for start in _starts_of(task, refusals.capacity)
+                if self.refuse(start, refusals) is None
+            )
+            for task in able
+            if task.agent is None
+        }
+
     def start(self, dispatch: Dispatch, after: Refusals) -> Dispatch:
         """Take the task out of its line; return the start with whom it overtakes."""
         own = key_of(dispatch.task)
