@@ -139,18 +139,15 @@ class Capacity:
             else:
                 refusal = uuids
             refusals.append(refusal)
-        if not refusals:
-            assert model is not None  # noqa: S101 - without one there is a place
-            return self.models.refuse(agent, model)
-        return refusals[0]
+        return refusals[0] if refusals else self._refuse_places(agent, model)
 
     def shortages(self, task: WaitingTask, agent: AgentView) -> Iterator[Refusal]:
         """Yield every cap that keeps this agent from a start of this task."""
         yield from self._shortages_anywhere(task, agent)
         model = self.model_of(task, agent)
         places = self._places(task, agent)
-        if model is not None and not places:
-            yield self.models.refuse(agent, model)
+        if not places:
+            yield self._refuse_places(agent, model)
             places = tuple(one for one in self.models.places if one.model == model)
         refused: list[Refusal] = []
         for place in places:
@@ -179,7 +176,17 @@ class Capacity:
         if model is None:
             return (None,)
         able = self.models.able(agent, model)
-        return (*able, None) if agent.model_match is ModelMatch.PREFERRED else able
+        if agent.model_match is ModelMatch.PREFERRED and self.models.has_room(agent, LOCAL_HOST):
+            return (*able, None)
+        return able
+
+    def _refuse_places(self, agent: AgentView, model: str | None) -> Refusal:
+        """Say why there is none."""
+        assert model is not None  # noqa: S101 - without one there is a place
+        if agent.model_match is ModelMatch.PREFERRED:
+            # It would do without, but for its bound on this machine.
+            return self.models.refuse_host(agent, [LOCAL_HOST])
+        return self.models.refuse(agent, model)
 
     def _over_quota(
         self, task: WaitingTask, agent: AgentView, needs: Needs, uuids: Collection[str]
