@@ -15,6 +15,7 @@ from tinyscheduler.core.decide import decide
 from tinyscheduler.core.gpus import measure_shared
 from tinyscheduler.core.machine_slots import local_bound, machine_slots
 from tinyscheduler.core.queueing import candidates, key_of
+from tinyscheduler.core.switches import is_paused
 from tinyscheduler.model.config import LOCAL_HOST
 from tinyscheduler.model.leases import Lease
 from tinyscheduler.model.plan import Dispatch, Reason
@@ -85,8 +86,11 @@ def find_changes(snapshot: Snapshot, policy: Policy, plan: Plan, wait: Wait) -> 
 
 
 def after_starts(snapshot: Snapshot, plan: Plan) -> Capacity:
-    """Return what is left once everything has started that the plan starts."""
+    """Return what is left for agents in service once everything starts that the plan starts."""
     capacity = measure(snapshot, plan.verdicts)
+    capacity = capacity.without(
+        {agent.name for agent in capacity.agents if is_paused(agent, snapshot.switches)}
+    )
     for one in plan.decisions:
         if isinstance(one, Dispatch):
             capacity = capacity.take(one, runtime_s=snapshot.rules.max_runtime_s)
