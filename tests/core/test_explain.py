@@ -266,13 +266,23 @@ def test_too_little_vram_is_told_after_what_starts_before():
 
 def test_where_nothing_at_all_is_free_no_smaller_word_helps():
     full = a_snapshot(a_task("1", vram_bytes=1 << 30), gpus=[a_gpu(0, used=24)])
+
+    explanation = explained(full, "1")
+
+    assert explanation.shortfall is not None
+    assert explanation.shortfall.free_bytes == 0
+    assert explanation.changes == ()
+
+
+def test_where_no_gpu_is_so_large_the_largest_is_what_there_is():
     large = a_snapshot(a_task("1", gpus=1, vram_bytes=30 << 30), gpus=[a_gpu(0)])
 
-    for snapshot in (full, large):
-        explanation = explained(snapshot, "1")
-        assert explanation.shortfall is not None
-        assert explanation.shortfall.free_bytes == 0
-        assert explanation.changes == ()
+    explanation = explained(large, "1")
+
+    assert explanation.shortfall == Shortfall(
+        resource="vram", needed_bytes=30 << 30, free_bytes=24 << 30
+    )
+    assert explanation.changes == (Less(of="vram", at_most=24 << 30),)
 
 
 def test_where_a_gpu_shares_the_memory_its_share_is_part_of_what_would_do():

@@ -196,8 +196,7 @@ def _shortfall(capacity: Capacity, wait: Wait) -> Shortfall | None:
         return Shortfall(
             resource="vram",
             needed_bytes=min(one.vram_bytes for one in needs),
-            # Of whole GPUs it is the size that counts, and no smaller word makes one larger.
-            free_bytes=0 if wait.task.gpus else _most_free(capacity, needs),
+            free_bytes=_most_free(capacity, needs),
         )
     free = capacity.memory.free_bytes
     if capacity.gpus.is_unified:

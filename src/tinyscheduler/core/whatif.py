@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from tinyscheduler.core.capacity import measure
 from tinyscheduler.core.decide import decide
 from tinyscheduler.core.gpus import measure_shared
-from tinyscheduler.core.machine_slots import local_bound, machine_slots
+from tinyscheduler.core.machine_slots import machine_slots
 from tinyscheduler.core.queueing import candidates, key_of
 from tinyscheduler.core.switches import is_paused
 from tinyscheduler.model.config import LOCAL_HOST
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from tinyscheduler.core.refusal import Refusal
     from tinyscheduler.model.config import Quota
     from tinyscheduler.model.plan import Plan, Wait
+    from tinyscheduler.model.policy import AgentView
     from tinyscheduler.model.resources import Gpu
     from tinyscheduler.model.snapshot import Snapshot
     from tinyscheduler.model.tasks import WaitingTask
@@ -62,8 +63,9 @@ class Ended:
 class Raised:
     """The task would start if this limit were so high.
 
-    ``limit`` names the kind (``agent``, ``machine``, ``host``, ``model``, ``queue``, ``tenant``,
-    ``lookahead``), ``name`` whose it is; of a model's slots ``host`` says where.
+    ``limit`` names the kind (``agent``, ``per_host`` of an agent, ``machine``, ``host``,
+    ``model``, ``queue``, ``tenant``, ``tenant_vram`` (bytes), ``lookahead``, ``skips``),
+    ``name`` whose it is; of a model's slots ``host`` says where.
     """
 
     limit: str
@@ -72,7 +74,14 @@ class Raised:
     host: str | None = None
 
 
-Change = Less | Ended | Raised
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Resumed:
+    """The task would start if this agent were paused no more."""
+
+    agent: str
+
+
+Change = Less | Ended | Raised | Resumed
 
 
 def find_changes(snapshot: Snapshot, policy: Policy, plan: Plan, wait: Wait) -> Iterator[Change]:
@@ -83,6 +92,7 @@ def find_changes(snapshot: Snapshot, policy: Policy, plan: Plan, wait: Wait) -> 
     yield from _less(probe, capacity, short)
     yield from _ended(probe, capacity)
     yield from _raised(probe, capacity, short)
+    yield from _resumed(probe)
 
 
 def after_starts(snapshot: Snapshot, plan: Plan) -> Capacity:
@@ -153,14 +163,16 @@ def _largest(starts: Callable[[int], bool], *, least: int, most: int) -> int | N
 def _less(probe: _Probe, capacity: Capacity, short: set[Reason]) -> Iterator[Less]:
     task = probe.task
     agents = candidates(task, capacity.agents)
-    if Reason.MEMORY_INSUFFICIENT in short:
+    is_of_both = Reason.VRAM_INSUFFICIENT in short and capacity.gpus.is_unified
+    if Reason.MEMORY_INSUFFICIENT in short or is_of_both:
         most = max(capacity.needs_of(task, agent).memory_bytes for agent in agents) // MIB
         yield from _found("memory", MIB, probe, _with_memory, least=0, most=most)
-    # A quota may be of VRAM.
-    if not task.gpus and short & {Reason.VRAM_INSUFFICIENT, Reason.TENANT_QUOTA}:
+    # A quota may be of VRAM, and whole GPUs of that size may be too few.
+    of_gpus = {Reason.VRAM_INSUFFICIENT, Reason.GPU_UNAVAILABLE, Reason.TENANT_QUOTA}
+    if (task.vram_bytes or not task.gpus) and short & of_gpus:
         most = max((one.total_bytes for one in capacity.gpus.gpus), default=0) // MIB
         yield from _found("vram", MIB, probe, _with_vram, least=1, most=most)
-    if task.gpus > 1 and Reason.GPU_UNAVAILABLE in short:
+    if task.gpus > 1 and short & of_gpus:
         yield from _found("gpus", 1, probe, _with_gpus, least=1, most=task.gpus - 1)
     if probe.reason is Reason.OVERTAKEN_LIMIT:
         usual_s = probe.snapshot.rules.max_runtime_s
@@ -322,90 +334,139 @@ def _vacated(gpu: Gpu, ended: dict[str, Lease], snapshot: Snapshot) -> Gpu:
 class _Knob:
     """A limit as it is now, and what the snapshot would be with another."""
 
-    reason: Reason
+    reasons: tuple[Reason, ...]
     limit: str
     name: str
     now: int
     turn: Callable[[Snapshot, str, int], Snapshot]
     host: str | None = None
+    # How much one step is, and how many are tried at most; None: as many as wait.
+    step: int = 1
+    most: int | None = None
 
 
-def _raised(probe: _Probe, capacity: Capacity, short: Collection[Reason]) -> Iterator[Raised]:
+def _raised(probe: _Probe, capacity: Capacity, short: set[Reason]) -> Iterator[Raised]:
     """Yield each limit that would start it by itself, as low as it may be."""
     # Each of those before it in line may take one first.
     more = 1 + sum(len(view.waiting) for view in probe.snapshot.sources)
     for knob in _knobs(probe.snapshot, probe.task, capacity):
-        if knob.reason not in short:
+        if not short.intersection(knob.reasons):
             continue
 
         def refuses(above: int, knob: _Knob = knob) -> bool:
-            return not probe.starts(knob.turn(probe.snapshot, knob.name, knob.now + above))
+            to = knob.now + above * knob.step
+            return not probe.starts(knob.turn(probe.snapshot, knob.name, to))
 
-        if not refuses(more):
-            last = _largest(refuses, least=0, most=more - 1)
+        most = more if knob.most is None else knob.most
+        if not refuses(most):
+            last = _largest(refuses, least=0, most=most - 1)
             assert last is not None  # noqa: S101 - as it is, it does not start
-            yield Raised(limit=knob.limit, name=knob.name, to=knob.now + last + 1, host=knob.host)
+            to = knob.now + (last + 1) * knob.step
+            yield Raised(limit=knob.limit, name=knob.name, to=to, host=knob.host)
 
 
 def _knobs(snapshot: Snapshot, task: WaitingTask, capacity: Capacity) -> Iterator[_Knob]:
     """Yield every limit that the task is under."""
     agents = candidates(task, capacity.agents)
+    models = {capacity.model_of(task, view) for view in agents}
     for view in agents:
-        yield _Knob(
-            reason=Reason.AGENT_LIMIT,
-            limit="agent",
-            name=view.name,
-            now=view.limit,
-            turn=_agent_limit,
-        )
+        yield from _knobs_of_agent(view)
     yield _Knob(
-        reason=Reason.HOST_SLOTS,
+        reasons=(Reason.HOST_SLOTS,),
         limit="machine",
         name="this machine",
         now=snapshot.rules.host_slots,
         turn=_machine_slots,
     )
-    bound = local_bound(snapshot.inventory.hosts)
-    if bound is not None:
-        yield _Knob(
-            reason=Reason.HOST_SLOTS, limit="host", name=LOCAL_HOST, now=bound, turn=_local_bound
-        )
+    yield from _knobs_of_line(snapshot)
+    yield from _knobs_of_hosts(snapshot, models)
+    yield from _knobs_of_quotas(snapshot, task, {view.queue for view in agents}, capacity)
+
+
+def _knobs_of_agent(view: AgentView) -> Iterator[_Knob]:
+    reasons = (Reason.AGENT_LIMIT,)
+    yield _Knob(reasons=reasons, limit="agent", name=view.name, now=view.limit, turn=_agent_limit)
+    if view.max_per_host is not None:
+        now = view.max_per_host
+        yield _Knob(reasons=reasons, limit="per_host", name=view.name, now=now, turn=_per_host)
+
+
+def _knobs_of_line(snapshot: Snapshot) -> Iterator[_Knob]:
+    reasons, rules = (Reason.OVERTAKEN_LIMIT,), snapshot.rules
     yield _Knob(
-        reason=Reason.OVERTAKEN_LIMIT,
+        reasons=reasons,
         limit="lookahead",
         name="QUEUE_LOOKAHEAD",
-        now=snapshot.rules.lookahead,
+        now=rules.lookahead,
         turn=_lookahead,
     )
-    models = {capacity.model_of(task, view) for view in agents}
-    for place in snapshot.inventory.models:
-        if place.model in models:
+    yield _Knob(
+        reasons=reasons,
+        limit="skips",
+        name="MAX_SKIPS_PER_TASK",
+        now=rules.max_skips,
+        turn=_max_skips,
+    )
+
+
+def _knobs_of_hosts(snapshot: Snapshot, models: Collection[str | None]) -> Iterator[_Knob]:
+    """Yield the slots of these models, and of all models on the hosts that serve them."""
+    reasons = (Reason.NO_SLOTS, Reason.MODEL_SLOTS)
+    places = [place for place in snapshot.inventory.models if place.model in models]
+    for place in places:
+        yield _Knob(
+            reasons=reasons,
+            limit="model",
+            name=place.model,
+            now=place.max_slots,
+            turn=partial(_model_slots, host=place.host),
+            host=place.host,
+        )
+    hosts = {place.host for place in places}
+    for host in snapshot.inventory.hosts:
+        is_here = host.name == LOCAL_HOST
+        if host.max_slots is not None and (is_here or host.name in hosts):
             yield _Knob(
-                reason=Reason.NO_SLOTS if place.max_slots else Reason.MODEL_SLOTS,
-                limit="model",
-                name=place.model,
-                now=place.max_slots,
-                turn=partial(_model_slots, host=place.host),
-                host=place.host,
+                reasons=(Reason.HOST_SLOTS,) if is_here else reasons,
+                limit="host",
+                name=host.name,
+                now=host.max_slots,
+                turn=_host_slots,
             )
-    queues = {view.queue for view in agents}
-    for quota in snapshot.inventory.queues:
+
+
+def _knobs_of_quotas(
+    snapshot: Snapshot, task: WaitingTask, queues: Collection[str], capacity: Capacity
+) -> Iterator[_Knob]:
+    inventory = snapshot.inventory
+    for quota in inventory.queues:
         if quota.name in queues and quota.slots is not None:
             yield _Knob(
-                reason=Reason.QUEUE_LIMIT,
+                reasons=(Reason.QUEUE_LIMIT,),
                 limit="queue",
                 name=quota.name,
                 now=quota.slots,
                 turn=_queue_slots,
             )
-    for quota in snapshot.inventory.tenants:
-        if quota.name == task.tenant and quota.slots is not None:
+    for quota in inventory.tenants:
+        if quota.name != task.tenant:
+            continue
+        reasons = (Reason.TENANT_QUOTA,)
+        if quota.slots is not None:
+            now = quota.slots
             yield _Knob(
-                reason=Reason.TENANT_QUOTA,
-                limit="tenant",
+                reasons=reasons, limit="tenant", name=quota.name, now=now, turn=_tenant_slots
+            )
+        if quota.vram_bytes is not None:
+            yield _Knob(
+                reasons=reasons,
+                limit="tenant_vram",
                 name=quota.name,
-                now=quota.slots,
-                turn=_tenant_slots,
+                now=quota.vram_bytes // MIB * MIB,
+                turn=_tenant_vram,
+                step=MIB,
+                # Nobody can have more than all.
+                most=sum(gpu.total_bytes for gpu in capacity.gpus.gpus) // MIB + 1,
             )
 
 
@@ -416,13 +477,21 @@ def _agent_limit(snapshot: Snapshot, name: str, limit: int) -> Snapshot:
     return _recounted(replace(snapshot, agents=agents))
 
 
+def _per_host(snapshot: Snapshot, name: str, limit: int) -> Snapshot:
+    agents = tuple(
+        replace(agent, max_per_host=limit) if agent.name == name else agent
+        for agent in snapshot.agents
+    )
+    return replace(snapshot, agents=agents)
+
+
 def _machine_slots(snapshot: Snapshot, _name: str, slots: int) -> Snapshot:
     hosts = snapshot.inventory.hosts
     slots = machine_slots(snapshot.agents, hosts, setting=slots)
     return replace(snapshot, rules=replace(snapshot.rules, host_slots=slots))
 
 
-def _local_bound(snapshot: Snapshot, name: str, slots: int) -> Snapshot:
+def _host_slots(snapshot: Snapshot, name: str, slots: int) -> Snapshot:
     inventory = snapshot.inventory
     hosts = tuple(
         replace(host, max_slots=slots) if host.name == name else host for host in inventory.hosts
@@ -440,6 +509,10 @@ def _recounted(snapshot: Snapshot) -> Snapshot:
 
 def _lookahead(snapshot: Snapshot, _name: str, number: int) -> Snapshot:
     return replace(snapshot, rules=replace(snapshot.rules, lookahead=number))
+
+
+def _max_skips(snapshot: Snapshot, _name: str, number: int) -> Snapshot:
+    return replace(snapshot, rules=replace(snapshot.rules, max_skips=number))
 
 
 def _model_slots(snapshot: Snapshot, name: str, slots: int, *, host: str) -> Snapshot:
@@ -463,5 +536,27 @@ def _tenant_slots(snapshot: Snapshot, name: str, slots: int) -> Snapshot:
     return replace(snapshot, inventory=replace(inventory, tenants=tenants))
 
 
+def _tenant_vram(snapshot: Snapshot, name: str, vram_bytes: int) -> Snapshot:
+    inventory = snapshot.inventory
+    tenants = tuple(
+        replace(one, vram_bytes=vram_bytes) if one.name == name else one
+        for one in inventory.tenants
+    )
+    return replace(snapshot, inventory=replace(inventory, tenants=tenants))
+
+
 def _with_slots(quotas: Iterable[Quota], name: str, slots: int) -> tuple[Quota, ...]:
     return tuple(replace(one, slots=slots) if one.name == name else one for one in quotas)
+
+
+# -- an agent in service again ---------------------------------------------------------
+
+
+def _resumed(probe: _Probe) -> Iterator[Resumed]:
+    """Yield each agent that could run the task and is paused, if it would start it."""
+    snapshot = probe.snapshot
+    for view in candidates(probe.task, measure(snapshot, ()).agents):
+        if is_paused(view, snapshot.switches):
+            switches = tuple(one for one in snapshot.switches or () if not is_paused(view, (one,)))
+            if probe.starts(replace(snapshot, switches=switches)):
+                yield Resumed(agent=view.name)
