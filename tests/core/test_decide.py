@@ -475,7 +475,7 @@ def test_a_task_of_a_queue_starts_by_the_agent_that_can_start_it_though_another_
     plan = decide(a_snapshot(*tasks, agents=agents), FIFO)
 
     assert starts(plan) == [("0", "small"), ("1", "small")]
-    assert reasons(plan) == {"2": Reason.MEMORY_INSUFFICIENT}
+    assert reasons(plan) == {"2": Reason.AGENT_LIMIT}
 
 
 def test_a_task_of_a_queue_starts_by_the_agent_that_takes_nothing_from_a_reservation():

@@ -88,7 +88,9 @@ def find_changes(snapshot: Snapshot, policy: Policy, plan: Plan, wait: Wait) -> 
     """Yield the changes each of which would start this task now, the most likely ones first."""
     probe = _Probe(snapshot, policy, wait)
     capacity = after_starts(snapshot, plan)
-    short = {wait.reason, *(one.reason for one in shortages_of(wait.task, capacity))}
+    agents = candidates(wait.task, capacity.agents)
+    lacked = (capacity.shortages(wait.task, agent) for agent in agents)
+    short = {wait.reason, *(one.reason for refusals in lacked for one in refusals)}
     yield from _less(probe, capacity, short)
     yield from _ended(probe, capacity)
     yield from _raised(probe, capacity, short)
