@@ -139,6 +139,19 @@ def test_an_agent_that_has_a_slot_free_is_told_with_the_bound_that_keeps_it():
     )
 
 
+def test_what_keeps_it_from_another_agent_is_not_said_twice():
+    agents = [an_agent("coder", limit=1), an_agent("big", limit=1, memory_bytes=99 << 30)]
+    snapshot = a_snapshot(an_entry(a_lease("7")), a_task("1", queue="dev"), agents=agents)
+
+    explanation = explained(snapshot, "1")
+
+    assert explanation.words == (
+        "agent coder: 1 of 1 slots used, by 7",
+        "needs 99 GiB of memory, 8 GiB are free",
+    )
+    assert explanation.next_binding == ()
+
+
 def test_a_paused_agent_is_no_limit_that_keeps_a_task_of_its_queue():
     pause = Switch(
         kind=SwitchKind.PAUSE,

@@ -153,15 +153,18 @@ def explain(
     is_lost_to_view = not _sees_all_before(snapshot, plan, task, window=window)
     changes = () if is_lost_to_view else tuple(find_changes(snapshot, policy, plan, decision))
     caps = _binding_caps(snapshot, plan, decision, capacity)
+    words = _keeping(decision, caps, capacity)
     return Explanation(
         decision=decision,
         wait=decision,
         caps=caps,
         remedies=_remedies(snapshot, decision),
-        words=_keeping(decision, caps, capacity),
+        words=words,
         shortfall=_shortfall(capacity, decision),
         next_binding=tuple(
-            one.words for one in shortages_of(task, capacity) if one.reason is not decision.reason
+            one.words
+            for one in shortages_of(task, capacity)
+            if one.reason is not decision.reason and one.words not in words
         ),
         changes=changes,
         is_lost_to_view=is_lost_to_view,
