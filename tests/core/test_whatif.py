@@ -382,6 +382,16 @@ def test_an_attempt_that_is_late_may_end_at_any_moment():
     )
 
 
+def test_an_attempt_that_is_dead_is_given_back_at_once():
+    dead = an_entry(
+        a_lease("7", monotonic_started_ns=NOW.monotonic_ns), task_id="7", is_lock_held=False
+    )
+
+    found = changes(dead, a_task("1"), task_id="1", slots=1)
+
+    assert found[0] == Ended(task_ids=("7",), at_latest=at(0))
+
+
 def test_a_limit_has_to_do_for_those_before_it_in_line():
     tasks = [a_task(str(number), created_order=number) for number in range(1, 5)]
 

@@ -35,11 +35,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Holder:
-    """A task that occupies a slot, and the agent at work; empty where nothing tells it."""
+    """A task that occupies a slot, and the agent at work; empty where nothing tells it.
+
+    Of an attempt that ``is_over`` this tick gives back or ends what is left.
+    """
 
     task_id: str
     agent: str
     lease: Lease | None = None
+    is_over: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -334,6 +338,7 @@ def measure(snapshot: Snapshot, verdicts: Iterable[Verdict]) -> Capacity:
     active = Counter(holder.agent for holder in holders)
     host, rules = snapshot.host, snapshot.rules
     leases = [holder.lease for holder in holders if holder.lease is not None]
+    over = {holder.task_id for holder in holders if holder.is_over}
     gpus = measure_gpus(snapshot, leases)
     shared = measure_shared(snapshot, leases)
     queues = {agent.name: agent.queue for agent in snapshot.agents}
@@ -341,6 +346,7 @@ def measure(snapshot: Snapshot, verdicts: Iterable[Verdict]) -> Capacity:
         _held(
             lease,
             snapshot,
+            is_over=lease.task_id in over,
             queue=queues.get(lease.agent, ""),
             gpus=gpus,
             shared=shared.get(lease.lease_id, _NOTHING_SHARED),
@@ -390,14 +396,20 @@ _NOTHING_SHARED = SharedUse(unused_bytes=0, used_bytes=0)
 
 
 def _held(
-    lease: Lease, snapshot: Snapshot, *, queue: str, gpus: GpuRoom, shared: SharedUse
+    lease: Lease,
+    snapshot: Snapshot,
+    *,
+    is_over: bool,
+    queue: str,
+    gpus: GpuRoom,
+    shared: SharedUse,
 ) -> Held:
     used = snapshot.memory_used.get(lease.lease_id, 0)
     age_s = (snapshot.now.monotonic_ns - lease.monotonic_started_ns) / 1e9
     return Held(
         task_id=lease.task_id,
         agent=lease.agent,
-        ends_in_s=max(0.0, lease.max_runtime_s - age_s),
+        ends_in_s=0.0 if is_over else max(0.0, lease.max_runtime_s - age_s),
         unused_bytes=max(0, lease.needs.memory_bytes - used) + shared.unused_bytes,
         used_bytes=used + shared.used_bytes,
         queue=queue,
@@ -425,6 +437,7 @@ def slot_holders(snapshot: Snapshot, verdicts: Iterable[Verdict]) -> tuple[Holde
             lease=leases.get(verdict.trace.lease_id)
             if isinstance(verdict, EndTree)
             else _lease_of(verdict),
+            is_over=isinstance(verdict, EndTree | Reclaim),
         )
         for verdict in verdicts
         if holds_slot(verdict)
