@@ -585,6 +585,16 @@ def test_where_it_is_shared_out_fairly_each_has_its_first_in_view(build_world, o
     assert ids(look(world, window=1)) == [red[0], blue[0]]
 
 
+@pytest.mark.parametrize("owner", ["tenant", "project"])
+def test_what_is_nobodys_has_its_turn_in_view_too(build_world, owner):
+    world = build_world(fair_share=FairShare(owner))
+    changes: dict[str, Any] = {owner: "red"}
+    red = [world.add(replace(A_SPEC, **changes)) for _ in range(3)]
+    others = [world.add(A_SPEC) for _ in range(2)]
+
+    assert ids(look(world, window=1)) == [red[0], others[0]]
+
+
 def test_looking_changes_nothing(world):
     blocker = world.add(A_SPEC)
     world.add(TaskSpec(after=(blocker,)))

@@ -247,13 +247,18 @@ class SimulatedSource:
             yield from [row for row in first[:window] if row not in ordered[:window]]
 
     def _first_of_each_owner(self, rows: Iterable[Row], window: int) -> Iterator[Row]:
-        """Yield what each tenant or project has first in line, where they share fairly."""
+        """Yield what each tenant or project has first in line, where they share fairly.
+
+        What is nobody's has a turn like theirs, in each line.
+        """
         if self._queue.fair_share == FairShare.OFF:
             return
-        owners: dict[str, list[Row]] = {}
+        owners: dict[object, list[Row]] = {}
         for row in rows:
             owner = getattr(row.spec, self._queue.fair_share)
-            if owner is not None and row.state is TaskState.WAITING and self._is_ready(row):
+            if owner is None:
+                owner = (row.spec.agent, row.spec.queue)
+            if row.state is TaskState.WAITING and self._is_ready(row):
                 owners.setdefault(owner, []).append(row)
         for mine in owners.values():
             yield from sorted(mine, key=self._rank)[:window]

@@ -49,6 +49,8 @@ _MAX_SORTED = 200
 
 # Tenants or projects of which each is asked what it has first in line.
 _MAX_OWNERS = 200
+# Rows of one line that are searched for tasks that are nobody's.
+_MAX_SEARCHED = 200
 
 _DECADE_S = 10 * 365 * 86400.0
 
@@ -92,6 +94,15 @@ _READY_OF_OWNER = """
 SELECT * FROM tasks INDEXED BY ready_by_{owner}
 WHERE state = 'waiting' AND blockers_left = 0 AND start_after = 0 AND {owner} = :name
 ORDER BY blocks DESC, id LIMIT :window
+"""
+# They have no index of their own: it would hold every task where nobody names an owner.
+_READY_OF_NOBODY = """
+SELECT * FROM (
+    SELECT * FROM tasks INDEXED BY ready_by_age
+    WHERE state = 'waiting' AND blockers_left = 0 AND start_after = 0
+        AND agent = :agent AND queue = :queue
+    ORDER BY blocks DESC, id LIMIT :searched
+) WHERE {owner} IS NULL ORDER BY blocks DESC, id LIMIT :window
 """
 _DUE = """
 SELECT * FROM (
@@ -536,7 +547,7 @@ class LocalQueue:
         for line in lines:
             for row in self._startable(connection, line, window=window, now=now):
                 startable[row["id"]] = row
-        for row in self._first_of_each_owner(connection, window=window):
+        for row in self._first_of_each_owner(connection, lines, window=window):
             startable.setdefault(row["id"], row)
         rows = [*startable.values(), *self._unstartable(connection, now=now)]
         self._revisions = {str(row["id"]): row["revision"] for row in rows}
@@ -582,9 +593,12 @@ class LocalQueue:
         ]
 
     def _first_of_each_owner(
-        self, connection: sqlite3.Connection, *, window: int
+        self, connection: sqlite3.Connection, lines: Sequence[sqlite3.Row], *, window: int
     ) -> Iterator[sqlite3.Row]:
-        """Yield what each tenant or project has first in line, where they share fairly."""
+        """Yield what each tenant or project has first in line, where they share fairly.
+
+        What is nobody's has a turn like theirs.
+        """
         if self._fair_share == FairShare.OFF:
             return
         owners = connection.execute(
@@ -593,6 +607,10 @@ class LocalQueue:
         question = _READY_OF_OWNER.format(owner=self._fair_share)
         for owner in owners:
             yield from connection.execute(question, {"name": owner["name"], "window": window})
+        question = _READY_OF_NOBODY.format(owner=self._fair_share)
+        for line in lines if owners else ():
+            values = {"agent": line["agent"], "queue": line["queue"], "window": window}
+            yield from connection.execute(question, {**values, "searched": _MAX_SEARCHED})
 
     def _unstartable(self, connection: sqlite3.Connection, *, now: int) -> list[sqlite3.Row]:
         limits = {"now": now, "limit": _MAX_UNSTARTABLE}
