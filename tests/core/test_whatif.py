@@ -19,6 +19,7 @@ from tinyscheduler.model.config import Host, Inventory, ModelPlace, Quota
 from tinyscheduler.model.leases import Lease, Needs
 from tinyscheduler.model.plan import Dispatch, Reason
 from tinyscheduler.model.resources import GpuReading
+from tinyscheduler.model.snapshot import Deferral
 from tinyscheduler.model.switches import Switch, SwitchKind, Target, TargetKind
 from tinyscheduler.policy.platform import PlatformPolicy
 from tinyscheduler.values import replace
@@ -200,6 +201,12 @@ def assert_true_and_minimal(change: Change, snapshot: Snapshot, task: WaitingTas
                 assert not starts(ended(snapshot, rest), task)
             assert change.at_latest >= snapshot.now.wall
         case Raised():
+            if change.after_s:
+                # The time alone does not do it.
+                waited = replace(snapshot, memory=replace(snapshot.memory, deferrals=()))
+                assert not starts(limited(snapshot, change, change.to), task)
+                assert not starts(waited, task)
+                snapshot = waited
             assert starts(limited(snapshot, change, change.to), task)
             step = MIB if change.limit == "tenant_vram" else 1
             assert not starts(limited(snapshot, change, change.to - step), task)
@@ -245,6 +252,7 @@ PAUSE = Switch(
     since=NOW.wall,
     by="me",
 )
+LATER = Deferral(model="large", until=NOW.wall + timedelta(seconds=20))
 IN_QUEUE: dict[str, Any] = {"agent": None, "queue": "dev"}
 NEEDS: tuple[dict[str, Any], ...] = (
     {},
@@ -312,7 +320,9 @@ def some_crowd(draw: DrawFn) -> Snapshot:
         gpus=draw(st.sampled_from((None, [a_gpu(0), a_gpu(1)], GpuReading(fault="it hangs")))),
     )
     switches = draw(st.sampled_from(((), (), (PAUSE,))))
-    return as_many_as_needed(replace(snapshot, switches=switches))
+    deferrals = draw(st.sampled_from(((), (LATER,))))
+    memory = replace(snapshot.memory, deferrals=deferrals)
+    return as_many_as_needed(replace(snapshot, switches=switches, memory=memory))
 
 
 @given(some_crowd())
@@ -438,6 +448,41 @@ def test_more_slots_of_a_host_for_all_its_models_may_be_what_it_takes():
     found = changes(holder, a_task("1", model="large"), task_id="1", inventory=full)
 
     assert found[1:] == (Raised(limit="host", name="box", to=2),)
+
+
+def test_a_limit_of_slots_that_nobody_looks_for_yet_says_when_somebody_will():
+    one = Inventory(models=(ModelPlace(model="large", host="box"),))
+    holder = running("7", model="large", model_host="box")
+    task = a_task("1", model="large")
+
+    full = changes(holder, task, task_id="1", inventory=one, deferred_s={"large": 20})
+    free = changes(task, task_id="1", inventory=one, deferred_s={"large": 20})
+
+    assert full[1:] == (Raised(limit="model", name="large", to=2, host="box", after_s=20),)
+    assert free == ()
+
+
+def test_what_nobody_looks_for_yet_is_of_one_model_alone():
+    places = tuple(ModelPlace(model=name, host=name) for name in ("large", "small"))
+    agents = [an_agent(name, limit=1, model=name) for name in ("large", "small")]
+    holders = [
+        running(number, agent="gone", model=name, model_host=name)
+        for number, name in (("7", "large"), ("8", "small"))
+    ]
+
+    found = changes(
+        *holders,
+        a_task("1", agent=None, queue="dev"),
+        task_id="1",
+        agents=agents,
+        inventory=Inventory(models=places),
+        deferred_s={"large": 20},
+    )
+
+    assert found[1:] == (
+        Raised(limit="model", name="large", to=2, host="large", after_s=20),
+        Raised(limit="model", name="small", to=2, host="small"),
+    )
 
 
 def test_more_per_host_may_be_what_it_takes():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import ceil
 from typing import TYPE_CHECKING, Any, assert_never
 
 from tinyscheduler.cli.render import format_when
@@ -49,7 +50,10 @@ def change_words(change: Change, task_id: str, *, now: datetime) -> str:
             return f"it starts when {who} ended, at the latest {when} ({at})"
         case Raised():
             to = f"{change.to // 2**20}M" if change.limit == "tenant_vram" else change.to
-            return _RAISED[change.limit].format(to=to, name=change.name, host=change.host or "")
+            words = _RAISED[change.limit].format(to=to, name=change.name, host=change.host or "")
+            if change.after_s:
+                words = words.replace("start it now", f"start it in {ceil(change.after_s)} s")
+            return words
         case Resumed():
             return f"`tinyscheduler resume agent:{change.agent}` would start it now"
         case _:
@@ -71,6 +75,7 @@ def change_json(change: Change) -> dict[str, Any]:
                 "name": change.name,
                 "host": change.host,
                 "to": change.to,
+                "after_sec": change.after_s,
             }
         case Resumed():
             return {"change": "resumed", "agent": change.agent}

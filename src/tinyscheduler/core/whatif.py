@@ -65,13 +65,15 @@ class Raised:
 
     ``limit`` names the kind (``agent``, ``per_host`` of an agent, ``machine``, ``host``,
     ``model``, ``queue``, ``tenant``, ``tenant_vram`` (bytes), ``lookahead``, ``skips``),
-    ``name`` whose it is; of a model's slots ``host`` says where.
+    ``name`` whose it is; of a model's slots ``host`` says where.  ``after_s`` is how long it
+    takes until somebody looks at the model again; 0: it would start now.
     """
 
     limit: str
     name: str
     to: int
     host: str | None = None
+    after_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -277,8 +279,7 @@ def without(snapshot: Snapshot, leases: Iterable[Lease]) -> Snapshot:
     # The end of an attempt makes the next tick look at its model again.
     hosts = {lease.model_host for lease in ended.values()}
     looked_at = {place.model for place in snapshot.inventory.models if place.host in hosts}
-    memory = snapshot.memory
-    deferrals = tuple(one for one in memory.deferrals if one.model not in looked_at)
+    memory = _looked_at(snapshot, looked_at).memory
     shared = measure_shared(snapshot, list(_leased(snapshot).values()))
     freed = sum(snapshot.memory_used.get(lease_id, 0) for lease_id in ended)
     freed += sum(one.used_bytes for lease_id, one in shared.items() if lease_id in ended)
@@ -297,7 +298,7 @@ def without(snapshot: Snapshot, leases: Iterable[Lease]) -> Snapshot:
             results=tuple(one for one in scan.results if one.lease_id not in ended),
         ),
         gpus=reading,
-        memory=replace(memory, deferrals=deferrals),
+        memory=memory,
         sources=tuple(
             replace(view, claims=tuple(one for one in view.claims if one.lease_id not in ended))
             for view in snapshot.sources
@@ -342,6 +343,8 @@ class _Knob:
     now: int
     turn: Callable[[Snapshot, str, int], Snapshot]
     host: str | None = None
+    # How long nobody looks for it; beyond that nothing keeps the task but the limit.
+    after_s: float = 0.0
     # How much one step is, and how many are tried at most; None: as many as wait.
     step: int = 1
     most: int | None = None
@@ -360,11 +363,16 @@ def _raised(probe: _Probe, capacity: Capacity, short: set[Reason]) -> Iterator[R
             return not probe.starts(knob.turn(probe.snapshot, knob.name, to))
 
         most = more if knob.most is None else knob.most
-        if not refuses(most):
-            last = _largest(refuses, least=0, most=most - 1)
-            assert last is not None  # noqa: S101 - as it is, it does not start
-            to = knob.now + (last + 1) * knob.step
-            yield Raised(limit=knob.limit, name=knob.name, to=to, host=knob.host)
+        last = None if refuses(most) else _largest(refuses, least=0, most=most - 1)
+        # If time alone does it, no limit has to be raised.
+        if last is not None:
+            yield Raised(
+                limit=knob.limit,
+                name=knob.name,
+                to=knob.now + (last + 1) * knob.step,
+                host=knob.host,
+                after_s=knob.after_s,
+            )
 
 
 def _knobs(snapshot: Snapshot, task: WaitingTask, capacity: Capacity) -> Iterator[_Knob]:
@@ -381,7 +389,7 @@ def _knobs(snapshot: Snapshot, task: WaitingTask, capacity: Capacity) -> Iterato
         turn=_machine_slots,
     )
     yield from _knobs_of_line(snapshot)
-    yield from _knobs_of_hosts(snapshot, models)
+    yield from _knobs_of_hosts(snapshot, models, capacity)
     yield from _knobs_of_quotas(snapshot, task, {view.queue for view in agents}, capacity)
 
 
@@ -411,10 +419,13 @@ def _knobs_of_line(snapshot: Snapshot) -> Iterator[_Knob]:
     )
 
 
-def _knobs_of_hosts(snapshot: Snapshot, models: Collection[str | None]) -> Iterator[_Knob]:
+def _knobs_of_hosts(
+    snapshot: Snapshot, models: Collection[str | None], capacity: Capacity
+) -> Iterator[_Knob]:
     """Yield the slots of these models, and of all models on the hosts that serve them."""
     reasons = (Reason.NO_SLOTS, Reason.MODEL_SLOTS)
     places = [place for place in snapshot.inventory.models if place.model in models]
+    left_s = capacity.models.looked_at_in_s
     for place in places:
         yield _Knob(
             reasons=reasons,
@@ -423,17 +434,19 @@ def _knobs_of_hosts(snapshot: Snapshot, models: Collection[str | None]) -> Itera
             now=place.max_slots,
             turn=partial(_model_slots, host=place.host),
             host=place.host,
+            after_s=left_s.get(place.model, 0.0),
         )
-    hosts = {place.host for place in places}
     for host in snapshot.inventory.hosts:
         is_here = host.name == LOCAL_HOST
-        if host.max_slots is not None and (is_here or host.name in hosts):
+        served = {place.model for place in places if place.host == host.name}
+        if host.max_slots is not None and (is_here or served):
             yield _Knob(
                 reasons=(Reason.HOST_SLOTS,) if is_here else reasons,
                 limit="host",
                 name=host.name,
                 now=host.max_slots,
-                turn=_host_slots,
+                turn=_local_slots if is_here else partial(_host_slots, models=served),
+                after_s=0.0 if is_here else max(left_s.get(one, 0.0) for one in served),
             )
 
 
@@ -493,12 +506,27 @@ def _machine_slots(snapshot: Snapshot, _name: str, slots: int) -> Snapshot:
     return replace(snapshot, rules=replace(snapshot.rules, host_slots=slots))
 
 
-def _host_slots(snapshot: Snapshot, name: str, slots: int) -> Snapshot:
+def _local_slots(snapshot: Snapshot, name: str, slots: int) -> Snapshot:
+    return _recounted(_with_host(snapshot, name, slots))
+
+
+def _host_slots(snapshot: Snapshot, name: str, slots: int, *, models: Collection[str]) -> Snapshot:
+    return _looked_at(_with_host(snapshot, name, slots), models)
+
+
+def _with_host(snapshot: Snapshot, name: str, slots: int) -> Snapshot:
     inventory = snapshot.inventory
     hosts = tuple(
         replace(host, max_slots=slots) if host.name == name else host for host in inventory.hosts
     )
-    return _recounted(replace(snapshot, inventory=replace(inventory, hosts=hosts)))
+    return replace(snapshot, inventory=replace(inventory, hosts=hosts))
+
+
+def _looked_at(snapshot: Snapshot, models: Collection[str]) -> Snapshot:
+    """Return it as it is once somebody looks at these models again."""
+    memory = snapshot.memory
+    left = tuple(one for one in memory.deferrals if one.model not in models)
+    return replace(snapshot, memory=replace(memory, deferrals=left))
 
 
 def _recounted(snapshot: Snapshot) -> Snapshot:
@@ -523,7 +551,7 @@ def _model_slots(snapshot: Snapshot, name: str, slots: int, *, host: str) -> Sna
         replace(one, max_slots=slots) if (one.model, one.host) == (name, host) else one
         for one in inventory.models
     )
-    return replace(snapshot, inventory=replace(inventory, models=models))
+    return _looked_at(replace(snapshot, inventory=replace(inventory, models=models)), {name})
 
 
 def _queue_slots(snapshot: Snapshot, name: str, slots: int) -> Snapshot:
