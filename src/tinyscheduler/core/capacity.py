@@ -355,19 +355,7 @@ def measure(snapshot: Snapshot, verdicts: Iterable[Verdict]) -> Capacity:
     )
     return Capacity(
         agents=tuple(
-            AgentView(
-                name=agent.name,
-                queue=agent.queue,
-                limit=agent.limit,
-                active=active[agent.name],
-                memory_bytes=agent.memory_bytes,
-                vram_bytes=agent.vram_bytes,
-                max_runtime_s=agent.max_runtime_s,
-                model=agent.model,
-                model_match=agent.model_match,
-                max_per_host=agent.max_per_host,
-                is_interactive=agent.priority_class == PriorityClass.INTERACTIVE,
-            )
+            _view_of(agent, active=active[agent.name])
             for agent in sorted(snapshot.agents, key=_name)
         ),
         host_limit=rules.host_slots,
@@ -389,6 +377,22 @@ def measure(snapshot: Snapshot, verdicts: Iterable[Verdict]) -> Capacity:
             snapshot.inventory, ((one.queue, one.tenant, one.use) for one in held)
         ),
         held=held,
+    )
+
+
+def _view_of(agent: AgentProfile, *, active: int) -> AgentView:
+    return AgentView(
+        name=agent.name,
+        queue=agent.queue,
+        limit=agent.limit,
+        active=active,
+        memory_bytes=agent.memory_bytes,
+        vram_bytes=agent.vram_bytes,
+        max_runtime_s=agent.max_runtime_s,
+        model=agent.model,
+        model_match=agent.model_match,
+        max_per_host=agent.max_per_host,
+        is_interactive=agent.priority_class == PriorityClass.INTERACTIVE,
     )
 
 
