@@ -383,6 +383,18 @@ def test_fewer_gpus_or_the_ends_of_all_that_are_in_the_way():
     )
 
 
+def test_the_end_that_makes_room_is_found_among_many_that_do_not():
+    others = [running(f"{number}", agent="tester", left_s=60) for number in range(10, 50)]
+    holder = running("7", left_s=900, gpu_uuids=("GPU-0",), needs=Needs(gpus=1))
+    agents = [an_agent(limit=1), an_agent("tester", limit=99)]
+
+    found = changes(
+        *others, holder, a_task("1", gpus=1), task_id="1", agents=agents, slots=99, gpus=[a_gpu(0)]
+    )
+
+    assert found == (Ended(task_ids=("7",), at_latest=at(900)),)
+
+
 def test_an_attempt_that_is_late_may_end_at_any_moment():
     found = changes(running("7", left_s=0.5), a_task("1"), task_id="1", slots=1)
 

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from tinyscheduler.ports import Policy
 
 MIB = 2**20
-# Attempts whose ends are tried one by one, those that end first; each try decides again.
+# Attempts whose ends are tried one by one; each try decides again.
 _MOST_ENDS = 30
 
 
@@ -218,16 +218,18 @@ def _with_runtime(task: WaitingTask, seconds: int) -> WaitingTask:
 
 
 def _ended(probe: _Probe, capacity: Capacity) -> Iterator[Ended]:
-    """Yield the one attempt, of those that end first, whose end alone would start it; or several.
+    """Yield the one attempt whose end alone would start it, or several that end first.
 
-    What starts before it in this tick runs as long as it may, and is waited for like the rest.
+    Those are tried first that leave it room, by what is counted.
     """
     leased = _leased(probe.snapshot)
     ending = sorted(
         (held for held in capacity.held if held.task_id in leased),
         key=lambda one: (one.ends_in_s, one.task_id),
     )
-    for held in ending[:_MOST_ENDS]:
+    able = [held for held in ending if _leaves_room(held, probe.task, capacity)]
+    likely = [*able, *(held for held in ending if held not in able)]
+    for held in likely[:_MOST_ENDS]:
         if probe.starts(without(probe.snapshot, [leased[held.task_id]])):
             yield _by_then(probe.snapshot, [held])
             return
@@ -240,6 +242,13 @@ def _ended(probe: _Probe, capacity: Capacity) -> Iterator[Ended]:
         if probe.starts(without(probe.snapshot, [leased[one.task_id] for one in fewer])):
             needed = fewer
     yield _by_then(probe.snapshot, needed)
+
+
+def _leaves_room(held: Held, task: WaitingTask, capacity: Capacity) -> bool:
+    """Whether the task would fit if this attempt had ended; the end lets models be looked at."""
+    left = capacity.give_back([held])
+    left = replace(left, models=replace(left.models, looked_at_in_s={}))
+    return any(isinstance(left.place(task, one), Dispatch) for one in candidates(task, left.agents))
 
 
 def _smallest_prefix(probe: _Probe, ending: Sequence[Held], leased: dict[str, Lease]) -> int | None:
