@@ -585,6 +585,16 @@ def test_where_it_is_shared_out_fairly_each_has_its_first_in_view(build_world, o
     assert ids(look(world, window=1)) == [red[0], blue[0]]
 
 
+def test_of_each_owner_the_most_urgent_is_in_view_where_priority_counts(build_world):
+    world = build_world(fair_share=FairShare.TENANT, priority_enabled=True)
+    wishes = [("red", 9), ("red", 9), ("blue", 0), ("blue", 5), (None, 0), (None, 5)]
+    red, _, _, blue, _, other = (
+        world.add(replace(A_SPEC, tenant=tenant, priority=priority)) for tenant, priority in wishes
+    )
+
+    assert ids(look(world, window=1)) == [red, blue, other]
+
+
 @pytest.mark.parametrize("owner", ["tenant", "project"])
 def test_what_is_nobodys_has_its_turn_in_view_too(build_world, owner):
     world = build_world(fair_share=FairShare(owner))

@@ -91,9 +91,11 @@ WITH RECURSIVE owners (name) AS (
 SELECT name FROM owners WHERE name IS NOT NULL LIMIT :limit
 """
 _READY_OF_OWNER = """
-SELECT * FROM tasks INDEXED BY ready_by_{owner}
-WHERE state = 'waiting' AND blockers_left = 0 AND start_after = 0 AND {owner} = :name
-ORDER BY blocks DESC, id LIMIT :window
+SELECT * FROM (
+    SELECT * FROM tasks INDEXED BY ready_by_{owner}
+    WHERE state = 'waiting' AND blockers_left = 0 AND start_after = 0 AND {owner} = :name
+    ORDER BY blocks DESC, id LIMIT :sorted
+) ORDER BY blocks DESC, :by_priority * priority DESC, id LIMIT :window
 """
 # They have no index of their own: it would hold every task where nobody names an owner.
 _READY_OF_NOBODY = """
@@ -102,7 +104,7 @@ SELECT * FROM (
     WHERE state = 'waiting' AND blockers_left = 0 AND start_after = 0
         AND agent = :agent AND queue = :queue
     ORDER BY blocks DESC, id LIMIT :searched
-) WHERE {owner} IS NULL ORDER BY blocks DESC, id LIMIT :window
+) WHERE {owner} IS NULL ORDER BY blocks DESC, :by_priority * priority DESC, id LIMIT :window
 """
 _DUE = """
 SELECT * FROM (
@@ -604,13 +606,19 @@ class LocalQueue:
         owners = connection.execute(
             _OWNERS.format(owner=self._fair_share), {"limit": _MAX_OWNERS}
         ).fetchall()
+        values = {
+            "window": window,
+            "sorted": _MAX_SORTED if self._priority_enabled else window,
+            "searched": _MAX_SEARCHED,
+            "by_priority": self._priority_enabled,
+        }
         question = _READY_OF_OWNER.format(owner=self._fair_share)
         for owner in owners:
-            yield from connection.execute(question, {"name": owner["name"], "window": window})
+            yield from connection.execute(question, {**values, "name": owner["name"]})
         question = _READY_OF_NOBODY.format(owner=self._fair_share)
         for line in lines if owners else ():
-            values = {"agent": line["agent"], "queue": line["queue"], "window": window}
-            yield from connection.execute(question, {**values, "searched": _MAX_SEARCHED})
+            of_line = {"agent": line["agent"], "queue": line["queue"]}
+            yield from connection.execute(question, {**values, **of_line})
 
     def _unstartable(self, connection: sqlite3.Connection, *, now: int) -> list[sqlite3.Row]:
         limits = {"now": now, "limit": _MAX_UNSTARTABLE}
