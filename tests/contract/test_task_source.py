@@ -615,6 +615,16 @@ def test_what_an_owner_has_first_may_have_waited_for_its_time(build_world):
     assert ids(look(world, window=1)) == [red[0], blue]
 
 
+def test_of_each_owner_the_most_urgent_is_in_view_where_priority_counts(build_world):
+    world = build_world(fair_share=FairShare.TENANT, priority_enabled=True)
+    wishes = [("red", 9), ("red", 9), ("blue", 0), ("blue", 5), (None, 0), (None, 5)]
+    red, _, _, blue, _, other = (
+        world.add(replace(A_SPEC, tenant=tenant, priority=priority)) for tenant, priority in wishes
+    )
+
+    assert ids(look(world, window=1)) == [red, blue, other]
+
+
 def test_looking_changes_nothing(world):
     blocker = world.add(A_SPEC)
     world.add(TaskSpec(after=(blocker,)))

@@ -129,6 +129,40 @@ def test_what_this_machine_does_not_have_holds_nobody_up():
     assert why(plan, "1")[0] is Reason.VRAM_INSUFFICIENT
 
 
+NEVER = an_agent("able", limit=9, memory_bytes=99 * GIB)
+SOMETIMES = an_agent("tester", limit=1)
+
+
+def test_an_agent_that_never_can_does_not_hide_that_another_will():
+    holder = an_entry(a_lease("9", agent="tester"))
+    first = a_task("1", queue="dev")
+
+    kept = planned(holder, first, agents=(NEVER, SOMETIMES))
+    lost = planned(first, agents=(NEVER, an_agent("tester", limit=0)))
+
+    assert why(kept, "1")[0] is Reason.AGENT_LIMIT
+    # Without a limit that one never will, either.
+    assert why(lost, "1")[0] is Reason.MEMORY_INSUFFICIENT
+
+
+def test_of_agents_that_never_can_none_takes_a_reservation_away():
+    """It waits for a share of a GPU with one agent, and another needs more than there is."""
+    able = an_agent("tester", limit=9, vram_bytes=22 * GIB)
+    first = a_task("1", queue="dev", memory_bytes=0)
+    never = an_agent("able", limit=9, vram_bytes=99 * GIB)
+
+    plan = planned(
+        running("9", gib=4),
+        first,
+        task(2, gib=4),
+        agents=(never, able, an_agent(limit=9, queue="ops")),
+        skips={"1": 2},
+    )
+
+    assert started(plan) == []
+    assert why(plan, "2")[0] is Reason.OVERTAKEN_LIMIT
+
+
 # -- being overtaken -------------------------------------------------------------------
 
 

@@ -55,7 +55,8 @@ class Refusals:
     def binding(self, task: WaitingTask, kind: _Kind) -> Refusal | None:
         """Return what keeps a task of this kind from a start; None if some agent could start it.
 
-        The machine's cap where any agent that could run it has a slot.
+        One that passes before one that lasts; the machine's cap where any agent that could run it
+        has a slot.
         """
         if kind not in self.known:
             self.known[kind] = self._find(task)
@@ -87,12 +88,16 @@ class Refusals:
         return ending[number].ends_in_s
 
     def _find(self, task: WaitingTask) -> Refusal | None:
-        refused = []
+        refused, passing = [], []
         for agent in candidates(task, self.capacity.agents):
             found = self.capacity.place(task, agent)
             if not isinstance(found, Refusal):
                 return None
             refused.append(found)
+            # What one agent never can, another may once something has ended.
+            if agent.limit and not found.is_lasting:
+                passing.append(found)
+        refused = passing or refused
         return next((one for one in refused if one.reason is not Reason.AGENT_LIMIT), refused[0])
 
 
@@ -177,6 +182,20 @@ class Turns:
                 if not lookahead:
                     in_sight.discard(line)
         return tuple(found)
+
+    def choices(
+        self, able: Iterable[WaitingTask], refusals: Refusals
+    ) -> dict[_Key, tuple[str, ...]]:
+        """Return which agents can start each of these that names none: not all of its queue may."""
+        return {
+            key_of(task): tuple(
+                start.agent
+                for start in _starts_of(task, refusals.capacity)
+                if self.refuse(start, refusals) is None
+            )
+            for task in able
+            if task.agent is None
+        }
 
     def start(self, dispatch: Dispatch, after: Refusals) -> Dispatch:
         """Take the task out of its line; return the start with whom it overtakes."""
