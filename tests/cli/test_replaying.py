@@ -243,6 +243,25 @@ def test_of_all_those_that_differ_or_are_damaged_are_named(used):
     ]
 
 
+def test_what_cannot_be_decided_on_is_named_and_the_others_are_decided_again(used):
+    run_until_done(used, "1")
+    (first, *others) = kept(used)
+    snapshot = json.loads(first.read_text())["snapshot"]
+    # Five minutes before the first day of the calendar there is none.
+    snapshot["now"]["wall"] = "0001-01-01T00:00:00.000000Z"
+    first.write_text(tampered(used, snapshot=snapshot).read_text())
+    tick_id = first.name.rpartition("-")[0]
+    words = f"error: round 1 of tick {tick_id} cannot be decided again: OverflowError: "
+
+    one, every = used.run("replay", tick_id), used.run("replay", "--all", "--json")
+
+    assert (one.code, every.code) == (1, 1)
+    assert one.err.startswith(words)
+    assert every.err.startswith(words)
+    assert [damaged["tick_id"] for damaged in every.json["damaged"]] == [tick_id]
+    assert every.json["same"] == len(others)
+
+
 def test_where_nothing_is_kept_there_is_nothing_to_list_or_replay(place):
     assert place.run("replay", "--list").code == 0
     assert place.run("-q", "replay", "--list").out == ""

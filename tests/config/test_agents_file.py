@@ -269,7 +269,8 @@ def test_other_keys_of_the_array_warn_as_they_always_have(tmp_path: Path):
         ("hosts: {box: {models: [m]}}", "models of host box: a list is not a mapping of model"),
         ("hosts: {box: {models: {m: 5}}}", "model m of host box is 5; expected a mapping"),
         ("hosts: {box: {models: {m: {slots: 5}}}}", "unknown key 'slots' of model m of host box"),
-        ("hosts: {box: {models: {'m n': {}}}}", "model name 'm n' is no name"),
+        ("hosts: {box: {models: {'': {}}}}", "model name '' is not a text that can be printed"),
+        ('models: {"\\e[31m": {}}', "is not a text that can be printed"),
         ("hosts: {'my box': {}}", "host name 'my box' is no name"),
         ("queues: {dev: {limit: -1}}", "limit of queue dev: -1 is not a whole number"),
         ("queues: {dev: {slots: 1}}", "unknown key 'slots' of queue dev"),
@@ -436,6 +437,21 @@ tenants: {red: {vram: 24G, slots: 4, weight: 2}}
     assert config.inventory.endpoint("small", "local") == "http://127.0.0.1:11434"
     assert config.inventory.endpoint("big", "cave") is None
     assert config.inventory.endpoint("big", None) is None
+
+
+def test_a_host_may_have_a_model_by_the_name_that_its_makers_gave_it(tmp_path: Path):
+    config = configured(
+        tmp_path,
+        """
+agents: {coder: {command: [sh], model: "llama3:8b"}}
+hosts: {box: {models: {"llama3:8b": , org/large-v2: {max_slots: 2}}}}
+""",
+    )
+
+    assert config.inventory.models == (
+        ModelPlace(model="llama3:8b", host="box"),
+        ModelPlace(model="org/large-v2", host="box", max_slots=2),
+    )
 
 
 def test_a_host_is_bounded_by_what_is_said_of_it_and_by_the_setting(tmp_path: Path):

@@ -18,7 +18,14 @@ from tests.config.building import (
     run_python,
 )
 
-from tinyscheduler.config.cache import CACHE_NAME, Resolution, decode, encode
+from tinyscheduler.config.cache import (
+    CACHE_NAME,
+    MAX_CACHE_BYTES,
+    Resolution,
+    decode,
+    encode,
+    remember,
+)
 from tinyscheduler.config.inputs import digest, gather_inputs
 from tinyscheduler.config.overrides import Overrides
 from tinyscheduler.config.resolve import resolve
@@ -594,3 +601,15 @@ def test_every_field_survives_the_round_trip_of_a_real_configuration(tmp_path: P
     assert decode(json.loads(json.dumps(encode(resolution)))) == resolution
     assert resolution.referenced == ("HOME",)
     assert dict(resolution.literals).keys() == {"API_KEY", "X"}
+
+
+def test_what_would_be_too_large_to_be_read_is_not_written(tmp_path: Path):
+    base = a_base(tmp_path)
+    resolution = resolve(gather_inputs(Overrides(base_path=str(base)), an_environment()))
+    folder = str(cache_of(base).parent)
+
+    remember(folder, "small", resolution)
+    before = cache_of(base).read_bytes()
+    remember(folder, "large", replace(resolution, referenced=("x" * MAX_CACHE_BYTES,)))
+
+    assert cache_of(base).read_bytes() == before

@@ -199,14 +199,14 @@ def test_a_file_can_be_read_by_its_owner_alone_and_with_any_tool(tmp_path):
 def test_other_files_are_none_of_ours(tmp_path):
     ticks = tmp_path / "state" / "ticks"
     ticks.mkdir(parents=True)
-    for name in (".round.tmp", "mine.json", f"{FIRST}.json", f"{FIRST}-1.json.gz"):
+    for name in (".round.tmp", "mine.json", "mine-1.json", f"{FIRST}.json", f"{FIRST}-1.json.gz"):
         (ticks / name).write_text("mine")
     recorder = FileRecorder(paths_in(tmp_path), most_files=1)
 
     recorder.record([a_round(FIRST), a_round(SECOND)])
 
     assert recorder.ticks() == [SECOND]
-    assert len(list(ticks.iterdir())) == 4, "what was left half-written is gone, the others stay"
+    assert len(list(ticks.iterdir())) == 5, "what was left half-written is gone, the others stay"
 
 
 def test_bytes_are_bounded_too_whatever_a_round_takes(tmp_path):

@@ -585,6 +585,46 @@ def test_where_it_is_shared_out_fairly_each_has_its_first_in_view(build_world, o
     assert ids(look(world, window=1)) == [red[0], blue[0]]
 
 
+@pytest.mark.parametrize("owner", ["tenant", "project"])
+def test_what_each_owner_has_first_is_by_priority_where_that_counts(build_world, owner):
+    world = build_world(fair_share=FairShare(owner), priority_enabled=True)
+    changes: dict[str, Any] = {"red": {owner: "red"}, "blue": {owner: "blue"}}
+    red, blue = (replace(A_SPEC, **change) for change in changes.values())
+    first = world.add(replace(red, priority=9))
+    world.add(blue)
+    urgent = world.add(replace(blue, priority=5))
+
+    assert ids(look(world, window=1)) == [first, urgent]
+
+
+def test_tasks_without_an_owner_have_their_first_in_view_as_an_owner_has(build_world):
+    world = build_world(fair_share=FairShare.TENANT)
+    red = [world.add(replace(A_SPEC, tenant="red")) for _ in range(3)]
+    nobody = [world.add(A_SPEC) for _ in range(2)]
+
+    assert ids(look(world, window=1)) == [red[0], nobody[0]]
+
+
+def test_what_an_owner_has_first_may_have_waited_for_its_time(build_world):
+    world = build_world(fair_share=FairShare.TENANT)
+    red = [world.add(replace(A_SPEC, tenant="red")) for _ in range(2)]
+    due = world.clock.now().wall + timedelta(seconds=60)
+    blue = world.add(replace(A_SPEC, tenant="blue", not_before=due))
+    world.clock.advance(61)
+
+    assert ids(look(world, window=1)) == [red[0], blue]
+
+
+def test_of_each_owner_the_most_urgent_is_in_view_where_priority_counts(build_world):
+    world = build_world(fair_share=FairShare.TENANT, priority_enabled=True)
+    wishes = [("red", 9), ("red", 9), ("blue", 0), ("blue", 5), (None, 0), (None, 5)]
+    red, _, _, blue, _, other = (
+        world.add(replace(A_SPEC, tenant=tenant, priority=priority)) for tenant, priority in wishes
+    )
+
+    assert ids(look(world, window=1)) == [red, blue, other]
+
+
 def test_looking_changes_nothing(world):
     blocker = world.add(A_SPEC)
     world.add(TaskSpec(after=(blocker,)))

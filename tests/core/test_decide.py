@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from tests.builders import (
     RULES,
     a_claim,
+    a_gpu,
     a_lease,
     a_result,
     a_snapshot,
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
     from tinyscheduler.ports import Policy
 
 FIFO = PlatformPolicy()
+GIB = 2**30
 # What an attempt needs of which nobody said it.
 PLAIN = Needs(memory_bytes=RULES.memory_per_slot_bytes or 0)
 
@@ -464,6 +466,31 @@ def test_without_host_slots_nothing_starts():
     assert plan.decisions == (
         Wait(task=a_task("1"), reason=Reason.HOST_SLOTS, words="this machine runs 0 of 0"),
     )
+
+
+def test_a_task_of_a_queue_starts_by_the_agent_that_can_start_it_though_another_is_freer():
+    agents = (an_agent("large", limit=9, memory_bytes=99 * GIB), an_agent("small", limit=2))
+    tasks = [a_task(str(number), queue="dev", created_order=number) for number in range(3)]
+
+    plan = decide(a_snapshot(*tasks, agents=agents), FIFO)
+
+    assert starts(plan) == [("0", "small"), ("1", "small")]
+    assert reasons(plan) == {"2": Reason.AGENT_LIMIT}
+
+
+def test_a_task_of_a_queue_starts_by_the_agent_that_takes_nothing_from_a_reservation():
+    agents = (an_agent("coder", limit=9, vram_bytes=2 * GIB), an_agent("tester", limit=1))
+    holder = an_entry(
+        a_lease("7", agent="gone", gpu_uuids=("GPU-0",), needs=Needs(vram_bytes=14 * GIB))
+    )
+    first = a_task("1", queue="dev", vram_bytes=20 * GIB)
+    second = a_task("2", queue="dev", created_order=1)
+
+    plan = decide(
+        a_snapshot(holder, first, second, agents=agents, gpus=[a_gpu(0)], skips={"1": 2}), FIFO
+    )
+
+    assert starts(plan) == [("2", "tester")]
 
 
 def test_the_agents_own_limit_is_named_before_the_machines():

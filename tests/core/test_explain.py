@@ -15,6 +15,7 @@ from tinyscheduler.model.leases import Needs
 from tinyscheduler.model.plan import Reason
 from tinyscheduler.model.records import TaskRecord
 from tinyscheduler.model.resources import Gpu
+from tinyscheduler.model.switches import Switch, SwitchKind, Target, TargetKind
 from tinyscheduler.model.tasks import TaskState
 from tinyscheduler.policy.platform import PlatformPolicy
 from tinyscheduler.values import replace
@@ -125,6 +126,48 @@ def test_of_a_queue_every_agent_that_serves_it_is_named():
     assert [cap.agent for cap in explained(snapshot, "1").caps] == ["coder", "tester"]
 
 
+def test_an_agent_that_has_a_slot_free_is_told_with_the_bound_that_keeps_it():
+    agents = [an_agent("coder", limit=4, max_per_host=1), an_agent("tester", limit=0)]
+    snapshot = a_snapshot(an_entry(a_lease("7")), a_task("1", queue="dev"), agents=agents)
+
+    explanation = explained(snapshot, "1")
+
+    assert explanation.caps == (Cap(agent="tester", limit=0, used_by=(), taken_by=()),)
+    assert explanation.words == (
+        "agent tester: its limit is 0, so nothing of it can start",
+        "agent coder runs 1 on host local, and max_per_host is 1",
+    )
+
+
+def test_what_keeps_it_from_another_agent_is_not_said_twice():
+    agents = [an_agent("coder", limit=1), an_agent("big", limit=1, memory_bytes=99 << 30)]
+    snapshot = a_snapshot(an_entry(a_lease("7")), a_task("1", queue="dev"), agents=agents)
+
+    explanation = explained(snapshot, "1")
+
+    assert explanation.words == (
+        "agent coder: 1 of 1 slots used, by 7",
+        "needs 99 GiB of memory, 8 GiB are free",
+    )
+    assert explanation.next_binding == ()
+
+
+def test_a_paused_agent_is_no_limit_that_keeps_a_task_of_its_queue():
+    pause = Switch(
+        kind=SwitchKind.PAUSE,
+        target=Target(kind=TargetKind.AGENT, name="tester"),
+        since=NOW.wall,
+        by="me",
+        reason="",
+    )
+    agents = [an_agent("coder", limit=1), an_agent("tester", limit=5)]
+    snapshot = a_snapshot(an_entry(a_lease("7")), a_task("1", queue="dev"), agents=agents)
+
+    explanation = explained(replace(snapshot, switches=(pause,)), "1")
+
+    assert explanation.words == ("agent coder: 1 of 1 slots used, by 7",)
+
+
 @pytest.mark.parametrize(
     ("obstacle", "reason", "remedy"),
     [
@@ -212,6 +255,16 @@ def test_too_little_memory_is_told_with_how_much_less_would_do():
     assert explanation.changes[0] == Less(of="memory", at_most=3 << 30)
 
 
+def test_what_an_agent_needs_that_lacks_something_else_is_no_shortfall():
+    agents = [an_agent("small", limit=0, memory_bytes=1 << 30), an_agent(memory_bytes=9 << 30)]
+
+    explanation = explained(a_snapshot(a_task("1", queue="dev"), agents=agents), "1")
+
+    assert explanation.shortfall == Shortfall(
+        resource="memory", needed_bytes=9 << 30, free_bytes=8 << 30
+    )
+
+
 def test_too_little_vram_is_told_after_what_starts_before():
     tasks = [a_task(str(n), created_order=n, vram_bytes=14 << 30) for n in (1, 2)]
     snapshot = a_snapshot(*tasks, agents=[an_agent("coder", limit=5)], gpus=[a_gpu(0)])
@@ -226,13 +279,23 @@ def test_too_little_vram_is_told_after_what_starts_before():
 
 def test_where_nothing_at_all_is_free_no_smaller_word_helps():
     full = a_snapshot(a_task("1", vram_bytes=1 << 30), gpus=[a_gpu(0, used=24)])
+
+    explanation = explained(full, "1")
+
+    assert explanation.shortfall is not None
+    assert explanation.shortfall.free_bytes == 0
+    assert explanation.changes == ()
+
+
+def test_where_no_gpu_is_so_large_the_largest_is_what_there_is():
     large = a_snapshot(a_task("1", gpus=1, vram_bytes=30 << 30), gpus=[a_gpu(0)])
 
-    for snapshot in (full, large):
-        explanation = explained(snapshot, "1")
-        assert explanation.shortfall is not None
-        assert explanation.shortfall.free_bytes == 0
-        assert explanation.changes == ()
+    explanation = explained(large, "1")
+
+    assert explanation.shortfall == Shortfall(
+        resource="vram", needed_bytes=30 << 30, free_bytes=24 << 30
+    )
+    assert explanation.changes == (Less(of="vram", at_most=24 << 30),)
 
 
 def test_where_a_gpu_shares_the_memory_its_share_is_part_of_what_would_do():

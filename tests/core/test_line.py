@@ -216,15 +216,21 @@ def settled(
     **more: Any,
 ) -> dict[str, tuple[float, float]]:
     scan = a_snapshot(*things).scan
-    now = NOW.wall + timedelta(seconds=after_s)
+    now = replace(
+        NOW,
+        wall=NOW.wall + timedelta(seconds=after_s),
+        monotonic_ns=NOW.monotonic_ns + int(max(0, after_s) * 1e9),
+    )
     found = settle_accounts(memory, scan, rules=replace(SHARED, **more), now=now)
     return {one.owner: (one.slot_s, one.gpu_s) for one in found.accounts}
 
 
 def running_for(seconds: float, **more: Any) -> Any:
-    return an_entry(
-        a_lease(**{"started_at": NOW.wall - timedelta(seconds=seconds), "tenant": "red", **more})
-    )
+    begun = {
+        "started_at": NOW.wall - timedelta(seconds=seconds),
+        "monotonic_started_ns": NOW.monotonic_ns - int(seconds * 1e9),
+    }
+    return an_entry(a_lease(**{**begun, "tenant": "red", **more}))
 
 
 def test_an_attempt_is_charged_for_its_slot_and_its_gpus():
@@ -267,11 +273,25 @@ def test_a_clock_that_was_set_back_charges_nothing():
     assert settled(running_for(0), memory=memory, after_s=-500) == {"red": (5, 0)}
 
 
+def test_a_clock_that_was_put_right_by_years_charges_no_more_than_an_attempt_has_run():
+    year_0 = NOW.wall - timedelta(days=20_000)
+    entry = running_for(100, started_at=year_0)
+    memory = SchedulingMemory(accounted_at=year_0 + timedelta(seconds=60))
+
+    assert settled(entry, memory=memory) == {"red": (100, 0)}
+
+
+def test_of_an_attempt_of_another_boot_the_clock_alone_tells():
+    entry = running_for(100, boot_id="earlier-boot", monotonic_started_ns=NOW.monotonic_ns)
+
+    assert settled(entry) == {"red": (100, 0)}
+
+
 def test_without_an_attempt_nothing_changes():
     memory = SchedulingMemory(accounts=(Account(owner="red", slot_s=5),), accounted_at=NOW.wall)
     empty = LeaseScan(entries=(), results=())
 
-    later = NOW.wall + timedelta(days=1)
+    later = replace(NOW, wall=NOW.wall + timedelta(days=1))
     assert settle_accounts(memory, empty, rules=SHARED, now=later) is memory
 
 

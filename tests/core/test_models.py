@@ -112,6 +112,17 @@ def test_one_that_is_preferred_is_done_without():
     assert started(plan) == {"1": "local", "2": None}
 
 
+def test_without_the_preferred_one_an_agent_is_bounded_on_this_machine():
+    agents = (an_agent(limit=9, model="alpha", model_match=ModelMatch.PREFERRED, max_per_host=1),)
+    there = ModelPlace(model="alpha", host="box")
+
+    plan = planned(task(1), task(2), task(3), models=(there,), agents=agents)
+
+    assert started(plan) == {"1": "box", "2": None}
+    assert wait(plan, "3").reason is Reason.AGENT_LIMIT
+    assert wait(plan, "3").words == "agent coder runs 1 on host local, and max_per_host is 1"
+
+
 # -- hosts -----------------------------------------------------------------------------
 
 HERE, THERE = ModelPlace(model="alpha"), ModelPlace(model="alpha", host="box", max_slots=2)

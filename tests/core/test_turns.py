@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import doctest
+from itertools import cycle
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -128,6 +129,40 @@ def test_what_this_machine_does_not_have_holds_nobody_up():
     assert why(plan, "1")[0] is Reason.VRAM_INSUFFICIENT
 
 
+NEVER = an_agent("able", limit=9, memory_bytes=99 * GIB)
+SOMETIMES = an_agent("tester", limit=1)
+
+
+def test_an_agent_that_never_can_does_not_hide_that_another_will():
+    holder = an_entry(a_lease("9", agent="tester"))
+    first = a_task("1", queue="dev")
+
+    kept = planned(holder, first, agents=(NEVER, SOMETIMES))
+    lost = planned(first, agents=(NEVER, an_agent("tester", limit=0)))
+
+    assert why(kept, "1")[0] is Reason.AGENT_LIMIT
+    # Without a limit that one never will, either.
+    assert why(lost, "1")[0] is Reason.MEMORY_INSUFFICIENT
+
+
+def test_of_agents_that_never_can_none_takes_a_reservation_away():
+    """It waits for a share of a GPU with one agent, and another needs more than there is."""
+    able = an_agent("tester", limit=9, vram_bytes=22 * GIB)
+    first = a_task("1", queue="dev", memory_bytes=0)
+    never = an_agent("able", limit=9, vram_bytes=99 * GIB)
+
+    plan = planned(
+        running("9", gib=4),
+        first,
+        task(2, gib=4),
+        agents=(never, able, an_agent(limit=9, queue="ops")),
+        skips={"1": 2},
+    )
+
+    assert started(plan) == []
+    assert why(plan, "2")[0] is Reason.OVERTAKEN_LIMIT
+
+
 # -- being overtaken -------------------------------------------------------------------
 
 
@@ -249,7 +284,58 @@ class LastFirst:
         return [Proposal(task=context.waiting[-1], agent=context.agents[0].name)]
 
 
-def test_whatever_a_policy_prefers_nobody_is_passed_over_for_ever():
+class AsDrawn:
+    """Proposes one of those that could start, by numbers drawn beforehand."""
+
+    name = "as drawn"
+
+    def __init__(self, picks: list[int]) -> None:
+        self._picks = cycle(picks)
+
+    def propose(self, context: PolicyContext) -> list[Proposal]:
+        task = context.waiting[next(self._picks) % len(context.waiting)]
+        return [Proposal(task=task, agent=context.agents[0].name)]
+
+
+@given(
+    st.lists(st.sampled_from((0, 2, 6, 10, None)), min_size=1, max_size=10),
+    st.lists(st.integers(0, 9), min_size=1, max_size=10),
+    st.integers(0, 5),
+    st.integers(1, 3),
+    st.lists(st.integers(0, 3), min_size=10, max_size=10),
+    st.integers(1, 6),
+)
+def test_whatever_a_policy_prefers_nobody_is_passed_over_for_ever(
+    shares: list[int | None],
+    picks: list[int],
+    lookahead: int,
+    most: int,
+    before: list[int],
+    slots: int,
+):
+    numbered = list(enumerate(shares, 1))
+    tasks = [whole(number) if gib is None else task(number, gib=gib) for number, gib in numbered]
+    skips = {str(number): times for number, times in enumerate(before[: len(shares)], 1)}
+
+    plan = decide(
+        a_snapshot(
+            running("99", gib=4),
+            *tasks,
+            agents=ROOMY,
+            slots=slots,
+            gpus=[a_gpu(0)],
+            lookahead=lookahead,
+            max_skips=most,
+            skips=skips,
+        ),
+        AsDrawn(picks),
+    )
+
+    for task_id, by in overtakes(plan).items():
+        assert len(by) <= max(0, most - skips[task_id])
+
+
+def test_a_policy_that_prefers_the_last_overtakes_and_is_told_whose_turn_it_is():
     tasks = [task(number) for number in range(1, 5)]
 
     plan = decide(a_snapshot(*tasks, agents=ROOMY, slots=1), LastFirst())

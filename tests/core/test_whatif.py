@@ -14,11 +14,13 @@ from tests.core.worlds import some_snapshot
 from tinyscheduler.core.decide import decide
 from tinyscheduler.core.explain import Explanation, explain
 from tinyscheduler.core.gpus import measure_shared
-from tinyscheduler.core.whatif import Change, Ended, Less, Raised
+from tinyscheduler.core.whatif import Change, Ended, Less, Raised, Resumed
 from tinyscheduler.model.config import Host, Inventory, ModelPlace, Quota
 from tinyscheduler.model.leases import Lease, Needs
 from tinyscheduler.model.plan import Dispatch, Reason
 from tinyscheduler.model.resources import GpuReading
+from tinyscheduler.model.snapshot import Deferral
+from tinyscheduler.model.switches import Switch, SwitchKind, Target, TargetKind
 from tinyscheduler.policy.platform import PlatformPolicy
 from tinyscheduler.values import replace
 
@@ -139,13 +141,21 @@ def limited(snapshot: Snapshot, change: Raised, to: int) -> Snapshot:
             return replace(snapshot, rules=replace(snapshot.rules, host_slots=slots))
         case "host":
             hosts = [
-                replace(one, max_slots=to) if one.name == "local" else one
+                replace(one, max_slots=to) if one.name == change.name else one
                 for one in inventory.hosts
             ]
             inventory = replace(inventory, hosts=tuple(hosts))
             return as_many_as_needed(replace(snapshot, inventory=inventory))
         case "lookahead":
             return replace(snapshot, rules=replace(snapshot.rules, lookahead=to))
+        case "skips":
+            return replace(snapshot, rules=replace(snapshot.rules, max_skips=to))
+        case "per_host":
+            agents = [
+                replace(one, max_per_host=to) if one.name == change.name else one
+                for one in snapshot.agents
+            ]
+            return replace(snapshot, agents=tuple(agents))
         case "model":
             models = [
                 replace(one, max_slots=to)
@@ -155,9 +165,10 @@ def limited(snapshot: Snapshot, change: Raised, to: int) -> Snapshot:
             ]
             return replace(snapshot, inventory=replace(inventory, models=tuple(models)))
         case kind:
-            field = {"queue": "queues", "tenant": "tenants"}[kind]
+            field = "queues" if kind == "queue" else "tenants"
+            said = {"vram_bytes" if kind == "tenant_vram" else "slots": to}
             quotas = [
-                replace(one, slots=to) if one.name == change.name else one
+                replace(one, **said) if one.name == change.name else one
                 for one in getattr(inventory, field)
             ]
             return replace(snapshot, inventory=replace(inventory, **{field: tuple(quotas)}))
@@ -190,8 +201,20 @@ def assert_true_and_minimal(change: Change, snapshot: Snapshot, task: WaitingTas
                 assert not starts(ended(snapshot, rest), task)
             assert change.at_latest >= snapshot.now.wall
         case Raised():
+            if change.after_s:
+                # The time alone does not do it.
+                waited = replace(snapshot, memory=replace(snapshot.memory, deferrals=()))
+                assert not starts(limited(snapshot, change, change.to), task)
+                assert not starts(waited, task)
+                snapshot = waited
             assert starts(limited(snapshot, change, change.to), task)
-            assert not starts(limited(snapshot, change, change.to - 1), task)
+            step = MIB if change.limit == "tenant_vram" else 1
+            assert not starts(limited(snapshot, change, change.to - step), task)
+        case Resumed():
+            target = Target(kind=TargetKind.AGENT, name=change.agent)
+            switches = tuple(one for one in snapshot.switches or () if one.target != target)
+            assert switches != snapshot.switches
+            assert starts(replace(snapshot, switches=switches), task)
         case _:
             assert_never(change)
 
@@ -217,11 +240,19 @@ INVENTORY = Inventory(
     hosts=(Host(name="box", max_slots=3),),
     models=(
         ModelPlace(model="large", host="box", max_slots=1),
+        ModelPlace(model="large", host="attic", max_slots=0),
         ModelPlace(model="small", host="box", max_slots=3),
     ),
     queues=(Quota(name="dev", slots=4),),
-    tenants=(Quota(name="red", slots=1),),
+    tenants=(Quota(name="red", slots=1), Quota(name="blue", vram_bytes=12 * GIB)),
 )
+PAUSE = Switch(
+    kind=SwitchKind.PAUSE,
+    target=Target(kind=TargetKind.AGENT, name="tester"),
+    since=NOW.wall,
+    by="me",
+)
+LATER = Deferral(model="large", until=NOW.wall + timedelta(seconds=20))
 IN_QUEUE: dict[str, Any] = {"agent": None, "queue": "dev"}
 NEEDS: tuple[dict[str, Any], ...] = (
     {},
@@ -232,6 +263,8 @@ NEEDS: tuple[dict[str, Any], ...] = (
     {"model": "large"},
     {"model": "small"},
     {"tenant": "red"},
+    {"tenant": "blue", "vram_bytes": 10 * GIB},
+    {"gpus": 2, "vram_bytes": 20 * GIB, "tenant": "blue"},
 )
 
 
@@ -270,6 +303,7 @@ def some_crowd(draw: DrawFn) -> Snapshot:
             limit=limit,
             memory_bytes=draw(st.sampled_from((None, 7 * GIB))),
             max_runtime_s=draw(st.sampled_from((None, 9000.0))),
+            max_per_host=draw(st.sampled_from((None, None, 1))),
         )
         for name, limit in zip(("coder", "tester"), limits, strict=False)
     ]
@@ -285,7 +319,10 @@ def some_crowd(draw: DrawFn) -> Snapshot:
         has_automatic_slots=draw(st.booleans()),
         gpus=draw(st.sampled_from((None, [a_gpu(0), a_gpu(1)], GpuReading(fault="it hangs")))),
     )
-    return as_many_as_needed(snapshot)
+    switches = draw(st.sampled_from(((), (), (PAUSE,))))
+    deferrals = draw(st.sampled_from(((), (LATER,))))
+    memory = replace(snapshot.memory, deferrals=deferrals)
+    return as_many_as_needed(replace(snapshot, switches=switches, memory=memory))
 
 
 @given(some_crowd())
@@ -346,6 +383,18 @@ def test_fewer_gpus_or_the_ends_of_all_that_are_in_the_way():
     )
 
 
+def test_the_end_that_makes_room_is_found_among_many_that_do_not():
+    others = [running(f"{number}", agent="tester", left_s=60) for number in range(10, 50)]
+    holder = running("7", left_s=900, gpu_uuids=("GPU-0",), needs=Needs(gpus=1))
+    agents = [an_agent(limit=1), an_agent("tester", limit=99)]
+
+    found = changes(
+        *others, holder, a_task("1", gpus=1), task_id="1", agents=agents, slots=99, gpus=[a_gpu(0)]
+    )
+
+    assert found == (Ended(task_ids=("7",), at_latest=at(900)),)
+
+
 def test_an_attempt_that_is_late_may_end_at_any_moment():
     found = changes(running("7", left_s=0.5), a_task("1"), task_id="1", slots=1)
 
@@ -353,6 +402,16 @@ def test_an_attempt_that_is_late_may_end_at_any_moment():
         Ended(task_ids=("7",), at_latest=at(0.5)),
         Raised(limit="machine", name="this machine", to=2),
     )
+
+
+def test_an_attempt_that_is_dead_is_given_back_at_once():
+    dead = an_entry(
+        a_lease("7", monotonic_started_ns=NOW.monotonic_ns), task_id="7", is_lock_held=False
+    )
+
+    found = changes(dead, a_task("1"), task_id="1", slots=1)
+
+    assert found[0] == Ended(task_ids=("7",), at_latest=at(0))
 
 
 def test_a_limit_has_to_do_for_those_before_it_in_line():
@@ -376,6 +435,7 @@ def test_each_kind_of_limit_can_be_what_it_takes():
     ) == (
         at_end,
         Raised(limit="model", name="large", to=2, host="box"),
+        Raised(limit="model", name="large", to=1, host="attic"),
     )
     assert changes(
         running("7", **used), a_task("1", tenant="red"), task_id="1", inventory=INVENTORY
@@ -388,6 +448,86 @@ def test_each_kind_of_limit_can_be_what_it_takes():
         at_end,
         Raised(limit="queue", name="dev", to=2),
     )
+
+
+def test_more_slots_of_a_host_for_all_its_models_may_be_what_it_takes():
+    full = Inventory(
+        hosts=(Host(name="box", max_slots=1), Host(name="other", max_slots=0)),
+        models=(ModelPlace(model="large", host="box", max_slots=3),),
+    )
+    holder = running("7", model="large", model_host="box")
+
+    found = changes(holder, a_task("1", model="large"), task_id="1", inventory=full)
+
+    assert found[1:] == (Raised(limit="host", name="box", to=2),)
+
+
+def test_a_limit_of_slots_that_nobody_looks_for_yet_says_when_somebody_will():
+    one = Inventory(models=(ModelPlace(model="large", host="box"),))
+    holder = running("7", model="large", model_host="box")
+    task = a_task("1", model="large")
+
+    full = changes(holder, task, task_id="1", inventory=one, deferred_s={"large": 20})
+    free = changes(task, task_id="1", inventory=one, deferred_s={"large": 20})
+
+    assert full[1:] == (Raised(limit="model", name="large", to=2, host="box", after_s=20),)
+    assert free == ()
+
+
+def test_what_nobody_looks_for_yet_is_of_one_model_alone():
+    places = tuple(ModelPlace(model=name, host=name) for name in ("large", "small"))
+    agents = [an_agent(name, limit=1, model=name) for name in ("large", "small")]
+    holders = [
+        running(number, agent="gone", model=name, model_host=name)
+        for number, name in (("7", "large"), ("8", "small"))
+    ]
+
+    found = changes(
+        *holders,
+        a_task("1", agent=None, queue="dev"),
+        task_id="1",
+        agents=agents,
+        inventory=Inventory(models=places),
+        deferred_s={"large": 20},
+    )
+
+    assert found[1:] == (
+        Raised(limit="model", name="large", to=2, host="large", after_s=20),
+        Raised(limit="model", name="small", to=2, host="small"),
+    )
+
+
+def test_more_per_host_may_be_what_it_takes():
+    agents = [an_agent(limit=9, max_per_host=1)]
+
+    found = changes(running("7"), a_task("1"), task_id="1", agents=agents)
+
+    assert found[1:] == (Raised(limit="per_host", name="coder", to=2),)
+
+
+def test_who_may_be_overtaken_more_often_lets_a_task_go_first():
+    holder = running("7", left_s=600, gpu_uuids=("GPU-0",), needs=Needs(vram_bytes=14 * GIB))
+    tasks = (
+        a_task("1", vram_bytes=20 * GIB),
+        a_task("2", created_order=1, vram_bytes=2 * GIB, max_runtime_s=3600.0),
+    )
+
+    found = changes(holder, *tasks, task_id="2", gpus=[a_gpu(0)], skips={"1": 3})
+
+    assert Raised(limit="skips", name="MAX_SKIPS_PER_TASK", to=4) in found
+
+
+def test_an_agent_that_is_paused_may_be_what_it_takes():
+    agents = [an_agent("coder", limit=1), an_agent("tester", limit=1)]
+    snapshot = a_snapshot(
+        running("7"), a_task("1", agent=None, queue="dev"), agents=agents, slots=1
+    )
+    roomy = replace(snapshot, rules=replace(snapshot.rules, host_slots=2), switches=(PAUSE,))
+    (task,) = snapshot.sources[0].waiting
+
+    assert Resumed(agent="tester") in explained(roomy, task).changes
+    full = replace(roomy, rules=snapshot.rules)
+    assert Resumed(agent="tester") not in explained(full, task).changes
 
 
 def test_a_model_without_slots_needs_some():
@@ -471,6 +611,40 @@ def test_a_smaller_share_may_fit_into_a_quota():
     found = changes(holder, task, task_id="1", gpus=[a_gpu(0), a_gpu(1)], inventory=red)
 
     assert found[0] == Less(of="vram", at_most=6 * GIB)
+
+
+def test_fewer_gpus_or_more_vram_may_be_what_a_quota_takes():
+    red = Inventory(tenants=(Quota(name="red", vram_bytes=30 * GIB + 1),))
+
+    found = changes(
+        a_task("1", tenant="red", gpus=2), task_id="1", gpus=[a_gpu(0), a_gpu(1)], inventory=red
+    )
+
+    assert found == (
+        Less(of="gpus", at_most=1),
+        Raised(limit="tenant_vram", name="red", to=48 * GIB),
+    )
+
+
+@pytest.mark.parametrize(
+    ("gpus", "at_most"), [([a_gpu(0)], 24), ([a_gpu(0, p8=5), a_gpu(1, total=16)], 16)]
+)
+def test_a_smaller_gpu_may_do(gpus: list[Gpu], at_most: int):
+    task = a_task("1", gpus=1, vram_bytes=(20 if len(gpus) > 1 else 30) * GIB)
+
+    found = changes(task, task_id="1", gpus=gpus, gpu_owners={8: None})
+
+    assert found == (Less(of="vram", at_most=at_most * GIB),)
+
+
+def test_where_a_gpu_has_the_memory_of_the_machine_either_may_be_less():
+    shared = replace(a_gpu(0), total_bytes=None)
+
+    found = changes(
+        a_task("1", memory_bytes=5 * GIB, vram_bytes=4 * GIB), task_id="1", gpus=[shared]
+    )
+
+    assert found == (Less(of="memory", at_most=4 * GIB), Less(of="vram", at_most=3 * GIB))
 
 
 def test_what_only_time_can_change_has_no_counterfactual():

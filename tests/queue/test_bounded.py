@@ -100,6 +100,7 @@ USES: dict[str, Callable[[Opened], object]] = {
     "look by priority": with_rules(priority_enabled=True),
     "look without blocking": with_rules(blocking_disabled=True),
     "look fairly": with_rules(fair_share=FairShare.TENANT),
+    "look fairly by priority": with_rules(fair_share=FairShare.TENANT, priority_enabled=True),
     "describe": lambda opened: opened.queue.describe("77"),
     "counts": lambda opened: opened.queue.counts(),
     "states": lambda opened: opened.queue.states(["1", "2", "88"]),
@@ -130,6 +131,19 @@ def test_a_window_of_many_is_small_and_counts_all(crowds):
     # Of each line the first by age, and as many interactive ones.
     assert len(view.waiting) <= 2 * LINES * 8 + 8 + 50 + 50
     assert len(startable) > LINES * 8
+
+
+def test_however_many_owners_there_are_what_they_have_first_is_bounded(crowds):
+    opened = crowds[MANY]
+    alone = LocalQueue(opened.database, opened.clock)
+    # Of nine teams with two each; what waited for its time is looked for in each line.
+    fairly = LocalQueue(
+        opened.database, opened.clock, fair_share=FairShare.TENANT, most_of_owners=18
+    )
+
+    waiting, shared = (len(one.look(window=1000).waiting) for one in (alone, fairly))
+
+    assert shared <= waiting + 18 + LINES * 200
 
 
 QUESTIONS = {

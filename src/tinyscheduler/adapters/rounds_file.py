@@ -21,13 +21,15 @@ if TYPE_CHECKING:
 
 MOST_FILES = 1000
 MOST_BYTES = 50 << 20
-# Five thousand tasks, as many as a tick ever looks at, take half of it.
-MOST_BYTES_OF_ONE = 4 << 20
+# As much as is read.  Five thousand tasks, as many as a tick ever looks at of one line, take two
+# megabytes; some have several such lines.
+MOST_BYTES_OF_ONE = 16 << 20
 # Of all files that may be there, the share that makes room at once.
 _SHARE = 20
 # Always this one: no crash leaves more than one of it behind.
 _TEMPORARY = ".round.tmp"
-_NAME = re.compile(r"[0-9A-Za-z.]+-[0-9]+\.json")
+# Of ids of ticks, which are times: what somebody else put there is none of ours.
+_NAME = re.compile(r"[0-9TZ.]+-[0-9]+\.json")
 _REMEDY = "documents of ticks are made by `tinyscheduler snapshot`, and by ticks in state/ticks/"
 
 

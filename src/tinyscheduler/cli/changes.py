@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from math import ceil
 from typing import TYPE_CHECKING, Any, assert_never
 
 from tinyscheduler.cli.render import format_when
 from tinyscheduler.core.explain import join_names
-from tinyscheduler.core.whatif import Ended, Less, Raised
+from tinyscheduler.core.whatif import Ended, Less, Raised, Resumed
 from tinyscheduler.model.clock import format_time
 
 if TYPE_CHECKING:
@@ -22,12 +23,15 @@ _LESS = {
 }
 _RAISED = {
     "agent": "a limit of {to} for agent {name} would start it now (agents file or AGENT_LIMITS)",
+    "per_host": "a max_per_host of {to} for agent {name} would start it now (agents file)",
     "machine": "TINYSCHEDULER_MAX_CONCURRENT_SLOTS={to} would start it now",
     "host": "max_slots {to} of host {name} would start it now (agents file)",
     "lookahead": "TINYSCHEDULER_QUEUE_LOOKAHEAD={to} would start it now",
+    "skips": "TINYSCHEDULER_MAX_SKIPS_PER_TASK={to} would start it now",
     "model": "max_slots {to} of model {name} on host {host} would start it now (agents file)",
     "queue": "a limit of {to} for queue {name} would start it now (agents file)",
-    "tenant": "{to} slots for tenant {name} would start it now (agents file)",
+    "tenant": "a quota of {to} slots for tenant {name} would start it now (agents file)",
+    "tenant_vram": "a vram of {to} for tenant {name} would start it now (agents file)",
 }
 
 
@@ -45,9 +49,13 @@ def change_words(change: Change, task_id: str, *, now: datetime) -> str:
             at = f"{change.at_latest.astimezone():%H:%M}"
             return f"it starts when {who} ended, at the latest {when} ({at})"
         case Raised():
-            return _RAISED[change.limit].format(
-                to=change.to, name=change.name, host=change.host or ""
-            )
+            to = f"{change.to // 2**20}M" if change.limit == "tenant_vram" else change.to
+            words = _RAISED[change.limit].format(to=to, name=change.name, host=change.host or "")
+            if change.after_s:
+                words = words.replace("start it now", f"start it in {ceil(change.after_s)} s")
+            return words
+        case Resumed():
+            return f"`tinyscheduler resume agent:{change.agent}` would start it now"
         case _:
             assert_never(change)
 
@@ -67,6 +75,9 @@ def change_json(change: Change) -> dict[str, Any]:
                 "name": change.name,
                 "host": change.host,
                 "to": change.to,
+                "after_sec": change.after_s,
             }
+        case Resumed():
+            return {"change": "resumed", "agent": change.agent}
         case _:
             assert_never(change)

@@ -25,12 +25,13 @@ def models_json(foresight: Foresight) -> list[dict[str, Any]]:
     """Return each model on each host, with its slots; its host may have fewer left."""
     snapshot = foresight.snapshot
     room = measure(snapshot, foresight.plan.verdicts).models
+    addresses = {host.name: host.address for host in snapshot.inventory.hosts}
     return [
         {
             "model": place.model,
             "host": place.host,
             "is_remote": place.host != LOCAL_HOST,
-            "endpoint": snapshot.inventory.endpoint(place.model, place.host),
+            "endpoint": place.endpoint or addresses.get(place.host),
             "max_slots": place.max_slots,
             "used": room.used_of(place),
             "free": max(0, room.free(place)),

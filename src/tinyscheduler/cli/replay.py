@@ -312,7 +312,7 @@ def _replay_json(one: Replay) -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Damaged:
-    """A tick of which something is kept that cannot be read, and why."""
+    """A tick of which something is kept that cannot be read or decided again, and why."""
 
     tick_id: str
     error: TinySchedulerError
@@ -341,7 +341,11 @@ def _replay_all(invocation: Invocation, recorder: Recorder, *, as_json: bool) ->
         if isinstance(found, _Damaged):
             damaged.append(found)
             continue
-        replays = [replay(one) for one in found[1]]
+        try:
+            replays = [replay(one) for one in found[1]]
+        except TinySchedulerError as error:
+            damaged.append(_Damaged(tick_id=found[0], error=error))
+            continue
         ticks, rounds = ticks + 1, rounds + len(replays)
         differing += [one for one in replays if not one.is_same]
     _tell_damaged(invocation, damaged)

@@ -194,14 +194,12 @@ def _wait_lines(answer: Answer) -> list[str]:
     explanation = answer.explanation
     if explanation is None or explanation.wait is None:
         return []
-    if explanation.caps:
-        lines = [cap.words for cap in explanation.caps]
-    elif answer.blockers:
+    if answer.blockers:
         lines = _blocker_lines(answer)
     elif explanation.wait.reason is Reason.HELD:
         lines = []
     else:
-        lines = [explanation.wait.words]
+        lines = [*explanation.words]
     lines += [f"then: {words}" for words in explanation.next_binding]
     if answer.ahead is not None:
         lines.append(place_words(answer.standing.record, answer.ahead))

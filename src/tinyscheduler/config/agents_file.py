@@ -268,13 +268,22 @@ class _Reader:
         values = self._fields(f"host {name}", entry, _HOST_FIELDS)
         self._result.lines[name] = entry.line
         for model, item in values.pop("models", {}).items():
-            if self._is_named(f"model name {quote(model)}", model, item):
+            if self._is_model(model, item):
                 placed = self._fields(f"model {model} of host {name}", item, _PLACE_FIELDS)
                 self._placed[model, name] = placed
         self._hosts[name] = Host(name=name, **values)
 
     def _model(self, name: str, entry: Entry) -> None:
-        self._models[name] = self._fields(f"model {name}", entry, _MODEL_FIELDS)
+        if self._is_model(name, entry):
+            self._models[name] = self._fields(f"model {name}", entry, _MODEL_FIELDS)
+
+    def _is_model(self, name: str, entry: Entry) -> bool:
+        """Whether an agent can name it: `org/name:8b` is no name of ours, but one of a model."""
+        if not fault_in_path(name):
+            return True
+        what = f"model name {quote(name)} is not a text that can be printed"
+        self.fault(entry.line, what, "rename it", value=quote(name))
+        return False
 
     def _quota(self, section: str, name: str, entry: Entry) -> None:
         known = _QUEUE_FIELDS if section == "queues" else _TENANT_FIELDS

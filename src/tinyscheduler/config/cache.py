@@ -102,6 +102,8 @@ def remember(folder: str, key: str, resolution: Resolution, *, makes_folder: boo
         entry = {"key": key, "digest": digest(found.encode()), "resolution": found}
         others = [other for other in _entries(path) if other.get("key") != key]
         text = json.dumps({"version": CACHE_VERSION, "entries": [entry, *others][:MAX_ENTRIES]})
+        if len(text) > MAX_CACHE_BYTES:
+            return  # nobody would read it
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         with open(os.open(temporary, flags, 0o600), "w", encoding="utf-8") as stream:
             stream.write(text)

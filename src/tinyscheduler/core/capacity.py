@@ -35,11 +35,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Holder:
-    """A task that occupies a slot, and the agent at work; empty where nothing tells it."""
+    """A task that occupies a slot, and the agent at work; empty where nothing tells it.
+
+    Of an attempt that ``is_over`` this tick gives back or ends what is left.
+    """
 
     task_id: str
     agent: str
     lease: Lease | None = None
+    is_over: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,18 +143,15 @@ class Capacity:
             else:
                 refusal = uuids
             refusals.append(refusal)
-        if not refusals:
-            assert model is not None  # noqa: S101 - without one there is a place
-            return self.models.refuse(agent, model)
-        return refusals[0]
+        return refusals[0] if refusals else self._refuse_places(agent, model)
 
     def shortages(self, task: WaitingTask, agent: AgentView) -> Iterator[Refusal]:
         """Yield every cap that keeps this agent from a start of this task."""
         yield from self._shortages_anywhere(task, agent)
         model = self.model_of(task, agent)
         places = self._places(task, agent)
-        if model is not None and not places:
-            yield self.models.refuse(agent, model)
+        if not places:
+            yield self._refuse_places(agent, model)
             places = tuple(one for one in self.models.places if one.model == model)
         refused: list[Refusal] = []
         for place in places:
@@ -179,7 +180,17 @@ class Capacity:
         if model is None:
             return (None,)
         able = self.models.able(agent, model)
-        return (*able, None) if agent.model_match is ModelMatch.PREFERRED else able
+        if agent.model_match is ModelMatch.PREFERRED and self.models.has_room(agent, LOCAL_HOST):
+            return (*able, None)
+        return able
+
+    def _refuse_places(self, agent: AgentView, model: str | None) -> Refusal:
+        """Say why there is none."""
+        assert model is not None  # noqa: S101 - without one there is a place
+        if agent.model_match is ModelMatch.PREFERRED:
+            # It would do without, but for its bound on this machine.
+            return self.models.refuse_host(agent, [LOCAL_HOST])
+        return self.models.refuse(agent, model)
 
     def _over_quota(
         self, task: WaitingTask, agent: AgentView, needs: Needs, uuids: Collection[str]
@@ -327,6 +338,7 @@ def measure(snapshot: Snapshot, verdicts: Iterable[Verdict]) -> Capacity:
     active = Counter(holder.agent for holder in holders)
     host, rules = snapshot.host, snapshot.rules
     leases = [holder.lease for holder in holders if holder.lease is not None]
+    over = {holder.task_id for holder in holders if holder.is_over}
     gpus = measure_gpus(snapshot, leases)
     shared = measure_shared(snapshot, leases)
     queues = {agent.name: agent.queue for agent in snapshot.agents}
@@ -334,6 +346,7 @@ def measure(snapshot: Snapshot, verdicts: Iterable[Verdict]) -> Capacity:
         _held(
             lease,
             snapshot,
+            is_over=lease.task_id in over,
             queue=queues.get(lease.agent, ""),
             gpus=gpus,
             shared=shared.get(lease.lease_id, _NOTHING_SHARED),
@@ -342,19 +355,7 @@ def measure(snapshot: Snapshot, verdicts: Iterable[Verdict]) -> Capacity:
     )
     return Capacity(
         agents=tuple(
-            AgentView(
-                name=agent.name,
-                queue=agent.queue,
-                limit=agent.limit,
-                active=active[agent.name],
-                memory_bytes=agent.memory_bytes,
-                vram_bytes=agent.vram_bytes,
-                max_runtime_s=agent.max_runtime_s,
-                model=agent.model,
-                model_match=agent.model_match,
-                max_per_host=agent.max_per_host,
-                is_interactive=agent.priority_class == PriorityClass.INTERACTIVE,
-            )
+            _view_of(agent, active=active[agent.name])
             for agent in sorted(snapshot.agents, key=_name)
         ),
         host_limit=rules.host_slots,
@@ -379,18 +380,40 @@ def measure(snapshot: Snapshot, verdicts: Iterable[Verdict]) -> Capacity:
     )
 
 
+def _view_of(agent: AgentProfile, *, active: int) -> AgentView:
+    return AgentView(
+        name=agent.name,
+        queue=agent.queue,
+        limit=agent.limit,
+        active=active,
+        memory_bytes=agent.memory_bytes,
+        vram_bytes=agent.vram_bytes,
+        max_runtime_s=agent.max_runtime_s,
+        model=agent.model,
+        model_match=agent.model_match,
+        max_per_host=agent.max_per_host,
+        is_interactive=agent.priority_class == PriorityClass.INTERACTIVE,
+    )
+
+
 _NOTHING_SHARED = SharedUse(unused_bytes=0, used_bytes=0)
 
 
 def _held(
-    lease: Lease, snapshot: Snapshot, *, queue: str, gpus: GpuRoom, shared: SharedUse
+    lease: Lease,
+    snapshot: Snapshot,
+    *,
+    is_over: bool,
+    queue: str,
+    gpus: GpuRoom,
+    shared: SharedUse,
 ) -> Held:
     used = snapshot.memory_used.get(lease.lease_id, 0)
     age_s = (snapshot.now.monotonic_ns - lease.monotonic_started_ns) / 1e9
     return Held(
         task_id=lease.task_id,
         agent=lease.agent,
-        ends_in_s=max(0.0, lease.max_runtime_s - age_s),
+        ends_in_s=0.0 if is_over else max(0.0, lease.max_runtime_s - age_s),
         unused_bytes=max(0, lease.needs.memory_bytes - used) + shared.unused_bytes,
         used_bytes=used + shared.used_bytes,
         queue=queue,
@@ -418,6 +441,7 @@ def slot_holders(snapshot: Snapshot, verdicts: Iterable[Verdict]) -> tuple[Holde
             lease=leases.get(verdict.trace.lease_id)
             if isinstance(verdict, EndTree)
             else _lease_of(verdict),
+            is_over=isinstance(verdict, EndTree | Reclaim),
         )
         for verdict in verdicts
         if holds_slot(verdict)

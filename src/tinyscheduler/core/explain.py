@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, assert_never
 
 from tinyscheduler.core.capacity import measure, slot_holders
 from tinyscheduler.core.queueing import candidates, in_line, key_of
+from tinyscheduler.core.refusal import Refusal
 from tinyscheduler.model.plan import Dispatch, Reason
 from tinyscheduler.model.policy import AgentView
 from tinyscheduler.model.tasks import TaskState
@@ -97,7 +98,8 @@ class Explanation:
     """What the next tick does with one waiting task, and why.
 
     ``wait`` is None if it starts it.  ``caps`` are the limits that bind where that is the
-    reason, ``shortfall`` what it needs more than there is.  ``next_binding`` says in words what
+    reason, ``words`` what keeps it from each agent that could run it, the caps among that, and
+    ``shortfall`` what it needs more than there is.  ``next_binding`` says in words what
     would keep it once that were not.  ``remedies`` say what would have to change, each in a
     sentence; each of the ``changes`` alone would start it now.  If it ``is_lost_to_view``, more
     go first than were looked at, and no change was looked for.
@@ -107,6 +109,7 @@ class Explanation:
     wait: Wait | None
     caps: tuple[Cap, ...]
     remedies: tuple[str, ...]
+    words: tuple[str, ...] = ()
     shortfall: Shortfall | None = None
     next_binding: tuple[str, ...] = ()
     changes: tuple[Change, ...] = ()
@@ -138,21 +141,30 @@ def explain(
     if decision.reason not in _OF_CAPACITY:
         # Of what the task waits for by itself, no capacity is the reason.
         return Explanation(
-            decision=decision, wait=decision, caps=(), remedies=_remedies(snapshot, decision)
+            decision=decision,
+            wait=decision,
+            caps=(),
+            remedies=_remedies(snapshot, decision),
+            words=(decision.words,),
         )
     from tinyscheduler.core.whatif import after_starts, find_changes, shortages_of
 
     capacity = after_starts(snapshot, plan)
     is_lost_to_view = not _sees_all_before(snapshot, plan, task, window=window)
     changes = () if is_lost_to_view else tuple(find_changes(snapshot, policy, plan, decision))
+    caps = _binding_caps(snapshot, plan, decision, capacity)
+    words = _keeping(decision, caps, capacity)
     return Explanation(
         decision=decision,
         wait=decision,
-        caps=_binding_caps(snapshot, plan, decision),
+        caps=caps,
         remedies=_remedies(snapshot, decision),
+        words=words,
         shortfall=_shortfall(capacity, decision),
         next_binding=tuple(
-            one.words for one in shortages_of(task, capacity) if one.reason is not decision.reason
+            one.words
+            for one in shortages_of(task, capacity)
+            if one.reason is not decision.reason and one.words not in words
         ),
         changes=changes,
         is_lost_to_view=is_lost_to_view,
@@ -177,13 +189,17 @@ def _shortfall(capacity: Capacity, wait: Wait) -> Shortfall | None:
     """Return how much memory is too little; None where something else is."""
     if wait.reason not in (Reason.MEMORY_INSUFFICIENT, Reason.VRAM_INSUFFICIENT):
         return None
-    needs = [capacity.needs_of(wait.task, one) for one in candidates(wait.task, capacity.agents)]
+    # Agents that lack something else say nothing of it.
+    needs = [
+        capacity.needs_of(wait.task, one)
+        for one, refusal in _refusals(wait.task, capacity)
+        if refusal.reason is wait.reason
+    ]
     if wait.reason is Reason.VRAM_INSUFFICIENT:
         return Shortfall(
             resource="vram",
             needed_bytes=min(one.vram_bytes for one in needs),
-            # Of whole GPUs it is the size that counts, and no smaller word makes one larger.
-            free_bytes=0 if wait.task.gpus else _most_free(capacity, needs),
+            free_bytes=_most_free(capacity, needs),
         )
     free = capacity.memory.free_bytes
     if capacity.gpus.is_unified:
@@ -198,7 +214,24 @@ def _most_free(capacity: Capacity, needs: Iterable[Needs]) -> int:
     return max(gpu.free_bytes for one in needs for gpu in capacity.gpu_views(one))
 
 
-def _binding_caps(snapshot: Snapshot, plan: Plan, wait: Wait) -> tuple[Cap, ...]:
+def _refusals(task: WaitingTask, capacity: Capacity) -> list[tuple[AgentView, Refusal]]:
+    """Return what refuses the task to each agent that could run it."""
+    found = [(agent, capacity.place(task, agent)) for agent in candidates(task, capacity.agents)]
+    return [(agent, one) for agent, one in found if isinstance(one, Refusal)]
+
+
+def _keeping(wait: Wait, caps: Iterable[Cap], capacity: Capacity) -> tuple[str, ...]:
+    """Say what keeps it; an agent with a slot free may be bounded otherwise."""
+    words = tuple(cap.words for cap in caps)
+    if wait.reason is not Reason.AGENT_LIMIT:
+        return words or (wait.words,)
+    others = (one.words for agent, one in _refusals(wait.task, capacity) if agent.free)
+    return (*words, *others)
+
+
+def _binding_caps(
+    snapshot: Snapshot, plan: Plan, wait: Wait, capacity: Capacity
+) -> tuple[Cap, ...]:
     """Return the machine's limit, or that of each agent which could run the task."""
     holders = slot_holders(snapshot, plan.verdicts)
     starts = [one for one in plan.decisions if isinstance(one, Dispatch)]
@@ -213,8 +246,11 @@ def _binding_caps(snapshot: Snapshot, plan: Plan, wait: Wait) -> tuple[Cap, ...]
                 ),
             )
         case Reason.AGENT_LIMIT:
-            views = _views(snapshot)
-            return tuple(_cap_of(view, holders, starts) for view in candidates(wait.task, views))
+            return tuple(
+                _cap_of(view, holders, starts)
+                for view in candidates(wait.task, capacity.agents)
+                if not view.free
+            )
         case _:
             return ()
 

@@ -16,8 +16,8 @@ from tinyscheduler.values import replace
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
-    from datetime import datetime
 
+    from tinyscheduler.model.clock import Instant
     from tinyscheduler.model.config import Inventory
     from tinyscheduler.model.snapshot import LeaseScan, Rules, SchedulingMemory
     from tinyscheduler.model.tasks import WaitingTask
@@ -35,7 +35,7 @@ def owner_of(one: WaitingTask | Lease, rules: Rules) -> str:
 
 
 def settle_accounts(
-    memory: SchedulingMemory, scan: LeaseScan, *, rules: Rules, now: datetime
+    memory: SchedulingMemory, scan: LeaseScan, *, rules: Rules, now: Instant
 ) -> SchedulingMemory:
     """Return the memory with what every attempt has had since accounts were settled last.
 
@@ -46,13 +46,18 @@ def settle_accounts(
         return memory
     ends = {result.lease_id: result.ended_at for result in scan.results}
     before = memory.accounted_at
-    passed_s = max(0.0, (now - before).total_seconds()) if before is not None else 0.0
+    wall = now.wall
+    passed_s = max(0.0, (wall - before).total_seconds()) if before is not None else 0.0
     kept = 0.5 ** (passed_s / rules.fair_share_half_life_s)
     slots = defaultdict(float, {one.owner: one.slot_s * kept for one in memory.accounts})
     gpus = defaultdict(float, {one.owner: one.gpu_s * kept for one in memory.accounts})
     for lease in leases:
         begin = lease.started_at if before is None else max(before, lease.started_at)
-        had_s = max(0.0, (min(now, ends.get(lease.lease_id, now)) - begin).total_seconds())
+        had_s = (min(wall, ends.get(lease.lease_id, wall)) - begin).total_seconds()
+        if lease.boot_id == now.boot_id:
+            # A clock that was put right by years would charge years.
+            had_s = min(had_s, (now.monotonic_ns - lease.monotonic_started_ns) / 1e9)
+        had_s = max(0.0, had_s)
         owner = owner_of(lease, rules)
         slots[owner] += had_s
         gpus[owner] += had_s * lease.gpu_share
@@ -62,7 +67,7 @@ def settle_accounts(
     return replace(
         memory,
         accounts=tuple(one for one in accounts if one.slot_s + one.gpu_s >= _LEAST_S),
-        accounted_at=now,
+        accounted_at=wall,
     )
 
 

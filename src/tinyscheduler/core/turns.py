@@ -55,16 +55,17 @@ class Refusals:
     def binding(self, task: WaitingTask, kind: _Kind) -> Refusal | None:
         """Return what keeps a task of this kind from a start; None if some agent could start it.
 
-        The machine's cap where any agent that could run it has a slot.
+        One that passes before one that lasts; the machine's cap where any agent that could run it
+        has a slot.
         """
         if kind not in self.known:
             self.known[kind] = self._find(task)
         return self.known[kind]
 
     def earliest_s(self, task: WaitingTask) -> float | None:
-        """Return when the task could start if every attempt took its whole time; None if never.
+        """Return in how long the task could start if every attempt took its whole time.
 
-        Then others are in its way, and nothing would be gained by waiting with it.
+        None if never: then others are in its way, and nothing would be gained by waiting with it.
         """
         kind = kind_of(task)
         if kind not in self._earliest:
@@ -78,6 +79,8 @@ class Refusals:
             left = self.capacity.give_back(ending[:number])
             return next(_starts_of(task, left), None) is not None
 
+        if starts_after(0):
+            return 0.0
         # The more have ended, the more is free.
         if not ending or not starts_after(len(ending)):
             return None
@@ -85,12 +88,16 @@ class Refusals:
         return ending[number].ends_in_s
 
     def _find(self, task: WaitingTask) -> Refusal | None:
-        refused = []
+        refused, passing = [], []
         for agent in candidates(task, self.capacity.agents):
             found = self.capacity.place(task, agent)
             if not isinstance(found, Refusal):
                 return None
             refused.append(found)
+            # What one agent never can, another may once something has ended.
+            if agent.limit and not found.is_lasting:
+                passing.append(found)
+        refused = passing or refused
         return next((one for one in refused if one.reason is not Reason.AGENT_LIMIT), refused[0])
 
 
@@ -126,6 +133,8 @@ class Turns:
         self._unseen_from = len(self._places)
         self._skips = {(one.source, one.task_id): one.times for one in skips}
         self._held_back: dict[_Key, Refusal] = {}
+        # Tasks of a kind that may run as long break the same of the first so many reservations.
+        self._conflicts: dict[tuple[_Kind, float | None, int], Refusal | None] = {}
         words = f"stands more than {rules.lookahead} behind one that cannot start (QUEUE_LOOKAHEAD)"
         if not rules.lookahead:
             words = "one before it in line cannot start, and none is overtaken"
@@ -139,8 +148,8 @@ class Turns:
         """Return the tasks that may start now, in line."""
         passed: dict[_Kind, int] = {}
         reserved: list[WaitingTask] = []
-        found = []
-        self._held_back = {}
+        found: list[WaitingTask] = []
+        self._held_back, self._conflicts = {}, {}
         self._unseen_from = len(self._places)
         lookahead, in_sight = self._rules.lookahead, set(self._lines.values())
         for key, task in self._left.items():
@@ -162,7 +171,7 @@ class Turns:
                     found.append(task)
                 else:
                     self._held_back[key] = held_back
-            elif not refusal.is_lasting and self._skips.get(key, 0) >= self._rules.max_skips:
+            if self._has_reservation(key, refusal):
                 reserved.append(task)
             if ahead is not None:
                 passed[line] = ahead + 1
@@ -174,6 +183,20 @@ class Turns:
                     in_sight.discard(line)
         return tuple(found)
 
+    def choices(
+        self, able: Iterable[WaitingTask], refusals: Refusals
+    ) -> dict[_Key, tuple[str, ...]]:
+        """Return which agents can start each of these that names none: not all of its queue may."""
+        return {
+            key_of(task): tuple(
+                start.agent
+                for start in _starts_of(task, refusals.capacity)
+                if self.refuse(start, refusals) is None
+            )
+            for task in able
+            if task.agent is None
+        }
+
     def start(self, dispatch: Dispatch, after: Refusals) -> Dispatch:
         """Take the task out of its line; return the start with whom it overtakes."""
         own = key_of(dispatch.task)
@@ -184,8 +207,10 @@ class Turns:
             if self._places[key] > place:
                 break
             refusal = after.binding(task, self._kinds[key])
-            is_stuck = refusal is not None and not refusal.is_lasting
-            if is_stuck and _takes(dispatch, task, after.capacity):
+            if refusal is None or refusal.is_lasting or self._is_out_of_sight(key):
+                continue
+            # Beside a reservation only that starts which makes nothing later.
+            if not self._has_reservation(key, refusal) and _takes(dispatch, task, after.capacity):
                 self._skips[key] = self._skips.get(key, 0) + 1
                 overtaken.append(task)
         return replace(dispatch, overtakes=tuple(overtaken))
@@ -214,32 +239,53 @@ class Turns:
         self, reserved: list[WaitingTask], task: WaitingTask, refusals: Refusals
     ) -> Refusal | None:
         """Return the reservation that every start of the task would break, if each does."""
-        conflict = None
-        for dispatch in _starts_of(task, refusals.capacity) if reserved else ():
-            conflict = self._find_conflict(dispatch, reserved, refusals)
-            if conflict is None:
-                return None
-        return conflict
+        if not reserved:
+            return None
+        alike = (self._kinds[key_of(task)], task.max_runtime_s, len(reserved))
+        if alike not in self._conflicts:
+            conflict = None
+            for dispatch in _starts_of(task, refusals.capacity):
+                conflict = self._find_conflict(dispatch, reserved, refusals)
+                if conflict is None:
+                    break
+            self._conflicts[alike] = conflict
+        return self._conflicts[alike]
 
     def _reserved(self, task: WaitingTask, refusals: Refusals) -> Iterator[WaitingTask]:
         """Yield the reservations before this task in line."""
         place = self._places[key_of(task)]
-        for key, times in self._skips.items():
-            if times < self._rules.max_skips or key not in self._left:
+        for key in self._skips:
+            if key not in self._left or self._places[key] >= place:
                 continue
             refusal = refusals.binding(self._left[key], self._kinds[key])
-            if self._places[key] < place and refusal is not None and not refusal.is_lasting:
+            if self._has_reservation(key, refusal):
                 yield self._left[key]
+
+    def _has_reservation(self, key: _Key, refusal: Refusal | None) -> bool:
+        """Whether the task comes before all behind it that use what it needs.
+
+        One that could start now has it as well: a policy may prefer others.  One out of sight
+        waits for its own line first, and nothing is kept for it.
+        """
+        if self._skips.get(key, 0) < self._rules.max_skips or self._is_out_of_sight(key):
+            return False
+        return refusal is None or not refusal.is_lasting
+
+    def _is_out_of_sight(self, key: _Key) -> bool:
+        return (
+            self._places[key] >= self._unseen_from or self._held_back.get(key) is self._out_of_sight
+        )
 
     def _find_conflict(
         self, dispatch: Dispatch, reserved: Iterable[WaitingTask], refusals: Refusals
     ) -> Refusal | None:
         capacity = refusals.capacity
         for task in reserved:
-            if not _takes(dispatch, task, capacity):
+            ends_in_s = self.runtime_s(dispatch, capacity) + 2 * self._rules.kill_grace_s
+            left = capacity.take(dispatch, runtime_s=ends_in_s)
+            if not _takes(dispatch, task, left):
                 continue
             # One that is over before the other could start at all takes nothing from it.
-            ends_in_s = self.runtime_s(dispatch, capacity) + 2 * self._rules.kill_grace_s
             starts_in_s = refusals.earliest_s(task)
             if starts_in_s is not None and ends_in_s > starts_in_s:
                 words = f"task {task.task_id} comes first: it has been overtaken"

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tinyscheduler.model.config import ModelMatch
-from tinyscheduler.values import dataclass
+from tinyscheduler.values import dataclass, field
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from datetime import datetime
 
     from tinyscheduler.model.tasks import WaitingTask
@@ -64,7 +65,9 @@ class GpuView:
 class PolicyContext:
     """The read-only world of a policy.
 
-    ``waiting`` holds only tasks that could start now, as they stand in line.
+    ``waiting`` holds only tasks that could start now, as they stand in line.  ``choices`` names
+    the agents that can start one just now, by source and id; a task of which it says nothing
+    starts by any that may run it.
     """
 
     now: datetime
@@ -73,3 +76,4 @@ class PolicyContext:
     host_slots_free: int
     memory_free_bytes: int
     gpus: tuple[GpuView, ...] = ()
+    choices: Mapping[tuple[str, str], tuple[str, ...]] = field(default_factory=dict)

@@ -39,7 +39,7 @@ LEFT_OUT: Mapping[type, Mapping[str, object]] = {
     SourceView: {"error": ""},
     Host: {"address": ""},
     ModelPlace: {"endpoint": ""},
-    AgentProfile: {"command": (), "environment": (), "cwd": None},
+    AgentProfile: {"command": (), "environment": (), "cwd": None, "account": None},
     # It quotes what is left out above.
     Keep: {"report": ""},
 }

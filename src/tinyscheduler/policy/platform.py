@@ -4,20 +4,21 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tinyscheduler.core.queueing import candidates
+from tinyscheduler.core.queueing import candidates, key_of
 from tinyscheduler.model.plan import Proposal
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
-    from tinyscheduler.model.policy import AgentView, PolicyContext
+    from tinyscheduler.model.policy import PolicyContext
     from tinyscheduler.model.tasks import WaitingTask
 
 
 class PlatformPolicy:
     """Take tasks as they stand in line.
 
-    A task of a queue goes to the agent of that queue with most free slots, ties by name.
+    A task of a queue goes to the agent with most free slots of those that can start it, ties by
+    name.
     """
 
     name = "platform"
@@ -30,7 +31,7 @@ class PlatformPolicy:
         for task in context.waiting:
             if host_free <= 0:
                 break
-            agent = _freest(task, context.agents, free)
+            agent = _freest(task, context, free)
             if agent is not None:
                 proposals.append(Proposal(task=task, agent=agent))
                 free[agent] -= 1
@@ -38,7 +39,9 @@ class PlatformPolicy:
         return proposals
 
 
-def _freest(task: WaitingTask, agents: Sequence[AgentView], free: dict[str, int]) -> str | None:
-    names = (agent.name for agent in candidates(task, agents))
+def _freest(task: WaitingTask, context: PolicyContext, free: dict[str, int]) -> str | None:
+    names: Iterable[str] | None = context.choices.get(key_of(task))
+    if names is None:
+        names = (agent.name for agent in candidates(task, context.agents))
     best = min(names, key=lambda name: (-free[name], name), default=None)
     return best if best is not None and free[best] > 0 else None

@@ -252,8 +252,8 @@ class SimulatedSource:
             return
         owners: dict[str, list[Row]] = {}
         for row in rows:
-            owner = getattr(row.spec, self._queue.fair_share)
-            if owner is not None and row.state is TaskState.WAITING and self._is_ready(row):
+            owner = getattr(row.spec, self._queue.fair_share) or ""
+            if row.state is TaskState.WAITING and self._is_ready(row):
                 owners.setdefault(owner, []).append(row)
         for mine in owners.values():
             yield from sorted(mine, key=self._rank)[:window]

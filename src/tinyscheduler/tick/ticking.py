@@ -196,7 +196,7 @@ def _settle_accounts(progress: Progress, scan: LeaseScan, now: Instant) -> None:
     if rules.fair_share != FairShare.OFF:
         from tinyscheduler.core.fairness import settle_accounts  # few share, and ticks are short
 
-        progress.memory = settle_accounts(progress.memory, scan, rules=rules, now=now.wall)
+        progress.memory = settle_accounts(progress.memory, scan, rules=rules, now=now)
 
 
 def _measure(

@@ -47,8 +47,10 @@ _MAX_UNSTARTABLE = 50
 # Rows of one line that are put in order by sorting, where no index has that order.
 _MAX_SORTED = 200
 
-# Tenants or projects of which each is asked what it has first in line.
+# Tenants or projects of which each is asked what it has first in line, and what they have
+# there together: as many as a tick ever looks at.
 _MAX_OWNERS = 200
+_MAX_OF_OWNERS = 5000
 
 _DECADE_S = 10 * 365 * 86400.0
 
@@ -74,24 +76,26 @@ ORDER BY blocks DESC, {by_priority}id LIMIT :window
 """
 _INTERACTIVE_BY_AGE = _INTERACTIVE.format(order="age", by_priority="")
 _INTERACTIVE_BY_PRIORITY = _INTERACTIVE.format(order="priority", by_priority="priority DESC, ")
-# From one name to the next by the index, however many tasks each has.
+# From one name to the next by the index, however many tasks each has.  Who has no name is
+# first of all: those tasks have a turn, too.
 _OWNERS = """
 WITH RECURSIVE owners (name) AS (
-    SELECT min({owner}) FROM tasks INDEXED BY ready_by_{owner}
-    WHERE state = 'waiting' AND blockers_left = 0 AND start_after = 0 AND {owner} IS NOT NULL
+    SELECT min(ifnull({owner}, '')) FROM tasks INDEXED BY ready_by_{owner}_and_age
+    WHERE state = 'waiting' AND blockers_left = 0 AND start_after = 0
     UNION ALL
     SELECT (
-        SELECT min({owner}) FROM tasks INDEXED BY ready_by_{owner}
+        SELECT min(ifnull({owner}, '')) FROM tasks INDEXED BY ready_by_{owner}_and_age
         WHERE state = 'waiting' AND blockers_left = 0 AND start_after = 0
-            AND {owner} IS NOT NULL AND {owner} > owners.name
+            AND ifnull({owner}, '') > owners.name
     ) FROM owners WHERE owners.name IS NOT NULL
 )
 SELECT name FROM owners WHERE name IS NOT NULL LIMIT :limit
 """
 _READY_OF_OWNER = """
-SELECT * FROM tasks INDEXED BY ready_by_{owner}
-WHERE state = 'waiting' AND blockers_left = 0 AND start_after = 0 AND {owner} = :name
-ORDER BY blocks DESC, id LIMIT :window
+SELECT * FROM tasks INDEXED BY ready_by_{owner}_and_{order}
+WHERE state = 'waiting' AND blockers_left = 0 AND start_after = 0
+    AND ifnull({owner}, '') = :name
+ORDER BY blocks DESC, {by_priority}id LIMIT :window
 """
 _DUE = """
 SELECT * FROM (
@@ -254,6 +258,7 @@ class LocalQueue:
         max_queue_depth: int = 0,
         longest_backoff_s: float = _DECADE_S,
         fair_share: FairShare = FairShare.OFF,
+        most_of_owners: int = _MAX_OF_OWNERS,
     ) -> None:
         self._database = database
         self._clock = clock
@@ -263,6 +268,7 @@ class LocalQueue:
         self._max_queue_depth = max_queue_depth
         self._longest_backoff_s = longest_backoff_s
         self._fair_share = fair_share
+        self._most_of_owners = most_of_owners
         self._revisions: dict[str, int] = {}  # as they were at the last look
 
     @property
@@ -536,8 +542,9 @@ class LocalQueue:
         for line in lines:
             for row in self._startable(connection, line, window=window, now=now):
                 startable[row["id"]] = row
-        for row in self._first_of_each_owner(connection, window=window):
-            startable.setdefault(row["id"], row)
+        if self._fair_share is not FairShare.OFF:
+            for row in self._first_of_owners(connection, lines, window=window, now=now):
+                startable.setdefault(row["id"], row)
         rows = [*startable.values(), *self._unstartable(connection, now=now)]
         self._revisions = {str(row["id"]): row["revision"] for row in rows}
         claims = connection.execute(_CLAIMS).fetchall()
@@ -581,18 +588,27 @@ class LocalQueue:
             *sorted(urgent, key=self._place)[:window],
         ]
 
-    def _first_of_each_owner(
-        self, connection: sqlite3.Connection, *, window: int
+    def _first_of_owners(
+        self, connection: sqlite3.Connection, lines: list[sqlite3.Row], *, window: int, now: int
     ) -> Iterator[sqlite3.Row]:
-        """Yield what each tenant or project has first in line, where they share fairly."""
-        if self._fair_share == FairShare.OFF:
-            return
-        owners = connection.execute(
-            _OWNERS.format(owner=self._fair_share), {"limit": _MAX_OWNERS}
-        ).fetchall()
-        question = _READY_OF_OWNER.format(owner=self._fair_share)
-        for owner in owners:
-            yield from connection.execute(question, {"name": owner["name"], "window": window})
+        """Yield what each tenant or project has first in line, and what waited for its time."""
+        owner = str(self._fair_share)
+        names = [
+            row["name"]
+            for row in connection.execute(_OWNERS.format(owner=owner), {"limit": _MAX_OWNERS})
+        ]
+        question = _READY_OF_OWNER.format(
+            owner=owner,
+            order="priority" if self._priority_enabled else "age",
+            by_priority="priority DESC, " if self._priority_enabled else "",
+        )
+        share = min(window, self._most_of_owners // max(1, len(names)))
+        for name in names:
+            yield from connection.execute(question, {"name": name, "window": share})
+        for line in lines:
+            values = {"agent": line["agent"], "queue": line["queue"], "now": now}
+            more = {"sorted": _MAX_SORTED, "window": _MAX_SORTED, "by_priority": 0}
+            yield from connection.execute(_DUE, {**values, **more})
 
     def _unstartable(self, connection: sqlite3.Connection, *, now: int) -> list[sqlite3.Row]:
         limits = {"now": now, "limit": _MAX_UNSTARTABLE}

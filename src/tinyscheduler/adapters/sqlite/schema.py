@@ -228,6 +228,21 @@ _INDEXES_BY_TURN = tuple(
         ("ready_by_project", "project, blocks DESC, id", "project IS NOT NULL"),
     )
 )
+# Where higher priority goes first, it does so among the tasks of one owner too; and those
+# without an owner have one turn together, so they are found like those of one without a name.
+_INDEXES_BY_OWNER = (
+    "DROP INDEX ready_by_tenant",
+    "DROP INDEX ready_by_project",
+    *(
+        f"CREATE INDEX {name} ON tasks (ifnull({owner}, ''), blocks DESC, {order})"
+        " WHERE state = 'waiting' AND blockers_left = 0 AND start_after = 0"
+        for owner in ("tenant", "project")
+        for name, order in (
+            (f"ready_by_{owner}_and_age", "id"),
+            (f"ready_by_{owner}_and_priority", "priority DESC, id"),
+        )
+    ),
+)
 
 # The statements at place N make version N + 1 out of version N.  A released entry is
 # never changed again: a new one is added behind it.
@@ -236,4 +251,5 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
     (_SWITCHES, _REVISION, *_INDEXES_BY_END),
     _NEEDS,
     _INDEXES_BY_TURN,
+    _INDEXES_BY_OWNER,
 )
