@@ -62,12 +62,24 @@ class GpuView:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TenantView:
+    """What a tenant that has a quota may have, and what it has.  Bytes; None: as much as there is."""
+
+    name: str
+    slots: int | None
+    vram_bytes: int | None
+    used_slots: int
+    used_vram_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PolicyContext:
     """The read-only world of a policy.
 
     ``waiting`` holds only tasks that could start now, as they stand in line.  ``choices`` names
     the agents that can start one just now, by source and id; a task of which it says nothing
-    starts by any that may run it.
+    starts by any that may run it.  ``turns`` says how far each is from its turn where slots are
+    shared out fairly, ``skips`` how often each was overtaken.
     """
 
     now: datetime
@@ -77,3 +89,8 @@ class PolicyContext:
     memory_free_bytes: int
     gpus: tuple[GpuView, ...] = ()
     choices: Mapping[tuple[str, str], tuple[str, ...]] = field(default_factory=dict)
+    tenants: tuple[TenantView, ...] = ()
+    turns: Mapping[tuple[str, str], float] = field(default_factory=dict)
+    skips: Mapping[tuple[str, str], int] = field(default_factory=dict)
+    is_priority_enabled: bool = False
+    memory_pressure: str = "none"

@@ -1,47 +1,40 @@
-"""The built-in policy: tasks as they stand in line, each to the freest agent."""
+"""The built-in policy: ``platform.lua``, trusted, and run where it is asked."""
 
 from __future__ import annotations
 
+from functools import cache
 from typing import TYPE_CHECKING
 
-from tinyscheduler.core.queueing import candidates, key_of
-from tinyscheduler.model.plan import Proposal
-
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
 
+    from tinyscheduler.model.plan import Proposal
     from tinyscheduler.model.policy import PolicyContext
-    from tinyscheduler.model.tasks import WaitingTask
+    from tinyscheduler.policy.lua import LuaEngine
+
+# It is ours, and takes as long as it takes.
+_CPU_MS = 60_000
 
 
 class PlatformPolicy:
-    """Take tasks as they stand in line.
-
-    A task of a queue goes to the agent with most free slots of those that can start it, ties by
-    name.
-    """
+    """Decides by ``platform.lua``; Lua is loaded with the first question."""
 
     name = "platform"
 
     def propose(self, context: PolicyContext) -> Sequence[Proposal]:
         """Return as many proposals as the free slots can take."""
-        free = {agent.name: agent.free for agent in context.agents}
-        host_free = context.host_slots_free
-        proposals: list[Proposal] = []
-        for task in context.waiting:
-            if host_free <= 0:
-                break
-            agent = _freest(task, context, free)
-            if agent is not None:
-                proposals.append(Proposal(task=task, agent=agent))
-                free[agent] -= 1
-                host_free -= 1
-        return proposals
+        from tinyscheduler.policy.context import describe, understand
+
+        if not context.waiting or context.host_slots_free <= 0:
+            return []
+        return understand(_engine().schedule(describe(context)), context, policy=self.name)
 
 
-def _freest(task: WaitingTask, context: PolicyContext, free: dict[str, int]) -> str | None:
-    names: Iterable[str] | None = context.choices.get(key_of(task))
-    if names is None:
-        names = (agent.name for agent in candidates(task, context.agents))
-    best = min(names, key=lambda name: (-free[name], name), default=None)
-    return best if best is not None and free[best] > 0 else None
+@cache
+def _engine() -> LuaEngine:
+    from tinyscheduler.policy.lua import PLATFORM_NAME, LuaEngine, LuaLimits, read_platform
+
+    engine = LuaEngine(limits=LuaLimits(cpu_ms=_CPU_MS), is_bounded=False)
+    fault = engine.load(read_platform(), PLATFORM_NAME)
+    assert fault is None, fault  # noqa: S101 - it is a part of the program
+    return engine

@@ -6,7 +6,7 @@
 -- them are frozen.  The process around it is the wall (see confinement.py); this gives clean
 -- errors with file and line before that wall is reached.
 
-local LIMITS = ...
+local LIMITS, HELPERS = ...
 
 local assert, error, getmetatable, ipairs, load, next = assert, error, getmetatable, ipairs, load, next
 local pairs, pcall, rawequal, rawget, rawlen, rawset = pairs, pcall, rawequal, rawget, rawlen, rawset
@@ -30,6 +30,7 @@ local NAME = "^[a-z_][a-z0-9_]*$"
 local deadline_s -- by the clock of this process's CPU time
 local hooked = 0 -- how often the hook was called
 local is_over, place_of_end = false, nil
+local NO_MEMORY = "not enough memory" -- Lua's own words
 local OVER = {} -- raised where time is over; no policy can hold on to it
 
 local function place(level)
@@ -70,8 +71,9 @@ local function freeze(content, what)
   })
 end
 
+-- Raise a problem at the place `level` callers up; 0 names none.
 local function bad(level, ...)
-  error(format(...), level + 1)
+  error(format(...), level > 0 and level + 1 or 0)
 end
 
 local function items_between(first, last)
@@ -417,14 +419,25 @@ local function limited(f, ...)
 end
 
 local function failure(cause, problem)
-  if is_over then cause, problem = "timeout", OVER end
+  if is_over then
+    cause, problem = "timeout", OVER
+  elseif problem == NO_MEMORY then
+    cause, problem = "memory", format("schedule took more than %d MB of memory", LIMITS.memory_mb)
+  end
   return '{"fault":"' .. cause .. '","words":' .. quote(sub(words_of(problem), 1, LIMITS.text_bytes), "the error") .. "," .. encode_words() .. "}"
 end
 
-local sandbox = {}
+local helpers_of = assert(load(HELPERS, "=helpers", "t", setmetatable({}, { __index = _ENV })))
+local mine, platform = new_environment(), new_environment()
 
--- Load a source into an environment; return what is wrong with it, or nil.
-function sandbox.load(env, source, name)
+-- What belongs to one context: the helpers, there and as globals.
+local function prepare(context)
+  local helpers = helpers_of(context)
+  context.helpers = helpers
+  for name, helper in next, helpers do mine[name] = helper end
+end
+
+local function run(env, source, name)
   if #source > LIMITS.source_bytes then
     return failure("syntax", format("%s: the policy is too long (%d bytes; at most %d)", name, #source, LIMITS.source_bytes))
   end
@@ -438,16 +451,29 @@ function sandbox.load(env, source, name)
   end
 end
 
-function sandbox.schedule(env, context)
+local sandbox = {}
+
+-- Load a policy and the platform's beside it; return what is wrong, or nil.
+function sandbox.load(source, name, source_of_platform)
+  local fault = run(platform, source_of_platform, "platform.lua")
+  if fault ~= nil then return fault end
+  local of_platform = platform.schedule
+  mine.platform = freeze({
+    schedule = of_platform,
+    get_source = function() return source_of_platform end,
+  }, "platform")
+  return run(mine, source, name)
+end
+
+function sandbox.schedule(context)
   now_s = context.metrics.now_ms // 1000
   math.randomseed(now_s)
   log, metrics = {}, {}
-  local function ask() return encode_answer(env.schedule(context)) end
+  prepare(context)
+  local function ask() return encode_answer(mine.schedule(context)) end
   local ok, answer = limited(ask)
   if not ok then return failure("error", answer) end
   return format('{"decisions":%s,"instructions":%d,%s}', answer, hooked * HOOK_EVERY, encode_words())
 end
 
-sandbox.new_environment = new_environment
-sandbox.freeze = freeze
 return sandbox

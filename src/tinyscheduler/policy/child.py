@@ -1,0 +1,61 @@
+"""The program that a policy of one's own runs in: reads contexts, writes decisions.
+
+Started anew for each tick, with nothing open but a pipe to it and one from it.  Messages are
+four bytes of length and that many of content; the first is how to confine oneself, the second
+the policy, each further one a context.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+
+from tinyscheduler.policy.confinement import confine
+from tinyscheduler.policy.lua import LuaEngine, LuaLimits
+
+# Python, the context and the answer need their memory beside the policy's own.
+_BESIDES_BYTES = 96 << 20
+
+
+def read_message() -> bytes:
+    """Return the next message; empty once there is none."""
+    return _read(int.from_bytes(_read(4), "little"))
+
+
+def write_message(content: bytes) -> None:
+    """Write a message whole."""
+    left = memoryview(len(content).to_bytes(4, "little") + content)
+    while left:
+        left = left[os.write(1, left) :]
+
+
+def _read(size: int) -> bytes:
+    content = b""
+    while len(content) < size:
+        chunk = os.read(0, size - len(content))
+        if not chunk:
+            return b""
+        content += chunk
+    return content
+
+
+def main() -> None:
+    """Answer until nobody asks."""
+    setup = json.loads(read_message())
+    source = read_message()
+    limits = LuaLimits(**setup["limits"])
+    engine = LuaEngine(limits=limits, is_bounded=setup["is_bounded"])
+    missing = confine(
+        tuple(setup["layers"]),
+        memory_bytes=(limits.memory_mb << 20) + _BESIDES_BYTES,
+        cpu_s=setup["cpu_s"],
+    )
+    fault = engine.load(source, setup["name"])
+    write_message(json.dumps({"missing": missing, "fault": fault}).encode())
+    while fault is None and (content := read_message()):
+        write_message(engine.schedule(json.loads(content)).encode())
+
+
+if __name__ == "__main__":
+    main()
+    os._exit(0)  # nothing is left to be tidied up, and exit handlers may want what is gone

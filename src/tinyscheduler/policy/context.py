@@ -1,0 +1,176 @@
+"""What a policy is told, and what it may answer.  The names are those of the policy reference."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from tinyscheduler.core.queueing import candidates, key_of
+from tinyscheduler.errors import PolicyError
+from tinyscheduler.model.config import LOCAL_HOST
+from tinyscheduler.model.plan import Proposal
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from tinyscheduler.model.policy import AgentView, GpuView, PolicyContext
+    from tinyscheduler.model.tasks import WaitingTask
+
+# Of the tasks that could start, so many are shown to a policy, in line.
+MOST_JOBS = 1000
+# An agent without a bound worth the name has no more workers than that.
+_MOST_WORKERS = 256
+
+
+def describe(context: PolicyContext) -> dict[str, Any]:
+    """Return the context as values of JSON.  Bytes and milliseconds."""
+    now_ms = int(context.now.timestamp() * 1000)
+    queue = [_job(task, context, now_ms=now_ms) for task in context.waiting[:MOST_JOBS]]
+    workers = [worker for agent in context.agents for worker in _workers(agent, context)]
+    busy = sum(worker["status"] == "busy" for worker in workers)
+    return {
+        "queue": queue,
+        "pools": [
+            {
+                "id": LOCAL_HOST,
+                "workers": workers,
+                "gpus": [_gpu(gpu) for gpu in context.gpus],
+                "slots_free": context.host_slots_free,
+                "memory_free": max(0, context.memory_free_bytes),
+            }
+        ],
+        "agents": [
+            {
+                "name": agent.name,
+                "queue": agent.queue,
+                "limit": agent.limit,
+                "active": agent.active,
+                "free": agent.free,
+                "is_interactive": agent.is_interactive,
+            }
+            for agent in context.agents
+        ],
+        "tenants": [
+            {"id": one.name, "quota_vram": one.vram_bytes, "quota_used": one.used_vram_bytes}
+            for one in context.tenants
+        ],
+        "metrics": {
+            "queue_depth": len(context.waiting),
+            "total_workers": len(workers),
+            "busy_workers": busy,
+            "free_slots": context.host_slots_free,
+            "memory_pressure": context.memory_pressure,
+            "now_ms": now_ms,
+        },
+    }
+
+
+def _job(task: WaitingTask, context: PolicyContext, *, now_ms: int) -> dict[str, Any]:
+    key = key_of(task)
+    names = context.choices.get(key)
+    if names is None:
+        names = tuple(agent.name for agent in candidates(task, context.agents))
+    created = task.created_at
+    return {
+        "id": task.task_id,
+        "source": task.source,
+        "priority": task.priority_class.value,
+        "rank": task.priority if context.is_priority_enabled else 0,
+        "agent": task.agent,
+        "queue": task.queue,
+        "agents": names,
+        "model_ref": task.model,
+        "tenant": task.tenant,
+        "project": task.project,
+        "vram": task.vram_bytes or 0,
+        "memory": task.memory_bytes or 0,
+        "gpus": task.gpus,
+        "age_ms": None if created is None else max(0, now_ms - int(created.timestamp() * 1000)),
+        "attempts": task.attempt - 1,
+        "skips": context.skips.get(key, 0),
+        "blocks": task.blocks,
+        "turn": context.turns.get(key, 0.0),
+        "order": task.created_order,
+    }
+
+
+def _workers(agent: AgentView, context: PolicyContext) -> list[dict[str, Any]]:
+    """Return the slots of an agent: so many are busy, whichever of them they are."""
+    most_free = max((gpu.free_bytes for gpu in context.gpus if gpu.fault is None), default=0)
+    return [
+        {
+            "id": f"{agent.name}/{number}",
+            "agent": agent.name,
+            "queue": agent.queue,
+            "status": "busy" if number <= agent.active else "ready",
+            "vram_free": most_free,
+            "in_flight": agent.active,
+            "last_used_ms": 0,
+        }
+        for number in range(1, min(max(agent.limit, agent.active), _MOST_WORKERS) + 1)
+    ]
+
+
+def _gpu(gpu: GpuView) -> dict[str, Any]:
+    return {
+        "id": gpu.uuid,
+        "uuid": gpu.uuid,
+        "index": gpu.index,
+        "name": gpu.name,
+        "vram_total": gpu.total_bytes,
+        "vram_allocated": gpu.reserved_bytes,
+        "vram_free": max(0, gpu.free_bytes),
+        "is_idle": gpu.is_idle,
+        "is_known": gpu.fault is None,
+    }
+
+
+def understand(answer: str | bytes, context: PolicyContext, *, policy: str) -> list[Proposal]:
+    """Return the starts that an answer of a policy asks for, in its order.
+
+    Raises PolicyError, with the place in the policy where one is known, for a fault that it
+    reports and for a decision that no honest policy would make.
+    """
+    try:
+        document = json.loads(answer)
+        fault, decisions = document.get("fault"), document.get("decisions", [])
+    except (ValueError, AttributeError, RecursionError) as error:
+        raise PolicyError(f"policy {policy} answered nonsense: {error}") from error
+    if fault is not None:
+        raise PolicyError(str(document.get("words")))
+    tasks = {task.task_id: task for task in reversed(context.waiting)}
+    proposals = []
+    for decision in decisions:
+        proposal = _proposal(decision, tasks, context)
+        if proposal is not None:
+            proposals.append(proposal)
+    return proposals
+
+
+def _proposal(
+    decision: Mapping[str, Any], tasks: Mapping[str, WaitingTask], context: PolicyContext
+) -> Proposal | None:
+    action = decision.get("action")
+    if action == "wait":
+        return None
+    if action != "dispatch":
+        raise PolicyError(f"the policy asked for the action {action!r}, which does not exist")
+    task = tasks.get(decision.get("job_id", ""))
+    if task is None:
+        message = f"the policy asked for job {decision.get('job_id')!r}, which cannot start now"
+        raise PolicyError(message)
+    return Proposal(task=task, agent=_agent(decision, task, context))
+
+
+def _agent(decision: Mapping[str, Any], task: WaitingTask, context: PolicyContext) -> str:
+    """Return the agent that a decision names, or the freest that can start the task."""
+    named = decision.get("agent")
+    if named is None and "worker_id" in decision:
+        named = decision["worker_id"].rpartition("/")[0]
+    if named is not None:
+        return str(named)
+    names: Sequence[str] = context.choices.get(key_of(task)) or [
+        agent.name for agent in candidates(task, context.agents)
+    ]
+    free = {agent.name: agent.free for agent in context.agents}
+    return min(names, key=lambda name: (-free[name], name))

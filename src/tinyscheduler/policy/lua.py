@@ -1,0 +1,86 @@
+"""Runs a policy in Lua: a context goes in, decisions come out as JSON text."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+from lupa import lua54
+
+from tinyscheduler.values import dataclass
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+_FOLDER = os.path.dirname(os.path.abspath(__file__))
+PLATFORM_NAME = "platform.lua"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LuaLimits:
+    """What one call of ``schedule`` may take, and what may come out of it."""
+
+    cpu_ms: int = 50
+    memory_mb: int = 64
+    source_bytes: int = 256 << 10
+    decisions: int = 1000
+    text_bytes: int = 1024
+    log_lines: int = 100
+    log_bytes: int = 256
+    metrics: int = 50
+
+
+class LuaEngine:
+    """One policy, loaded in a Lua state of its own.
+
+    Not a wall by itself: who does not trust the policy runs this in a process that can be
+    killed.  It ``is_bounded`` in memory there: a bound reached outside of Lua ends the process.
+    """
+
+    def __init__(self, *, limits: LuaLimits, is_bounded: bool) -> None:
+        """Make the state and what a policy finds in it; no file is read after this."""
+        self._limits = limits
+        self._is_bounded = is_bounded
+        self._lua = lua54.LuaRuntime(
+            encoding="utf-8",
+            unpack_returned_tuples=False,
+            register_eval=False,
+            register_builtins=False,
+            max_memory=0,
+        )
+        values = {name: getattr(limits, name) for name in LuaLimits.__slots__}
+        self._platform = read_platform()
+        self._sandbox = self._lua.execute(
+            _read("sandbox.lua"),
+            self._lua.table_from(values),
+            _read("helpers.lua"),
+            name="=sandbox",
+        )
+
+    def load(self, source: bytes, name: str) -> str | None:
+        """Load a policy; return what is wrong with it, as `schedule` would answer it."""
+        self._bound()
+        fault: str | None = self._sandbox["load"](source, name, self._platform)
+        return fault
+
+    def schedule(self, context: Mapping[str, Any]) -> str:
+        """Return the answer to a context, as JSON: ``decisions``, or a ``fault`` with ``words``."""
+        self._lua.set_max_memory(0)  # what we put in never ends the process
+        table = self._lua.table_from(context, recursive=True)
+        self._bound()
+        answer: str = self._sandbox["schedule"](table)
+        return answer
+
+    def _bound(self) -> None:
+        if self._is_bounded:
+            self._lua.set_max_memory(self._limits.memory_mb << 20, total=False)
+
+
+def read_platform() -> bytes:
+    """Return the source of the platform policy."""
+    return _read("platform.lua")
+
+
+def _read(name: str) -> bytes:
+    with open(os.path.join(_FOLDER, name), "rb") as stream:
+        return stream.read()
