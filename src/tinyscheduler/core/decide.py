@@ -99,7 +99,7 @@ def _place(
             host_slots_free=capacity.host_free,
             memory_free_bytes=capacity.memory.free_bytes,
             gpus=capacity.gpu_views(),
-            choices=turns.choices(able, refusals),
+            choices=turns.choices(able),
         )
         may_start = {key_of(task) for task in able}
         admitted, is_stale = 0, False
