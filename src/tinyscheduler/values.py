@@ -14,9 +14,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from dataclasses import MISSING, asdict, dataclass, field, fields, replace
+    from typing import Any, TypeVar
 
-    __all__ = ["MISSING", "asdict", "dataclass", "field", "fields", "replace"]
+    _Value = TypeVar("_Value")
+
+    __all__ = ["MISSING", "asdict", "copier", "dataclass", "field", "fields", "replace"]
+
+    def copier(value: _Value, name: str) -> Callable[[Any], _Value]:
+        """Return what makes copies of a value that differ in one field, for thousands of them."""
 
 else:
     _put = object.__setattr__
@@ -91,6 +98,25 @@ else:
         return type(value)(
             **{**{one.name: getattr(value, one.name) for one in value._fields}, **changes}
         )
+
+    def copier(value, name):
+        """Return what makes copies of a value that differ in one field, for thousands of them."""
+        made_by, cls = object.__new__, type(value)
+        vary = getattr(cls, name).__set__
+        rest = [
+            (getattr(cls, one.name).__set__, getattr(value, one.name))
+            for one in value._fields
+            if one.name != name
+        ]
+
+        def copy(varying):
+            made = made_by(cls)
+            vary(made, varying)
+            for put, each in rest:
+                put(made, each)
+            return made
+
+        return copy
 
     def asdict(value):
         """Return a value as plain containers, values inside it included."""

@@ -12,7 +12,9 @@ from hypothesis import strategies as st
 from tests.builders import NOW, a_gpu, a_lease, a_snapshot, a_task, an_agent, an_entry
 
 from tinyscheduler.core import turns
+from tinyscheduler.core.capacity import measure
 from tinyscheduler.core.decide import decide
+from tinyscheduler.core.turns import Refusals
 from tinyscheduler.model.leases import Needs
 from tinyscheduler.model.plan import Dispatch, Plan, Proposal, Reason, Wait
 from tinyscheduler.policy.platform import PlatformPolicy
@@ -333,6 +335,49 @@ def test_whatever_a_policy_prefers_nobody_is_passed_over_for_ever(
 
     for task_id, by in overtakes(plan).items():
         assert len(by) <= max(0, most - skips[task_id])
+
+
+@given(
+    st.lists(
+        st.tuples(st.sampled_from((0, 2, 6, 10, None)), st.sampled_from((60, 600, 7200))),
+        min_size=2,
+        max_size=8,
+    ),
+    st.lists(st.integers(0, 9), min_size=1, max_size=8),
+    st.integers(1, 6),
+    st.integers(1, 4),
+)
+def test_nothing_behind_a_reservation_makes_its_task_start_later(
+    wishes: list[tuple[int | None, int]], picks: list[int], slots: int, reserved: int
+):
+    tasks = [
+        whole(number, max_runtime_s=float(seconds))
+        if gib is None
+        else task(number, gib=gib, max_runtime_s=float(seconds))
+        for number, (gib, seconds) in enumerate(wishes, 1)
+    ]
+    first = tasks[(reserved - 1) % len(tasks)]
+    snapshot = a_snapshot(
+        running("98", gib=2, left_s=300),
+        running("99", gib=4),
+        *tasks,
+        agents=ROOMY,
+        slots=slots,
+        gpus=[a_gpu(0)],
+        lookahead=99,
+        skips={first.task_id: 2},
+    )
+
+    plan = decide(snapshot, AsDrawn(picks))
+
+    capacity = measure(snapshot, plan.verdicts)
+    for one in plan.decisions:
+        if not isinstance(one, Dispatch) or one.task == first:
+            break
+        before = Refusals(capacity).earliest_s(first)
+        capacity = capacity.take(one, runtime_s=one.task.max_runtime_s or 0.0)
+        if one.task.created_order > first.created_order and before is not None:
+            assert Refusals(capacity).earliest_s(first) == before
 
 
 def test_a_policy_that_prefers_the_last_overtakes_and_is_told_whose_turn_it_is():

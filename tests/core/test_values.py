@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tinyscheduler.values import asdict, dataclass, field, fields, replace
+from tinyscheduler.values import asdict, copier, dataclass, field, fields, replace
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,6 +111,17 @@ def test_replacing_changes_the_copy_alone_and_refuses_what_is_no_field():
     assert point.y == 2
     with pytest.raises(TypeError, match="z"):
         replace(point, z=1)  # type: ignore[call-arg]  # it is told twice: here, and at run time
+
+
+def test_a_copier_varies_one_field_as_replacing_it_would():
+    point = Point(x=1, tags=["a"])
+
+    copy_with = copier(point, "x")
+
+    assert [copy_with(2), copy_with(1)] == [replace(point, x=2), point]
+    assert copy_with(2).tags is point.tags
+    with pytest.raises(AttributeError):
+        copier(point, "z")
 
 
 def test_as_a_dictionary_values_inside_values_are_taken_apart():

@@ -15,9 +15,10 @@ from tinyscheduler.errors import PolicyError
 from tinyscheduler.model.plan import Plan, Reason, Wait
 from tinyscheduler.model.policy import PolicyContext
 from tinyscheduler.model.snapshot import Deferral
+from tinyscheduler.values import copier
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable, Iterator
 
     from tinyscheduler.core.capacity import Capacity
     from tinyscheduler.model.plan import Decision, Dispatch, Proposal
@@ -99,7 +100,7 @@ def _place(
             host_slots_free=capacity.host_free,
             memory_free_bytes=capacity.memory.free_bytes,
             gpus=capacity.gpu_views(),
-            choices=turns.choices(able, refusals),
+            choices=turns.choices(able),
         )
         may_start = {key_of(task) for task in able}
         admitted, is_stale = 0, False
@@ -121,7 +122,7 @@ def _place(
             admitted += 1
         if not admitted:
             break
-    return [*starts, *(_wait(task, refusal) for task, refusal in turns.explain(refusals))]
+    return [*starts, *_waits(turns, refusals)]
 
 
 def _admit(
@@ -143,6 +144,17 @@ def _admit(
     if isinstance(found, Refusal) or key_of(task) not in may_start:
         return None
     return found if turns.refuse(found, refusals) is None else None
+
+
+def _waits(turns: Turns, refusals: Refusals) -> Iterator[Wait]:
+    """Yield why each task left waits: thousands of them, and few reasons."""
+    alike: dict[int, tuple[Refusal | None, Callable[[WaitingTask], Wait]]] = {}
+    for task, refusal in turns.explain(refusals):
+        known = alike.get(id(refusal))
+        if known is None:
+            # What is kept here keeps its number.
+            known = alike[id(refusal)] = (refusal, copier(_wait(task, refusal), "task"))
+        yield known[1](task)
 
 
 def _wait(task: WaitingTask, refusal: Refusal | None) -> Wait:

@@ -44,6 +44,10 @@ def kind_of(task: WaitingTask) -> _Kind:
     )
 
 
+# The agents that can start a task, or whose turn it is instead.
+_Look = tuple[tuple[str, ...], Refusal | None]
+
+
 class Refusals:
     """Which caps refuse which tasks.  Asked once for each kind."""
 
@@ -133,8 +137,7 @@ class Turns:
         self._unseen_from = len(self._places)
         self._skips = {(one.source, one.task_id): one.times for one in skips}
         self._held_back: dict[_Key, Refusal] = {}
-        # Tasks of a kind that may run as long break the same of the first so many reservations.
-        self._conflicts: dict[tuple[_Kind, float | None, int], Refusal | None] = {}
+        self._choices: dict[_Key, tuple[str, ...]] = {}
         words = f"stands more than {rules.lookahead} behind one that cannot start (QUEUE_LOOKAHEAD)"
         if not rules.lookahead:
             words = "one before it in line cannot start, and none is overtaken"
@@ -149,7 +152,9 @@ class Turns:
         passed: dict[_Kind, int] = {}
         reserved: list[WaitingTask] = []
         found: list[WaitingTask] = []
-        self._held_back, self._conflicts = {}, {}
+        self._held_back, self._choices = {}, {}
+        # Tasks of a kind that may run as long break the same of the first so many reservations.
+        alike: dict[tuple[_Kind, float | None, int], _Look] = {}
         self._unseen_from = len(self._places)
         lookahead, in_sight = self._rules.lookahead, set(self._lines.values())
         for key, task in self._left.items():
@@ -161,16 +166,11 @@ class Turns:
             line = self._lines[kind]
             ahead = passed.get(line)
             refusal = refusals.binding(task, kind)
-            if refusal is None:
-                held_back = (
-                    self._out_of_sight
-                    if ahead is not None and ahead > lookahead
-                    else self._keep_for(reserved, task, refusals)
-                )
-                if held_back is None:
-                    found.append(task)
-                else:
-                    self._held_back[key] = held_back
+            is_seen = ahead is None or ahead <= lookahead
+            if refusal is None and not is_seen:
+                self._held_back[key] = self._out_of_sight
+            elif refusal is None and self._may_start(task, alike, reserved, refusals):
+                found.append(task)
             if self._has_reservation(key, refusal):
                 reserved.append(task)
             if ahead is not None:
@@ -183,19 +183,12 @@ class Turns:
                     in_sight.discard(line)
         return tuple(found)
 
-    def choices(
-        self, able: Iterable[WaitingTask], refusals: Refusals
-    ) -> dict[_Key, tuple[str, ...]]:
-        """Return which agents can start each of these that names none: not all of its queue may."""
-        return {
-            key_of(task): tuple(
-                start.agent
-                for start in _starts_of(task, refusals.capacity)
-                if self.refuse(start, refusals) is None
-            )
-            for task in able
-            if task.agent is None
-        }
+    def choices(self, able: Iterable[WaitingTask]) -> dict[_Key, tuple[str, ...]]:
+        """Return which agents can start each of these that names none: not all of its queue may.
+
+        They are those that were found able last.
+        """
+        return {key_of(task): self._choices[key_of(task)] for task in able if task.agent is None}
 
     def start(self, dispatch: Dispatch, after: Refusals) -> Dispatch:
         """Take the task out of its line; return the start with whom it overtakes."""
@@ -235,21 +228,27 @@ class Turns:
 
     # -- parts --------------------------------------------------------------------
 
-    def _keep_for(
-        self, reserved: list[WaitingTask], task: WaitingTask, refusals: Refusals
-    ) -> Refusal | None:
-        """Return the reservation that every start of the task would break, if each does."""
-        if not reserved:
-            return None
-        alike = (self._kinds[key_of(task)], task.max_runtime_s, len(reserved))
-        if alike not in self._conflicts:
-            conflict = None
-            for dispatch in _starts_of(task, refusals.capacity):
-                conflict = self._find_conflict(dispatch, reserved, refusals)
-                if conflict is None:
-                    break
-            self._conflicts[alike] = conflict
-        return self._conflicts[alike]
+    def _may_start(
+        self,
+        task: WaitingTask,
+        alike: dict[tuple[_Kind, float | None, int], _Look],
+        reserved: list[WaitingTask],
+        refusals: Refusals,
+    ) -> bool:
+        """Note which agents can start it without breaking a reservation, or which all break."""
+        key = key_of(task)
+        own = (self._kinds[key], task.max_runtime_s, len(reserved))
+        if own not in alike:
+            conflicts = {
+                dispatch.agent: self._find_conflict(dispatch, reserved, refusals)
+                for dispatch in _starts_of(task, refusals.capacity)
+            }
+            names = tuple(name for name, conflict in conflicts.items() if conflict is None)
+            alike[own] = (names, None if names else next(reversed(conflicts.values())))
+        self._choices[key], conflict = alike[own]
+        if conflict is not None:
+            self._held_back[key] = conflict
+        return conflict is None
 
     def _reserved(self, task: WaitingTask, refusals: Refusals) -> Iterator[WaitingTask]:
         """Yield the reservations before this task in line."""
@@ -279,19 +278,29 @@ class Turns:
     def _find_conflict(
         self, dispatch: Dispatch, reserved: Iterable[WaitingTask], refusals: Refusals
     ) -> Refusal | None:
-        capacity = refusals.capacity
         for task in reserved:
-            ends_in_s = self.runtime_s(dispatch, capacity) + 2 * self._rules.kill_grace_s
-            left = capacity.take(dispatch, runtime_s=ends_in_s)
-            if not _takes(dispatch, task, left):
-                continue
-            # One that is over before the other could start at all takes nothing from it.
-            starts_in_s = refusals.earliest_s(task)
-            if starts_in_s is not None and ends_in_s > starts_in_s:
+            if self._delays(dispatch, task, refusals):
                 words = f"task {task.task_id} comes first: it has been overtaken"
                 words += f" {_times(self._skips[key_of(task)])} (MAX_SKIPS_PER_TASK)"
                 return Refusal(reason=Reason.OVERTAKEN_LIMIT, words=words)
         return None
+
+    def _delays(self, dispatch: Dispatch, task: WaitingTask, refusals: Refusals) -> bool:
+        """Whether the task, which has a reservation, would have to wait for the end of this."""
+        capacity = refusals.capacity
+        ends_in_s = self.runtime_s(dispatch, capacity) + 2 * self._rules.kill_grace_s
+        starts_in_s = refusals.earliest_s(task)
+        # One that is over before the other could start at all takes nothing from it.
+        if starts_in_s is None or ends_in_s <= starts_in_s:
+            return False
+        if _takes(dispatch, task, capacity):
+            return True
+        # What there is enough of so far may be the last of its kind.
+        left = Refusals(capacity.take(dispatch, runtime_s=ends_in_s))
+        if not _takes(dispatch, task, left.capacity):
+            return False
+        later_s = left.earliest_s(task)
+        return later_s is None or later_s > starts_in_s
 
     def runtime_s(self, dispatch: Dispatch, capacity: Capacity) -> float:
         """Return how long the attempt may take."""
