@@ -105,4 +105,12 @@ class LeaseConflict(StoreError):  # noqa: N818 - losing a race is normal, not an
 
 
 class PolicyError(TinySchedulerError):
-    """A policy failed; the platform policy takes over for this tick."""
+    """A policy failed; the platform policy takes over for this tick.
+
+    ``cause`` says how: file, syntax, error, timeout, memory, nonsense, or refused.
+    """
+
+    def __init__(self, what: str, *, cause: str = "refused", hint: str | None = None) -> None:
+        """Say what it did, with the place in its source where one is known."""
+        super().__init__(what, hint=hint)
+        self.cause = cause

@@ -180,8 +180,15 @@ class Policy(Protocol):
     def name(self) -> str:
         """The word that reports call this policy by."""
 
+    @property
+    def version(self) -> str:
+        """A digest of what it is made of: another where it was edited; empty if it is built in."""
+
     def propose(self, context: PolicyContext) -> Sequence[Proposal]:
-        """Return proposals in order of importance; empty means nothing more should start."""
+        """Return proposals in order of importance; empty means nothing more should start.
+
+        Raises PolicyError where the policy cannot tell.
+        """
 
 
 class Ledger(Protocol):

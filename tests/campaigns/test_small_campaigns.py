@@ -75,6 +75,7 @@ class Moody:
     """It goes by what it remembers, which no snapshot holds."""
 
     name: str = "moody"
+    version: str = ""
     times: int = 0
 
     def propose(self, context: PolicyContext) -> Sequence[Proposal]:

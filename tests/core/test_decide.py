@@ -55,6 +55,7 @@ class Refusing:
     """Starts nothing."""
 
     name = "refusing"
+    version = ""
 
     def propose(self, context: PolicyContext) -> Sequence[Proposal]:
         del context
@@ -65,6 +66,7 @@ class Proposing:
     """Proposes the same at every question."""
 
     name = "proposing"
+    version = ""
 
     def __init__(self, *proposals: Proposal) -> None:
         self._proposals = proposals
@@ -78,6 +80,7 @@ class OneAtATime:
     """Asks for one start, the last that came, and to be asked again."""
 
     name = "one at a time"
+    version = ""
 
     def propose(self, context: PolicyContext) -> Sequence[Proposal]:
         task = context.waiting[-1]

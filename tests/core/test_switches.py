@@ -155,6 +155,7 @@ class Stubborn:
 
     agent: str
     name = "stubborn"
+    version = ""
 
     def propose(self, context: PolicyContext) -> Sequence[Proposal]:
         return [Proposal(task=context.waiting[0], agent=self.agent)]

@@ -281,6 +281,7 @@ class LastFirst:
     """Proposes the last in line."""
 
     name = "last first"
+    version = ""
 
     def propose(self, context: PolicyContext) -> list[Proposal]:
         return [Proposal(task=context.waiting[-1], agent=context.agents[0].name)]
@@ -290,6 +291,7 @@ class AsDrawn:
     """Proposes one of those that could start, by numbers drawn beforehand."""
 
     name = "as drawn"
+    version = ""
 
     def __init__(self, picks: list[int]) -> None:
         self._picks = cycle(picks)

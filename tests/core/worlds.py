@@ -293,6 +293,7 @@ class WildPolicy:
 
     picks: tuple[tuple[tuple[int, str], ...], ...]
     name = "wild"
+    version = ""
 
     def propose(self, context: PolicyContext) -> Sequence[Proposal]:
         waiting = context.waiting

@@ -47,6 +47,7 @@ from tinyscheduler.values import replace
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from tinyscheduler.adapters.policy_confined import ConfinedPolicy
     from tinyscheduler.adapters.rounds_file import FileRecorder
     from tinyscheduler.model.config import Config
     from tinyscheduler.model.plan import TickReport
@@ -179,6 +180,7 @@ def wired(
     acts = mode is Mode.ACT
     database = kept or Database(config.paths.database, Access.WRITE if acts else Access.READ)
     platform = PlatformPolicy()
+    own = own_policy(config)
     observers = observers_of(config)
     try:
         yield World(
@@ -191,7 +193,7 @@ def wired(
             launcher=LocalLauncher(config, wrapper=wrapper_path(), kick_argv=kick_argv(config)),
             probe=ProcProbe(sees_stalls=config.limits.memory_stall_critical is not None),
             gpus=_GpuProbe(config, may_write=acts),
-            policy=platform,
+            policy=own or platform,
             fallback=platform,
             ledger=SqliteLedger(database, shared_with="local"),
             memory=FileMemoryStore(config.paths, warn=warnings.append, may_write=acts),
@@ -202,8 +204,20 @@ def wired(
             warnings=warnings,
         )
     finally:
+        if own is not None:
+            own.close()
         if kept is None:
             database.close()
+
+
+def own_policy(config: Config) -> ConfinedPolicy | None:
+    """Return the policy that is set instead of the platform's; it reads its file when asked."""
+    settings = config.policy
+    if settings.mode == "platform" or settings.path is None:
+        return None
+    from tinyscheduler.adapters.policy_confined import ConfinedPolicy
+
+    return ConfinedPolicy(settings, base=config.paths.base)
 
 
 def recorder_of(config: Config) -> FileRecorder:
@@ -286,6 +300,7 @@ def settings_of(config: Config, *, window: int | None = None) -> TickSettings:
         window=window or limits.host_slots + limits.queue_lookahead,
         is_enabled=config.enabled,
         inventory=config.inventory,
+        policy_mode=config.policy.mode,
         heeds_ends=config.kick_enabled,
         gpu_mask=dict(config.environment).get(GPU_MASK),
         retention=Retention(history_s=limits.history_retention_s, logs_s=limits.log_retention_s),

@@ -28,6 +28,7 @@ from tinyscheduler.model.config import (
     OnExpire,
     Origin,
     Paths,
+    PolicySettings,
     Quota,
     StdinSource,
     Timing,
@@ -35,7 +36,7 @@ from tinyscheduler.model.config import (
 from tinyscheduler.values import asdict, dataclass
 from tinyscheduler.values import fields as fields_of
 
-CACHE_VERSION = 3
+CACHE_VERSION = 4
 CACHE_NAME = "config-cache.json"
 
 # A shell and cron rarely see the same environment; both find their entry here.
@@ -141,6 +142,7 @@ def decode(fields: dict[str, Any]) -> Resolution:
                 "inventory": _decode_inventory(config["inventory"])
                 if "inventory" in config
                 else Inventory(),
+                "policy": PolicySettings(**_known(PolicySettings, config.get("policy", {}))),
                 "sources": tuple(config["sources"]),
                 "environment": (),
                 "origins": tuple(

@@ -49,6 +49,7 @@ from tinyscheduler.model.config import (
     Limits,
     Origin,
     Paths,
+    PolicySettings,
     Timing,
 )
 from tinyscheduler.model.tasks import is_task_id
@@ -73,6 +74,7 @@ class Understood:
     agents_file: AgentsFile
     agents: tuple[AgentProfile, ...]
     limit_origins: Mapping[str, str]
+    policy_path: str | None
     watched: tuple[tuple[str, str | None], ...]
     problems: tuple[Problem, ...]
 
@@ -147,9 +149,9 @@ def understand(inputs: Inputs) -> Understood:
             cwd = absolute(agent.cwd, under=base_path, environ=inputs.environ)
             agents_file.agents[agent.name] = replace(agent, cwd=cwd)
     agents, limit_origins = _agents(read, overridden_limits, agents_file, goose, problems)
-    policy_file = read.settings.policy_file
-    if policy_file is not None:
-        policy_path = absolute(policy_file, under=base_path, environ=inputs.environ)
+    policy_path = None
+    if read.settings.policy_file is not None:
+        policy_path = absolute(read.settings.policy_file, under=base_path, environ=inputs.environ)
         watched = [*watched, (policy_path, digest_of_file(policy_path))]
         problems += _faults_of_policy(read, policy_path)
     return Understood(
@@ -161,6 +163,7 @@ def understand(inputs: Inputs) -> Understood:
         agents_file=agents_file,
         agents=agents,
         limit_origins=limit_origins,
+        policy_path=policy_path,
         watched=tuple(watched),
         problems=tuple(problems),
     )
@@ -406,9 +409,21 @@ def _config(understood: Understood) -> Config:
         log_level=settings.log_level,
         gpu_probe=settings.gpu_probe,
         inventory=understood.agents_file.inventory,
+        policy=_policy(understood),
         environment=(),
         origins=tuple((name.upper(), understood.origin(name)) for name in Settings.model_fields),
         warnings=tuple(problem.warning for problem in understood.problems),
+    )
+
+
+def _policy(understood: Understood) -> PolicySettings:
+    settings = understood.read.settings
+    return PolicySettings(
+        mode=settings.policy_mode,
+        path=understood.policy_path,
+        cpu_ms=settings.policy_timeout_ms,
+        wall_ms=settings.policy_wall_ms,
+        memory_mb=settings.policy_memory_mb,
     )
 
 

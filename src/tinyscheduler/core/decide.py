@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 from tinyscheduler.core.capacity import measure
 from tinyscheduler.core.leases import judge_all
-from tinyscheduler.core.queueing import candidates, hold_back, in_line, key_of
+from tinyscheduler.core.memory import pressure_of
+from tinyscheduler.core.queueing import candidates, hold_back, key_of, put_in_line
 from tinyscheduler.core.refusal import Refusal
 from tinyscheduler.core.switches import is_paused
 from tinyscheduler.core.turns import Refusals, Turns
@@ -18,7 +19,7 @@ from tinyscheduler.model.snapshot import Deferral
 from tinyscheduler.values import copier
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from tinyscheduler.core.capacity import Capacity
     from tinyscheduler.model.plan import Decision, Dispatch, Proposal
@@ -80,7 +81,12 @@ def _place(
     eligible: list[WaitingTask], *, policy: Policy, capacity: Capacity, snapshot: Snapshot
 ) -> list[Decision]:
     """Ask the policy until nothing more fits, and say of each task left why it waits."""
-    ordered = in_line(eligible, snapshot, agents=capacity.agents)
+    ordered, far_from_turn = put_in_line(eligible, snapshot, agents=capacity.agents)
+    pressure = pressure_of(
+        capacity.memory.used_share,
+        warning=snapshot.rules.memory_warning,
+        critical=snapshot.rules.memory_critical,
+    )
     turns = Turns(
         ordered,
         rules=snapshot.rules,
@@ -101,10 +107,16 @@ def _place(
             memory_free_bytes=capacity.memory.free_bytes,
             gpus=capacity.gpu_views(),
             choices=turns.choices(able),
+            turns=far_from_turn,
+            skips=turns.skips,
+            is_priority_enabled=snapshot.rules.is_priority_enabled,
+            memory_pressure=pressure.value,
+            tenants=capacity.quotas.tenant_views(),
         )
         may_start = {key_of(task) for task in able}
         admitted, is_stale = 0, False
-        for proposal in policy.propose(context):
+        proposals = policy.propose(context)
+        for proposal in proposals:
             dispatch = _admit(proposal, turns=turns, refusals=refusals, may_start=may_start)
             if dispatch is None:
                 if is_stale:
@@ -121,8 +133,17 @@ def _place(
                 may_start = {key_of(task) for task in turns.able(refusals)}
             admitted += 1
         if not admitted:
+            if proposals:
+                message = f"nothing of what the policy asked for can be had: {_first(proposals)}"
+                raise PolicyError(message)
             break
     return [*starts, *_waits(turns, refusals)]
+
+
+def _first(proposals: Sequence[Proposal]) -> str:
+    one = proposals[0]
+    more = f", and {len(proposals) - 1} more" if len(proposals) > 1 else ""
+    return f"task {one.task.task_id} by agent {one.agent}{more}"
 
 
 def _admit(

@@ -12,7 +12,7 @@ from tinyscheduler.model.plan import Reason, Wait
 from tinyscheduler.model.tasks import PROMOTED_AFTER_S, PriorityClass
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
     from datetime import datetime
 
     from tinyscheduler.model.policy import AgentView
@@ -71,7 +71,14 @@ def key_of(task: WaitingTask) -> tuple[str, str]:
 def in_line(
     tasks: Iterable[WaitingTask], snapshot: Snapshot, *, agents: Sequence[AgentView]
 ) -> list[WaitingTask]:
-    """Return the tasks in the order of their turns.
+    """Return the tasks in the order of their turns; see `put_in_line`."""
+    return put_in_line(tasks, snapshot, agents=agents)[0]
+
+
+def put_in_line(
+    tasks: Iterable[WaitingTask], snapshot: Snapshot, *, agents: Sequence[AgentView]
+) -> tuple[list[WaitingTask], Mapping[tuple[str, str], float]]:
+    """Return the tasks in the order of their turns, and how far each is from its own.
 
     Interactive ones first, and what has waited long enough to count as such; then who had
     least, where that is shared out; then who blocks most, priority where enabled, arrival.
@@ -100,14 +107,14 @@ def in_line(
 
     ordered = sorted(tasks, key=place)
     if rules.fair_share == FairShare.OFF:
-        return ordered
+        return ordered, {}
     from tinyscheduler.core.fairness import turns_of  # few share fairly, and ticks are short
 
     turns = turns_of(
         ordered, rules=rules, accounts=snapshot.memory.accounts, inventory=snapshot.inventory
     )
     # The sort is stable: within one turn all stay as they stand.
-    return sorted(ordered, key=lambda task: (is_batch(task), turns[key_of(task)]))
+    return sorted(ordered, key=lambda task: (is_batch(task), turns[key_of(task)])), turns
 
 
 def candidates(task: WaitingTask, agents: Sequence[AgentView]) -> tuple[AgentView, ...]:

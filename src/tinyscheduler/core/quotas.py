@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from tinyscheduler.core.refusal import Refusal
 from tinyscheduler.model.plan import Reason
+from tinyscheduler.model.policy import TenantView
 from tinyscheduler.model.resources import format_size
 from tinyscheduler.values import dataclass, field, replace
 
@@ -64,6 +65,19 @@ class QuotaRoom:
         return self.plus(
             (queue, tenant, Use(slots=-use.slots, vram_bytes=-use.vram_bytes))
             for queue, tenant, use in uses
+        )
+
+    def tenant_views(self) -> tuple[TenantView, ...]:
+        """Return what each tenant that has a quota may have, and has."""
+        return tuple(
+            TenantView(
+                name=name,
+                slots=quota.slots,
+                vram_bytes=quota.vram_bytes,
+                used_slots=self.by_tenant.get(name, Use()).slots,
+                used_vram_bytes=self.by_tenant.get(name, Use()).vram_bytes,
+            )
+            for name, quota in sorted(self.tenants.items())
         )
 
     def plus(self, uses: Iterable[tuple[str, str | None, Use]]) -> QuotaRoom:

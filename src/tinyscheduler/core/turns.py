@@ -16,7 +16,7 @@ from tinyscheduler.model.plan import Reason
 from tinyscheduler.values import replace
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator
+    from collections.abc import Collection, Iterable, Iterator, Mapping
 
     from tinyscheduler.core.capacity import Capacity
     from tinyscheduler.model.plan import Dispatch
@@ -142,6 +142,11 @@ class Turns:
         if not rules.lookahead:
             words = "one before it in line cannot start, and none is overtaken"
         self._out_of_sight = Refusal(reason=Reason.OVERTAKEN_LIMIT, words=words)
+
+    @property
+    def skips(self) -> Mapping[_Key, int]:
+        """How often each was overtaken, by source and id; who never was may be missing."""
+        return self._skips
 
     def find(self, task: WaitingTask) -> WaitingTask | None:
         """Return the task as it stands in line, if it does."""

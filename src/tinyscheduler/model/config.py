@@ -220,6 +220,20 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PolicySettings:
+    """Who decides, and what a policy of one's own may take.
+
+    ``mode`` is platform, home or lab; ``path``, absolute, counts in the latter two.
+    """
+
+    mode: str = "platform"
+    path: str | None = None
+    cpu_ms: int = 50
+    wall_ms: int = 200
+    memory_mb: int = 64
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Config:
     """The whole configuration of one run, as everything but ``config/`` sees it.
 
@@ -246,6 +260,7 @@ class Config:
     warnings: tuple[str, ...] = ()
     gpu_probe: str = "nvml"
     inventory: Inventory = Inventory()
+    policy: PolicySettings = PolicySettings()
 
     def agent(self, name: str) -> AgentProfile | None:
         """Return the agent of that name, or None."""

@@ -20,6 +20,7 @@ from tinyscheduler.model.snapshot import (
     Account,
     Deferral,
     GpuSighting,
+    PolicyRecord,
     SchedulingMemory,
     Skips,
     StaleSighting,
@@ -270,6 +271,14 @@ def encode_memory(memory: SchedulingMemory) -> dict[str, Any]:
         ],
         "used_slots": memory.used_slots,
         "active_agent_counts": dict(memory.active),
+        "policy": {
+            "version": memory.policy.version,
+            "failed": memory.policy.failed,
+            "scheduler_error_total": memory.policy.errors,
+            "scheduler_timeout_total": memory.policy.timeouts,
+            "cause": memory.policy.cause,
+            "words": memory.policy.words,
+        },
     }
 
 
@@ -277,7 +286,7 @@ def decode_memory(document: object) -> SchedulingMemory:
     """Read what a tick remembered; DocumentError names the field that is missing or wrong."""
     reader = _Reader(document, "memory")
     reader.check_version(MEMORY_VERSION)
-    told = reader.optional_child("told")
+    told, policy = reader.optional_child("told"), reader.optional_child("policy")
     return SchedulingMemory(
         stale=tuple(
             StaleSighting(
@@ -300,6 +309,18 @@ def decode_memory(document: object) -> SchedulingMemory:
         gpu_sightings=reader.optional_children("gpu_sightings", _decode_gpu_sighting) or (),
         used_slots=reader.count("used_slots", default=0),
         active=reader.counts("active_agent_counts"),
+        policy=PolicyRecord() if policy is None else _decode_policy(policy),
+    )
+
+
+def _decode_policy(one: _Reader) -> PolicyRecord:
+    return PolicyRecord(
+        version=one.text("version"),
+        failed=one.count("failed"),
+        errors=one.count("scheduler_error_total"),
+        timeouts=one.count("scheduler_timeout_total"),
+        cause=one.optional_text("cause"),
+        words=one.optional_text("words"),
     )
 
 

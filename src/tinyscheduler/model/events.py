@@ -49,6 +49,7 @@ class EventName(StrEnum):
     QUEUE_EMPTY = "queue-empty"
     STAGGER_WAIT = "stagger-wait"
     GPU_MISPLACED = "gpu.misplaced"
+    POLICY_FALLBACK = "policy.fallback"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -249,7 +249,11 @@ class TickStats:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TickReport:
-    """Everything one tick did, for observers and for the caller."""
+    """Everything one tick did, for observers and for the caller.
+
+    ``policy`` is who decided.  If that was not the one that is set, ``policy_fallback`` is the
+    cause.  ``policy_ms`` is how long deciding took, ``policy_version`` a digest of its source.
+    """
 
     tick_id: str
     started_at: datetime
@@ -265,3 +269,7 @@ class TickReport:
     policy: str
     all_sources_down: bool
     switches: tuple[Switch, ...] = ()
+    policy_mode: str = "platform"
+    policy_version: str = ""
+    policy_fallback: str | None = None
+    policy_ms: float | None = None

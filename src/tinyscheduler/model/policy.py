@@ -63,7 +63,7 @@ class GpuView:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TenantView:
-    """What a tenant that has a quota may have, and what it has.  Bytes; None: as much as there is."""
+    """What a tenant that has a quota may have, and what it has.  None: as much as there is."""
 
     name: str
     slots: int | None

@@ -128,6 +128,21 @@ class Account:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PolicyRecord:
+    """How the policy of one's own did lately; by ``version`` another counts afresh.
+
+    ``failed`` is how often in a row the platform policy had to decide instead.
+    """
+
+    version: str = ""
+    failed: int = 0
+    errors: int = 0
+    timeouts: int = 0
+    cause: str | None = None
+    words: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SchedulingMemory:
     """What one tick remembers for the next.  Losing it costs time, never a task.
 
@@ -147,6 +162,7 @@ class SchedulingMemory:
     gpu_sightings: tuple[GpuSighting, ...] = ()
     used_slots: int = 0
     active: tuple[tuple[str, int], ...] = ()
+    policy: PolicyRecord = PolicyRecord()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

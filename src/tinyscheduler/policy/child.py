@@ -11,7 +11,8 @@ import json
 import os
 
 from tinyscheduler.policy.confinement import confine
-from tinyscheduler.policy.lua import LuaEngine, LuaLimits
+from tinyscheduler.policy.limits import LuaLimits
+from tinyscheduler.policy.lua import LuaEngine
 
 # Python, the context and the answer need their memory beside the policy's own.
 _BESIDES_BYTES = 96 << 20

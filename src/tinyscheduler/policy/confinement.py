@@ -14,7 +14,7 @@ import platform
 import resource
 import struct
 
-LAYERS = ("no_new_privs", "landlock", "rlimits", "seccomp")
+from tinyscheduler.policy.limits import LAYERS
 
 _PR_SET_NO_NEW_PRIVS = 38
 _PR_SET_SECCOMP = 22
@@ -28,8 +28,8 @@ _LANDLOCK_RESTRICT_SELF = 446
 _LANDLOCK_VERSION = 1  # a flag: asks for the version instead
 # By the first version that knows it: all that one may do to files, the network, and others.
 _FILE_RIGHTS = {1: 13, 2: 14, 3: 15, 5: 16}
-_NET_RIGHTS = 0b11
-_SCOPES = 0b11
+_SINCE_NET, _NET_RIGHTS = 4, 0b11
+_SINCE_SCOPES, _SCOPES = 6, 0b11
 
 # The audit number of the machine, then what computing takes: reading what is open, writing
 # to it, memory, time, signals to itself, and leaving.
@@ -150,9 +150,9 @@ def _landlock() -> None:
         raise UnavailableError("this kernel has no landlock")
     rights = max(bits for since, bits in _FILE_RIGHTS.items() if since <= version)
     attributes = struct.pack("=Q", (1 << rights) - 1)
-    if version >= 4:
+    if version >= _SINCE_NET:
         attributes += struct.pack("=Q", _NET_RIGHTS)
-    if version >= 6:
+    if version >= _SINCE_SCOPES:
         attributes += struct.pack("=Q", _SCOPES)
     # Nothing is allowed of all that.
     rules = _check(_libc.syscall(_LANDLOCK_CREATE_RULESET, attributes, len(attributes), 0))

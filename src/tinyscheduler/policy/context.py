@@ -125,7 +125,7 @@ def _gpu(gpu: GpuView) -> dict[str, Any]:
     }
 
 
-def understand(answer: str | bytes, context: PolicyContext, *, policy: str) -> list[Proposal]:
+def understand(answer: str | bytes, context: PolicyContext) -> list[Proposal]:
     """Return the starts that an answer of a policy asks for, in its order.
 
     Raises PolicyError, with the place in the policy where one is known, for a fault that it
@@ -135,9 +135,9 @@ def understand(answer: str | bytes, context: PolicyContext, *, policy: str) -> l
         document = json.loads(answer)
         fault, decisions = document.get("fault"), document.get("decisions", [])
     except (ValueError, AttributeError, RecursionError) as error:
-        raise PolicyError(f"policy {policy} answered nonsense: {error}") from error
+        raise PolicyError(f"it answered nonsense: {error}", cause="nonsense") from error
     if fault is not None:
-        raise PolicyError(str(document.get("words")))
+        raise PolicyError(str(document.get("words")), cause=str(fault))
     tasks = {task.task_id: task for task in reversed(context.waiting)}
     proposals = []
     for decision in decisions:

@@ -7,27 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 from lupa import lua54
 
-from tinyscheduler.values import dataclass
+from tinyscheduler.policy.limits import LuaLimits
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 _FOLDER = os.path.dirname(os.path.abspath(__file__))
 PLATFORM_NAME = "platform.lua"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LuaLimits:
-    """What one call of ``schedule`` may take, and what may come out of it."""
-
-    cpu_ms: int = 50
-    memory_mb: int = 64
-    source_bytes: int = 256 << 10
-    decisions: int = 1000
-    text_bytes: int = 1024
-    log_lines: int = 100
-    log_bytes: int = 256
-    metrics: int = 50
 
 
 class LuaEngine:

@@ -20,6 +20,7 @@ class PlatformPolicy:
     """Decides by ``platform.lua``; Lua is loaded with the first question."""
 
     name = "platform"
+    version = ""
 
     def propose(self, context: PolicyContext) -> Sequence[Proposal]:
         """Return as many proposals as the free slots can take."""
@@ -27,12 +28,13 @@ class PlatformPolicy:
 
         if not context.waiting or context.host_slots_free <= 0:
             return []
-        return understand(_engine().schedule(describe(context)), context, policy=self.name)
+        return understand(_engine().schedule(describe(context)), context)
 
 
 @cache
 def _engine() -> LuaEngine:
-    from tinyscheduler.policy.lua import PLATFORM_NAME, LuaEngine, LuaLimits, read_platform
+    from tinyscheduler.policy.limits import LuaLimits
+    from tinyscheduler.policy.lua import PLATFORM_NAME, LuaEngine, read_platform
 
     engine = LuaEngine(limits=LuaLimits(cpu_ms=_CPU_MS), is_bounded=False)
     fault = engine.load(read_platform(), PLATFORM_NAME)

@@ -19,6 +19,7 @@ class ScriptedPolicy:
     ) -> None:
         """Take the function that answers."""
         self.name = name
+        self.version = name
         self._script = script
 
     def propose(self, context: PolicyContext) -> Sequence[Proposal]:

@@ -58,6 +58,9 @@ class Progress:
     tasks_waiting: int = 0
     sources_down: frozenset[str] = frozenset()
     policy_name: str = ""
+    policy_version: str = ""
+    policy_fallback: str | None = None
+    policy_ms: float | None = None
     switches: tuple[Switch, ...] = ()
     # Why trees were ended in this tick: the next look finds them merely dead.
     ended: dict[str, ReclaimReason] = field(default_factory=dict)
@@ -246,6 +249,10 @@ class Progress:
             errors=tuple(self.errors),
             warnings=(*self.world.warnings, *self.warnings),
             policy=self.policy_name,
+            policy_mode=self.settings.policy_mode,
+            policy_version=self.policy_version,
+            policy_fallback=self.policy_fallback,
+            policy_ms=self.policy_ms,
             all_sources_down=bool(names) and names == self.sources_down,
             switches=self.switches,
         )

@@ -5,16 +5,16 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
-from tinyscheduler.core.decide import decide
 from tinyscheduler.core.gpus import is_look_due, masked
 from tinyscheduler.core.leases import trace_of, trace_of_claim
 from tinyscheduler.core.memory import is_ample
 from tinyscheduler.core.queueing import key_of
-from tinyscheduler.errors import PolicyError, SourceError, StoreError, TinySchedulerError
+from tinyscheduler.errors import SourceError, StoreError, TinySchedulerError
 from tinyscheduler.model.config import FairShare
 from tinyscheduler.model.leases import Lease, LeaseFault
 from tinyscheduler.model.plan import Dispatch, Reason, Wait
 from tinyscheduler.model.snapshot import Snapshot, SourceView
+from tinyscheduler.tick.deciding import decide_loudly
 from tinyscheduler.tick.endings import Endings
 from tinyscheduler.tick.forgetting import forget_the_past
 from tinyscheduler.tick.progress import Progress
@@ -321,18 +321,6 @@ def _read_switches(
         return None
 
 
-def _decide(progress: Progress, snapshot: Snapshot) -> Plan:
-    """Ask the policy; a policy that fails is replaced by the built-in one, loudly."""
-    world = progress.world
-    try:
-        progress.policy_name = world.policy.name
-        return decide(snapshot, world.policy)
-    except PolicyError as error:
-        progress.fail(f"policy {world.policy.name}", error)
-        progress.policy_name = world.fallback.name
-        return decide(snapshot, world.fallback)
-
-
 def _look_and_decide(progress: Progress) -> tuple[Snapshot, Plan]:
     """Look and decide, and look further where what is seen waits for what is not there.
 
@@ -340,7 +328,7 @@ def _look_and_decide(progress: Progress) -> tuple[Snapshot, Plan]:
     """
     while True:
         snapshot = _observe(progress)
-        plan = _decide(progress, snapshot)
+        plan = decide_loudly(progress, snapshot)
         progress.decisions = plan.decisions
         window = progress.window or progress.settings.window
         if window >= _MOST_LOOKED_AT or not _is_short_sighted(snapshot, plan):

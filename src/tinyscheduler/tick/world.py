@@ -61,6 +61,7 @@ class TickSettings:
     window: int
     is_enabled: bool
     gpu_mask: str | None = None  # of CUDA_VISIBLE_DEVICES; None: it is not set
+    policy_mode: str = "platform"
     inventory: Inventory = Inventory()
     # Whether the end of an attempt makes a tick happen, which then looks at what that freed.
     heeds_ends: bool = True

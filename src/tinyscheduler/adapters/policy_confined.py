@@ -1,0 +1,242 @@
+"""A policy of one's own, asked in a process that can do nothing else and is killed in time."""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import signal
+import sys
+import time
+from contextlib import suppress
+from hashlib import sha256
+from typing import TYPE_CHECKING, Any
+
+from tinyscheduler.errors import PolicyError
+from tinyscheduler.policy.context import describe, understand
+from tinyscheduler.policy.limits import LAYERS, LuaLimits
+from tinyscheduler.values import asdict
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from tinyscheduler.model.config import PolicySettings
+    from tinyscheduler.model.plan import Proposal
+    from tinyscheduler.model.policy import PolicyContext
+
+_CHILD = os.path.join(
+    os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "policy", "child.py"
+)
+# What starting it may take besides: all of a tick's time for a policy is this and its own.
+_START_MS = 250
+# Of one answer: a thousand decisions with reasons.
+_MOST_BYTES = 4 << 20
+# Seconds of CPU time that the process may use from its start to its end.
+_MOST_CPU_S = 5
+# Lua cuts names of files that are longer.
+_LONGEST_NAME = 50
+
+
+class ConfinedPolicy:
+    """Reads the file once, starts the process with the first question, and ends it when closed.
+
+    So it is one policy for a whole tick, whatever becomes of the file meanwhile.
+    """
+
+    def __init__(
+        self, settings: PolicySettings, *, base: str, layers: tuple[str, ...] = LAYERS
+    ) -> None:
+        """Take where the policy is and what it may take; fewer ``layers`` only to test each."""
+        assert settings.path is not None  # noqa: S101 - who has none asks the platform
+        self._settings = settings
+        self._path = settings.path
+        self._layers = layers
+        self._child: _Child | None = None
+        self.missing_layers: dict[str, str] = {}
+        self.name = _short(self._path, base)
+        self._limits = LuaLimits(cpu_ms=settings.cpu_ms, memory_mb=settings.memory_mb)
+        self._loaded: tuple[bytes, str | None] | None = None
+
+    @property
+    def version(self) -> str:
+        """A digest of its source, which is read when somebody wants to know."""
+        return sha256(self._load()[0]).hexdigest()[:16]
+
+    def propose(self, context: PolicyContext) -> Sequence[Proposal]:
+        """Ask it; raises PolicyError for whatever is no answer, and in time."""
+        source, fault = self._load()
+        if fault is not None:
+            raise PolicyError(fault, cause="file")
+        deadline = time.monotonic() + self._settings.wall_ms / 1000
+        if self._child is None:
+            deadline += _START_MS / 1000
+            self._child = self._start(source, deadline)
+        try:
+            answer = self._child.ask(json.dumps(describe(context)).encode(), deadline)
+        except PolicyError:
+            self.close()
+            raise
+        return understand(answer, context)
+
+    def close(self) -> None:
+        """End the process, if there is one."""
+        if self._child is not None:
+            self._child.kill()
+            self._child = None
+
+    # -- parts --------------------------------------------------------------------
+
+    def _load(self) -> tuple[bytes, str | None]:
+        """Return its source as it was when it was first wanted, or what is wrong with the file."""
+        if self._loaded is None:
+            self._loaded = self._read()
+        return self._loaded
+
+    def _read(self) -> tuple[bytes, str | None]:
+        most = self._limits.source_bytes
+        try:
+            fd = os.open(self._path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+            with open(fd, "rb") as stream:
+                source = stream.read(most + 1)
+        except (OSError, ValueError) as error:
+            words = getattr(error, "strerror", None) or str(error)
+            return b"", f"{self._path}: {words}"
+        if len(source) > most:
+            return source, f"{self._path} has more than the {most} bytes that a policy may have"
+        return source, None
+
+    def _start(self, source: bytes, deadline: float) -> _Child:
+        setup: dict[str, Any] = {
+            "limits": asdict(self._limits),
+            "layers": self._layers,
+            "cpu_s": _MOST_CPU_S,
+            "name": self.name,
+            "is_bounded": True,
+        }
+        try:
+            child = _Child()
+        except OSError as error:
+            message = f"its process could not be started: {error.strerror}"
+            raise PolicyError(message, cause="error") from error
+        try:
+            child.send(json.dumps(setup).encode(), deadline)
+            hello = json.loads(child.ask(source, deadline))
+        except PolicyError:
+            child.kill()
+            raise
+        self.missing_layers = hello["missing"]
+        if hello["fault"] is not None:
+            child.kill()
+            fault = json.loads(hello["fault"])
+            raise PolicyError(fault["words"], cause=fault["fault"])
+        return child
+
+
+class _Child:
+    """The process, and a pipe to it and from it.  Nobody waits for it longer than told."""
+
+    def __init__(self) -> None:
+        self._to, self._from, self._pid = _spawn()
+        os.set_blocking(self._to, False)
+
+    def ask(self, message: bytes, deadline: float) -> bytes:
+        """Send a message and return the answer; PolicyError if none comes."""
+        self.send(message, deadline)
+        size = int.from_bytes(self._receive(4, deadline), "little")
+        if size > _MOST_BYTES:
+            raise PolicyError(f"it answered with {size} bytes", cause="nonsense")
+        return self._receive(size, deadline)
+
+    def send(self, message: bytes, deadline: float) -> None:
+        """Send a message."""
+        left = memoryview(len(message).to_bytes(4, "little") + message)
+        while left:
+            self._wait(self._to, select.POLLOUT, deadline)
+            try:
+                left = left[os.write(self._to, left) :]
+            except BlockingIOError:
+                continue
+            except BrokenPipeError:
+                raise self._ended() from None
+
+    def kill(self) -> None:
+        """End it for good."""
+        for fd in (self._to, self._from):
+            with suppress(OSError):
+                os.close(fd)
+        self._reap()
+
+    def _receive(self, size: int, deadline: float) -> bytes:
+        content = b""
+        while len(content) < size:
+            self._wait(self._from, select.POLLIN, deadline)
+            chunk = os.read(self._from, size - len(content))
+            if not chunk:
+                raise self._ended()
+            content += chunk
+        return content
+
+    def _wait(self, fd: int, event: int, deadline: float) -> None:
+        poll = select.poll()
+        poll.register(fd, event)
+        left_ms = (deadline - time.monotonic()) * 1000
+        if left_ms <= 0 or not poll.poll(left_ms):
+            message = "it did not answer in time and was killed (POLICY_WALL_MS)"
+            raise PolicyError(message, cause="timeout")
+
+    def _ended(self) -> PolicyError:
+        """Say how it ended: it never does so by itself while somebody asks."""
+        status = self._reap()
+        if status is None or not os.WIFSIGNALED(status):
+            return PolicyError("its process ended without an answer", cause="error")
+        number = os.WTERMSIG(status)
+        if number == signal.SIGXCPU:
+            return PolicyError(f"it used {_MOST_CPU_S} s of CPU time", cause="timeout")
+        if number == signal.SIGABRT:
+            return PolicyError("it used more memory than it may (POLICY_MEMORY_MB)", cause="memory")
+        return PolicyError(f"its process died by {signal.Signals(number).name}", cause="error")
+
+    def _reap(self) -> int | None:
+        """Kill it and return how it ended; None where somebody else has learned that."""
+        with suppress(ProcessLookupError):
+            os.kill(self._pid, signal.SIGKILL)
+        with suppress(ChildProcessError):
+            return os.waitpid(self._pid, 0)[1]
+        return None
+
+
+def _spawn() -> tuple[int, int, int]:
+    """Start the program with nothing but two pipes; return ours to and from it, and its pid."""
+    asked, to = os.pipe2(os.O_CLOEXEC)
+    answers, into = os.pipe2(os.O_CLOEXEC)
+    try:
+        pid = os.posix_spawn(
+            sys.executable,
+            (sys.executable, "-I", _CHILD),
+            {"TZ": "UTC0", "LC_ALL": "C.UTF-8"},
+            file_actions=[
+                (os.POSIX_SPAWN_DUP2, asked, 0),
+                (os.POSIX_SPAWN_DUP2, into, 1),
+                (os.POSIX_SPAWN_OPEN, 2, "/dev/null", os.O_WRONLY, 0),
+            ],
+            setsid=True,
+            setsigdef=(signal.SIGPIPE, signal.SIGXFSZ),
+        )
+    except OSError:
+        os.close(to)
+        os.close(answers)
+        raise
+    finally:
+        os.close(asked)
+        os.close(into)
+    return to, answers, pid
+
+
+def _short(path: str, base: str) -> str:
+    """Return what a policy is called in messages: its place under the base path, or its name."""
+    inside = os.path.relpath(path, base)
+    return (
+        inside
+        if len(inside) <= _LONGEST_NAME and not inside.startswith("..")
+        else (os.path.basename(path)[-_LONGEST_NAME:])
+    )
