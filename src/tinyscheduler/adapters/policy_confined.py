@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from tinyscheduler.model.config import PolicySettings
     from tinyscheduler.model.plan import Proposal
     from tinyscheduler.model.policy import PolicyContext
+    from tinyscheduler.policy.context import Answer
 
 _CHILD = os.path.join(
     os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "policy", "child.py"
@@ -53,6 +54,7 @@ class ConfinedPolicy:
         self._layers = layers
         self._child: _Child | None = None
         self.missing_layers: dict[str, str] = {}
+        self.answers: list[Answer] = []
         self.name = _short(self._path, base)
         self._limits = LuaLimits(cpu_ms=settings.cpu_ms, memory_mb=settings.memory_mb)
         self._loaded: tuple[bytes, str | None] | None = None
@@ -67,16 +69,16 @@ class ConfinedPolicy:
         source, fault = self._load()
         if fault is not None:
             raise PolicyError(fault, cause="file")
-        deadline = time.monotonic() + self._settings.wall_ms / 1000
         if self._child is None:
-            deadline += _START_MS / 1000
-            self._child = self._start(source, deadline)
+            self._child = self._start(source, time.monotonic() + _START_MS / 1000)
+        deadline = time.monotonic() + self._settings.wall_ms / 1000
         try:
             answer = self._child.ask(json.dumps(describe(context)).encode(), deadline)
         except PolicyError:
             self.close()
             raise
-        return understand(answer, context)
+        self.answers.append(understand(answer, context))
+        return self.answers[-1].proposals
 
     def close(self) -> None:
         """End the process, if there is one."""
@@ -181,8 +183,9 @@ class _Child:
         poll.register(fd, event)
         left_ms = (deadline - time.monotonic()) * 1000
         if left_ms <= 0 or not poll.poll(left_ms):
-            message = "it did not answer in time and was killed (POLICY_WALL_MS)"
-            raise PolicyError(message, cause="timeout")
+            message = "it did not answer in time and was killed"
+            hint = "one call of a function took too long, or the machine is busy: POLICY_WALL_MS"
+            raise PolicyError(message, cause="timeout", hint=hint)
 
     def _ended(self) -> PolicyError:
         """Say how it ended: it never does so by itself while somebody asks."""

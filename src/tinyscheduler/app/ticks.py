@@ -180,7 +180,7 @@ def wired(
     acts = mode is Mode.ACT
     database = kept or Database(config.paths.database, Access.WRITE if acts else Access.READ)
     platform = PlatformPolicy()
-    own = own_policy(config)
+    own = _own_policy(config)
     observers = observers_of(config)
     try:
         yield World(
@@ -210,14 +210,12 @@ def wired(
             database.close()
 
 
-def own_policy(config: Config) -> ConfinedPolicy | None:
-    """Return the policy that is set instead of the platform's; it reads its file when asked."""
-    settings = config.policy
-    if settings.mode == "platform" or settings.path is None:
-        return None
-    from tinyscheduler.adapters.policy_confined import ConfinedPolicy
+def _own_policy(config: Config) -> ConfinedPolicy | None:
+    if config.policy.mode == "platform" or config.policy.path is None:
+        return None  # as nearly everywhere, and ticks are short
+    from tinyscheduler.app.policies import own_policy
 
-    return ConfinedPolicy(settings, base=config.paths.base)
+    return own_policy(config)
 
 
 def recorder_of(config: Config) -> FileRecorder:

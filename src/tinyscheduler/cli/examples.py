@@ -33,6 +33,11 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "tinyscheduler replay snapshot.json",
         "tinyscheduler replay --all",
     ),
+    "policy": (
+        "tinyscheduler policy show",
+        "tinyscheduler policy source > mine.lua",
+        "tinyscheduler policy check mine.lua",
+    ),
     "cancel": ("tinyscheduler cancel 7 8",),
     "retry": ("tinyscheduler retry 7",),
     "edit": (

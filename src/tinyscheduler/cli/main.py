@@ -56,6 +56,7 @@ COMMANDS = {
     "reset": "tinyscheduler.cli.prune:reset",
     "config": "tinyscheduler.cli.settings:show_settings",
     "validate-config": "tinyscheduler.cli.settings:validate",
+    "policy": "tinyscheduler.cli.policy:policy",
     "init": "tinyscheduler.cli.init:init",
     "doctor": "tinyscheduler.cli.doctor:doctor",
     "service": "tinyscheduler.cli.service:service",

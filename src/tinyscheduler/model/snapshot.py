@@ -127,6 +127,10 @@ class Account:
     gpu_s: float = 0.0
 
 
+# In a row.
+MOST_POLICY_FAILURES = 3
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PolicyRecord:
     """How the policy of one's own did lately; by ``version`` another counts afresh.
@@ -140,6 +144,11 @@ class PolicyRecord:
     timeouts: int = 0
     cause: str | None = None
     words: str | None = None
+
+    @property
+    def is_given_up(self) -> bool:
+        """Whether it has failed so often that it is not asked again before it is another."""
+        return self.failed >= MOST_POLICY_FAILURES
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

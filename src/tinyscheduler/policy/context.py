@@ -9,6 +9,7 @@ from tinyscheduler.core.queueing import candidates, key_of
 from tinyscheduler.errors import PolicyError
 from tinyscheduler.model.config import LOCAL_HOST
 from tinyscheduler.model.plan import Proposal
+from tinyscheduler.values import dataclass, field
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -125,26 +126,46 @@ def _gpu(gpu: GpuView) -> dict[str, Any]:
     }
 
 
-def understand(answer: str | bytes, context: PolicyContext) -> list[Proposal]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """What a policy decided, and what it said about it.
+
+    ``log`` are its lines, level and text; ``instructions`` is how many of Lua it took, to the
+    thousand, and ``cpu_ms`` how long.
+    """
+
+    proposals: tuple[Proposal, ...]
+    log: tuple[tuple[str, str], ...] = ()
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    instructions: int = 0
+    cpu_ms: float = 0.0
+
+
+def understand(text: str | bytes, context: PolicyContext) -> Answer:
     """Return the starts that an answer of a policy asks for, in its order.
 
     Raises PolicyError, with the place in the policy where one is known, for a fault that it
     reports and for a decision that no honest policy would make.
     """
     try:
-        document = json.loads(answer)
+        document = json.loads(text)
         fault, decisions = document.get("fault"), document.get("decisions", [])
-    except (ValueError, AttributeError, RecursionError) as error:
+        log = tuple((line["level"], line["text"]) for line in document["log"])
+        metrics, instructions = document["metrics"], document.get("instructions", 0)
+        cpu_ms = document.get("cpu_ms", 0.0)
+    except (ValueError, AttributeError, KeyError, TypeError, RecursionError) as error:
         raise PolicyError(f"it answered nonsense: {error}", cause="nonsense") from error
     if fault is not None:
         raise PolicyError(str(document.get("words")), cause=str(fault))
     tasks = {task.task_id: task for task in reversed(context.waiting)}
-    proposals = []
-    for decision in decisions:
-        proposal = _proposal(decision, tasks, context)
-        if proposal is not None:
-            proposals.append(proposal)
-    return proposals
+    proposals = (_proposal(decision, tasks, context) for decision in decisions)
+    return Answer(
+        proposals=tuple(one for one in proposals if one is not None),
+        log=log,
+        metrics=metrics,
+        instructions=instructions,
+        cpu_ms=cpu_ms,
+    )
 
 
 def _proposal(

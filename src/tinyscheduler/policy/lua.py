@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING, Any
 
 from lupa import lua54
 
 from tinyscheduler.policy.limits import LuaLimits
+from tinyscheduler.policy.sources import read_platform, read_source
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-
-_FOLDER = os.path.dirname(os.path.abspath(__file__))
-PLATFORM_NAME = "platform.lua"
 
 
 class LuaEngine:
@@ -37,9 +34,9 @@ class LuaEngine:
         values = {name: getattr(limits, name) for name in LuaLimits.__slots__}
         self._platform = read_platform()
         self._sandbox = self._lua.execute(
-            _read("sandbox.lua"),
+            read_source("sandbox.lua"),
             self._lua.table_from(values),
-            _read("helpers.lua"),
+            read_source("helpers.lua"),
             name="=sandbox",
         )
 
@@ -60,13 +57,3 @@ class LuaEngine:
     def _bound(self) -> None:
         if self._is_bounded:
             self._lua.set_max_memory(self._limits.memory_mb << 20, total=False)
-
-
-def read_platform() -> bytes:
-    """Return the source of the platform policy."""
-    return _read("platform.lua")
-
-
-def _read(name: str) -> bytes:
-    with open(os.path.join(_FOLDER, name), "rb") as stream:
-        return stream.read()

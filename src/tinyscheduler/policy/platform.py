@@ -28,13 +28,14 @@ class PlatformPolicy:
 
         if not context.waiting or context.host_slots_free <= 0:
             return []
-        return understand(_engine().schedule(describe(context)), context)
+        return understand(_engine().schedule(describe(context)), context).proposals
 
 
 @cache
 def _engine() -> LuaEngine:
     from tinyscheduler.policy.limits import LuaLimits
-    from tinyscheduler.policy.lua import PLATFORM_NAME, LuaEngine, read_platform
+    from tinyscheduler.policy.lua import LuaEngine
+    from tinyscheduler.policy.sources import PLATFORM_NAME, read_platform
 
     engine = LuaEngine(limits=LuaLimits(cpu_ms=_CPU_MS), is_bounded=False)
     fault = engine.load(read_platform(), PLATFORM_NAME)

@@ -351,7 +351,7 @@ local function encode(fields, value, where)
   sort(names)
   for at, name in ipairs(names) do
     local item, kind = rawget(value, name), fields[name]
-    local at_field = where .. "." .. name
+    local at_field = name .. " of " .. where
     if kind == "string" and math.type(item) == "integer" then item = format("%d", item) end
     if type(item) ~= kind then bad(0, "%s is a %s; a %s was expected", at_field, type(item), kind) end
     local text
@@ -408,6 +408,14 @@ local function words_of(problem)
   return "an error that is a " .. type(problem) .. " and no text"
 end
 
+-- What C refuses, it refuses to us: name the line that asked us instead.
+local function with_place(problem)
+  if type(problem) ~= "string" then return problem end
+  local words, ours = gsub(problem, "^sandbox:%d+: ", "")
+  local where = ours > 0 and place(2)
+  return where and where .. ": " .. words or words
+end
+
 local function limited(f, ...)
   deadline_s, is_over, place_of_end, depth, hooked = cpu_s() + LIMITS.cpu_ms / 1000, false, nil, 0, 0
   sethook(on_hook, "", HOOK_EVERY)
@@ -415,7 +423,7 @@ local function limited(f, ...)
     sethook()
     return ok, ...
   end
-  return stop(pcall(f, ...))
+  return stop(xpcall(f, with_place, ...))
 end
 
 local function failure(cause, problem)
@@ -471,9 +479,11 @@ function sandbox.schedule(context)
   log, metrics = {}, {}
   prepare(context)
   local function ask() return encode_answer(mine.schedule(context)) end
+  local began_s = cpu_s()
   local ok, answer = limited(ask)
   if not ok then return failure("error", answer) end
-  return format('{"decisions":%s,"instructions":%d,%s}', answer, hooked * HOOK_EVERY, encode_words())
+  local took_ms = (cpu_s() - began_s) * 1000
+  return format('{"decisions":%s,"instructions":%d,"cpu_ms":%.3f,%s}', answer, hooked * HOOK_EVERY, took_ms, encode_words())
 end
 
 return sandbox

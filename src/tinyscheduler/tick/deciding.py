@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 from tinyscheduler.core.decide import decide
 from tinyscheduler.errors import PolicyError
 from tinyscheduler.model.events import EventName
-from tinyscheduler.model.snapshot import PolicyRecord
 from tinyscheduler.values import replace
 
 if TYPE_CHECKING:
@@ -15,12 +14,9 @@ if TYPE_CHECKING:
 
     from tinyscheduler.model.plan import Plan, Proposal
     from tinyscheduler.model.policy import PolicyContext
-    from tinyscheduler.model.snapshot import Snapshot
+    from tinyscheduler.model.snapshot import PolicyRecord, Snapshot
     from tinyscheduler.ports import Policy
     from tinyscheduler.tick.progress import Progress
-
-# So many times in a row, and it is not asked again before it is another.
-MOST_FAILURES = 3
 
 
 class _GivenUpError(PolicyError):
@@ -51,7 +47,7 @@ class _Asked:
     def propose(self, context: PolicyContext) -> Sequence[Proposal]:
         self.is_asked = True
         record = self.record
-        if record.failed >= MOST_FAILURES:
+        if record.is_given_up:
             message = f"it has failed {record.failed} times in a row, at last: {record.words}"
             hint = "it is asked again once it is changed"
             raise _GivenUpError(message, cause=record.cause or "error", hint=hint)
@@ -89,7 +85,8 @@ def _fall_back(progress: Progress, error: PolicyError, record: PolicyRecord) -> 
     progress.policy_fallback = error.cause
     progress.policy_name = progress.world.fallback.name
     hint = f" ({error.hint})" if error.hint else ""
-    progress.warn(f"policy {name}: {error.what}{hint}; the platform policy decides instead")
+    where = "" if error.what.startswith(f"{name}:") else f"policy {name}: "
+    progress.warn(f"{where}{error.what}{hint}; the platform policy decides instead")
     if isinstance(error, _GivenUpError):
         return
     progress.notice(

@@ -1,0 +1,165 @@
+"""Policies before they rule: what is wrong with one, and how much it takes."""
+
+from __future__ import annotations
+
+import os
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+from tinyscheduler.adapters.memory_file import FileMemoryStore
+from tinyscheduler.adapters.policy_confined import ConfinedPolicy
+from tinyscheduler.errors import NotFoundError, PolicyError
+from tinyscheduler.model.policy import AgentView, GpuView, PolicyContext
+from tinyscheduler.model.tasks import PriorityClass, WaitingTask
+from tinyscheduler.values import dataclass, replace
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tinyscheduler.model.config import Config
+    from tinyscheduler.model.snapshot import PolicyRecord
+
+_GIB = 1 << 30
+_NOW = datetime(2026, 3, 2, 9, 30, tzinfo=UTC)
+# Of the time that a call may take, the share from which on it is called slow.
+_SLOW = 0.5
+_MANY = 1000
+
+
+class Severity(StrEnum):
+    """How bad a finding is: with an error the policy could not rule."""
+
+    ERROR = "error"
+    WARNING = "warning"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """Something about a policy that its author should know, and on which context it was found."""
+
+    severity: Severity
+    words: str
+    context: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Checked:
+    """What was found, how it was called, and what it took at most.  Milliseconds."""
+
+    name: str
+    version: str
+    findings: tuple[Finding, ...]
+    slowest_ms: float | None
+    log: tuple[tuple[str, str], ...]
+
+    @property
+    def is_usable(self) -> bool:
+        """Whether it could rule."""
+        return all(one.severity is not Severity.ERROR for one in self.findings)
+
+
+def own_policy(config: Config) -> ConfinedPolicy | None:
+    """Return the policy that is set instead of the platform's; it reads its file when asked."""
+    settings = config.policy
+    if settings.mode == "platform" or settings.path is None:
+        return None
+    return ConfinedPolicy(settings, base=config.paths.base)
+
+
+def recorded(config: Config) -> PolicyRecord:
+    """Return how the policy that was asked last did."""
+    store = FileMemoryStore(config.paths, warn=lambda _words: None, may_write=False)
+    return store.load().policy
+
+
+def check_policy(config: Config, path: str) -> Checked:
+    """Load a policy as a tick would, and ask it about one world after the other.
+
+    Raises NotFoundError if there is no such file.
+    """
+    if not os.path.exists(path):
+        raise NotFoundError(f"there is no file {path}", hint="give the path of a policy")
+    settings = replace(config.policy, path=os.path.abspath(path))
+    findings: list[Finding] = []
+    slowest_ms: float | None = None
+    log: list[tuple[str, str]] = []
+    for name, context in sample_contexts():
+        # One world knows nothing of another.
+        policy = ConfinedPolicy(settings, base=config.paths.base)
+        try:
+            policy.propose(context)
+        except PolicyError as error:
+            findings.append(Finding(severity=Severity.ERROR, words=_words(error), context=name))
+            # The same fault over and over says nothing new.
+            if error.cause in ("file", "syntax"):
+                break
+            continue
+        finally:
+            policy.close()
+        answer = policy.answers[-1]
+        log += [line for line in answer.log if line not in log]
+        slowest_ms = max(slowest_ms or 0.0, answer.cpu_ms)
+    if slowest_ms is not None and slowest_ms > settings.cpu_ms * _SLOW:
+        words = f"schedule took {slowest_ms:.0f} ms with {_MANY} tasks waiting;"
+        words += f" it is stopped at {settings.cpu_ms} ms (POLICY_TIMEOUT_MS)"
+        findings.append(Finding(severity=Severity.WARNING, words=words))
+    return Checked(
+        name=policy.name,
+        version=policy.version,
+        findings=tuple(dict.fromkeys(findings)),
+        slowest_ms=slowest_ms,
+        log=tuple(log),
+    )
+
+
+def sample_contexts() -> Iterator[tuple[str, PolicyContext]]:
+    """Yield worlds that every policy should have an answer for, by name."""
+    coder = AgentView(name="coder", queue="dev", limit=2, active=0)
+    busy = replace(coder, active=2)
+    chat = AgentView(name="chat", queue="chat", limit=1, active=0, is_interactive=True)
+    gpu = GpuView(index=0, uuid="GPU-0", name="sample", total_bytes=24 * _GIB)
+    plain = PolicyContext(
+        now=_NOW,
+        waiting=(_task(1),),
+        agents=(coder, chat),
+        host_slots_free=3,
+        memory_free_bytes=8 * _GIB,
+    )
+    yield "one task", plain
+    yield "a task of a queue", replace(plain, waiting=(_task(1, agent=None, queue="dev"),))
+    yield (
+        "an interactive task",
+        replace(plain, waiting=(_task(1), _task(2, priority_class=PriorityClass.INTERACTIVE))),
+    )
+    yield "one slot", replace(plain, host_slots_free=1, waiting=(_task(1), _task(2)))
+    yield (
+        "a GPU",
+        replace(
+            plain,
+            waiting=(_task(1, vram_bytes=10 * _GIB), _task(2, gpus=1)),
+            gpus=(replace(gpu, free_bytes=24 * _GIB, is_idle=True),),
+        ),
+    )
+    yield "a busy agent", replace(plain, agents=(busy, chat), waiting=(_task(1, agent="chat"),))
+    yield (
+        f"{_MANY} tasks",
+        replace(plain, waiting=tuple(_task(number) for number in range(1, _MANY + 1))),
+    )
+
+
+def _task(number: int, **more: object) -> WaitingTask:
+    fields: dict[str, object] = {
+        "task_id": str(number),
+        "source": "local",
+        "created_order": number,
+        "attempt": 1,
+        "agent": "coder",
+        "created_at": _NOW - timedelta(seconds=number),
+        **more,
+    }
+    return WaitingTask(**fields)  # type: ignore[arg-type]  # each is named as a field is
+
+
+def _words(error: PolicyError) -> str:
+    return error.what if error.hint is None else f"{error.what} ({error.hint})"
