@@ -175,10 +175,10 @@ def _proposal(
     if action == "wait":
         return None
     if action != "dispatch":
-        raise PolicyError(f"the policy asked for the action {action!r}, which does not exist")
+        raise PolicyError(f"it asked for the action {action!r}, which does not exist")
     task = tasks.get(decision.get("job_id", ""))
     if task is None:
-        message = f"the policy asked for job {decision.get('job_id')!r}, which cannot start now"
+        message = f"it asked for job {decision.get('job_id')!r}, which cannot start now"
         raise PolicyError(message)
     return Proposal(task=task, agent=_agent(decision, task, context))
 
