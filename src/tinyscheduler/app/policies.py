@@ -61,10 +61,7 @@ class Checked:
 
 def own_policy(config: Config) -> ConfinedPolicy | None:
     """Return the policy that is set instead of the platform's; it reads its file when asked."""
-    settings = config.policy
-    if settings.mode == "platform" or settings.path is None:
-        return None
-    return ConfinedPolicy(settings, base=config.paths.base)
+    return ConfinedPolicy(config.policy, base=config.paths.base) if config.policy.is_own else None
 
 
 def recorded(config: Config) -> PolicyRecord:

@@ -134,7 +134,9 @@ def _used_bytes() -> int:
 
 def _limit_resources(*, most_bytes: int, cpu_s: int) -> None:
     _lower(resource.RLIMIT_AS, most_bytes)
-    _lower(resource.RLIMIT_CPU, cpu_s)
+    # A second later the kernel asks no more.
+    _lower(resource.RLIMIT_CPU, cpu_s + 1)
+    resource.setrlimit(resource.RLIMIT_CPU, (cpu_s, resource.getrlimit(resource.RLIMIT_CPU)[1]))
     _lower(resource.RLIMIT_CORE, 0)
     _lower(resource.RLIMIT_FSIZE, 0)
     _lower(resource.RLIMIT_NOFILE, 0)
