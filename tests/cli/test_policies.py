@@ -83,7 +83,9 @@ def test_one_that_fails_is_replaced_loudly_and_is_asked_no_more_until_it_is_chan
 
     answer = home.run("policy", "show")
     told = home.run("policy", "show", "--json").json
-    events = [json.loads(line) for line in home.run("events", "-n", "100", "--json").out.splitlines()]
+    events = [
+        json.loads(line) for line in home.run("events", "-n", "100", "--json").out.splitlines()
+    ]
     home.run("add", "--", "true")
     warned = home.run("run", "--dry-run")
     status = home.run("status")

@@ -2,13 +2,16 @@
 
 Started anew for each tick, with nothing open but a pipe to it and one from it.  Messages are
 four bytes of length and that many of content; the first is how to confine oneself, the second
-the policy, each further one a context.
+the policy, each further one a context.  The arguments are where modules are found.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import sys
+
+sys.path[:0] = sys.argv[1:]
 
 from tinyscheduler.policy.confinement import confine
 from tinyscheduler.policy.limits import LuaLimits

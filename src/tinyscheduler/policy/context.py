@@ -71,28 +71,35 @@ def _job(task: WaitingTask, context: PolicyContext, *, now_ms: int) -> dict[str,
     names = context.choices.get(key)
     if names is None:
         names = tuple(agent.name for agent in candidates(task, context.agents))
-    created = task.created_at
-    return {
+    job: dict[str, Any] = {
         "id": task.task_id,
         "source": task.source,
         "priority": task.priority_class.value,
         "rank": task.priority if context.is_priority_enabled else 0,
-        "agent": task.agent,
-        "queue": task.queue,
         "agents": names,
-        "model_ref": task.model,
-        "tenant": task.tenant,
-        "project": task.project,
         "vram": task.vram_bytes or 0,
         "memory": task.memory_bytes or 0,
         "gpus": task.gpus,
-        "age_ms": None if created is None else max(0, now_ms - int(created.timestamp() * 1000)),
         "attempts": task.attempt - 1,
         "skips": context.skips.get(key, 0),
         "blocks": task.blocks,
-        "turn": context.turns.get(key, 0.0),
+        "turn": context.turns.get(key, 0),
         "order": task.created_order,
     }
+    # What is not said is nil in Lua, and need not be sent.
+    if task.agent is not None:
+        job["agent"] = task.agent
+    if task.queue is not None:
+        job["queue"] = task.queue
+    if task.model is not None:
+        job["model_ref"] = task.model
+    if task.tenant is not None:
+        job["tenant"] = task.tenant
+    if task.project is not None:
+        job["project"] = task.project
+    if task.created_at is not None:
+        job["age_ms"] = max(0, now_ms - int(task.created_at.timestamp() * 1000))
+    return job
 
 
 def _workers(agent: AgentView, context: PolicyContext) -> list[dict[str, Any]]:
