@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import marshal
 import os
 import select
 import signal
@@ -73,7 +74,7 @@ class ConfinedPolicy:
             self._child = self._start(source, time.monotonic() + _START_MS / 1000)
         deadline = time.monotonic() + self._settings.wall_ms / 1000
         try:
-            answer = self._child.ask(json.dumps(describe(context)).encode(), deadline)
+            answer = self._child.ask(marshal.dumps(describe(context)), deadline)
         except PolicyError:
             self.close()
             raise
@@ -149,7 +150,7 @@ def _greet(
         message = f"its process could not be started: {error.strerror}"
         raise PolicyError(message, cause="error") from error
     try:
-        child.send(json.dumps(setup).encode(), deadline)
+        child.send(marshal.dumps(setup), deadline)
         return child, json.loads(child.ask(source, deadline))
     except PolicyError:
         child.kill()
