@@ -175,7 +175,7 @@ def record(seed: int, *, ticks: int, policy: Policy) -> tuple[list[Round], list[
         rows = world.queue.rows.values()
         while sum(not row.state.is_final for row in rows) < chance.count(0, MOST_UNFINISHED):
             world.queue.add(a_wish(chance, list(world.queue.rows)))
-        if chance.happens(0.2):
+        if chance.happens(0.2) and rows:
             # What waits for what is not there would leave no room for anything else.
             world.cancel(chance.pick([row.task_id for row in rows]))
         pause_or_resume(world.disk.switches, chance, simulation)
