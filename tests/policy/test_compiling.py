@@ -184,6 +184,26 @@ def test_every_line_of_a_rule_is_known_by_the_line_that_it_comes_from():
     )
 
 
+@pytest.mark.parametrize(
+    ("job", "expected"),
+    [
+        (a_job("1", rank="high"), 'p.yaml:5 (rule "night"): attempt to compare number with string'),
+        # What a helper stumbles over is a fault of who called it.
+        (
+            a_job("1", rank=5, memory=[1]),
+            'p.yaml:6 (rule "night"): attempt to perform arithmetic on a table value',
+        ),
+    ],
+)
+def test_an_error_while_it_runs_is_one_of_the_line_in_the_yaml(job: dict[str, Any], expected: str):
+    found = compile_policy(a_policy(condition="{job.rank: {gt: 3}}").encode(), path="p.yaml")
+
+    said = json.loads(an_engine(found.lua).schedule(a_context(job)))
+
+    assert said["fault"] == "error"
+    assert found.locate(said["words"], path="p.yaml").startswith(expected)
+
+
 # -- conditions ----------------------------------------------------------------------
 
 

@@ -82,7 +82,12 @@ def compile_file(config: Config, path: str) -> Compiled:
     """
     _find(path)
     settings = replace(config.policy, path=os.path.abspath(path))
-    compiled = ConfinedPolicy(settings, base=config.paths.base).compiled()
+    try:
+        compiled = ConfinedPolicy(settings, base=config.paths.base).compiled()
+    except PolicyError as error:
+        # To a tick a file that cannot be read is no news of what to do.
+        hint = error.hint or "give a policy that can be read, and is no longer"
+        raise PolicyError(error.what, cause=error.cause, hint=hint) from error
     if compiled is None:
         hint = "give a file that ends in .yaml or .yml; one in Lua needs no compiling"
         raise UsageError(f"{path} is no policy in YAML", hint=hint)
