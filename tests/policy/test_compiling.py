@@ -291,6 +291,22 @@ def test_a_model_is_asked_for_as_strictly_as_the_rule_says(match: str, expected:
     assert [agent for _, agent in started(policy, context)] == expected
 
 
+def test_a_rule_that_names_a_pool_starts_the_job_there():
+    server = {"id": "m@box", "model_ref": "m", "status": "ready", "vram_free": 0, "in_flight": 1}
+    context = a_context(a_job("1"), a_job("2", model_ref="m"), a_job("3", model_ref="x"))
+    box = {"id": "box", "workers": [server], "gpus": [], "slots_free": 1, "memory_free": 0}
+    context["pools"].append(box)
+
+    def pools_of(condition: Any) -> list[tuple[str, str | None]]:
+        found = answer(compiled(of_rules({"condition": condition})), context)
+        return [(one["job_id"], one.get("pool_id")) for one in found]
+
+    assert pools_of({"pool.id": "box"}) == [("2", "box")]
+    assert pools_of({"pool.id": "local"}) == [("1", "local"), ("3", "local")]
+    # Who asks how much is free somewhere names none.
+    assert pools_of({"pool.slots_free": {"ge": 1}}) == [("1", None), ("2", None), ("3", None)]
+
+
 def test_a_job_that_no_agent_can_start_is_left_to_the_next_rule():
     jobs = (a_job("1", agents=["full"]), a_job("2"))
     policy = of_rules({}, {"action": {"wait": {"duration_ms": 5}}})
@@ -327,8 +343,8 @@ def test_the_platform_policy_decides_about_what_is_left_as_it_then_stands():
 
 def test_model_servers_are_told_once_what_becomes_of_them():
     servers = tuple(
-        {"id": name, "status": status, "vram_free": 0, "in_flight": 0, "last_used_ms": used}
-        for name, status, used in (("m1", "ready", 5), ("m2", "ready", 3), ("m3", "busy", 1))
+        {"id": name, "status": "ready", "vram_free": 0, "in_flight": busy, "last_used_ms": used}
+        for name, busy, used in (("m1", 0, 5), ("m2", 0, 3), ("m3", 1, 1))
     )
     policy = of_rules(
         {"action": {"evict": {"policy": "lru"}}, "condition": {"job.rank": 0}},

@@ -126,8 +126,10 @@ def _write_action(rule: Rule, text: _Text, indent: str, *, subjects: set[str]) -
     call = _call(rule.action, lua_text(rule.name))
     has_pool = "pool" in subjects
     if isinstance(rule.action, Start) and has_pool:
-        # Where nothing of this pool is free another may do.
-        call = f"if {call[:-1]}, pool.id) then break end"
+        # Who asks which pool it is means that one; where nothing of it is free another may do.
+        if _names_pool(rule.condition):
+            call = f"{call[:-1]}, pool.id)"
+        call = f"if {call} then break end"
     text.add(f"{indent}{call}", origin=rule.action_line)
     is_once = isinstance(rule.action, Evict | StartWorker) and "job" in subjects
     if is_once or (has_pool and not isinstance(rule.action, Start)):
@@ -195,6 +197,18 @@ def _subjects(condition: Condition) -> Iterator[str]:
                 yield from _subjects(part)
         case Always():
             return
+        case _:
+            assert_never(condition)
+
+
+def _names_pool(condition: Condition) -> bool:
+    match condition:
+        case Term():
+            return (condition.subject, condition.field) == ("pool", "id")
+        case Combined():
+            return any(map(_names_pool, condition.parts))
+        case Always():
+            return False
         case _:
             assert_never(condition)
 

@@ -128,6 +128,7 @@ local function agents_by_name()
     for at = #pool.workers, 1, -1 do
       local worker = pool.workers[at]
       local one = worker.agent ~= nil and found[worker.agent]
+      if one then one.pool = pool end
       if one and worker.status == "ready" then
         one.ready[#one.ready + 1] = worker
         one.vram_free = math.max(one.vram_free, worker.vram_free or 0)
@@ -139,14 +140,22 @@ local function agents_by_name()
   return found
 end
 
-local function idle_servers()
+-- The workers that are models, by what they serve.
+local function servers_by_model()
   local found = {}
   for _, pool in ipairs(context.pools) do
     for _, worker in ipairs(pool.workers) do
-      if worker.agent == nil and worker.status == "ready" then found[#found + 1] = worker end
+      if worker.agent == nil and worker.model_ref ~= nil then
+        found[worker.model_ref] = found[worker.model_ref] or {}
+        table.insert(found[worker.model_ref], worker)
+      end
     end
   end
   return found
+end
+
+local function is_idle(worker)
+  return worker.agent == nil and worker.status == "ready" and (worker.in_flight or 0) == 0
 end
 
 local EVICTIONS = {
@@ -156,7 +165,7 @@ local EVICTIONS = {
 
 function helpers.new_batch()
   local batch, decisions, decided, handed, done = {}, {}, {}, {}, {}
-  local left, agents, metrics = context.queue, agents_by_name(), context.metrics
+  local left, agents, servers, metrics = context.queue, agents_by_name(), servers_by_model(), context.metrics
 
   local function add(decision)
     if #decisions < MOST_DECISIONS then decisions[#decisions + 1] = decision end
@@ -169,7 +178,7 @@ function helpers.new_batch()
   end
 
   -- Count what a job takes.
-  local function count(job, name, pool_id)
+  local function count(job, name)
     local one = agents[name]
     one.agent.free, one.agent.active = one.agent.free - 1, one.agent.active + 1
     one.given, one.last_used_ms = one.given + 1, metrics.now_ms
@@ -177,13 +186,20 @@ function helpers.new_batch()
     if worker ~= nil then worker.status = "busy" end
     metrics.free_slots, metrics.busy_workers = metrics.free_slots - 1, metrics.busy_workers + 1
     metrics.queue_depth = metrics.queue_depth - 1
-    for _, pool in ipairs(context.pools) do
-      if pool_id == nil or pool.id == pool_id then
-        pool.slots_free = pool.slots_free - 1
-        pool.memory_free = math.max(0, pool.memory_free - (job.memory or 0))
-        break
-      end
+    if one.pool ~= nil then
+      one.pool.slots_free = one.pool.slots_free - 1
+      one.pool.memory_free = math.max(0, one.pool.memory_free - (job.memory or 0))
     end
+  end
+
+  -- Whether the job can start in a pool: where its model is served, or else by an agent of it.
+  local function is_of(pool_id, job, one)
+    if pool_id == nil then return true end
+    if servers[job.model_ref] == nil then return one.pool ~= nil and one.pool.id == pool_id end
+    for _, worker in ipairs(servers[job.model_ref]) do
+      if pool_of[worker.id].id == pool_id and worker.status == "ready" then return true end
+    end
+    return false
   end
 
   -- The jobs that no rule has decided about, in line.
@@ -208,14 +224,15 @@ function helpers.new_batch()
     end
   end
 
-  -- Start the job, by one of the agents that can start it; whether there is one.
+  -- Start the job, by one of the agents that can start it, in a pool if one is named; whether
+  -- that can be.
   function batch.dispatch(job, selection, match, rule, pool_id)
     local is_better, wanted = SELECTIONS[selection], job.model_ref
     local best, best_fits
     if metrics.free_slots <= 0 then return false end
     for _, name in ipairs(job.agents) do
       local one = agents[name]
-      if one ~= nil and one.agent.free > 0 then
+      if one ~= nil and one.agent.free > 0 and is_of(pool_id, job, one) then
         local has_model = wanted ~= nil and one.model_ref == wanted
         local is_able = match ~= "required" or wanted == nil or one.model_ref == nil or has_model
         local fits = match == "preferred" and has_model
@@ -227,7 +244,7 @@ function helpers.new_batch()
     if best == nil then return false end
     decided[job] = true
     add { action = "dispatch", job_id = job.id, agent = best.agent.name, pool_id = pool_id, reason = rule }
-    count(job, best.agent.name, pool_id)
+    count(job, best.agent.name)
     return true
   end
 
@@ -273,8 +290,11 @@ function helpers.new_batch()
   -- End the idle model server that is used least: lru or lfu.
   function batch.evict_idle(how, rule)
     local found
-    for _, worker in ipairs(idle_servers()) do
-      if found == nil or EVICTIONS[how](worker) < EVICTIONS[how](found) then found = worker end
+    for _, pool in ipairs(context.pools) do
+      for _, worker in ipairs(pool.workers) do
+        local is_less = found == nil or EVICTIONS[how](worker) < EVICTIONS[how](found)
+        if is_idle(worker) and is_less then found = worker end
+      end
     end
     if found ~= nil then batch.evict(found.id, rule) end
   end
