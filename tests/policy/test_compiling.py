@@ -489,7 +489,7 @@ scheduler:
         any:
           - all: [{job.tenant: red}, {job.rank: {ge: 2}}]
           - not: {job.gpus: {in: [0, 1]}}
-          - job.agent: {matches: "^(co|te).*r$"}
+          - job.agent: {matches: "^(co|wri).*r$"}
             job.seed: {exists: true}
       action: {dispatch: {worker_selection: least-loaded, model_match: required}}
 """
@@ -498,7 +498,7 @@ local function is_wanted(job)
   if job.tenant == "red" and job.rank and job.rank >= 2 then return true end
   if job.gpus ~= 0 and job.gpus ~= 1 then return true end
   if job.seed == nil or job.agent == nil then return false end
-  return (job.agent:find("^co") or job.agent:find("^te")) and job.agent:sub(-1) == "r"
+  return (job.agent:find("^co") or job.agent:find("^wri")) and job.agent:sub(-1) == "r"
 end
 
 function schedule(context)

@@ -235,7 +235,7 @@ def test_a_condition_that_cannot_be_meant_is_refused(condition: str, expected: s
     [
         ("start", "'start' is no action [did you mean dispatch?]"),
         ("", "nothing is no action [write one of dispatch, wait, evict, start_worker, use"),
-        ("{dispach: {}}", "there is no action 'dispach' [did you mean dispatch?]"),
+        ("{dispatcher: {}}", "there is no action 'dispatcher' [did you mean dispatch?]"),
         ("{dispatch: {}, wait: {}}", "a rule has one action [write a rule for each]"),
         (
             "{dispatch: {worker_selction: least-loaded}}",
