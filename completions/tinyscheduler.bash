@@ -456,7 +456,7 @@ _tinyscheduler() {
         "pause") mapfile -t COMPREPLY < <(compgen -W "$(_tinyscheduler_ask targets)" -- "$cur") ;;
         "resume") mapfile -t COMPREPLY < <(compgen -W "$(_tinyscheduler_ask paused)" -- "$cur") ;;
         "edit") mapfile -t COMPREPLY < <(compgen -W "$(_tinyscheduler_ask tasks:waiting,held)" -- "$cur") ;;
-        "policy") mapfile -t COMPREPLY < <(compgen -W "show source check" -- "$cur") ;;
+        "policy") mapfile -t COMPREPLY < <(compgen -W "show source check compile" -- "$cur") ;;
         "service") mapfile -t COMPREPLY < <(compgen -W "install uninstall status cron timer daemon logrotate" -- "$cur") ;;
         "completion") mapfile -t COMPREPLY < <(compgen -W "bash zsh fish" -- "$cur") ;;
         "help") mapfile -t COMPREPLY < <(compgen -W "run add status list show why ps logs wait parked history report top health gpu events snapshot replay cancel retry hold release pause resume drain undrain edit prune reset config validate-config policy init doctor service demo selftest completion help" -- "$cur") ;;

@@ -228,7 +228,7 @@ complete -c tinyscheduler -n '__fish_seen_subcommand_from validate-config' -s h 
 complete -c tinyscheduler -n 'not __fish_seen_subcommand_from run add status list show why ps logs wait parked history report top health gpu events snapshot replay cancel retry hold release pause resume drain undrain edit prune reset config validate-config policy init doctor service demo selftest completion help' -a policy -d 'Show which policy decides, or check one of yours'
 complete -c tinyscheduler -n '__fish_seen_subcommand_from policy' -l json -d 'Print one JSON document.'
 complete -c tinyscheduler -n '__fish_seen_subcommand_from policy' -s h -l help -d 'Show this message and exit.'
-complete -c tinyscheduler -n '__fish_seen_subcommand_from policy' -xa 'show source check'
+complete -c tinyscheduler -n '__fish_seen_subcommand_from policy' -xa 'show source check compile'
 complete -c tinyscheduler -n 'not __fish_seen_subcommand_from run add status list show why ps logs wait parked history report top health gpu events snapshot replay cancel retry hold release pause resume drain undrain edit prune reset config validate-config policy init doctor service demo selftest completion help' -a init -d 'Set up a base path: folders, settings, agents'
 complete -c tinyscheduler -n '__fish_seen_subcommand_from init' -l base-path -xa '(__fish_complete_directories)' -d 'Set up this folder.'
 complete -c tinyscheduler -n '__fish_seen_subcommand_from init' -s y -l yes -d 'Take the defaults; install no service.'

@@ -35,6 +35,7 @@ RUN = (
     "docs/quick-start.md",
     "docs/guides/gpus.md",
     "docs/guides/models-and-quotas.md",
+    "docs/guides/policies-in-yaml.md",
     "docs/guides/install-and-upgrade.md",
     "docs/guides/living-with-it.md",
     "docs/guides/run-it-every-minute.md",

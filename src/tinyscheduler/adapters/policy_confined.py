@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from tinyscheduler.errors import PolicyError
 from tinyscheduler.files import short_path
+from tinyscheduler.policy.compiled import SUFFIX, is_compiled
 from tinyscheduler.policy.context import describe, understand
 from tinyscheduler.policy.limits import LAYERS, LuaLimits
 from tinyscheduler.values import asdict
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from tinyscheduler.model.config import PolicySettings
     from tinyscheduler.model.plan import Proposal
     from tinyscheduler.model.policy import PolicyContext
+    from tinyscheduler.policy.artefacts import Artefacts
+    from tinyscheduler.policy.compiled import Compiled
     from tinyscheduler.policy.context import Answer
 
 _CHILD = os.path.join(
@@ -47,9 +50,17 @@ class ConfinedPolicy:
     """
 
     def __init__(
-        self, settings: PolicySettings, *, base: str, layers: tuple[str, ...] = LAYERS
+        self,
+        settings: PolicySettings,
+        *,
+        base: str,
+        layers: tuple[str, ...] = LAYERS,
+        artefacts: Artefacts | None = None,
     ) -> None:
-        """Take where the policy is and what it may take; fewer ``layers`` only to test each."""
+        """Take where the policy is and what it may take; fewer ``layers`` only to test each.
+
+        One in YAML is compiled, or found among the ``artefacts``.
+        """
         assert settings.path is not None  # noqa: S101 - who has none asks the platform
         self._settings = settings
         self._path = settings.path
@@ -59,6 +70,8 @@ class ConfinedPolicy:
         self.name = short_path(self._path, base)
         self._limits = LuaLimits(cpu_ms=settings.cpu_ms, memory_mb=settings.memory_mb)
         self._loaded: tuple[bytes, str | None] | None = None
+        self._artefacts = artefacts
+        self._compiled: Compiled | None = None
 
     @property
     def version(self) -> str:
@@ -67,10 +80,38 @@ class ConfinedPolicy:
 
     def propose(self, context: PolicyContext) -> Sequence[Proposal]:
         """Ask it; raises PolicyError for whatever is no answer, and in time."""
+        try:
+            return self._ask(context)
+        except PolicyError as error:
+            if self._compiled is None:
+                raise
+            what = self._compiled.locate(error.what, path=self.name)
+            raise PolicyError(what, cause=error.cause, hint=error.hint) from error
+
+    def compiled(self) -> Compiled | None:
+        """Return what becomes of a policy in YAML; None for one in Lua.
+
+        Raises PolicyError if the file cannot be read, or is no policy.
+        """
         source, fault = self._load()
         if fault is not None:
             raise PolicyError(fault, cause="file")
+        if self._compiled is None and is_compiled(self._path):
+            self._compiled = self._compile(source)
+        return self._compiled
+
+    def close(self) -> None:
+        """End the process, if there is one."""
+        if self._child is not None:
+            self._child.kill()
+            self._child = None
+
+    # -- parts --------------------------------------------------------------------
+
+    def _ask(self, context: PolicyContext) -> Sequence[Proposal]:
+        compiled = self.compiled()
         if self._child is None:
+            source = self._load()[0] if compiled is None else compiled.lua.encode()
             self._child = self._start(source, time.monotonic() + _START_MS / 1000)
         deadline = time.monotonic() + self._settings.wall_ms / 1000
         try:
@@ -81,13 +122,16 @@ class ConfinedPolicy:
         self.answers.append(understand(answer, context))
         return self.answers[-1].proposals
 
-    def close(self) -> None:
-        """End the process, if there is one."""
-        if self._child is not None:
-            self._child.kill()
-            self._child = None
+    def _compile(self, source: bytes) -> Compiled:
+        found = self._artefacts.recall(source) if self._artefacts is not None else None
+        if found is None:
+            # It takes longer to load than most ticks do.
+            from tinyscheduler.policy.compiling import compile_policy
 
-    # -- parts --------------------------------------------------------------------
+            found = compile_policy(source, path=self.name)
+            if self._artefacts is not None:
+                self._artefacts.remember(source, found)
+        return found
 
     def _load(self) -> tuple[bytes, str | None]:
         """Return its source as it was when it was first wanted, or what is wrong with the file."""
@@ -109,8 +153,9 @@ class ConfinedPolicy:
         return source, None
 
     def _start(self, source: bytes, deadline: float) -> _Child:
+        name = self.name if self._compiled is None else self.name + SUFFIX
         child, hello = _greet(
-            source, self.name, limits=self._limits, layers=self._layers, deadline=deadline
+            source, name, limits=self._limits, layers=self._layers, deadline=deadline
         )
         if hello["fault"] is not None:
             child.kill()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from tinyscheduler.adapters.memory_file import FileMemoryStore
 from tinyscheduler.adapters.policy_confined import ConfinedPolicy
-from tinyscheduler.errors import NotFoundError, PolicyError
+from tinyscheduler.errors import NotFoundError, PolicyError, UsageError
 from tinyscheduler.model.policy import AgentView, GpuView, PolicyContext
 from tinyscheduler.model.tasks import PriorityClass, WaitingTask
 from tinyscheduler.values import dataclass, replace
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from tinyscheduler.model.config import Config
     from tinyscheduler.model.snapshot import PolicyRecord
+    from tinyscheduler.policy.compiled import Compiled
 
 _GIB = 1 << 30
 _NOW = datetime(2026, 3, 2, 9, 30, tzinfo=UTC)
@@ -73,13 +74,32 @@ def recorded(config: Config) -> PolicyRecord:
     return store.load().policy
 
 
+def compile_file(config: Config, path: str) -> Compiled:
+    """Compile a policy in YAML.
+
+    Raises NotFoundError if there is no such file, UsageError if it is none of YAML, and
+    PolicyError for what is wrong with it.
+    """
+    _find(path)
+    settings = replace(config.policy, path=os.path.abspath(path))
+    try:
+        compiled = ConfinedPolicy(settings, base=config.paths.base).compiled()
+    except PolicyError as error:
+        # To a tick a file that cannot be read is no news of what to do.
+        hint = error.hint or "give a policy that can be read, and is no longer"
+        raise PolicyError(error.what, cause=error.cause, hint=hint) from error
+    if compiled is None:
+        hint = "give a file that ends in .yaml or .yml; one in Lua needs no compiling"
+        raise UsageError(f"{path} is no policy in YAML", hint=hint)
+    return compiled
+
+
 def check_policy(config: Config, path: str) -> Checked:
     """Load a policy as a tick would, and ask it about one world after the other.
 
     Raises NotFoundError if there is no such file.
     """
-    if not os.path.exists(path):
-        raise NotFoundError(f"there is no file {path}", hint="give the path of a policy")
+    _find(path)
     settings = replace(config.policy, path=os.path.abspath(path))
     faults: dict[str, list[str]] = {}
     slowest_ms: float | None = None
@@ -120,6 +140,11 @@ def check_policy(config: Config, path: str) -> Checked:
         slowest_ms=slowest_ms,
         log=tuple(log),
     )
+
+
+def _find(path: str) -> None:
+    if not os.path.exists(path):
+        raise NotFoundError(f"there is no file {path}", hint="give the path of a policy")
 
 
 def sample_contexts() -> Iterator[tuple[str, PolicyContext]]:

@@ -182,7 +182,7 @@ def wired(
     acts = mode is Mode.ACT
     database = kept or Database(config.paths.database, Access.WRITE if acts else Access.READ)
     platform = PlatformPolicy()
-    own = _OwnPolicy(config) if config.policy.is_own else None
+    own = _OwnPolicy(config, may_write=acts) if config.policy.is_own else None
     observers = observers_of(config)
     try:
         yield World(
@@ -215,9 +215,10 @@ def wired(
 class _OwnPolicy:
     """The policy that is set instead of the platform's, loaded by ticks that decide something."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, *, may_write: bool) -> None:
         self.name = short_path(str(config.policy.path), config.paths.base)
         self._config = config
+        self._may_write = may_write
         self._loaded: ConfinedPolicy | None = None
 
     @property
@@ -234,8 +235,14 @@ class _OwnPolicy:
     def _load(self) -> ConfinedPolicy:
         if self._loaded is None:
             from tinyscheduler.adapters.policy_confined import ConfinedPolicy
+            from tinyscheduler.policy.artefacts import artefacts_of
 
-            self._loaded = ConfinedPolicy(self._config.policy, base=self._config.paths.base)
+            paths = self._config.paths
+            self._loaded = ConfinedPolicy(
+                self._config.policy,
+                base=paths.base,
+                artefacts=artefacts_of(paths, may_write=self._may_write),
+            )
         return self._loaded
 
 

@@ -37,6 +37,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "tinyscheduler policy show",
         "tinyscheduler policy source > mine.lua",
         "tinyscheduler policy check mine.lua",
+        "tinyscheduler policy compile rules.yaml",
     ),
     "cancel": ("tinyscheduler cancel 7 8",),
     "retry": ("tinyscheduler retry 7",),

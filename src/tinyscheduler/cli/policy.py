@@ -24,6 +24,10 @@ class Action(StrEnum):
     SHOW = "show"
     SOURCE = "source"
     CHECK = "check"
+    COMPILE = "compile"
+
+
+_WITH_FILE = (Action.CHECK, Action.COMPILE)
 
 
 def policy(
@@ -31,7 +35,8 @@ def policy(
     *,
     action: Annotated[Action, typer.Argument(help="What to do.", show_default=False)],
     file: Annotated[
-        str | None, typer.Argument(metavar="FILE", help="A policy, for check.", show_default=False)
+        str | None,
+        typer.Argument(metavar="FILE", help="A policy, for check and compile.", show_default=False),
     ] = None,
     json: Annotated[bool, option("--json", help="Print one JSON document.")] = False,
 ) -> int:
@@ -39,12 +44,14 @@ def policy(
 
     `show` says who decides and how that went of late. `source` prints the platform policy, to
     start from. `check FILE` loads a policy as a tick would, asks it about a few worlds, one of
-    them with a thousand tasks, and ends with 1 if it could not rule.
+    them with a thousand tasks, and ends with 1 if it could not rule. `compile FILE` prints the
+    Lua that a policy in YAML becomes.
     """
     invocation: Invocation = context.obj
-    if (file is None) is (action is Action.CHECK):
+    if (file is None) is (action in _WITH_FILE):
         wanted = "needs a FILE" if file is None else "takes no FILE"
-        raise UsageError(f"policy {action} {wanted}", hint="`tinyscheduler policy check FILE`")
+        usage = f"{action} FILE" if file is None else str(action)
+        raise UsageError(f"policy {action} {wanted}", hint=f"`tinyscheduler policy {usage}`")
     match action:
         case Action.SHOW:
             return _show(invocation.configure_reading(), is_json=json)
@@ -52,6 +59,8 @@ def policy(
             return _print_source(is_json=json)
         case Action.CHECK:
             return _check(invocation.configure_reading(), str(file), is_json=json)
+        case Action.COMPILE:
+            return _compile(invocation.configure_reading(), str(file), is_json=json)
         case _:
             assert_never(action)
 
@@ -115,6 +124,25 @@ def _print_source(*, is_json: bool) -> int:
         emit_json(name="platform", source=source)
     else:
         emit(source.rstrip("\n"))
+    return EXIT_DONE
+
+
+def _compile(config: Config, file: str, *, is_json: bool) -> int:
+    from tinyscheduler.app.policies import compile_file
+
+    compiled = compile_file(config, file)
+    if is_json:
+        emit_json(
+            name=compiled.name,
+            version=compiled.version,
+            lua=compiled.lua,
+            map=[
+                {"lua_line": one.lua_line, "rule": one.rule, "line": one.line}
+                for one in compiled.origins
+            ],
+        )
+    else:
+        emit(compiled.lua.rstrip("\n"))
     return EXIT_DONE
 
 

@@ -14,7 +14,6 @@ from typing import Any
 from tinyscheduler.config.inputs import PREFIX, InputFile, fault_in_path
 from tinyscheduler.config.problems import Problem, Severity, UnusableError, did_you_mean, quote
 from tinyscheduler.config.settings import MAX_LIMIT, MAX_NUMBER
-from tinyscheduler.config.tree import Entry, Node, read_tree
 from tinyscheduler.config.units import DURATION, SIZE, parse_duration_s, parse_size_bytes
 from tinyscheduler.core.command_line import PLACEHOLDERS
 from tinyscheduler.model.config import (
@@ -29,6 +28,7 @@ from tinyscheduler.model.config import (
     StdinSource,
 )
 from tinyscheduler.model.tasks import TASK_ID_RULE, is_task_id
+from tinyscheduler.tree import Entry, Node, read_tree
 from tinyscheduler.values import dataclass, field, replace
 
 SHELL = "shell"
@@ -104,7 +104,7 @@ def parse_agents_file(source: InputFile | None, *, path: str, goose: str) -> Age
     if source is None:
         return result
     reader = _Reader(result=result, goose=goose)
-    root = read_tree(source)
+    root = read_tree(source.content, source.path)
     match root.value:
         case None:
             pass

@@ -303,8 +303,10 @@ def _decides(name: str) -> bool:
 
 def _source_stamps() -> list[str]:
     here = os.path.dirname(os.path.abspath(__file__))
-    stamps = []
-    for folder in (here, os.path.join(os.path.dirname(here), "model")):
+    top = os.path.dirname(here)
+    tree = os.stat(os.path.join(top, "tree.py"))
+    stamps = [f"tree.py:{tree.st_mtime_ns}:{tree.st_size}"]
+    for folder in (here, os.path.join(top, "model")):
         with os.scandir(folder) as entries:
             for entry in entries:
                 if entry.name.endswith(".py"):

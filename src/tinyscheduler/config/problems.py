@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from tinyscheduler.errors import ConfigError
 from tinyscheduler.values import dataclass
+from tinyscheduler.wording import MEANT, did_you_mean, literal, nearest_name, quote
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
 
-
-_MEANT = "did you mean"
+# Those who speak of problems find here what they say it with.
+__all__ = (
+    "Problem",
+    "Severity",
+    "UnusableError",
+    "did_you_mean",
+    "literal",
+    "nearest_name",
+    "problem_from_error",
+    "quote",
+    "raise_first",
+)
 
 
 class Severity(StrEnum):
@@ -60,7 +70,7 @@ class Problem:
     @property
     def warning(self) -> str:
         """The problem in one line, with the name that was meant where one is misspelt."""
-        return f"{self.sentence}; {self.fix}" if self.fix.startswith(_MEANT) else self.sentence
+        return f"{self.sentence}; {self.fix}" if self.fix.startswith(MEANT) else self.sentence
 
 
 def raise_first(problems: Sequence[Problem]) -> None:
@@ -82,47 +92,3 @@ def problem_from_error(error: ConfigError) -> Problem:
         message=error.message,
         fix=error.hint or "",
     )
-
-
-def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """Return the fix for a misspelt name: the nearest known one, or all of them."""
-    candidates = sorted(known)
-    nearest = nearest_name(name, candidates, likeness=0.6)
-    if nearest is not None:
-        return f"{_MEANT} {nearest}?"
-    return "known names: " + ", ".join(candidates)
-
-
-def nearest_name(name: str, known: Iterable[str], *, likeness: float) -> str | None:
-    """Return the known name that is most like this one, from 0 to 1, if any is so much."""
-    # Commands that meet no mistake do not pay for this.
-    from difflib import get_close_matches
-
-    return next(iter(get_close_matches(name, sorted(known), n=1, cutoff=likeness)), None)
-
-
-def quote(value: object) -> str:
-    """Return a value for a message: quoted, printable, and never longer than a line."""
-    text = literal(value)
-    text = (
-        text.encode("ascii", "backslashreplace").decode("ascii") if not text.isprintable() else text
-    )
-    return text if len(text) <= _LONGEST_QUOTE else text[: _LONGEST_QUOTE - 3] + "..."
-
-
-def literal(value: object) -> str:
-    r"""Return a value as Python writes it, and a text that is not UTF-8 as its bytes (PEP 383).
-
-    >>> literal("ü"), literal("\udcff bytes")
-    ("'ü'", "'\\xff bytes'")
-    """
-    if isinstance(value, str):
-        try:
-            value.encode()
-        except UnicodeEncodeError:
-            with suppress(UnicodeEncodeError):  # a surrogate that is no byte
-                return repr(value.encode(errors="surrogateescape")).removeprefix("b")
-    return repr(value)
-
-
-_LONGEST_QUOTE = 80

@@ -412,6 +412,7 @@ end
 local function with_place(problem)
   if type(problem) ~= "string" then return problem end
   local words, ours = gsub(problem, "^sandbox:%d+: ", "")
+  if ours == 0 then words, ours = gsub(problem, "^helpers:%d+: ", "") end
   local where = ours > 0 and place(2)
   return where and where .. ": " .. words or words
 end

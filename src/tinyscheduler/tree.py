@@ -10,15 +10,16 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from tinyscheduler.config.inputs import InputFile
-from tinyscheduler.config.problems import quote
 from tinyscheduler.errors import ConfigError
 from tinyscheduler.values import dataclass
+from tinyscheduler.wording import quote
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 MAX_DEPTH = 20
 
@@ -41,38 +42,38 @@ class Entry:
     line: int | None
 
 
-def read_tree(source: InputFile) -> Node:
-    """Read a file as a tree; an empty one is a None.
+def read_tree(content: bytes, path: str) -> Node:
+    """Read what is in a file as a tree; an empty one is a None.
 
     Raises ConfigError, naming the file and the line, for anything else than one document
     within the limits above.
     """
     try:
-        text = source.content.decode("utf-8").removeprefix("\ufeff")
+        text = content.decode("utf-8").removeprefix("\ufeff")
     except UnicodeDecodeError as error:
-        line = source.content.count(b"\n", 0, error.start) + 1
+        line = content.count(b"\n", 0, error.start) + 1
         raise ConfigError(
-            "not UTF-8 text", where=f"{source.path}:{line}", hint="save it as UTF-8"
+            "not UTF-8 text", where=f"{path}:{line}", hint="save it as UTF-8"
         ) from error
     # JSON proper, because YAML refuses the tabs that JSON files are often indented with.
     if text.lstrip().startswith("["):
-        return _read_json(source.path, text)
+        return _read_json(path, text)
     try:
-        return _Composer(source.path, text).document()
+        return _Composer(path, text).document()
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         # The end of the file counts as a line of its own to the parser, but not to an editor.
         line = min(mark.line + 1, len(text.splitlines())) if mark else 1
         raise ConfigError(
             f"not YAML: {error.problem or error.context}",
-            where=f"{source.path}:{line}",
+            where=f"{path}:{line}",
             hint="indent with spaces and quote texts that hold ':' or '#'",
         ) from error
     except yaml.YAMLError as error:
         # A character that YAML forbids; the message is the library's last line.
         raise ConfigError(
             f"not YAML: {str(error).splitlines()[0]}",
-            where=source.path,
+            where=path,
             hint="remove control characters from the file",
         ) from error
 
