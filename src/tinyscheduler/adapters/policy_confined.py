@@ -9,11 +9,11 @@ import signal
 import sys
 import time
 from contextlib import suppress
-from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
-from tinyscheduler.errors import PolicyError
+from tinyscheduler.errors import PolicyError, PolicyLoadError
 from tinyscheduler.policy.context import describe, understand
+from tinyscheduler.policy.headers import digest_of
 from tinyscheduler.policy.limits import LAYERS, LuaLimits
 from tinyscheduler.values import asdict
 
@@ -45,9 +45,17 @@ class ConfinedPolicy:
     """
 
     def __init__(
-        self, settings: PolicySettings, *, base: str, layers: tuple[str, ...] = LAYERS
+        self,
+        settings: PolicySettings,
+        *,
+        base: str,
+        layers: tuple[str, ...] = LAYERS,
+        fault: str | None = None,
     ) -> None:
-        """Take where the policy is and what it may take; fewer ``layers`` only to test each."""
+        """Take where the policy is and what it may take; fewer ``layers`` only to test each.
+
+        With a ``fault`` its file is not even looked at.
+        """
         assert settings.path is not None  # noqa: S101 - who has none asks the platform
         self._settings = settings
         self._path = settings.path
@@ -57,18 +65,28 @@ class ConfinedPolicy:
         self.answers: list[Answer] = []
         self.name = _short(self._path, base)
         self._limits = LuaLimits(cpu_ms=settings.cpu_ms, memory_mb=settings.memory_mb)
-        self._loaded: tuple[bytes, str | None] | None = None
+        self._loaded: tuple[bytes, str | None] | None = None if fault is None else (b"", fault)
 
     @property
     def version(self) -> str:
         """A digest of its source, which is read when somebody wants to know."""
-        return sha256(self._load()[0]).hexdigest()[:16]
+        return digest_of(self.source)
+
+    @property
+    def path(self) -> str:
+        """Where its file is."""
+        return self._path
+
+    @property
+    def source(self) -> bytes:
+        """What its file held when it was first wanted; empty if that could not be read."""
+        return self._load()[0]
 
     def propose(self, context: PolicyContext) -> Sequence[Proposal]:
         """Ask it; raises PolicyError for whatever is no answer, and in time."""
         source, fault = self._load()
         if fault is not None:
-            raise PolicyError(fault, cause="file")
+            raise PolicyLoadError(fault, cause="file")
         if self._child is None:
             self._child = self._start(source, time.monotonic() + _START_MS / 1000)
         deadline = time.monotonic() + self._settings.wall_ms / 1000
@@ -123,14 +141,14 @@ class ConfinedPolicy:
         try:
             child.send(json.dumps(setup).encode(), deadline)
             hello = json.loads(child.ask(source, deadline))
-        except PolicyError:
+        except PolicyError as error:
             child.kill()
-            raise
+            raise PolicyLoadError(error.what, cause=error.cause, hint=error.hint) from error
         self.missing_layers = hello["missing"]
         if hello["fault"] is not None:
             child.kill()
             fault = json.loads(hello["fault"])
-            raise PolicyError(fault["words"], cause=fault["fault"])
+            raise PolicyLoadError(fault["words"], cause=fault["fault"])
         return child
 
 

@@ -17,6 +17,7 @@ from tinyscheduler.adapters.sqlite.database import Access, Database
 from tinyscheduler.adapters.sqlite.ledger import SqliteLedger
 from tinyscheduler.adapters.sqlite.switches import SqliteSwitches
 from tinyscheduler.adapters.tick_lock_file import FileTickLock
+from tinyscheduler.app.active_policy import ActivePolicy
 from tinyscheduler.app.kicks import kick_argv, start_detached_tick
 from tinyscheduler.app.place import (
     make_state_folder,
@@ -47,7 +48,6 @@ from tinyscheduler.values import replace
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from tinyscheduler.adapters.policy_confined import ConfinedPolicy
     from tinyscheduler.adapters.rounds_file import FileRecorder
     from tinyscheduler.model.config import Config
     from tinyscheduler.model.plan import TickReport
@@ -180,7 +180,7 @@ def wired(
     acts = mode is Mode.ACT
     database = kept or Database(config.paths.database, Access.WRITE if acts else Access.READ)
     platform = PlatformPolicy()
-    own = _own_policy(config)
+    own = ActivePolicy(config, clock)
     observers = observers_of(config)
     try:
         yield World(
@@ -193,8 +193,11 @@ def wired(
             launcher=LocalLauncher(config, wrapper=wrapper_path(), kick_argv=kick_argv(config)),
             probe=ProcProbe(sees_stalls=config.limits.memory_stall_critical is not None),
             gpus=_GpuProbe(config, may_write=acts),
-            policy=own or platform,
+            policy=platform,
             fallback=platform,
+            find_policy=own.find,
+            find_last_good=own.find_last_good,
+            keep_good=own.keep_good,
             ledger=SqliteLedger(database, shared_with="local"),
             memory=FileMemoryStore(config.paths, warn=warnings.append, may_write=acts),
             switches=SqliteSwitches(database),
@@ -204,18 +207,9 @@ def wired(
             warnings=warnings,
         )
     finally:
-        if own is not None:
-            own.close()
+        own.close()
         if kept is None:
             database.close()
-
-
-def _own_policy(config: Config) -> ConfinedPolicy | None:
-    if config.policy.mode == "platform" or config.policy.path is None:
-        return None  # as nearly everywhere, and ticks are short
-    from tinyscheduler.app.policies import own_policy
-
-    return own_policy(config)
 
 
 def recorder_of(config: Config) -> FileRecorder:
