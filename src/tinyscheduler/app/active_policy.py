@@ -45,10 +45,11 @@ class ActivePolicy:
         return self._last_good
 
     def keep_good(self) -> None:
-        """Remember that what was found has answered."""
+        """Remember that what was found has answered, if anything was."""
         from tinyscheduler.policy.headers import read_header, suffix_of
 
-        assert self._found is not None  # noqa: S101 - somebody has answered
+        if self._found is None:
+            return
         source, path = self._found.source, self._found.path
         header = read_header(source) if self._config.policy.path is None else None
         self._policies().keep_good(

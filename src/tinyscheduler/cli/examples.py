@@ -37,6 +37,8 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "tinyscheduler policy show",
         "tinyscheduler policy source > mine.lua",
         "tinyscheduler policy check mine.lua",
+        "tinyscheduler policy deploy mine.lua",
+        "tinyscheduler policy rollback",
     ),
     "cancel": ("tinyscheduler cancel 7 8",),
     "retry": ("tinyscheduler retry 7",),

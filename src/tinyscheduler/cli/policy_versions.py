@@ -44,7 +44,7 @@ def deploy(invocation: Invocation, file: str, *, is_forced: bool, is_json: bool)
     """Deploy a policy, or say why not."""
     from tinyscheduler.app.deploying import deploy
 
-    config = invocation.configure_changing()
+    config = invocation.configure_writing()
     done = deploy(config, file, despite_warnings=is_forced)
     assert done.checked is not None  # noqa: S101 - nothing is deployed unchecked
     if is_json:

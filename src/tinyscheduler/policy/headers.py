@@ -37,7 +37,7 @@ class Header:
 def suffix_of(path: str) -> str:
     """Return how the name of a kept copy ends: by its language.
 
-    >>> suffix_of("/home/ann/Mine.YML"), suffix_of("mine.lua"), suffix_of("mine")
+    >>> suffix_of("/srv/Mine.YML"), suffix_of("mine.lua"), suffix_of("mine")
     ('.yaml', '.lua', '.lua')
     """
     return YAML if path.lower().endswith((".yaml", ".yml")) else LUA

@@ -106,7 +106,8 @@ class World:
     find_policy: Callable[[], Policy | None] = _find_no_policy
     # The version of it that answered last; None if there is none, or it is the one that was found.
     find_last_good: Callable[[], Policy | None] = _find_no_policy
-    # Called when the policy that was found has answered; StoreError where the disk refuses.
+    # Called when the policy has answered: keeps the one that was found, if any.  StoreError where
+    # the disk refuses.
     keep_good: Callable[[], None] = _keep_nothing
     # Filled by adapters that have something to say but no failure to raise.
     warnings: list[str] = field(default_factory=list)
