@@ -52,7 +52,7 @@ def policy(
     ] = False,
     json: Annotated[bool, option("--json", help="Print one JSON document.")] = False,
 ) -> int:
-    """Show which policy decides, check one of your own, deploy it, or go back to an earlier one.
+    """Show or check a policy, deploy it, or go back.
 
     `show` says who decides and how that went of late; `show V` prints a version. `source` prints
     the platform policy, to start from. `check FILE` loads a policy as a tick would, asks it about
