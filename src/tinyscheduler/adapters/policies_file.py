@@ -62,6 +62,13 @@ class FilePolicies:
         found.sort(key=lambda kept: (-(kept.number or 0), kept.fault is not None, kept.path))
         return found
 
+    def version_at(self, path: str) -> KeptPolicy:
+        """Return the version in a file of the folder; a fault if that cannot be one."""
+        name = os.path.basename(path)
+        if _VERSION.fullmatch(name) is None:
+            return KeptPolicy(path=path, fault=f"{path} does not name a version")
+        return self._read(name)
+
     # -- changing -----------------------------------------------------------------
 
     def try_lock(self) -> bool:

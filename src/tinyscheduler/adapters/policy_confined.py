@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import marshal
 import os
 import select
 import signal
@@ -12,13 +13,14 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from tinyscheduler.errors import PolicyError, PolicyLoadError
+from tinyscheduler.files import short_path
 from tinyscheduler.policy.context import describe, understand
 from tinyscheduler.policy.headers import digest_of
 from tinyscheduler.policy.limits import LAYERS, LuaLimits
 from tinyscheduler.values import asdict
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from tinyscheduler.model.config import PolicySettings
     from tinyscheduler.model.plan import Proposal
@@ -30,12 +32,12 @@ _CHILD = os.path.join(
 )
 # What starting it may take besides: all of a tick's time for a policy is this and its own.
 _START_MS = 250
+# Seconds that somebody waits who only looks whether it works.
+_PATIENCE_S = 5.0
 # Of one answer: a thousand decisions with reasons.
 _MOST_BYTES = 4 << 20
 # Seconds of CPU time that the process may use from its start to its end.
 _MOST_CPU_S = 5
-# Lua cuts names of files that are longer.
-_LONGEST_NAME = 50
 
 
 class ConfinedPolicy:
@@ -61,9 +63,8 @@ class ConfinedPolicy:
         self._path = settings.path
         self._layers = layers
         self._child: _Child | None = None
-        self.missing_layers: dict[str, str] = {}
         self.answers: list[Answer] = []
-        self.name = _short(self._path, base)
+        self.name = short_path(self._path, base)
         self._limits = LuaLimits(cpu_ms=settings.cpu_ms, memory_mb=settings.memory_mb)
         self._loaded: tuple[bytes, str | None] | None = None if fault is None else (b"", fault)
 
@@ -91,7 +92,7 @@ class ConfinedPolicy:
             self._child = self._start(source, time.monotonic() + _START_MS / 1000)
         deadline = time.monotonic() + self._settings.wall_ms / 1000
         try:
-            answer = self._child.ask(json.dumps(describe(context)).encode(), deadline)
+            answer = self._child.ask(marshal.dumps(describe(context)), deadline)
         except PolicyError:
             self.close()
             raise
@@ -126,30 +127,52 @@ class ConfinedPolicy:
         return source, None
 
     def _start(self, source: bytes, deadline: float) -> _Child:
-        setup: dict[str, Any] = {
-            "limits": asdict(self._limits),
-            "layers": self._layers,
-            "cpu_s": _MOST_CPU_S,
-            "name": self.name,
-            "is_bounded": True,
-        }
-        try:
-            child = _Child()
-        except OSError as error:
-            message = f"its process could not be started: {error.strerror}"
-            raise PolicyError(message, cause="error") from error
-        try:
-            child.send(json.dumps(setup).encode(), deadline)
-            hello = json.loads(child.ask(source, deadline))
-        except PolicyError as error:
-            child.kill()
-            raise PolicyLoadError(error.what, cause=error.cause, hint=error.hint) from error
-        self.missing_layers = hello["missing"]
+        child, hello = _greet(
+            source, self.name, limits=self._limits, layers=self._layers, deadline=deadline
+        )
         if hello["fault"] is not None:
             child.kill()
             fault = json.loads(hello["fault"])
             raise PolicyLoadError(fault["words"], cause=fault["fault"])
         return child
+
+
+def find_missing_layers() -> Mapping[str, str]:
+    """Return the walls that cannot be put up around a policy here, and why not.
+
+    Raises PolicyError where no policy can be asked at all.
+    """
+    deadline = time.monotonic() + _PATIENCE_S
+    child, hello = _greet(
+        b"function schedule() end", "none", limits=LuaLimits(), layers=LAYERS, deadline=deadline
+    )
+    child.kill()
+    missing: dict[str, str] = hello["missing"]
+    return missing
+
+
+def _greet(
+    source: bytes, name: str, *, limits: LuaLimits, layers: tuple[str, ...], deadline: float
+) -> tuple[_Child, dict[str, Any]]:
+    """Start the process and load a policy in it; return what it says of that."""
+    setup: dict[str, Any] = {
+        "limits": asdict(limits),
+        "layers": layers,
+        "cpu_s": _MOST_CPU_S,
+        "name": name,
+        "is_bounded": True,
+    }
+    try:
+        child = _Child()
+    except OSError as error:
+        message = f"its process could not be started: {error.strerror}"
+        raise PolicyError(message, cause="error") from error
+    try:
+        child.send(marshal.dumps(setup), deadline)
+        return child, json.loads(child.ask(source, deadline))
+    except PolicyError as error:
+        child.kill()
+        raise PolicyLoadError(error.what, cause=error.cause, hint=error.hint) from error
 
 
 class _Child:
@@ -233,7 +256,8 @@ def _spawn() -> tuple[int, int, int]:
     try:
         pid = os.posix_spawn(
             sys.executable,
-            (sys.executable, "-I", _CHILD),
+            # Without the search for packages, which takes a tenth of it all.
+            (sys.executable, "-I", "-S", _CHILD, *filter(os.path.isabs, sys.path)),
             {"TZ": "UTC0", "LC_ALL": "C.UTF-8"},
             file_actions=[
                 (os.POSIX_SPAWN_DUP2, asked, 0),
@@ -251,13 +275,3 @@ def _spawn() -> tuple[int, int, int]:
         os.close(asked)
         os.close(into)
     return to, answers, pid
-
-
-def _short(path: str, base: str) -> str:
-    """Return what a policy is called in messages: its place under the base path, or its name."""
-    inside = os.path.relpath(path, base)
-    return (
-        inside
-        if len(inside) <= _LONGEST_NAME and not inside.startswith("..")
-        else (os.path.basename(path)[-_LONGEST_NAME:])
-    )

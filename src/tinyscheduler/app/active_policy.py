@@ -5,11 +5,49 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
+from tinyscheduler.files import read_bytes, short_path
+
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from tinyscheduler.adapters.policies_file import FilePolicies
     from tinyscheduler.adapters.policy_confined import ConfinedPolicy
     from tinyscheduler.model.config import Config
+    from tinyscheduler.model.plan import Proposal
+    from tinyscheduler.model.policy import PolicyContext
     from tinyscheduler.ports import Clock
+
+
+class _Found:
+    """A policy that was found, loaded by ticks that decide something: few do."""
+
+    def __init__(self, config: Config, path: str) -> None:
+        self.name = short_path(path, config.paths.base)
+        self.path = path
+        self._config = config
+        self._loaded: ConfinedPolicy | None = None
+
+    @property
+    def version(self) -> str:
+        return self.load().version
+
+    def propose(self, context: PolicyContext) -> Sequence[Proposal]:
+        return self.load().propose(context)
+
+    def close(self) -> None:
+        if self._loaded is not None:
+            self._loaded.close()
+
+    def load(self) -> ConfinedPolicy:
+        """Return the policy itself; a version that was deployed only if it is as it was."""
+        if self._loaded is None:
+            from tinyscheduler.adapters.policy_confined import ConfinedPolicy
+
+            if self._config.policy.path is not None:
+                self._loaded = ConfinedPolicy(self._config.policy, base=self._config.paths.base)
+            else:
+                self._loaded = _load_kept(self._config, self.path)
+        return self._loaded
 
 
 class ActivePolicy:
@@ -19,17 +57,16 @@ class ActivePolicy:
         """Take where to look; nothing is read yet."""
         self._config = config
         self._clock = clock
-        self._found: ConfinedPolicy | None = None
+        self._found: _Found | None = None
         self._last_good: ConfinedPolicy | None = None
 
-    def find(self) -> ConfinedPolicy | None:
+    def find(self) -> _Found | None:
         """Return the policy that is set, or else the one that is deployed; None if neither is."""
         self.close()
-        if not self._is_there():
-            return None  # as nearly everywhere, and ticks are short
-        from tinyscheduler.app.policies import own_policy
-
-        self._found = own_policy(self._config)
+        settings = self._config.policy
+        if settings.mode != "platform":
+            path = settings.path or self._deployed_path()
+            self._found = None if path is None else _Found(self._config, path)
         return self._found
 
     def find_last_good(self) -> ConfinedPolicy | None:
@@ -50,7 +87,7 @@ class ActivePolicy:
 
         if self._found is None:
             return
-        source, path = self._found.source, self._found.path
+        source, path = self._found.load().source, self._found.path
         header = read_header(source) if self._config.policy.path is None else None
         self._policies().keep_good(
             source,
@@ -67,14 +104,26 @@ class ActivePolicy:
                 one.close()
         self._found = self._last_good = None
 
-    def _is_there(self) -> bool:
-        policy = self._config.policy
-        if policy.mode == "platform":
-            return False
-        active = os.path.join(self._config.paths.state, "policies", "active")
-        return policy.path is not None or os.path.lexists(active)
+    def _deployed_path(self) -> str | None:
+        """Return where the active version should be; it is looked at when it is loaded."""
+        pointer = os.path.join(self._config.paths.state, "policies", "active")
+        try:
+            name = read_bytes(pointer).decode("ascii").removesuffix("\n")
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError):
+            return pointer
+        is_name = name.replace(".", "").isalnum()
+        return os.path.join(os.path.dirname(pointer), name) if is_name else pointer
 
     def _policies(self) -> FilePolicies:
         from tinyscheduler.adapters.policies_file import FilePolicies
 
         return FilePolicies(self._config.paths)
+
+
+def _load_kept(config: Config, path: str) -> ConfinedPolicy:
+    from tinyscheduler.adapters.policies_file import FilePolicies
+    from tinyscheduler.app.policies import kept_policy
+
+    return kept_policy(config, FilePolicies(config.paths).version_at(path))

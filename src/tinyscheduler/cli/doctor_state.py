@@ -225,3 +225,23 @@ def _read_line(path: str) -> str:
             return file.read(200).strip()
     except OSError:
         return ""
+
+
+def look_at_policy(config: Config) -> Iterator[Finding]:
+    """Say who decides what starts, and whether that works."""
+    from tinyscheduler.app.policies import own_policy, recorded
+
+    own = own_policy(config)
+    if own is None:
+        yield ok("policy", "the platform policy decides")
+        return
+    record = recorded(config)
+    if record.version != own.version or not record.failed:
+        yield ok("policy", f"{own.name} decides", own.path)
+        return
+    fix = "`tinyscheduler policy check` says more; mend it, and the next tick asks it again"
+    who = "the platform policy"
+    if record.is_unloadable:
+        who = "the version that answered last, or else the platform policy,"
+    what = f"{record.words}; {who} decides instead"
+    yield warn("policy", what, where=own.path, fix=fix)

@@ -14,7 +14,7 @@ def checked_lines(checked: Checked) -> list[str]:
     """Return the findings, what the policy logged, and whether it could rule."""
     lines = []
     for one in checked.findings:
-        where = f" (asked about {one.context})" if one.context is not None else ""
+        where = f" (asked about {', '.join(one.contexts)})" if one.contexts else ""
         lines.append(f"{one.severity}: {escape(one.words)}{where}")
     lines += [f"log {level}: {escape(text)}" for level, text in checked.log]
     if checked.is_usable:
@@ -31,7 +31,7 @@ def checked_json(checked: Checked) -> dict[str, Any]:
         "is_usable": checked.is_usable,
         "slowest_ms": checked.slowest_ms,
         "findings": [
-            {"severity": one.severity.value, "words": one.words, "context": one.context}
+            {"severity": one.severity.value, "words": one.words, "contexts": list(one.contexts)}
             for one in checked.findings
         ],
         "log": [{"level": level, "text": text} for level, text in checked.log],

@@ -14,7 +14,13 @@ from tinyscheduler.model.config import AgentProfile, Host, ModelPlace
 from tinyscheduler.model.documents import DocumentError, NewerVersionError
 from tinyscheduler.model.leases import NO_RUN, Lease, LeaseEntry, Run, Trace, UnreadableLease
 from tinyscheduler.model.plan import Keep, Plan
-from tinyscheduler.model.snapshot import Snapshot, SourceView, UnreadableResult
+from tinyscheduler.model.snapshot import (
+    PolicyRecord,
+    SchedulingMemory,
+    Snapshot,
+    SourceView,
+    UnreadableResult,
+)
 from tinyscheduler.model.tasks import AttemptResult, Claim, WaitingTask
 from tinyscheduler.values import dataclass, fields
 
@@ -38,6 +44,8 @@ LEFT_OUT: Mapping[type, Mapping[str, object]] = {
     # That there is one decides, not what it says.
     SourceView: {"error": ""},
     Host: {"address": ""},
+    # What it says is its author's word; by which policy a tick decided stands beside.
+    SchedulingMemory: {"policy": PolicyRecord()},
     ModelPlace: {"endpoint": ""},
     AgentProfile: {"command": (), "environment": (), "cwd": None, "account": None},
     # It quotes what is left out above.

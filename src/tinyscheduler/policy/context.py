@@ -23,10 +23,10 @@ MOST_JOBS = 1000
 _MOST_WORKERS = 256
 
 
-def describe(context: PolicyContext) -> dict[str, Any]:
-    """Return the context as values of JSON.  Bytes and milliseconds."""
+def describe(context: PolicyContext, *, most: int = MOST_JOBS) -> dict[str, Any]:
+    """Return the context as values of JSON, with so many jobs.  Bytes and milliseconds."""
     now_ms = int(context.now.timestamp() * 1000)
-    queue = [_job(task, context, now_ms=now_ms) for task in context.waiting[:MOST_JOBS]]
+    queue = [_job(task, context, now_ms=now_ms) for task in context.waiting[:most]]
     workers = [worker for agent in context.agents for worker in _workers(agent, context)]
     busy = sum(worker["status"] == "busy" for worker in workers)
     return {
@@ -71,28 +71,35 @@ def _job(task: WaitingTask, context: PolicyContext, *, now_ms: int) -> dict[str,
     names = context.choices.get(key)
     if names is None:
         names = tuple(agent.name for agent in candidates(task, context.agents))
-    created = task.created_at
-    return {
+    job: dict[str, Any] = {
         "id": task.task_id,
         "source": task.source,
         "priority": task.priority_class.value,
         "rank": task.priority if context.is_priority_enabled else 0,
-        "agent": task.agent,
-        "queue": task.queue,
         "agents": names,
-        "model_ref": task.model,
-        "tenant": task.tenant,
-        "project": task.project,
         "vram": task.vram_bytes or 0,
         "memory": task.memory_bytes or 0,
         "gpus": task.gpus,
-        "age_ms": None if created is None else max(0, now_ms - int(created.timestamp() * 1000)),
         "attempts": task.attempt - 1,
         "skips": context.skips.get(key, 0),
         "blocks": task.blocks,
-        "turn": context.turns.get(key, 0.0),
+        "turn": context.turns.get(key, 0),
         "order": task.created_order,
     }
+    # What is not said is nil in Lua, and need not be sent.
+    if task.agent is not None:
+        job["agent"] = task.agent
+    if task.queue is not None:
+        job["queue"] = task.queue
+    if task.model is not None:
+        job["model_ref"] = task.model
+    if task.tenant is not None:
+        job["tenant"] = task.tenant
+    if task.project is not None:
+        job["project"] = task.project
+    if task.created_at is not None:
+        job["age_ms"] = max(0, now_ms - int(task.created_at.timestamp() * 1000))
+    return job
 
 
 def _workers(agent: AgentView, context: PolicyContext) -> list[dict[str, Any]]:
@@ -175,10 +182,10 @@ def _proposal(
     if action == "wait":
         return None
     if action != "dispatch":
-        raise PolicyError(f"the policy asked for the action {action!r}, which does not exist")
+        raise PolicyError(f"it asked for the action {action!r}, which does not exist")
     task = tasks.get(decision.get("job_id", ""))
     if task is None:
-        message = f"the policy asked for job {decision.get('job_id')!r}, which cannot start now"
+        message = f"it asked for job {decision.get('job_id')!r}, which cannot start now"
         raise PolicyError(message)
     return Proposal(task=task, agent=_agent(decision, task, context))
 
