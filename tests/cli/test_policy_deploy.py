@@ -185,6 +185,24 @@ def test_a_tick_goes_by_what_is_deployed_and_keeps_it_as_the_last_good_one(here,
     assert "deployed: version 1, one.lua, " in shown
 
 
+def test_a_damaged_version_in_charge_is_told_by_the_tick_by_status_and_by_doctor(here, home: Place):
+    here("policy", "deploy", "one.lua")
+    home.settings["KICK"] = "false"
+    for damage in ("", "x"):
+        with (home.state / "policies/1.lua").open("a") as file:
+            file.write(damage)
+        home.add("--", "true")
+        ran = home.run("run", "--once")
+        assert "started task" in ran.out, ran
+
+    assert "state/policies/last-good.lua, the last version that answered, decides" in ran.err
+    assert "your policy failed once, and another decides: " in here("status").out.replace("\n", " ")
+    told = here("doctor").out.replace("\n", " ")
+    assert "the version that answered last" in told
+    assert "policy rollback" in told
+    assert "policy state/policies/1.lua decides" not in told
+
+
 def test_what_was_deployed_is_printed_to_the_byte(here, home: Place):
     source = ONE.encode() + b"-- \xe9t\xe9 \x1b[2J\r\n\n\n"
     (home.base / "odd.lua").write_bytes(source)
@@ -353,7 +371,7 @@ def test_where_the_folder_of_versions_is_none_it_is_left_alone(here, home: Place
 def test_prune_removes_what_a_killed_deployment_left_and_no_version(here, home: Place):
     here("policy", "deploy", "one.lua")
     folder = home.state / "policies"
-    for name in (".2.lua.tmp", ".active.4711.tmp", ".last-good.yaml.4711.tmp", ".mine.tmp"):
+    for name in (".2.lua.tmp", ".active.tmp", ".last-good.yaml.4711.tmp", ".mine.tmp"):
         (folder / name).write_text("half")
     for path in folder.iterdir():
         os.utime(path, (0, 0))

@@ -57,7 +57,9 @@ class FilePolicies:
 
     def versions(self) -> Sequence[KeptPolicy]:
         """Return what is kept, the newest first; ConfigError if the folder cannot be read."""
-        found = [self._read(name) for name in self._version_names()]
+        kept = [self._read(name) for name in self._version_names()]
+        # What has made room since the folder was read is no version any more.
+        found = [one for one in kept if one.fault is None or os.path.lexists(one.path)]
         # Of two files that claim a number, the one that was deployed under it.
         found.sort(key=lambda kept: (-(kept.number or 0), kept.fault is not None, kept.path))
         return found
@@ -113,7 +115,8 @@ class FilePolicies:
         """Make a version the active one, at once and for good."""
         try:
             with durable_step("policy.activate"):
-                self._point(ACTIVE, os.path.basename(kept.path))
+                name = f"{os.path.basename(kept.path)}\n"
+                write_bytes(os.path.join(self._folder, ACTIVE), name.encode())
         except OSError as error:
             raise self._refused(error) from error
 
@@ -154,7 +157,8 @@ class FilePolicies:
             with durable_step("policy.keep_good"):
                 write_bytes(path, content, temporary=own_temporary_for(path))
             with durable_step("policy.name_good"):
-                self._point(LAST_GOOD, copy)
+                path = os.path.join(self._folder, LAST_GOOD)
+                write_bytes(path, f"{copy}\n".encode(), temporary=own_temporary_for(path))
         except OSError as error:
             raise self._refused(error) from error
 
@@ -223,10 +227,6 @@ class FilePolicies:
             message = f"{self._folder} has a version {max(taken)}, and there is none after it"
             raise StoreError(message, hint="move that file away if nobody needs it")
         return max(taken) + 1
-
-    def _point(self, pointer: str, name: str) -> None:
-        path = os.path.join(self._folder, pointer)
-        write_bytes(path, f"{name}\n".encode(), temporary=own_temporary_for(path))
 
     def _remove(self, versions: Sequence[KeptPolicy]) -> None:
         try:

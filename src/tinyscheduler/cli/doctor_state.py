@@ -240,6 +240,8 @@ def look_at_policy(config: Config) -> Iterator[Finding]:
         yield ok("policy", f"{own.name} decides", own.path)
         return
     fix = "`tinyscheduler policy check` says more; mend it, and the next tick asks it again"
+    if config.policy.path is None:
+        fix = "`tinyscheduler policy deploy FILE`, or `tinyscheduler policy rollback`"
     who = "the platform policy"
     if record.is_unloadable:
         who = "the version that answered last, or else the platform policy,"

@@ -382,7 +382,9 @@ def _policy_lines(overview: Overview, page: Page) -> list[str]:
         decides = own.path or report.policy
         return [fit(f"policy {escape(decides)} decides", page)]
     times = "once" if record.failed == 1 else f"{record.failed} times in a row"
-    who = "the platform policy" if report.policy == _PLATFORM else report.policy
+    who = "another" if record.is_unloadable else "the platform policy"
+    if report.policy_fallback is not None and report.policy != _PLATFORM:
+        who = report.policy
     line = f"your policy failed {times}, and {who} decides: {record.words}"
     return [page.paint(piece, Ink.YELLOW) for piece in wrap(escape(line), page)]
 
