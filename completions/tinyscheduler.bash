@@ -255,7 +255,7 @@ _tinyscheduler() {
             return
             ;;
         events:--event)
-            mapfile -t COMPREPLY < <(compgen -W "task.added task.claimed task.started task.finished task.failed task.requeued task.parked task.cancelled task.edited task.retried task.held task.released lease.reclaimed lease.corrupt slot.leak_repaired source.down source.up scheduler.paused scheduler.resumed scheduler.draining scheduler.undrained scheduler.reset backpressure memory-pressure health-changed slot-available work-claimed queue-empty stagger-wait gpu.misplaced policy.fallback" -- "$cur")
+            mapfile -t COMPREPLY < <(compgen -W "task.added task.claimed task.started task.finished task.failed task.requeued task.parked task.cancelled task.edited task.retried task.held task.released lease.reclaimed lease.corrupt slot.leak_repaired source.down source.up scheduler.paused scheduler.resumed scheduler.draining scheduler.undrained scheduler.reset backpressure memory-pressure health-changed slot-available work-claimed queue-empty stagger-wait gpu.misplaced policy.fallback policy.deployed" -- "$cur")
             return
             ;;
         events:--task)
@@ -424,7 +424,7 @@ _tinyscheduler() {
         "reset") words="-y --yes --json -h --help --help" ;;
         "config") words="--show --json -h --help --help" ;;
         "validate-config") words="--fix --json -h --help --help" ;;
-        "policy") words="--json -h --help --help" ;;
+        "policy") words="--force --json -h --help --help" ;;
         "init") words="--base-path -y --yes --json -h --help --help" ;;
         "doctor") words="--json -h --help --help" ;;
         "service") words="--user --system --print -y --yes --json -h --help --help" ;;
@@ -456,7 +456,7 @@ _tinyscheduler() {
         "pause") mapfile -t COMPREPLY < <(compgen -W "$(_tinyscheduler_ask targets)" -- "$cur") ;;
         "resume") mapfile -t COMPREPLY < <(compgen -W "$(_tinyscheduler_ask paused)" -- "$cur") ;;
         "edit") mapfile -t COMPREPLY < <(compgen -W "$(_tinyscheduler_ask tasks:waiting,held)" -- "$cur") ;;
-        "policy") mapfile -t COMPREPLY < <(compgen -W "show source check compile" -- "$cur") ;;
+        "policy") mapfile -t COMPREPLY < <(compgen -W "show source check compile deploy rollback versions" -- "$cur") ;;
         "service") mapfile -t COMPREPLY < <(compgen -W "install uninstall status cron timer daemon logrotate" -- "$cur") ;;
         "completion") mapfile -t COMPREPLY < <(compgen -W "bash zsh fish" -- "$cur") ;;
         "help") mapfile -t COMPREPLY < <(compgen -W "run add status list show why ps logs wait parked history report top health gpu events snapshot replay cancel retry hold release pause resume drain undrain edit prune reset config validate-config policy init doctor service demo selftest completion help" -- "$cur") ;;

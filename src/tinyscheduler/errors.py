@@ -114,3 +114,7 @@ class PolicyError(TinySchedulerError):
         """Say what it did, with the place in its source where one is known."""
         super().__init__(what, hint=hint)
         self.cause = cause
+
+
+class PolicyLoadError(PolicyError):
+    """The policy could not even be loaded: another version of it may decide instead."""

@@ -188,7 +188,8 @@ def test_checking_warns_of_one_that_is_slow(home: Place):
     ("arguments", "code", "words"),
     [
         (("check",), 2, "policy check needs a FILE"),
-        (("show", "x.lua"), 2, "policy show takes no FILE"),
+        (("show", "x.lua"), 2, "'x.lua' is not the number of a version"),
+        (("source", "x.lua"), 2, "policy source takes no FILE"),
         (("check", "none.lua"), 5, "there is no file"),
         (("fly",), 2, "fly"),
     ],

@@ -33,6 +33,7 @@ DOCS = TOP / "docs"
 RUN = (
     "README.md",
     "docs/quick-start.md",
+    "docs/guides/deploy-a-policy.md",
     "docs/guides/gpus.md",
     "docs/guides/models-and-quotas.md",
     "docs/guides/policies-in-yaml.md",
@@ -217,6 +218,7 @@ def test_every_file_that_a_run_leaves_is_described(folder: Path):
             .replace("ATTEMPT", r"\d+")
             .replace("TICK", r"\d{8}T\d{6}\.\d{6}Z")
             .replace("ROUND", r"\d+")
+            .replace("V", r"\d+")
             .replace("ID", r"\d+")
             + ("(-wal|-shm)?" if name.endswith(".db") else "")
         )

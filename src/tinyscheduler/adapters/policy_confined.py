@@ -10,13 +10,13 @@ import signal
 import sys
 import time
 from contextlib import suppress
-from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
-from tinyscheduler.errors import PolicyError
+from tinyscheduler.errors import PolicyError, PolicyLoadError
 from tinyscheduler.files import short_path
 from tinyscheduler.policy.compiled import SUFFIX, is_compiled
 from tinyscheduler.policy.context import describe, understand
+from tinyscheduler.policy.headers import digest_of
 from tinyscheduler.policy.limits import LAYERS, LuaLimits
 from tinyscheduler.values import asdict
 
@@ -56,10 +56,12 @@ class ConfinedPolicy:
         base: str,
         layers: tuple[str, ...] = LAYERS,
         artefacts: Artefacts | None = None,
+        fault: str | None = None,
     ) -> None:
         """Take where the policy is and what it may take; fewer ``layers`` only to test each.
 
-        One in YAML is compiled, or found among the ``artefacts``.
+        One in YAML is compiled, or found among the ``artefacts``.  With a ``fault`` its file is
+        not even looked at.
         """
         assert settings.path is not None  # noqa: S101 - who has none asks the platform
         self._settings = settings
@@ -69,14 +71,24 @@ class ConfinedPolicy:
         self.answers: list[Answer] = []
         self.name = short_path(self._path, base)
         self._limits = LuaLimits(cpu_ms=settings.cpu_ms, memory_mb=settings.memory_mb)
-        self._loaded: tuple[bytes, str | None] | None = None
+        self._loaded: tuple[bytes, str | None] | None = None if fault is None else (b"", fault)
         self._artefacts = artefacts
         self._compiled: Compiled | None = None
 
     @property
     def version(self) -> str:
         """A digest of its source, which is read when somebody wants to know."""
-        return sha256(self._load()[0]).hexdigest()[:16]
+        return digest_of(self.source)
+
+    @property
+    def path(self) -> str:
+        """Where its file is."""
+        return self._path
+
+    @property
+    def source(self) -> bytes:
+        """What its file held when it was first wanted; empty if that could not be read."""
+        return self._load()[0]
 
     def propose(self, context: PolicyContext) -> Sequence[Proposal]:
         """Ask it; raises PolicyError for whatever is no answer, and in time."""
@@ -86,7 +98,7 @@ class ConfinedPolicy:
             if self._compiled is None:
                 raise
             what = self._compiled.locate(error.what, path=self.name)
-            raise PolicyError(what, cause=error.cause, hint=error.hint) from error
+            raise type(error)(what, cause=error.cause, hint=error.hint) from error
 
     def compiled(self) -> Compiled | None:
         """Return what becomes of a policy in YAML; None for one in Lua.
@@ -95,9 +107,12 @@ class ConfinedPolicy:
         """
         source, fault = self._load()
         if fault is not None:
-            raise PolicyError(fault, cause="file")
+            raise PolicyLoadError(fault, cause="file")
         if self._compiled is None and is_compiled(self._path):
-            self._compiled = self._compile(source)
+            try:
+                self._compiled = self._compile(source)
+            except PolicyError as error:
+                raise PolicyLoadError(error.what, cause=error.cause, hint=error.hint) from error
         return self._compiled
 
     def close(self) -> None:
@@ -160,7 +175,7 @@ class ConfinedPolicy:
         if hello["fault"] is not None:
             child.kill()
             fault = json.loads(hello["fault"])
-            raise PolicyError(fault["words"], cause=fault["fault"])
+            raise PolicyLoadError(fault["words"], cause=fault["fault"])
         return child
 
 
@@ -197,9 +212,9 @@ def _greet(
     try:
         child.send(marshal.dumps(setup), deadline)
         return child, json.loads(child.ask(source, deadline))
-    except PolicyError:
+    except PolicyError as error:
         child.kill()
-        raise
+        raise PolicyLoadError(error.what, cause=error.cause, hint=error.hint) from error
 
 
 class _Child:

@@ -32,6 +32,7 @@ _PROMPT = re.compile(r"task_(.+)\.prompt")
 _DAILY_LOG = re.compile(r"scheduler_(\d{8})\.log(\.\d+)?")
 _ROTATED_LOG = re.compile(r"(events\.jsonl|wrapper\.log)\.\d+")
 _ROUND = re.compile(r"[0-9TZ.]+-\d+\.json|\.round\.tmp")
+_HALF_A_POLICY = re.compile(r"\.(\d+|active|last-good)(\.lua|\.yaml)?(\.\d+)?\.tmp")
 _COPY = re.compile(r"\.(v\d+|reset)-\d{8}T\d{6}Z")
 
 
@@ -105,6 +106,7 @@ class FilePruner:
             partial(self._prune_copies, sweep, history_s),
             partial(self._prune_cancels, sweep, bounds.now.timestamp() - _CANCEL_MAX_AGE_S),
             partial(self._prune_ticks, sweep, history_s),
+            partial(self._prune_policies, sweep, history_s),
         ):
             try:
                 step()
@@ -203,6 +205,13 @@ class FilePruner:
         for name in _names(folder):
             if _ROUND.fullmatch(name) is not None:
                 sweep.remove(PruneKind.TICKS, os.path.join(folder, name), before_s=before_s)
+
+    def _prune_policies(self, sweep: _Sweep, before_s: float) -> None:
+        """Remove what was never renamed; versions go as newer ones are deployed."""
+        folder = os.path.join(self._paths.state, "policies")
+        for name in _names(folder):
+            if _HALF_A_POLICY.fullmatch(name) is not None:
+                sweep.remove(PruneKind.POLICIES, os.path.join(folder, name), before_s=before_s)
 
     def _expendable(self, task_ids: set[str]) -> Iterator[str]:
         """Yield those of which no attempt lives and that nothing waits for, oldest first."""

@@ -8,6 +8,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from tinyscheduler.adapters.memory_file import FileMemoryStore
+from tinyscheduler.adapters.policies_file import FilePolicies
 from tinyscheduler.adapters.policy_confined import ConfinedPolicy
 from tinyscheduler.errors import NotFoundError, PolicyError, UsageError
 from tinyscheduler.model.policy import AgentView, GpuView, PolicyContext
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 
     from tinyscheduler.model.config import Config
     from tinyscheduler.model.snapshot import PolicyRecord
+    from tinyscheduler.model.versions import KeptPolicy
+    from tinyscheduler.policy.artefacts import Artefacts
     from tinyscheduler.policy.compiled import Compiled
 
 _GIB = 1 << 30
@@ -65,7 +68,21 @@ class Checked:
 
 def own_policy(config: Config) -> ConfinedPolicy | None:
     """Return the policy that is set instead of the platform's; it reads its file when asked."""
-    return ConfinedPolicy(config.policy, base=config.paths.base) if config.policy.is_own else None
+    settings = config.policy
+    if settings.mode == "platform":
+        return None
+    if settings.path is not None:
+        return ConfinedPolicy(settings, base=config.paths.base)
+    deployed = FilePolicies(config.paths).active()
+    return None if deployed is None else kept_policy(config, deployed)
+
+
+def kept_policy(
+    config: Config, kept: KeptPolicy, *, artefacts: Artefacts | None = None
+) -> ConfinedPolicy:
+    """Return a version that was kept, to be asked."""
+    settings = replace(config.policy, path=kept.path)
+    return ConfinedPolicy(settings, base=config.paths.base, artefacts=artefacts, fault=kept.fault)
 
 
 def recorded(config: Config) -> PolicyRecord:

@@ -17,6 +17,7 @@ from tinyscheduler.adapters.sqlite.database import Access, Database
 from tinyscheduler.adapters.sqlite.ledger import SqliteLedger
 from tinyscheduler.adapters.sqlite.switches import SqliteSwitches
 from tinyscheduler.adapters.tick_lock_file import FileTickLock
+from tinyscheduler.app.active_policy import ActivePolicy
 from tinyscheduler.app.kicks import kick_argv, start_detached_tick
 from tinyscheduler.app.place import (
     make_state_folder,
@@ -29,7 +30,6 @@ from tinyscheduler.app.pruning import pruners_of
 from tinyscheduler.app.queue import local_queue, observers_of
 from tinyscheduler.config.saved import load_settings, save_settings
 from tinyscheduler.errors import ConfigError, StoreError
-from tinyscheduler.files import short_path
 from tinyscheduler.model.config import GPU_MASK
 from tinyscheduler.model.snapshot import Rules
 from tinyscheduler.policy.platform import PlatformPolicy
@@ -46,13 +46,11 @@ from tinyscheduler.tick import (
 from tinyscheduler.values import replace
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
 
-    from tinyscheduler.adapters.policy_confined import ConfinedPolicy
     from tinyscheduler.adapters.rounds_file import FileRecorder
     from tinyscheduler.model.config import Config
-    from tinyscheduler.model.plan import Proposal, TickReport
-    from tinyscheduler.model.policy import PolicyContext
+    from tinyscheduler.model.plan import TickReport
     from tinyscheduler.model.resources import GpuReading
     from tinyscheduler.model.snapshot import SourceView
     from tinyscheduler.model.tasks import WaitingTask
@@ -182,7 +180,7 @@ def wired(
     acts = mode is Mode.ACT
     database = kept or Database(config.paths.database, Access.WRITE if acts else Access.READ)
     platform = PlatformPolicy()
-    own = _OwnPolicy(config, may_write=acts) if config.policy.is_own else None
+    own = ActivePolicy(config, clock, may_write=acts)
     observers = observers_of(config)
     try:
         yield World(
@@ -195,8 +193,11 @@ def wired(
             launcher=LocalLauncher(config, wrapper=wrapper_path(), kick_argv=kick_argv(config)),
             probe=ProcProbe(sees_stalls=config.limits.memory_stall_critical is not None),
             gpus=_GpuProbe(config, may_write=acts),
-            policy=own or platform,
+            policy=platform,
             fallback=platform,
+            find_policy=own.find,
+            find_last_good=own.find_last_good,
+            keep_good=own.keep_good,
             ledger=SqliteLedger(database, shared_with="local"),
             memory=FileMemoryStore(config.paths, warn=warnings.append, may_write=acts),
             switches=SqliteSwitches(database),
@@ -206,44 +207,9 @@ def wired(
             warnings=warnings,
         )
     finally:
-        if own is not None:
-            own.close()
+        own.close()
         if kept is None:
             database.close()
-
-
-class _OwnPolicy:
-    """The policy that is set instead of the platform's, loaded by ticks that decide something."""
-
-    def __init__(self, config: Config, *, may_write: bool) -> None:
-        self.name = short_path(str(config.policy.path), config.paths.base)
-        self._config = config
-        self._may_write = may_write
-        self._loaded: ConfinedPolicy | None = None
-
-    @property
-    def version(self) -> str:
-        return self._load().version
-
-    def propose(self, context: PolicyContext) -> Sequence[Proposal]:
-        return self._load().propose(context)
-
-    def close(self) -> None:
-        if self._loaded is not None:
-            self._loaded.close()
-
-    def _load(self) -> ConfinedPolicy:
-        if self._loaded is None:
-            from tinyscheduler.adapters.policy_confined import ConfinedPolicy
-            from tinyscheduler.policy.artefacts import artefacts_of
-
-            paths = self._config.paths
-            self._loaded = ConfinedPolicy(
-                self._config.policy,
-                base=paths.base,
-                artefacts=artefacts_of(paths, may_write=self._may_write),
-            )
-        return self._loaded
 
 
 def recorder_of(config: Config) -> FileRecorder:

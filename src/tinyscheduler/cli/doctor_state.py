@@ -237,8 +237,13 @@ def look_at_policy(config: Config) -> Iterator[Finding]:
         return
     record = recorded(config)
     if record.version != own.version or not record.failed:
-        yield ok("policy", f"{own.name} decides", config.policy.path)
+        yield ok("policy", f"{own.name} decides", own.path)
         return
     fix = "`tinyscheduler policy check` says more; mend it, and the next tick asks it again"
-    what = f"{record.words}; the platform policy decides instead"
-    yield warn("policy", what, where=config.policy.path, fix=fix)
+    if config.policy.path is None:
+        fix = "`tinyscheduler policy deploy FILE`, or `tinyscheduler policy rollback`"
+    who = "the platform policy"
+    if record.is_unloadable:
+        who = "the version that answered last, or else the platform policy,"
+    what = f"{record.words}; {who} decides instead"
+    yield warn("policy", what, where=own.path, fix=fix)

@@ -38,6 +38,8 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "tinyscheduler policy source > mine.lua",
         "tinyscheduler policy check mine.lua",
         "tinyscheduler policy compile rules.yaml",
+        "tinyscheduler policy deploy mine.lua",
+        "tinyscheduler policy rollback",
     ),
     "cancel": ("tinyscheduler cancel 7 8",),
     "retry": ("tinyscheduler retry 7",),

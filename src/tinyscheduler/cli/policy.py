@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, Annotated, Any, assert_never
 
 import typer
 
+from tinyscheduler.cli import policy_versions
 from tinyscheduler.cli.invocation import Invocation
 from tinyscheduler.cli.options import option
+from tinyscheduler.cli.policy_checked import checked_json, checked_lines
 from tinyscheduler.cli.render import emit, emit_json, escape
 from tinyscheduler.errors import EXIT_DONE, EXIT_FAILED, UsageError
 
 if TYPE_CHECKING:
-    from tinyscheduler.app.policies import Checked
     from tinyscheduler.model.config import Config
     from tinyscheduler.model.snapshot import PolicyRecord
 
@@ -25,9 +26,14 @@ class Action(StrEnum):
     SOURCE = "source"
     CHECK = "check"
     COMPILE = "compile"
+    DEPLOY = "deploy"
+    ROLLBACK = "rollback"
+    VERSIONS = "versions"
 
 
-_WITH_FILE = (Action.CHECK, Action.COMPILE)
+# Which of them take a FILE, and which may be told the number of a version.
+_OF_FILES = frozenset({Action.CHECK, Action.COMPILE, Action.DEPLOY})
+_OF_VERSIONS = frozenset({Action.SHOW, Action.ROLLBACK})
 
 
 def policy(
@@ -36,23 +42,32 @@ def policy(
     action: Annotated[Action, typer.Argument(help="What to do.", show_default=False)],
     file: Annotated[
         str | None,
-        typer.Argument(metavar="FILE", help="A policy, for check and compile.", show_default=False),
+        typer.Argument(
+            metavar="FILE|V",
+            help="A policy, for check, compile and deploy; a version, for show and rollback.",
+            show_default=False,
+        ),
     ] = None,
+    force: Annotated[
+        bool, option("--force", help="With deploy: in spite of warnings, never of errors.")
+    ] = False,
     json: Annotated[bool, option("--json", help="Print one JSON document.")] = False,
 ) -> int:
-    """Show which policy decides, or check one of yours.
+    """Show or check a policy, deploy it, or go back.
 
-    `show` says who decides and how that went of late. `source` prints the platform policy, to
-    start from. `check FILE` loads a policy as a tick would, asks it about a few worlds, one of
-    them with a thousand tasks, and ends with 1 if it could not rule. `compile FILE` prints the
-    Lua that a policy in YAML becomes.
+    `show` says who decides and how that went of late; `show V` prints a version. `source` prints
+    the platform policy, to start from. `check FILE` loads a policy as a tick would, asks it about
+    a few worlds, one of them with a thousand tasks, and ends with 1 if it could not rule.
+    `compile FILE` prints the Lua that a policy in YAML becomes. `deploy FILE` checks it, keeps a
+    copy, and lets that decide from the next tick on, unless POLICY_FILE is set or POLICY_MODE is
+    platform. `rollback` goes back to the version before, `rollback V` to that one. `versions`
+    lists the last twenty.
     """
     invocation: Invocation = context.obj
-    if (file is None) is (action in _WITH_FILE):
-        wanted = "needs a FILE" if file is None else "takes no FILE"
-        usage = f"{action} FILE" if file is None else str(action)
-        raise UsageError(f"policy {action} {wanted}", hint=f"`tinyscheduler policy {usage}`")
+    _refuse_arguments(action, file, is_forced=force)
     match action:
+        case Action.SHOW if file is not None:
+            return policy_versions.show_version(invocation, file, is_json=json)
         case Action.SHOW:
             return _show(invocation.configure_reading(), is_json=json)
         case Action.SOURCE:
@@ -61,13 +76,32 @@ def policy(
             return _check(invocation.configure_reading(), str(file), is_json=json)
         case Action.COMPILE:
             return _compile(invocation.configure_reading(), str(file), is_json=json)
+        case Action.DEPLOY:
+            return policy_versions.deploy(invocation, str(file), is_forced=force, is_json=json)
+        case Action.ROLLBACK:
+            return policy_versions.roll_back(invocation, file, is_json=json)
+        case Action.VERSIONS:
+            return policy_versions.list_versions(invocation, is_json=json)
         case _:
             assert_never(action)
 
 
+def _refuse_arguments(action: Action, file: str | None, *, is_forced: bool) -> None:
+    """Raise UsageError for an argument or an option that the action does not take."""
+    hint = f"`tinyscheduler policy {action}" + (" FILE`" if action in _OF_FILES else "`")
+    if file is None and action in _OF_FILES:
+        raise UsageError(f"policy {action} needs a FILE", hint=hint)
+    if file is not None and action not in _OF_FILES | _OF_VERSIONS:
+        raise UsageError(f"policy {action} takes no FILE and no version", hint=hint)
+    if is_forced and action is not Action.DEPLOY:
+        raise UsageError("--force goes with deploy", hint="leave it out")
+
+
 def _show(config: Config, *, is_json: bool) -> int:
+    from tinyscheduler.adapters.policies_file import FilePolicies
     from tinyscheduler.app.policies import own_policy, recorded
 
+    deployed = FilePolicies(config.paths).active()
     own = own_policy(config)
     record: PolicyRecord | None = recorded(config)
     name = "platform" if own is None else own.name
@@ -77,18 +111,21 @@ def _show(config: Config, *, is_json: bool) -> int:
         emit_json(
             name=name,
             mode=config.policy.mode,
-            file=None if own is None else config.policy.path,
+            file=None if own is None else own.path,
             version=None if own is None else own.version,
+            deployed=policy_versions.deployed_json(deployed),
             **_record_json(record),
         )
         return EXIT_DONE
     emit(f"mode:     {config.policy.mode}")
     emit(f"policy:   {escape(name)}")
     if own is not None:
-        emit(f"file:     {escape(str(config.policy.path))}")
+        emit(f"file:     {escape(own.path)}")
         emit(f"version:  {own.version}")
         for line in _record_lines(record):
             emit(line)
+    if deployed is not None:
+        emit(policy_versions.deployed_line(deployed))
     return EXIT_DONE
 
 
@@ -109,9 +146,10 @@ def _record_lines(record: PolicyRecord | None) -> list[str]:
     if not record.failed:
         return ["state:    it answered when it was last asked"]
     times = "once" if record.failed == 1 else f"{record.failed} times in a row"
+    who = "another" if record.is_unloadable else "the platform policy"
     then = "; it is asked again once it is changed" if record.is_given_up else ""
     return [
-        f"state:    it failed {times}, and the platform policy decided{then}",
+        f"state:    it failed {times}, and {who} decided{then}",
         f"because:  {escape(record.words or '')}",
     ]
 
@@ -151,28 +189,8 @@ def _check(config: Config, file: str, *, is_json: bool) -> int:
 
     checked = check_policy(config, file)
     if is_json:
-        emit_json(**_checked_json(checked))
+        emit_json(**checked_json(checked))
     else:
-        for one in checked.findings:
-            where = f" (asked about {', '.join(one.contexts)})" if one.contexts else ""
-            emit(f"{one.severity}: {escape(one.words)}{where}")
-        for level, text in checked.log:
-            emit(f"log {level}: {escape(text)}")
-        if checked.is_usable:
-            took = f"at most {checked.slowest_ms:.0f} ms" if checked.slowest_ms is not None else ""
-            emit(f"{escape(checked.name)} can rule: {took} a question")
+        for line in checked_lines(checked):
+            emit(line)
     return EXIT_DONE if checked.is_usable else EXIT_FAILED
-
-
-def _checked_json(checked: Checked) -> dict[str, Any]:
-    return {
-        "name": checked.name,
-        "version": checked.version,
-        "is_usable": checked.is_usable,
-        "slowest_ms": checked.slowest_ms,
-        "findings": [
-            {"severity": one.severity.value, "words": one.words, "contexts": list(one.contexts)}
-            for one in checked.findings
-        ],
-        "log": [{"level": level, "text": text} for level, text in checked.log],
-    }

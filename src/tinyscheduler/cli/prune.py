@@ -35,6 +35,7 @@ _NOUNS = {
     PruneKind.COPIES: "copies of the database",
     PruneKind.CANCELS: "stray requests to cancel",
     PruneKind.TICKS: "decisions of ticks",
+    PruneKind.POLICIES: "half-written policies",
 }
 
 

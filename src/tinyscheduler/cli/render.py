@@ -245,6 +245,17 @@ def emit(text: str) -> None:
         raise translate_write_error(error) from error
 
 
+def emit_bytes(content: bytes) -> None:
+    """Write data that may be no text to stdout as it is, as `emit` does."""
+    try:
+        sys.stdout.flush()
+        sys.stdout.buffer.write(content)
+        sys.stdout.buffer.flush()
+    except OSError as error:
+        _abandon_stdout()
+        raise translate_write_error(error) from error
+
+
 class ReaderGoneError(Exception):
     """Nobody reads stdout any more, as when ``head`` has seen enough; no failure of ours."""
 

@@ -48,6 +48,7 @@ if TYPE_CHECKING:
 _MOST_WORKING = 10_000
 _MOST_PARKED = 20
 _MOST_SHOWN = 20
+_PLATFORM = "platform"
 _WHAT_NEXT = "`tinyscheduler status` says more, --help everything"
 
 
@@ -372,13 +373,19 @@ def _paused_lines(overview: Overview, page: Page) -> list[str]:
 
 def _policy_lines(overview: Overview, page: Page) -> list[str]:
     """Say whose policy decides, where it is not the platform's own choice."""
-    if not overview.config.policy.is_own:
+    report, own = overview.foresight.report, overview.config.policy
+    is_platform = report.policy == _PLATFORM and report.policy_fallback is None
+    if own.mode == _PLATFORM or (is_platform and own.path is None):
         return []
     record = overview.foresight.snapshot.memory.policy
     if not record.failed:
-        return [fit(f"policy {escape(str(overview.config.policy.path))} decides", page)]
+        decides = own.path or report.policy
+        return [fit(f"policy {escape(decides)} decides", page)]
     times = "once" if record.failed == 1 else f"{record.failed} times in a row"
-    line = f"your policy failed {times}, and the platform policy decides: {record.words}"
+    who = "another" if record.is_unloadable else "the platform policy"
+    if report.policy_fallback is not None and report.policy != _PLATFORM:
+        who = report.policy
+    line = f"your policy failed {times}, and {who} decides: {record.words}"
     return [page.paint(piece, Ink.YELLOW) for piece in wrap(escape(line), page)]
 
 

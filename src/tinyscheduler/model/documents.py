@@ -278,6 +278,7 @@ def encode_memory(memory: SchedulingMemory) -> dict[str, Any]:
             "scheduler_timeout_total": memory.policy.timeouts,
             "cause": memory.policy.cause,
             "words": memory.policy.words,
+            "is_unloadable": memory.policy.is_unloadable,
         },
     }
 
@@ -321,6 +322,8 @@ def _decode_policy(one: _Reader) -> PolicyRecord:
         timeouts=one.count("scheduler_timeout_total"),
         cause=one.optional_text("cause"),
         words=one.optional_text("words"),
+        # Missing in what earlier versions wrote.
+        is_unloadable=one.optional_switch("is_unloadable"),
     )
 
 
@@ -491,6 +494,9 @@ class _Reader:
 
     def switch(self, name: str) -> bool:
         return self._take(name, bool, "true or false")
+
+    def optional_switch(self, name: str) -> bool:
+        return name in self._fields and self.switch(name)
 
     def optional_integer(self, name: str) -> int | None:
         return None if self._fields.get(name) is None else self.integer(name)

@@ -50,6 +50,7 @@ class EventName(StrEnum):
     STAGGER_WAIT = "stagger-wait"
     GPU_MISPLACED = "gpu.misplaced"
     POLICY_FALLBACK = "policy.fallback"
+    POLICY_DEPLOYED = "policy.deployed"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -22,6 +22,7 @@ class PruneKind(StrEnum):
     COPIES = "copies"  # copies of the database from before a conversion or a reset
     CANCELS = "cancels"  # requests to end an attempt that is over
     TICKS = "ticks"  # what ticks decided, and on what
+    POLICIES = "policies"  # what deployments left that were killed; versions are kept
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -135,7 +135,8 @@ MOST_POLICY_FAILURES = 3
 class PolicyRecord:
     """How the policy of one's own did lately; by ``version`` another counts afresh.
 
-    ``failed`` is how often in a row the platform policy had to decide instead.
+    ``failed`` is how often in a row another had to decide instead; ``is_unloadable``, because it
+    could not even be loaded.
     """
 
     version: str = ""
@@ -144,6 +145,7 @@ class PolicyRecord:
     timeouts: int = 0
     cause: str | None = None
     words: str | None = None
+    is_unloadable: bool = False
 
     @property
     def is_given_up(self) -> bool:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tinyscheduler.core.decide import decide
-from tinyscheduler.errors import PolicyError
+from tinyscheduler.errors import PolicyError, PolicyLoadError, StoreError
 from tinyscheduler.model.events import EventName
+from tinyscheduler.tick.world import Mode
 from tinyscheduler.values import replace
 
 if TYPE_CHECKING:
@@ -42,6 +43,7 @@ class _Asked:
         record = self._record
         if record.version != self.version:
             record = replace(record, version=self.version, failed=0, cause=None, words=None)
+            record = replace(record, is_unloadable=False)
         return record
 
     def propose(self, context: PolicyContext) -> Sequence[Proposal]:
@@ -55,44 +57,86 @@ class _Asked:
 
 
 def decide_loudly(progress: Progress, snapshot: Snapshot) -> Plan:
-    """Ask the policy; one that fails is replaced by the built-in one for this tick, loudly."""
+    """Ask the policy; one that fails is replaced for the rest of this tick, loudly.
+
+    One that cannot even be loaded by the version of it that answered last, if there is one, and
+    else by the built-in one.
+    """
     world = progress.world
-    if world.policy is world.fallback or progress.policy_fallback is not None:
-        progress.policy_name = world.fallback.name
-        return decide(snapshot, world.fallback)
-    asked = _Asked(world.policy, progress.memory.policy)
+    if progress.policy is None:
+        progress.policy = world.find_policy() or world.policy
+    if progress.policy is world.fallback or progress.substitute is not None:
+        return _decide_instead(progress, snapshot)
+    asked = _Asked(progress.policy, progress.memory.policy)
     before = world.clock.now().monotonic_ns
-    try:
-        progress.policy_name = world.policy.name
-        plan = decide(snapshot, asked)
-    except PolicyError as error:
-        _fall_back(progress, error, asked.record)
-        plan = decide(snapshot, world.fallback)
-    else:
-        if asked.is_asked:
-            record = replace(asked.record, failed=0, cause=None, words=None)
-            progress.memory = replace(progress.memory, policy=record)
+    plan = _ask(progress, snapshot, asked)
     if asked.is_asked:
         passed_ms = (world.clock.now().monotonic_ns - before) / 1e6
         progress.policy_ms = (progress.policy_ms or 0.0) + passed_ms
-        progress.policy_version = asked.version
     return plan
 
 
-def _fall_back(progress: Progress, error: PolicyError, record: PolicyRecord) -> None:
-    """Let the platform policy decide, and say why."""
-    name = progress.world.policy.name
+def _ask(progress: Progress, snapshot: Snapshot, asked: _Asked) -> Plan:
+    """Ask it, and another if it fails."""
+    try:
+        progress.policy_name = asked.name
+        plan = decide(snapshot, asked)
+    except PolicyError as error:
+        _fall_back(progress, error, asked)
+        return _decide_instead(progress, snapshot)
+    if asked.is_asked:
+        progress.policy_version = asked.version
+        _note_answer(progress, asked)
+    return plan
+
+
+def _note_answer(progress: Progress, asked: _Asked) -> None:
+    record = replace(asked.record, failed=0, cause=None, words=None, is_unloadable=False)
+    progress.memory = replace(progress.memory, policy=record)
+    if progress.mode is Mode.DRY_RUN:
+        return
+    try:
+        progress.world.keep_good()
+    except StoreError as error:
+        progress.warn(f"policy {asked.name} could not be kept as the last good one: {error.what}")
+
+
+def _decide_instead(progress: Progress, snapshot: Snapshot) -> Plan:
+    """Decide by the last good policy, and by the built-in one if that fails too or is none."""
+    fallback = progress.world.fallback
+    substitute = progress.substitute or fallback
+    progress.policy_name = substitute.name
+    if substitute is not fallback:
+        progress.policy_version = substitute.version
+    try:
+        return decide(snapshot, substitute)
+    except PolicyError as error:
+        if substitute is fallback:
+            raise
+        progress.warn(f"{_told_of(substitute, error)}; the platform policy decides instead")
+        _tell(progress, substitute, error, instead=fallback)
+    progress.substitute = fallback
+    progress.policy_name = fallback.name
+    return decide(snapshot, fallback)
+
+
+def _fall_back(progress: Progress, error: PolicyError, asked: _Asked) -> None:
+    """Let another policy decide, and say why."""
+    record, world = asked.record, progress.world
+    progress.policy_version = asked.version
+    is_unloadable = isinstance(error, PolicyLoadError)
+    if isinstance(error, _GivenUpError):
+        is_unloadable = record.is_unloadable
+    substitute = world.find_last_good() if is_unloadable else None
+    progress.substitute = substitute or world.fallback
     progress.policy_fallback = error.cause
-    progress.policy_name = progress.world.fallback.name
-    hint = f" ({error.hint})" if error.hint else ""
-    where = "" if error.what.startswith(f"{name}:") else f"policy {name}: "
-    progress.warn(f"{where}{error.what}{hint}; the platform policy decides instead")
+    who = "the platform policy"
+    if substitute is not None:
+        who = f"{substitute.name}, the last version that answered,"
+    progress.warn(f"{_told_of(asked, error)}; {who} decides instead")
     if isinstance(error, _GivenUpError):
         return
-    progress.notice(
-        EventName.POLICY_FALLBACK,
-        details=(("policy", name), ("cause", error.cause), ("words", error.what)),
-    )
+    _tell(progress, asked, error, instead=progress.substitute)
     record = replace(
         record,
         failed=record.failed + 1,
@@ -100,5 +144,18 @@ def _fall_back(progress: Progress, error: PolicyError, record: PolicyRecord) -> 
         timeouts=record.timeouts + (error.cause == "timeout"),
         cause=error.cause,
         words=error.what,
+        is_unloadable=is_unloadable,
     )
     progress.memory = replace(progress.memory, policy=record)
+
+
+def _tell(progress: Progress, policy: Policy, error: PolicyError, *, instead: Policy) -> None:
+    details = (("policy", policy.name), ("cause", error.cause), ("words", error.what))
+    progress.notice(EventName.POLICY_FALLBACK, details=(*details, ("instead", instead.name)))
+
+
+def _told_of(policy: Policy, error: PolicyError) -> str:
+    hint = f" ({error.hint})" if error.hint else ""
+    # Faults that have a place begin with the name of the file.
+    where = "" if error.what.startswith(f"{policy.name}:") else f"policy {policy.name}: "
+    return f"{where}{error.what}{hint}"

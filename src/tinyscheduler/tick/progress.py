@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from tinyscheduler.model.snapshot import Snapshot
     from tinyscheduler.model.switches import Switch
     from tinyscheduler.model.tasks import Claim, Ending
-    from tinyscheduler.ports import TaskSource
+    from tinyscheduler.ports import Policy, TaskSource
     from tinyscheduler.tick.world import TickSettings, World
 
 
@@ -57,6 +57,9 @@ class Progress:
     leases_scanned: int | None = None
     tasks_waiting: int = 0
     sources_down: frozenset[str] = frozenset()
+    # Which policy was found for this tick, and which decides instead since it failed.
+    policy: Policy | None = None
+    substitute: Policy | None = None
     policy_name: str = ""
     policy_version: str = ""
     policy_fallback: str | None = None

@@ -139,8 +139,7 @@ def foresee(world: World, settings: TickSettings) -> Foresight:
         should_stop=never,
     )
     snapshot, plan = _preview(progress)
-    policies = (world.policy, world.fallback)
-    policy = next(one for one in policies if one.name == progress.policy_name)
+    policy = progress.substitute or progress.policy or world.policy
     return Foresight(
         snapshot=snapshot,
         plan=plan,

@@ -70,7 +70,11 @@ class TickSettings:
 
 
 def _keep_nothing() -> None:
-    """Keep no settings: ticks that follow by themselves go by those of another tick."""
+    """Keep nothing: no settings, so that ticks that follow go by others, and no good policy."""
+
+
+def _find_no_policy() -> None:
+    """Find no policy of one's own."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,5 +101,13 @@ class World:
     # Called whenever the lock was taken, before anything is read: what the ticks that follow
     # by themselves are to go by.  A tick that was refused must not decide that.
     keep_settings: Callable[[], None] = _keep_nothing
+    # Called once a tick, when it first decides: the policy that is set or deployed now.  None:
+    # `policy` decides.
+    find_policy: Callable[[], Policy | None] = _find_no_policy
+    # The version of it that answered last; None if there is none, or it is the one that was found.
+    find_last_good: Callable[[], Policy | None] = _find_no_policy
+    # Called when the policy has answered: keeps the one that was found, if any.  StoreError where
+    # the disk refuses.
+    keep_good: Callable[[], None] = _keep_nothing
     # Filled by adapters that have something to say but no failure to raise.
     warnings: list[str] = field(default_factory=list)
