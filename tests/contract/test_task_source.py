@@ -90,6 +90,8 @@ def test_a_new_task_waits_as_attempt_1_under_the_name_of_its_source(world):
         "tenant": "us",
         "project": "moon",
         "max_runtime_s": 60.0,
+        "seed": 0,
+        "labels": (("team", "red"), ("ünïcode", "")),
     }
     task_id = world.add(TaskSpec(agent="coder", queue="dev", priority=4, **needs))
 

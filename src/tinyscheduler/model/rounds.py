@@ -14,7 +14,12 @@ from tinyscheduler.model.config import AgentProfile, Host, ModelPlace
 from tinyscheduler.model.documents import DocumentError, NewerVersionError
 from tinyscheduler.model.leases import NO_RUN, Lease, LeaseEntry, Run, Trace, UnreadableLease
 from tinyscheduler.model.plan import Keep, Plan
-from tinyscheduler.model.snapshot import Snapshot, SourceView, UnreadableResult
+from tinyscheduler.model.snapshot import (
+    PolicyRecord,
+    Snapshot,
+    SourceView,
+    UnreadableResult,
+)
 from tinyscheduler.model.tasks import AttemptResult, Claim, WaitingTask
 from tinyscheduler.values import dataclass, fields
 
@@ -35,6 +40,9 @@ LEFT_OUT: Mapping[type, Mapping[str, object]] = {
     UnreadableLease: {"message": ""},
     UnreadableResult: {"message": ""},
     AttemptResult: {"message": "", "log": ""},
+    WaitingTask: {"labels": ()},
+    # A policy may complain of a label, and nothing is decided by its words.
+    PolicyRecord: {"words": None},
     # That there is one decides, not what it says.
     SourceView: {"error": ""},
     Host: {"address": ""},

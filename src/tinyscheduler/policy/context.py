@@ -29,6 +29,7 @@ def describe(context: PolicyContext) -> dict[str, Any]:
     queue = [_job(task, context, now_ms=now_ms) for task in context.waiting[:MOST_JOBS]]
     workers = [worker for agent in context.agents for worker in _workers(agent, context)]
     busy = sum(worker["status"] == "busy" for worker in workers)
+    here = context.now.astimezone()  # nights and weekends are those of the place
     return {
         "queue": queue,
         "pools": [
@@ -52,7 +53,13 @@ def describe(context: PolicyContext) -> dict[str, Any]:
             for agent in context.agents
         ],
         "tenants": [
-            {"id": one.name, "quota_vram": one.vram_bytes, "quota_used": one.used_vram_bytes}
+            {
+                "id": one.name,
+                "quota_vram": one.vram_bytes,
+                "quota_used": one.used_vram_bytes,
+                "quota_slots": one.slots,
+                "slots_used": one.used_slots,
+            }
             for one in context.tenants
         ],
         "metrics": {
@@ -62,6 +69,8 @@ def describe(context: PolicyContext) -> dict[str, Any]:
             "free_slots": context.host_slots_free,
             "memory_pressure": context.memory_pressure,
             "now_ms": now_ms,
+            "hour": here.hour,
+            "weekday": here.isoweekday(),
         },
     }
 
@@ -81,6 +90,8 @@ def _job(task: WaitingTask, context: PolicyContext, *, now_ms: int) -> dict[str,
         "queue": task.queue,
         "agents": names,
         "model_ref": task.model,
+        "seed": task.seed,
+        "labels": dict(task.labels),
         "tenant": task.tenant,
         "project": task.project,
         "vram": task.vram_bytes or 0,
