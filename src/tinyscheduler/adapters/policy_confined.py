@@ -45,13 +45,22 @@ class ConfinedPolicy:
     """
 
     def __init__(
-        self, settings: PolicySettings, *, base: str, layers: tuple[str, ...] = LAYERS
+        self,
+        settings: PolicySettings,
+        *,
+        base: str,
+        layers: tuple[str, ...] = LAYERS,
+        start_ms: int = _START_MS,
     ) -> None:
-        """Take where the policy is and what it may take; fewer ``layers`` only to test each."""
+        """Take where the policy is and what it may take; fewer ``layers`` only to test each.
+
+        Starting its process may take ``start_ms``; longer where no tick waits for it.
+        """
         assert settings.path is not None  # noqa: S101 - who has none asks the platform
         self._settings = settings
         self._path = settings.path
         self._layers = layers
+        self._start_ms = start_ms
         self._child: _Child | None = None
         self.missing_layers: dict[str, str] = {}
         self.answers: list[Answer] = []
@@ -70,7 +79,7 @@ class ConfinedPolicy:
         if fault is not None:
             raise PolicyError(fault, cause="file")
         if self._child is None:
-            self._child = self._start(source, time.monotonic() + _START_MS / 1000)
+            self._child = self._start(source, time.monotonic() + self._start_ms / 1000)
         deadline = time.monotonic() + self._settings.wall_ms / 1000
         try:
             answer = self._child.ask(json.dumps(describe(context)).encode(), deadline)

@@ -24,6 +24,12 @@ class Action(StrEnum):
     SHOW = "show"
     SOURCE = "source"
     CHECK = "check"
+    TEST = "test"
+    TEMPLATES = "templates"
+
+
+_WITH_FILE = frozenset({Action.CHECK, Action.TEST})
+_WITHOUT_FILE = frozenset({Action.SHOW, Action.SOURCE})
 
 
 def policy(
@@ -31,7 +37,16 @@ def policy(
     *,
     action: Annotated[Action, typer.Argument(help="What to do.", show_default=False)],
     file: Annotated[
-        str | None, typer.Argument(metavar="FILE", help="A policy, for check.", show_default=False)
+        str | None,
+        typer.Argument(
+            metavar="FILE",
+            help="A policy, for check and test; the NAME of a template.",
+            show_default=False,
+        ),
+    ] = None,
+    fixture: Annotated[
+        str | None,
+        option("--fixture", metavar="F", help="For test: the cases, instead of FILE's .test.yaml."),
     ] = None,
     json: Annotated[bool, option("--json", help="Print one JSON document.")] = False,
 ) -> int:
@@ -39,12 +54,19 @@ def policy(
 
     `show` says who decides and how that went of late. `source` prints the platform policy, to
     start from. `check FILE` loads a policy as a tick would, asks it about a few worlds, one of
-    them with a thousand tasks, and ends with 1 if it could not rule.
+    them with a thousand tasks, and ends with 1 if it could not rule. `test FILE` asks it about
+    the cases of its fixtures, the file FILE.test.yaml beside it, and ends with 1 if one fails.
+    `templates` lists policies to start from, `templates NAME` prints one, and
+    `templates NAME.test.yaml` its fixtures.
     """
     invocation: Invocation = context.obj
-    if (file is None) is (action is Action.CHECK):
+    if action in (_WITH_FILE if file is None else _WITHOUT_FILE):
         wanted = "needs a FILE" if file is None else "takes no FILE"
-        raise UsageError(f"policy {action} {wanted}", hint="`tinyscheduler policy check FILE`")
+        raise UsageError(
+            f"policy {action} {wanted}", hint="as in `tinyscheduler policy check FILE`"
+        )
+    if fixture is not None and action is not Action.TEST:
+        raise UsageError("--fixture goes with test", hint="leave it out")
     match action:
         case Action.SHOW:
             return _show(invocation.configure_reading(), is_json=json)
@@ -52,6 +74,16 @@ def policy(
             return _print_source(is_json=json)
         case Action.CHECK:
             return _check(invocation.configure_reading(), str(file), is_json=json)
+        case Action.TEST:
+            from tinyscheduler.cli.policy_test import test_policy
+
+            return test_policy(invocation, str(file), fixture=fixture, is_json=json)
+        case Action.TEMPLATES:
+            from tinyscheduler.cli.policy_templates import list_templates, print_template
+
+            if file is None:
+                return list_templates(invocation, is_json=json)
+            return print_template(file, is_json=json)
         case _:
             assert_never(action)
 

@@ -141,11 +141,13 @@ def _gpu(gpu: GpuView) -> dict[str, Any]:
 class Answer:
     """What a policy decided, and what it said about it.
 
-    ``log`` are its lines, level and text; ``instructions`` is how many of Lua it took, to the
-    thousand, and ``cpu_ms`` how long.
+    ``decisions`` are as it wrote them, ``proposals`` the starts among them.  ``log`` are its
+    lines, level and text; ``instructions`` is how many of Lua it took, to the thousand, and
+    ``cpu_ms`` how long.
     """
 
     proposals: tuple[Proposal, ...]
+    decisions: tuple[Mapping[str, Any], ...] = ()
     log: tuple[tuple[str, str], ...] = ()
     metrics: Mapping[str, float] = field(default_factory=dict)
     instructions: int = 0
@@ -167,11 +169,16 @@ def understand(text: str | bytes, context: PolicyContext) -> Answer:
     except (ValueError, AttributeError, KeyError, TypeError, RecursionError) as error:
         raise PolicyError(f"it answered nonsense: {error}", cause="nonsense") from error
     if fault is not None:
-        raise PolicyError(str(document.get("words")), cause=str(fault))
+        raise PolicyError(str(document.get("words")), cause=str(fault), log=log)
     tasks = {task.task_id: task for task in reversed(context.waiting)}
-    proposals = (_proposal(decision, tasks, context) for decision in decisions)
+    try:
+        proposals = [_proposal(decision, tasks, context) for decision in decisions]
+    except PolicyError as error:
+        error.log = log
+        raise
     return Answer(
         proposals=tuple(one for one in proposals if one is not None),
+        decisions=tuple(decisions),
         log=log,
         metrics=metrics,
         instructions=instructions,
