@@ -8,14 +8,16 @@ import select
 import signal
 import sys
 import time
+from collections import Counter
 from contextlib import suppress
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
 from tinyscheduler.errors import PolicyError
+from tinyscheduler.model.policy import PolicyCall
 from tinyscheduler.policy.context import describe, understand
 from tinyscheduler.policy.limits import LAYERS, LuaLimits
-from tinyscheduler.values import asdict
+from tinyscheduler.values import asdict, replace
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -64,6 +66,7 @@ class ConfinedPolicy:
         self._child: _Child | None = None
         self.missing_layers: dict[str, str] = {}
         self.answers: list[Answer] = []
+        self.calls: list[PolicyCall] = []
         self.name = _short(self._path, base)
         self._limits = LuaLimits(cpu_ms=settings.cpu_ms, memory_mb=settings.memory_mb)
         self._loaded: tuple[bytes, str | None] | None = None
@@ -75,19 +78,26 @@ class ConfinedPolicy:
 
     def propose(self, context: PolicyContext) -> Sequence[Proposal]:
         """Ask it; raises PolicyError for whatever is no answer, and in time."""
-        source, fault = self._load()
-        if fault is not None:
-            raise PolicyError(fault, cause="file")
-        if self._child is None:
-            self._child = self._start(source, time.monotonic() + self._start_ms / 1000)
-        deadline = time.monotonic() + self._settings.wall_ms / 1000
+        content = json.dumps(describe(context)).encode()
+        call = PolicyCall(context=sha256(content).hexdigest()[:16], jobs=len(context.waiting))
         try:
-            answer = self._child.ask(json.dumps(describe(context)).encode(), deadline)
-        except PolicyError:
-            self.close()
+            answer = self._ask(content, context)
+        except PolicyError as error:
+            failed = replace(call, cause=error.cause, words=error.what, log=error.log)
+            self.calls.append(failed)
             raise
-        self.answers.append(understand(answer, context))
-        return self.answers[-1].proposals
+        self.answers.append(answer)
+        self.calls.append(
+            replace(
+                call,
+                decisions=Counter(str(one.get("action")) for one in answer.decisions),
+                log=answer.log,
+                metrics=answer.metrics,
+                instructions=answer.instructions,
+                cpu_ms=answer.cpu_ms,
+            )
+        )
+        return answer.proposals
 
     def close(self) -> None:
         """End the process, if there is one."""
@@ -96,6 +106,20 @@ class ConfinedPolicy:
             self._child = None
 
     # -- parts --------------------------------------------------------------------
+
+    def _ask(self, content: bytes, context: PolicyContext) -> Answer:
+        source, fault = self._load()
+        if fault is not None:
+            raise PolicyError(fault, cause="file")
+        if self._child is None:
+            self._child = self._start(source, time.monotonic() + self._start_ms / 1000)
+        deadline = time.monotonic() + self._settings.wall_ms / 1000
+        try:
+            answer = self._child.ask(content, deadline)
+        except PolicyError:
+            self.close()
+            raise
+        return understand(answer, context)
 
     def _load(self) -> tuple[bytes, str | None]:
         """Return its source as it was when it was first wanted, or what is wrong with the file."""

@@ -54,7 +54,7 @@ if TYPE_CHECKING:
     from tinyscheduler.model.resources import GpuReading
     from tinyscheduler.model.snapshot import SourceView
     from tinyscheduler.model.tasks import WaitingTask
-    from tinyscheduler.ports import Clock, TaskSource
+    from tinyscheduler.ports import Clock, Observer, TaskSource
 
 # A dry run tells people why tasks wait, so it looks at more of them than a tick needs.
 _DRY_RUN_WINDOW = 1000
@@ -181,7 +181,11 @@ def wired(
     database = kept or Database(config.paths.database, Access.WRITE if acts else Access.READ)
     platform = PlatformPolicy()
     own = _own_policy(config)
-    observers = observers_of(config)
+    observers: tuple[Observer, ...] = observers_of(config)
+    if own is not None:
+        from tinyscheduler.adapters.policy_trace_file import PolicyTraceFile
+
+        observers = (*observers, PolicyTraceFile(config.paths, own))
     try:
         yield World(
             clock=clock,

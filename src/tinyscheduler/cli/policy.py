@@ -9,6 +9,7 @@ import typer
 
 from tinyscheduler.cli.invocation import Invocation
 from tinyscheduler.cli.options import option
+from tinyscheduler.cli.parsing import whole_number
 from tinyscheduler.cli.render import emit, emit_json, escape
 from tinyscheduler.errors import EXIT_DONE, EXIT_FAILED, UsageError
 
@@ -26,10 +27,12 @@ class Action(StrEnum):
     CHECK = "check"
     TEST = "test"
     TEMPLATES = "templates"
+    TRACE = "trace"
 
 
 _WITH_FILE = frozenset({Action.CHECK, Action.TEST})
-_WITHOUT_FILE = frozenset({Action.SHOW, Action.SOURCE})
+_WITHOUT_FILE = frozenset({Action.SHOW, Action.SOURCE, Action.TRACE})
+_MOST_TICKS = 100_000
 
 
 def policy(
@@ -48,6 +51,15 @@ def policy(
         str | None,
         option("--fixture", metavar="F", help="For test: the cases, instead of FILE's .test.yaml."),
     ] = None,
+    limit: Annotated[
+        int | None,
+        option(
+            "--limit",
+            parser=whole_number(least=1, most=_MOST_TICKS),
+            metavar="N",
+            help="For trace: at most so many ticks, the newest; 20.",
+        ),
+    ] = None,
     json: Annotated[bool, option("--json", help="Print one JSON document.")] = False,
 ) -> int:
     """Show which policy decides, print the built-in one, or check one of your own.
@@ -57,16 +69,10 @@ def policy(
     them with a thousand tasks, and ends with 1 if it could not rule. `test FILE` asks it about
     the cases of its fixtures, the file FILE.test.yaml beside it, and ends with 1 if one fails.
     `templates` lists policies to start from, `templates NAME` prints one, and
-    `templates NAME.test.yaml` its fixtures.
+    `templates NAME.test.yaml` its fixtures. `trace` shows what the policy said in recent ticks.
     """
     invocation: Invocation = context.obj
-    if action in (_WITH_FILE if file is None else _WITHOUT_FILE):
-        wanted = "needs a FILE" if file is None else "takes no FILE"
-        raise UsageError(
-            f"policy {action} {wanted}", hint="as in `tinyscheduler policy check FILE`"
-        )
-    if fixture is not None and action is not Action.TEST:
-        raise UsageError("--fixture goes with test", hint="leave it out")
+    _refuse_misuse(action, file, fixture=fixture, limit=limit)
     match action:
         case Action.SHOW:
             return _show(invocation.configure_reading(), is_json=json)
@@ -84,8 +90,26 @@ def policy(
             if file is None:
                 return list_templates(invocation, is_json=json)
             return print_template(file, is_json=json)
+        case Action.TRACE:
+            from tinyscheduler.cli.policy_trace import show_trace
+
+            return show_trace(invocation, limit=limit, is_json=json)
         case _:
             assert_never(action)
+
+
+def _refuse_misuse(
+    action: Action, file: str | None, *, fixture: str | None, limit: int | None
+) -> None:
+    if action in (_WITH_FILE if file is None else _WITHOUT_FILE):
+        wanted = "needs a FILE" if file is None else "takes no FILE"
+        raise UsageError(
+            f"policy {action} {wanted}", hint="as in `tinyscheduler policy check FILE`"
+        )
+    if fixture is not None and action is not Action.TEST:
+        raise UsageError("--fixture goes with test", hint="leave it out")
+    if limit is not None and action is not Action.TRACE:
+        raise UsageError("--limit goes with trace", hint="leave it out")
 
 
 def _show(config: Config, *, is_json: bool) -> int:
