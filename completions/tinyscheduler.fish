@@ -225,7 +225,7 @@ complete -c tinyscheduler -n 'not __fish_seen_subcommand_from run add status lis
 complete -c tinyscheduler -n '__fish_seen_subcommand_from validate-config' -l fix -d 'Make missing folders and a missing agents file.'
 complete -c tinyscheduler -n '__fish_seen_subcommand_from validate-config' -l json -d 'Print one JSON document.'
 complete -c tinyscheduler -n '__fish_seen_subcommand_from validate-config' -s h -l help -d 'Show this message and exit.'
-complete -c tinyscheduler -n 'not __fish_seen_subcommand_from run add status list show why ps logs wait parked history report top health gpu events snapshot replay cancel retry hold release pause resume drain undrain edit prune reset config validate-config policy init doctor service demo selftest completion help' -a policy -d 'Show which policy decides, print the built-in one, or check one of your own'
+complete -c tinyscheduler -n 'not __fish_seen_subcommand_from run add status list show why ps logs wait parked history report top health gpu events snapshot replay cancel retry hold release pause resume drain undrain edit prune reset config validate-config policy init doctor service demo selftest completion help' -a policy -d 'Show which policy decides, or check one of yours'
 complete -c tinyscheduler -n '__fish_seen_subcommand_from policy' -l json -d 'Print one JSON document.'
 complete -c tinyscheduler -n '__fish_seen_subcommand_from policy' -s h -l help -d 'Show this message and exit.'
 complete -c tinyscheduler -n '__fish_seen_subcommand_from policy' -xa 'show source check'

@@ -43,6 +43,8 @@ def configured(tmp_path: Path, **variables: str) -> Config:
 def test_a_setting_without_a_remark_changes_what_runs(tmp_path: Path, name: str):
     (first, _), (second, _) = SAMPLES[name]
     texts = {"agent_control_file": ["other.yaml"], "sources": ["local,tinytask"]}
+    texts["policy_file"] = ["one"]
+    (tmp_path / "one").write_text("")
 
     changed = [
         configured(tmp_path, **{name.upper(): text}) for text in texts.get(name, [first, second])
@@ -56,8 +58,6 @@ def test_a_setting_without_a_remark_changes_what_runs(tmp_path: Path, name: str)
 @pytest.mark.parametrize("name", sorted(WITHOUT_EFFECT))
 def test_a_setting_with_the_remark_changes_nothing_that_runs(tmp_path: Path, name: str):
     (first, _), _ = SAMPLES[name]
-    if name == "policy_file":
-        (tmp_path / "one").write_text("")
 
     changed = configured(tmp_path, **{name.upper(): first})
 

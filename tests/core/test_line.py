@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.builders import NOW, a_lease, a_result, a_snapshot, a_task, an_agent, an_entry
 
+from tinyscheduler.core.capacity import measure
 from tinyscheduler.core.decide import decide
 from tinyscheduler.core.fairness import settle_accounts
 from tinyscheduler.core.queueing import in_line
@@ -103,6 +104,23 @@ def test_the_order_does_not_depend_on_that_of_the_input(
     mixed = data.draw(st.permutations(tasks))
 
     assert order(*tasks, fair_share=share) == order(*mixed, fair_share=share)
+
+
+@given(some_tasks, st.sampled_from(FairShare), st.booleans())
+def test_the_platform_policy_takes_them_in_this_order(
+    tasks: list[WaitingTask],
+    share: FairShare,
+    is_priority_enabled: bool,  # noqa: FBT001 - drawn
+):
+    agents = [an_agent(name, limit=99) for name in ("coder", "tester", "chat")]
+    snapshot = a_snapshot(
+        *tasks, agents=agents, slots=99, fair_share=share, is_priority_enabled=is_priority_enabled
+    )
+
+    plan = decide(snapshot, PlatformPolicy())
+
+    starts = [one.task for one in plan.decisions if isinstance(one, Dispatch)]
+    assert starts == in_line(starts, snapshot, agents=measure(snapshot, plan.verdicts).agents)
 
 
 # -- classes ---------------------------------------------------------------------------

@@ -62,8 +62,8 @@ def order(*tasks: WaitingTask) -> list[str]:
 
 
 @given(st.permutations([a_task(str(number), created_order=number) for number in range(9)]))
-def test_tasks_are_taken_as_they_stand_in_line(tasks: list[WaitingTask]):
-    assert order(*tasks) == [task.task_id for task in tasks]
+def test_who_came_first_is_served_first_however_tasks_are_given(tasks: list[WaitingTask]):
+    assert order(*tasks) == [str(number) for number in range(9)]
 
 
 @given(st.data(), some_tasks, some_agents, st.integers(0, 5))

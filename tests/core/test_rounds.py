@@ -70,7 +70,6 @@ TOLD = {
     " task_id model_host project tenant",
     "LeaseEntry": "task_id",
     "LeaseScan": "cancels",
-    "PolicyRecord": "cause version",
     "ProcessIdentity": "boot_id",
     "SchedulingMemory": "active last_start_boot_id",
     "GpuSighting": "lease_id uuids",
@@ -196,10 +195,12 @@ def texts_in(kind: Any, seen: set[Any]) -> Iterator[str]:
         return
     seen.add(kind)
     for name, hint in hints_of(kind, kind.__annotations__).items():
+        if name in LEFT_OUT.get(kind, {}):
+            continue
         for leaf in leaves(hint):
             if hasattr(leaf, "_fields"):
                 yield from texts_in(leaf, seen)
-            elif leaf is str and name not in LEFT_OUT.get(kind, {}):
+            elif leaf is str:
                 yield f"{kind.__name__}.{name}"
 
 

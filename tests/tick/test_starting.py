@@ -521,8 +521,12 @@ def test_a_policy_that_proposes_nonsense_is_replaced_for_this_tick_and_loudly():
     report = tick(told_to(world, [with_other_agent]))
 
     assert started(report) == ["1"]
-    assert report.policy == "platform"
-    assert [error.where for error in report.errors] == ["policy odd"]
+    assert (report.policy, report.policy_fallback) == ("platform", "refused")
+    (warning,) = report.warnings
+    assert warning == (
+        "policy odd: it proposed agent nobody for task 1; the platform policy decides instead"
+    )
+    assert report.errors == ()
 
 
 def test_a_policy_that_proposes_a_task_that_does_not_wait_is_replaced():

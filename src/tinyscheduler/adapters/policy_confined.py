@@ -20,7 +20,7 @@ from tinyscheduler.policy.limits import LAYERS, LuaLimits
 from tinyscheduler.values import asdict, replace
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from tinyscheduler.model.config import PolicySettings
     from tinyscheduler.model.plan import Proposal
@@ -32,6 +32,8 @@ _CHILD = os.path.join(
 )
 # What starting it may take besides: all of a tick's time for a policy is this and its own.
 _START_MS = 250
+# Seconds that somebody waits who only looks whether it works.
+_PATIENCE_S = 5.0
 # Of one answer: a thousand decisions with reasons.
 _MOST_BYTES = 4 << 20
 # Seconds of CPU time that the process may use from its start to its end.
@@ -64,7 +66,6 @@ class ConfinedPolicy:
         self._layers = layers
         self._start_ms = start_ms
         self._child: _Child | None = None
-        self.missing_layers: dict[str, str] = {}
         self.answers: list[Answer] = []
         self.calls: list[PolicyCall] = []
         self.name = _short(self._path, base)
@@ -141,30 +142,52 @@ class ConfinedPolicy:
         return source, None
 
     def _start(self, source: bytes, deadline: float) -> _Child:
-        setup: dict[str, Any] = {
-            "limits": asdict(self._limits),
-            "layers": self._layers,
-            "cpu_s": _MOST_CPU_S,
-            "name": self.name,
-            "is_bounded": True,
-        }
-        try:
-            child = _Child()
-        except OSError as error:
-            message = f"its process could not be started: {error.strerror}"
-            raise PolicyError(message, cause="error") from error
-        try:
-            child.send(json.dumps(setup).encode(), deadline)
-            hello = json.loads(child.ask(source, deadline))
-        except PolicyError:
-            child.kill()
-            raise
-        self.missing_layers = hello["missing"]
+        child, hello = _greet(
+            source, self.name, limits=self._limits, layers=self._layers, deadline=deadline
+        )
         if hello["fault"] is not None:
             child.kill()
             fault = json.loads(hello["fault"])
             raise PolicyError(fault["words"], cause=fault["fault"])
         return child
+
+
+def find_missing_layers() -> Mapping[str, str]:
+    """Return the walls that cannot be put up around a policy here, and why not.
+
+    Raises PolicyError where no policy can be asked at all.
+    """
+    deadline = time.monotonic() + _PATIENCE_S
+    child, hello = _greet(
+        b"function schedule() end", "none", limits=LuaLimits(), layers=LAYERS, deadline=deadline
+    )
+    child.kill()
+    missing: dict[str, str] = hello["missing"]
+    return missing
+
+
+def _greet(
+    source: bytes, name: str, *, limits: LuaLimits, layers: tuple[str, ...], deadline: float
+) -> tuple[_Child, dict[str, Any]]:
+    """Start the process and load a policy in it; return what it says of that."""
+    setup: dict[str, Any] = {
+        "limits": asdict(limits),
+        "layers": layers,
+        "cpu_s": _MOST_CPU_S,
+        "name": name,
+        "is_bounded": True,
+    }
+    try:
+        child = _Child()
+    except OSError as error:
+        message = f"its process could not be started: {error.strerror}"
+        raise PolicyError(message, cause="error") from error
+    try:
+        child.send(json.dumps(setup).encode(), deadline)
+        return child, json.loads(child.ask(source, deadline))
+    except PolicyError:
+        child.kill()
+        raise
 
 
 class _Child:

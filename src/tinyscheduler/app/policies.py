@@ -36,11 +36,14 @@ class Severity(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """Something about a policy that its author should know, and on which context it was found."""
+    """Something about a policy that its author should know.
+
+    ``contexts`` are the worlds it was found in, none if it was found in all of them.
+    """
 
     severity: Severity
     words: str
-    context: str | None = None
+    contexts: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,10 +64,7 @@ class Checked:
 
 def own_policy(config: Config) -> ConfinedPolicy | None:
     """Return the policy that is set instead of the platform's; it reads its file when asked."""
-    settings = config.policy
-    if settings.mode == "platform" or settings.path is None:
-        return None
-    return ConfinedPolicy(settings, base=config.paths.base)
+    return ConfinedPolicy(config.policy, base=config.paths.base) if config.policy.is_own else None
 
 
 def recorded(config: Config) -> PolicyRecord:
@@ -81,25 +81,34 @@ def check_policy(config: Config, path: str) -> Checked:
     if not os.path.exists(path):
         raise NotFoundError(f"there is no file {path}", hint="give the path of a policy")
     settings = replace(config.policy, path=os.path.abspath(path))
-    findings: list[Finding] = []
+    faults: dict[str, list[str]] = {}
     slowest_ms: float | None = None
     log: list[tuple[str, str]] = []
-    for name, context in sample_contexts():
+    worlds = dict(sample_contexts())
+    for name, context in worlds.items():
         # One world knows nothing of another.
         policy = ConfinedPolicy(settings, base=config.paths.base)
         try:
             policy.propose(context)
         except PolicyError as error:
-            findings.append(Finding(severity=Severity.ERROR, words=_words(error), context=name))
-            # The same fault over and over says nothing new.
             if error.cause in ("file", "syntax"):
+                faults[_words(error)] = list(worlds)
                 break
+            faults.setdefault(_words(error), []).append(name)
             continue
         finally:
             policy.close()
         answer = policy.answers[-1]
         log += [line for line in answer.log if line not in log]
         slowest_ms = max(slowest_ms or 0.0, answer.cpu_ms)
+    findings = [
+        Finding(
+            severity=Severity.ERROR,
+            words=words,
+            contexts=() if len(names) == len(worlds) else tuple(names),
+        )
+        for words, names in faults.items()
+    ]
     if slowest_ms is not None and slowest_ms > settings.cpu_ms * _SLOW:
         words = f"schedule took {slowest_ms:.0f} ms with {_MANY} tasks waiting;"
         words += f" it is stopped at {settings.cpu_ms} ms (POLICY_TIMEOUT_MS)"
@@ -107,7 +116,7 @@ def check_policy(config: Config, path: str) -> Checked:
     return Checked(
         name=policy.name,
         version=policy.version,
-        findings=tuple(dict.fromkeys(findings)),
+        findings=tuple(findings),
         slowest_ms=slowest_ms,
         log=tuple(log),
     )

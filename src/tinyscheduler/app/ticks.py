@@ -215,7 +215,7 @@ def wired(
 
 
 def _own_policy(config: Config) -> ConfinedPolicy | None:
-    if config.policy.mode == "platform" or config.policy.path is None:
+    if not config.policy.is_own:
         return None  # as nearly everywhere, and ticks are short
     from tinyscheduler.app.policies import own_policy
 

@@ -65,6 +65,7 @@ def examine(invocation: Invocation) -> Iterator[Finding]:
     yield from doctor_machine.look_at_programs()
     yield from _guarded("proc", doctor_machine.look_at_proc)
     yield from _guarded("control groups", doctor_machine.look_at_groups)
+    yield from _guarded("sandbox", doctor_machine.look_at_sandbox)
     try:
         # Warnings of the configuration are findings here, already told.
         config = _configuration(invocation)
@@ -101,6 +102,7 @@ def _checks_of(
         ("database", partial(doctor_state.look_at_database, config)),
         ("tick lock", partial(doctor_state.look_at_tick_lock, config, now)),
         ("leases", leases),
+        ("policy", partial(doctor_state.look_at_policy, config)),
         ("gpus", partial(doctor_machine.look_at_gpus, config)),
         ("ticks", partial(doctor_machine.look_at_clockwork, config, installation, now)),
     ]

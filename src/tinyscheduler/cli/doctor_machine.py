@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from tinyscheduler.cli.finding import Finding, fail, ok, warn
 from tinyscheduler.cli.render import format_span
+from tinyscheduler.errors import PolicyError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -149,6 +150,24 @@ def look_at_gpus(config: Config) -> Iterator[Finding]:
             yield warn("gpus", user.words, where=user.gpu.uuid, fix=fix)
     names = ", ".join(f"{gpu.index} {gpu.name}" for gpu in reading.gpus if gpu.fault is None)
     yield ok("gpus", names or "none that works")
+
+
+def look_at_sandbox() -> Iterator[Finding]:
+    """Put up the walls around a policy of one's own, and say which of them cannot be had here."""
+    from tinyscheduler.adapters.policy_confined import find_missing_layers
+    from tinyscheduler.policy.limits import LAYERS
+
+    try:
+        missing = find_missing_layers()
+    except PolicyError as error:
+        fix = "a policy of your own cannot be asked here; reinstall, or use POLICY_MODE=platform"
+        yield fail("sandbox", error.what, fix=fix)
+        return
+    for layer, why in missing.items():
+        fix = "policies are confined by the others; a newer kernel, or a container that allows it"
+        yield warn("sandbox", f"no {layer}: {why}", fix=fix)
+    there = ", ".join(layer for layer in LAYERS if layer not in missing)
+    yield ok("sandbox", f"policies of your own are confined by {there}")
 
 
 def look_at_groups() -> Iterator[Finding]:

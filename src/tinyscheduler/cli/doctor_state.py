@@ -225,3 +225,20 @@ def _read_line(path: str) -> str:
             return file.read(200).strip()
     except OSError:
         return ""
+
+
+def look_at_policy(config: Config) -> Iterator[Finding]:
+    """Say who decides what starts, and whether that works."""
+    from tinyscheduler.app.policies import own_policy, recorded
+
+    own = own_policy(config)
+    if own is None:
+        yield ok("policy", "the platform policy decides")
+        return
+    record = recorded(config)
+    if record.version != own.version or not record.failed:
+        yield ok("policy", f"{own.name} decides", config.policy.path)
+        return
+    fix = "`tinyscheduler policy check` says more; mend it, and the next tick asks it again"
+    what = f"{record.words}; the platform policy decides instead"
+    yield warn("policy", what, where=config.policy.path, fix=fix)

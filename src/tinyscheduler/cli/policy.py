@@ -62,7 +62,7 @@ def policy(
     ] = None,
     json: Annotated[bool, option("--json", help="Print one JSON document.")] = False,
 ) -> int:
-    """Show which policy decides, print the built-in one, or check one of your own.
+    """Show which policy decides, or check one of yours.
 
     `show` says who decides and how that went of late. `source` prints the platform policy, to
     start from. `check FILE` loads a policy as a tick would, asks it about a few worlds, one of
@@ -182,7 +182,7 @@ def _check(config: Config, file: str, *, is_json: bool) -> int:
         emit_json(**_checked_json(checked))
     else:
         for one in checked.findings:
-            where = f" (asked about {one.context})" if one.context is not None else ""
+            where = f" (asked about {', '.join(one.contexts)})" if one.contexts else ""
             emit(f"{one.severity}: {escape(one.words)}{where}")
         for level, text in checked.log:
             emit(f"log {level}: {escape(text)}")
@@ -199,7 +199,7 @@ def _checked_json(checked: Checked) -> dict[str, Any]:
         "is_usable": checked.is_usable,
         "slowest_ms": checked.slowest_ms,
         "findings": [
-            {"severity": one.severity.value, "words": one.words, "context": one.context}
+            {"severity": one.severity.value, "words": one.words, "contexts": list(one.contexts)}
             for one in checked.findings
         ],
         "log": [{"level": level, "text": text} for level, text in checked.log],

@@ -131,6 +131,7 @@ def show_overview(invocation: Invocation) -> int:
             [
                 fit(summary(overview), page),
                 *_paused_lines(overview, page),
+                *_policy_lines(overview, page),
                 fit(invocation.as_typed(_WHAT_NEXT), page),
             ]
         )
@@ -172,6 +173,7 @@ def status_lines(overview: Overview, invocation: Invocation) -> list[str]:
     """Return the sections that have something to say."""
     page = invocation.page
     lines = [fit(summary(overview), page), *_paused_lines(overview, page)]
+    lines += _policy_lines(overview, page)
     if overview.running:
         lines += ["", *_running_lines(overview, invocation)]
     starts = overview.report.stats.tasks_spawned
@@ -309,6 +311,13 @@ def status_json(overview: Overview) -> dict[str, Any]:
         "schedules": {"running": [], "queued": []},
         "health": health,
         "paused": paused_json(overview),
+        "policy": {
+            "name": report.policy,
+            "mode": report.policy_mode,
+            "failed_in_a_row": overview.foresight.snapshot.memory.policy.failed,
+            "is_given_up": overview.foresight.snapshot.memory.policy.is_given_up,
+            "words": overview.foresight.snapshot.memory.policy.words,
+        },
         "daemon": None
         if overview.daemon is None
         else {"pid": overview.daemon.pid, "since": overview.daemon.since},
@@ -359,6 +368,18 @@ def _paused_lines(overview: Overview, page: Page) -> list[str]:
         lines.insert(0, "nothing starts: TINYSCHEDULER_ENABLED is false")
     pieces = [piece for line in lines for piece in wrap(escape(line), page)]
     return [page.paint(piece, Ink.YELLOW) for piece in pieces]
+
+
+def _policy_lines(overview: Overview, page: Page) -> list[str]:
+    """Say whose policy decides, where it is not the platform's own choice."""
+    if not overview.config.policy.is_own:
+        return []
+    record = overview.foresight.snapshot.memory.policy
+    if not record.failed:
+        return [fit(f"policy {escape(str(overview.config.policy.path))} decides", page)]
+    times = "once" if record.failed == 1 else f"{record.failed} times in a row"
+    line = f"your policy failed {times}, and the platform policy decides: {record.words}"
+    return [page.paint(piece, Ink.YELLOW) for piece in wrap(escape(line), page)]
 
 
 def ps(

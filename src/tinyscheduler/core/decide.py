@@ -134,7 +134,7 @@ def _place(
             admitted += 1
         if not admitted:
             if proposals:
-                message = f"nothing of what the policy asked for can be had: {_first(proposals)}"
+                message = f"nothing of what it asked for can be had: {_first(proposals)}"
                 raise PolicyError(message)
             break
     return [*starts, *_waits(turns, refusals)]
@@ -153,13 +153,13 @@ def _admit(
     capacity = refusals.capacity
     task = turns.find(proposal.task)
     if task is None or task != proposal.task:
-        message = f"the policy proposed task {proposal.task.task_id}, which cannot start now"
+        message = f"it proposed task {proposal.task.task_id}, which cannot start now"
         raise PolicyError(message)
     agent = next(
         (view for view in candidates(task, capacity.agents) if view.name == proposal.agent), None
     )
     if agent is None:
-        message = f"the policy proposed agent {proposal.agent} for task {task.task_id}"
+        message = f"it proposed agent {proposal.agent} for task {task.task_id}"
         raise PolicyError(message)
     found = capacity.place(task, agent)
     if isinstance(found, Refusal) or key_of(task) not in may_start:

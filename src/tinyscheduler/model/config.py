@@ -232,6 +232,11 @@ class PolicySettings:
     wall_ms: int = 200
     memory_mb: int = 64
 
+    @property
+    def is_own(self) -> bool:
+        """Whether a policy of one's own is set, and may rule."""
+        return self.mode != "platform" and self.path is not None
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Config:

@@ -16,6 +16,7 @@ from tinyscheduler.model.leases import NO_RUN, Lease, LeaseEntry, Run, Trace, Un
 from tinyscheduler.model.plan import Keep, Plan
 from tinyscheduler.model.snapshot import (
     PolicyRecord,
+    SchedulingMemory,
     Snapshot,
     SourceView,
     UnreadableResult,
@@ -41,11 +42,11 @@ LEFT_OUT: Mapping[type, Mapping[str, object]] = {
     UnreadableResult: {"message": ""},
     AttemptResult: {"message": "", "log": ""},
     WaitingTask: {"labels": ()},
-    # A policy may complain of a label, and nothing is decided by its words.
-    PolicyRecord: {"words": None},
     # That there is one decides, not what it says.
     SourceView: {"error": ""},
     Host: {"address": ""},
+    # What it says is its author's word; by which policy a tick decided stands beside.
+    SchedulingMemory: {"policy": PolicyRecord()},
     ModelPlace: {"endpoint": ""},
     AgentProfile: {"command": (), "environment": (), "cwd": None, "account": None},
     # It quotes what is left out above.

@@ -105,13 +105,15 @@ def confine(layers: tuple[str, ...], *, memory_bytes: int, cpu_s: int) -> dict[s
     compute from its start.  Nothing of this can be taken back.
     """
     missing = {}
+    # Read while files can be read.
+    most_bytes = _used_bytes() + memory_bytes
     for layer in LAYERS:
         if layer not in layers:
             continue
         try:
             match layer:
                 case "rlimits":
-                    _limit_resources(memory_bytes=memory_bytes, cpu_s=cpu_s)
+                    _limit_resources(most_bytes=most_bytes, cpu_s=cpu_s)
                 case "no_new_privs":
                     _check(_libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))
                 case "landlock":
@@ -125,11 +127,16 @@ def confine(layers: tuple[str, ...], *, memory_bytes: int, cpu_s: int) -> dict[s
     return missing
 
 
-def _limit_resources(*, memory_bytes: int, cpu_s: int) -> None:
+def _used_bytes() -> int:
     with open("/proc/self/statm", "rb") as stream:
-        used = int(stream.read().split()[0]) * resource.getpagesize()
-    _lower(resource.RLIMIT_AS, used + memory_bytes)
-    _lower(resource.RLIMIT_CPU, cpu_s)
+        return int(stream.read().split()[0]) * resource.getpagesize()
+
+
+def _limit_resources(*, most_bytes: int, cpu_s: int) -> None:
+    _lower(resource.RLIMIT_AS, most_bytes)
+    # A second later the kernel asks no more.
+    _lower(resource.RLIMIT_CPU, cpu_s + 1)
+    resource.setrlimit(resource.RLIMIT_CPU, (cpu_s, resource.getrlimit(resource.RLIMIT_CPU)[1]))
     _lower(resource.RLIMIT_CORE, 0)
     _lower(resource.RLIMIT_FSIZE, 0)
     _lower(resource.RLIMIT_NOFILE, 0)

@@ -23,10 +23,10 @@ MOST_JOBS = 1000
 _MOST_WORKERS = 256
 
 
-def describe(context: PolicyContext) -> dict[str, Any]:
-    """Return the context as values of JSON.  Bytes and milliseconds."""
+def describe(context: PolicyContext, *, most: int = MOST_JOBS) -> dict[str, Any]:
+    """Return the context as values of JSON, with so many jobs.  Bytes and milliseconds."""
     now_ms = int(context.now.timestamp() * 1000)
-    queue = [_job(task, context, now_ms=now_ms) for task in context.waiting[:MOST_JOBS]]
+    queue = [_job(task, context, now_ms=now_ms) for task in context.waiting[:most]]
     workers = [worker for agent in context.agents for worker in _workers(agent, context)]
     busy = sum(worker["status"] == "busy" for worker in workers)
     here = context.now.astimezone()  # nights and weekends are those of the place
@@ -193,10 +193,10 @@ def _proposal(
     if action == "wait":
         return None
     if action != "dispatch":
-        raise PolicyError(f"the policy asked for the action {action!r}, which does not exist")
+        raise PolicyError(f"it asked for the action {action!r}, which does not exist")
     task = tasks.get(decision.get("job_id", ""))
     if task is None:
-        message = f"the policy asked for job {decision.get('job_id')!r}, which cannot start now"
+        message = f"it asked for job {decision.get('job_id')!r}, which cannot start now"
         raise PolicyError(message)
     return Proposal(task=task, agent=_agent(decision, task, context))
 

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 # It is ours, and takes as long as it takes.
 _CPU_MS = 60_000
+# Jobs that it sees beside those that free slots could take twice over.
+_SPARE_JOBS = 16
 
 
 class PlatformPolicy:
@@ -24,11 +26,13 @@ class PlatformPolicy:
 
     def propose(self, context: PolicyContext) -> Sequence[Proposal]:
         """Return as many proposals as the free slots can take."""
-        from tinyscheduler.policy.context import describe, understand
+        from tinyscheduler.policy.context import MOST_JOBS, describe, understand
 
         if not context.waiting or context.host_slots_free <= 0:
             return []
-        return understand(_engine().schedule(describe(context)), context).proposals
+        # Who stands further back than all that can start now is asked about once more if it can.
+        most = min(MOST_JOBS, 2 * context.host_slots_free + _SPARE_JOBS)
+        return understand(_engine().schedule(describe(context, most=most)), context).proposals
 
 
 @cache

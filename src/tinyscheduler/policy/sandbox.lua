@@ -451,7 +451,11 @@ local function run(env, source, name)
   end
   if byte(source, 1) == 27 then return failure("syntax", name .. ": compiled Lua is refused; give its source") end
   local chunk, problem = load(source, "@" .. name, "t", env)
-  if chunk == nil then return failure("syntax", problem) end
+  if chunk == nil then
+    problem = gsub(problem, "\nstack traceback:.*", "")
+    if find(problem, name .. ":", 1, true) ~= 1 then problem = name .. ": " .. problem end
+    return failure("syntax", problem)
+  end
   local ok, raised = limited(chunk)
   if not ok then return failure("error", raised) end
   if type(rawget(env, "schedule")) ~= "function" then

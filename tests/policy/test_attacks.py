@@ -1,0 +1,152 @@
+"""Whatever a policy tries: it obtains nothing, ends in time, and the cause is told."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from tests.policy.asking import a_context, a_policy
+
+from tinyscheduler.errors import PolicyError
+
+if TYPE_CHECKING:
+    from tinyscheduler.policy.context import Answer
+
+ATTACKS = {
+    one["name"]: one["lua"]
+    for one in map(json.loads, Path(__file__).with_name("attacks.jsonl").read_text().splitlines())
+}
+# What an attack returns is told in the log, and the platform policy decides.
+FRAME = """
+function schedule(context)
+  local said = (function() {attack}
+  end)()
+  if type(said) == "string" then log("error", said) return platform.schedule(context) end
+  return said
+end
+"""
+CAUSES = {"syntax", "error", "timeout", "memory", "nonsense", "refused"}
+
+
+def attacked(tmp_path: Path, source: str | bytes) -> Answer | PolicyError:
+    policy = a_policy(tmp_path, source)
+    try:
+        policy.propose(a_context())
+    except PolicyError as error:
+        return error
+    finally:
+        policy.close()
+    return policy.answers[-1]
+
+
+@pytest.mark.parametrize("name", ATTACKS)
+def test_an_attack_obtains_nothing(tmp_path: Path, name: str):
+    outcome = attacked(tmp_path, FRAME.format(attack=ATTACKS[name]))
+
+    if isinstance(outcome, PolicyError):
+        assert outcome.cause in CAUSES
+        assert "ESCAPED" not in outcome.what
+    else:
+        assert not [text for _, text in outcome.log if "ESCAPED" in text]
+
+
+@pytest.mark.parametrize(
+    ("attack", "cause", "words"),
+    [
+        ("while true do end", "timeout", "policies/p.lua:3: schedule took longer than 50 ms"),
+        ("local s = 'x' while true do s = s .. s end", "memory", "schedule took more than 64 MB"),
+        (
+            "return nil + 1",
+            "error",
+            "policies/p.lua:3: attempt to perform arithmetic",
+        ),
+        ("error('so be it')", "error", "policies/p.lua:3: so be it"),
+        ("error({})", "error", "an error that is a table and no text"),
+        ("table.sort({3, 2, 1}, 7)", "error", "policies/p.lua:3: bad argument #2 to 'sort'"),
+        ("return ('a'):rep(5000):find(('a-'):rep(30) .. 'b')", "timeout", "did not answer in time"),
+        ("return 5", "error", "schedule returned a number"),
+        ("return {action = 'dispatch', job_id = '77'}", "refused", "asked for job '77'"),
+        ("return {action = 'fly'}", "refused", "asked for the action 'fly'"),
+    ],
+)
+def test_the_cause_is_right_and_the_place_is_named(
+    tmp_path: Path, attack: str, cause: str, words: str
+):
+    error = attacked(tmp_path, FRAME.format(attack=attack))
+
+    assert isinstance(error, PolicyError)
+    assert (error.cause, words in error.what) == (cause, True), error.what
+
+
+@pytest.mark.parametrize(
+    ("source", "cause", "words"),
+    [
+        ("function schedule(c) retrun 5 end", "syntax", "policies/p.lua:1: syntax error near '5'"),
+        ("", "error", "policies/p.lua: there is no function schedule(context)"),
+        ("schedule = 5", "error", "there is no function schedule(context)"),
+        (b"\x1bLua\x54\x00\x19\x93", "syntax", "compiled Lua is refused"),
+        ("return " + "(" * 100_000, "syntax", "policies/p.lua: C stack overflow"),
+        (b"\xff\xfe\x00", "syntax", "policies/p.lua:1:"),
+        ("while true do end", "timeout", "policies/p.lua:1: schedule took longer than 50 ms"),
+        ("local t = {" + "'s'," * 100_000 + "}", "file", "more than the 262144 bytes"),
+    ],
+)
+def test_a_source_that_cannot_be_loaded_is_refused(
+    tmp_path: Path, source: str | bytes, cause: str, words: str
+):
+    error = attacked(tmp_path, source)
+
+    assert isinstance(error, PolicyError)
+    assert (error.cause, words in error.what) == (cause, True), error.what
+
+
+def test_what_it_remembers_from_call_to_call_ends_with_the_tick(tmp_path: Path):
+    source = "times = 0 function schedule(c) times = times + 1 log('info', times) return {} end"
+    first, second = a_policy(tmp_path, source), a_policy(tmp_path, source)
+
+    for policy in (first, first, second):
+        policy.propose(a_context())
+    first.close()
+    second.close()
+
+    said = [[text for _, text in one.log] for one in (*first.answers, *second.answers)]
+    assert said == [["1"], ["2"], ["1"]]
+
+
+def test_it_decides_the_same_each_time(tmp_path: Path):
+    source = """
+    local names = {}
+    for name in pairs({zeta = 1, alpha = 2, beta = 3, [3] = 4, [1] = 5}) do
+      names[#names + 1] = tostring(name)
+    end
+    function schedule(context)
+      log('info', table.concat(names, ' ') .. ' ' .. math.random(1000000) .. ' ' .. os.time())
+      return {}
+    end
+    """
+    said = set()
+
+    for _ in range(3):
+        outcome = attacked(tmp_path, source)
+        assert not isinstance(outcome, PolicyError)
+        said.add(outcome.log)
+
+    ((line,),) = said
+    assert line[1].startswith("1 3 alpha beta zeta ")
+    assert line[1].endswith(" 1772366400")
+
+
+def test_a_file_that_is_not_there_or_no_file_is_told(tmp_path: Path):
+    policy = a_policy(tmp_path, "")
+    path = tmp_path / "policies" / "p.lua"
+    path.unlink()
+
+    with pytest.raises(PolicyError, match="No such file") as missing:
+        policy.propose(a_context())
+    path.mkdir()
+    with pytest.raises(PolicyError, match="Is a directory"):
+        a_policy(tmp_path, None).propose(a_context())
+
+    assert missing.value.cause == "file"

@@ -1,0 +1,116 @@
+"""Each wall around a policy's process stands by itself, whatever the others do."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+
+from tinyscheduler.adapters.policy_confined import find_missing_layers
+from tinyscheduler.policy.limits import LAYERS
+
+# Puts up the walls that are named, then tries one thing and says what came of it.
+PROGRAM = """if True:
+    import ctypes, errno, json, os, socket, sys
+    from tinyscheduler.policy.confinement import confine
+    layers, attempt = sys.argv[1], sys.argv[2]
+    libc = ctypes.CDLL(None, use_errno=True)
+    held = os.open("/dev/null", os.O_RDONLY)
+
+    def connect():
+        with socket.socket() as one:
+            one.settimeout(1)
+            one.connect(("127.0.0.1", 9))
+
+    def spin():
+        while True:
+            pass
+
+    attempts = {
+        "read a file": lambda: os.close(os.open("/etc/passwd", os.O_RDONLY)),
+        "list a folder": lambda: os.listdir("/"),
+        "make a file": lambda: os.close(os.open("made", os.O_WRONLY | os.O_CREAT)),
+        "open a socket": lambda: socket.socket().close(),
+        "connect": connect,
+        "fork": lambda: os.fork() or os._exit(0),
+        "run a program": lambda: os.execv("/bin/true", ["true"]),
+        "signal another": lambda: os.kill(os.getppid(), 0),
+        "much memory": lambda: bytearray(400 << 20),
+        "much time": spin,
+        "gain privileges": lambda: libc.prctl(39, 0, 0, 0, 0) or 1 / 0,
+        "compute": lambda: sum(range(10**5)),
+        "read what is open": lambda: os.read(held, 1),
+    }
+    tried = attempts[attempt]
+    missing = confine(tuple(layers.split()), memory_bytes=100 << 20, cpu_s=1)
+    try:
+        tried()
+        outcome = "done"
+    except OSError as error:
+        outcome = errno.errorcode.get(error.errno, "?")
+    except BaseException as error:
+        outcome = type(error).__name__
+    os.write(1, json.dumps({"missing": missing, "outcome": outcome}).encode())
+    os._exit(0)
+"""
+
+
+def tried(layers: str, attempt: str, cwd: Any) -> str:
+    """Return how an attempt went behind these walls: done, or what stopped it."""
+    argv = [sys.executable, "-I", "-c", PROGRAM, layers, attempt]
+    done = subprocess.run(argv, capture_output=True, cwd=cwd, timeout=60, check=False)
+    if done.returncode < 0:
+        return signal.Signals(-done.returncode).name
+    said = json.loads(done.stdout)
+    if said["missing"]:
+        pytest.skip(f"this kernel offers no {said['missing']}")
+    return str(said["outcome"])
+
+
+@pytest.mark.parametrize(
+    ("layer", "attempt", "outcome"),
+    [
+        ("seccomp", "read a file", "EPERM"),
+        ("seccomp", "list a folder", "EPERM"),
+        ("seccomp", "make a file", "EPERM"),
+        ("seccomp", "open a socket", "EPERM"),
+        ("seccomp", "fork", "EPERM"),
+        ("seccomp", "run a program", "EPERM"),
+        ("seccomp", "signal another", "EPERM"),
+        ("no_new_privs landlock", "read a file", "EACCES"),
+        ("no_new_privs landlock", "list a folder", "EACCES"),
+        ("no_new_privs landlock", "make a file", "EACCES"),
+        ("no_new_privs landlock", "run a program", "EACCES"),
+        ("rlimits", "read a file", "EMFILE"),
+        ("rlimits", "open a socket", "EMFILE"),
+        ("rlimits", "much memory", "MemoryError"),
+        ("rlimits", "much time", "SIGXCPU"),
+        ("no_new_privs", "gain privileges", "done"),
+        ("", "gain privileges", "ZeroDivisionError"),
+    ],
+)
+def test_each_wall_alone_stops_what_it_is_there_for(
+    tmp_path: Any, layer: str, attempt: str, outcome: str
+):
+    assert tried(layer, attempt, tmp_path) == outcome
+
+
+@pytest.mark.parametrize("attempt", ["read a file", "make a file", "open a socket", "fork"])
+def test_without_walls_it_could(tmp_path: Any, attempt: str):
+    assert tried("", attempt, tmp_path) == "done"
+
+
+@pytest.mark.parametrize("attempt", ["compute", "read what is open"])
+def test_behind_all_of_them_it_computes_and_reads_what_is_open(tmp_path: Any, attempt: str):
+    assert tried(" ".join(LAYERS), attempt, tmp_path) == "done"
+
+
+def test_it_is_known_which_walls_cannot_be_put_up_here():
+    missing = find_missing_layers()
+
+    assert set(missing) <= set(LAYERS)
+    assert "rlimits" not in missing
