@@ -1,0 +1,96 @@
+"""The policies to start from: each passes its own fixtures, could rule, and is like no other."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tinyscheduler.app.policies import check_policy
+from tinyscheduler.app.policy_testing import find_cases, run_cases
+from tinyscheduler.config.load import load_config
+from tinyscheduler.policy import sources
+from tinyscheduler.policy.sources import (
+    describe_template,
+    read_platform,
+    read_template,
+    read_template_fixtures,
+    template_names,
+)
+
+NAMES = template_names()
+
+
+def write(folder: Path, name: str) -> str:
+    (folder / f"{name}.test.yaml").write_bytes(read_template_fixtures(name))
+    policy = folder / f"{name}.lua"
+    policy.write_bytes(read_template(name))
+    return str(policy)
+
+
+def failed(folder: Path, policy: str, fixture: str | None = None) -> list[str]:
+    environ = {"TINYSCHEDULER_BASE_PATH": str(folder)}
+    config = load_config(environ=environ, write_cache=False)
+    _, cases = find_cases(policy, fixture)
+    results = list(run_cases(config, policy, cases))
+    assert len(results) > 2
+    return [f"{one.case.name}: {one.mismatches}" for one in results if not one.is_passed]
+
+
+def test_these_are_there():
+    assert NAMES == (
+        "batch-optimized",
+        "deadline-first",
+        "determinism-first",
+        "fair-share",
+        "gpu-packing",
+        "night-batch",
+        "platform",
+    )
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_each_passes_its_own_fixtures(tmp_path, name):
+    assert failed(tmp_path, write(tmp_path, name)) == []
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_each_could_rule(tmp_path, name):
+    config = load_config(environ={"TINYSCHEDULER_BASE_PATH": str(tmp_path)}, write_cache=False)
+
+    checked = check_policy(config, write(tmp_path, name))
+
+    assert [one.words for one in checked.findings] == []
+
+
+@pytest.mark.parametrize("name", sorted({*NAMES} - {"platform"}))
+def test_the_platform_policy_fails_the_fixtures_of_each_other(tmp_path, name):
+    write(tmp_path, name)
+    platform = write(tmp_path, "platform")
+
+    assert failed(tmp_path, platform, str(tmp_path / f"{name}.test.yaml"))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_each_begins_with_what_it_is_for_and_is_short(name):
+    words, source = describe_template(name), read_template(name).decode()
+
+    assert source.startswith(f"-- {words}\n")
+    assert words[0].isupper()
+    assert words.endswith(".")
+    assert len(source.splitlines()) < 80
+    assert source.isascii()
+
+
+def test_the_platform_one_is_the_very_text_that_decides():
+    assert read_template("platform").endswith(read_platform())
+
+
+def test_every_file_of_the_folder_is_a_template_or_its_fixtures():
+    folder = Path(sources.__file__).parent / "templates"
+
+    found = {path.name for path in folder.iterdir()}
+
+    assert found == {f"{name}.test.yaml" for name in NAMES} | {
+        f"{name}.lua" for name in NAMES if name != "platform"
+    }
