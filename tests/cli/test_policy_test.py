@@ -122,7 +122,7 @@ def test_a_policy_that_cannot_be_loaded_fails_each_case_with_the_line(
         (("test", "a\x1b[31m"), 5, "there is no file 'a\\x1b[31m'"),
         (("test", "mine.lua", "--fixture", "none.yaml"), 5, "there is no file 'none.yaml'"),
         (("test", "alone.lua"), 5, "there is no file 'alone.test.yaml'"),
-        (("test", "mine.lua", "--fixture", "odd.yaml"), 4, "odd.yaml:2: unknown key 'expct'"),
+        (("test", "mine.lua", "--fixture", "odd.yaml"), 4, "odd.yaml:2: unknown key 'expects'"),
         (("test", "mine.lua", "--fixture", "/dev/zero"), 4, "/dev/zero: the file of fixtures"),
         (("check", "mine.lua", "--fixture", "x"), 2, "--fixture goes with test"),
         (("show", "--limit", "3"), 2, "--limit goes with trace"),
@@ -136,7 +136,7 @@ def test_what_cannot_be_tested_is_named_and_ends_with_its_code(
     here: Callable[..., Answer], policy, arguments, code, words
 ):
     policy.with_name("alone.lua").write_text(SEEDED)
-    policy.with_name("odd.yaml").write_text("- name: a\n  expct: {starts: []}\n")
+    policy.with_name("odd.yaml").write_text("- name: a\n  expects: {starts: []}\n")
 
     answer = here("policy", *arguments)
 

@@ -185,7 +185,7 @@ NOTHING = "expect: {starts: []}"
         (b"- {}\n", 1, "case 1 expects nothing"),
         (b"- expect:\n", 1, "expect is None, no mapping"),
         (b"- expect: {}\n", 1, "expect says nothing"),
-        (b"- nam: x\n", 1, "unknown key 'nam' of case 1"),
+        (b"- title: x\n", 1, "unknown key 'title' of case 1"),
         (b"- name: 3\n  expect: {}\n", 1, "name of case 1: 3 is no name"),
         (b"- given:\n    quue: []\n", 2, "unknown key 'quue' of given"),
         (b"- given:\n    queue:\n      - prio: 1\n", 3, "unknown key 'prio' of job 1"),

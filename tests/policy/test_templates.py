@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from pathlib import Path
+from random import Random
+from typing import TYPE_CHECKING
 
 import pytest
+from tests.builders import NOW, a_gpu, a_snapshot, a_task, an_agent
 
+from tinyscheduler.adapters.policy_confined import ConfinedPolicy
 from tinyscheduler.app.policies import check_policy
 from tinyscheduler.app.policy_testing import find_cases, run_cases
 from tinyscheduler.config.load import load_config
+from tinyscheduler.core.decide import decide
+from tinyscheduler.model.config import Inventory, ModelPlace, PolicySettings, Quota
+from tinyscheduler.model.plan import Dispatch
+from tinyscheduler.model.tasks import PriorityClass
 from tinyscheduler.policy import sources
 from tinyscheduler.policy.sources import (
     describe_template,
@@ -17,6 +26,10 @@ from tinyscheduler.policy.sources import (
     read_template_fixtures,
     template_names,
 )
+from tinyscheduler.values import replace
+
+if TYPE_CHECKING:
+    from tinyscheduler.model.snapshot import Snapshot
 
 NAMES = template_names()
 
@@ -94,3 +107,55 @@ def test_every_file_of_the_folder_is_a_template_or_its_fixtures():
     assert found == {f"{name}.test.yaml" for name in NAMES} | {
         f"{name}.lua" for name in NAMES if name != "platform"
     }
+
+
+# -- in the core ----------------------------------------------------------------------
+
+
+def a_world(chance: Random) -> Snapshot:
+    """Return one in which all sorts of tasks wait, and not all can start."""
+    owners: list[dict[str, str]] = [{"agent": "a"}, {"agent": "b"}, {"queue": "dev"}]
+    labels = ("2026-03-02T18:00Z", "1772442000", "soon")
+    tasks = [
+        a_task(
+            str(number),
+            created_order=number,
+            created_at=NOW.wall - timedelta(seconds=chance.choice([0, 400])),
+            priority_class=chance.choice(list(PriorityClass)),
+            gpus=chance.choice([0, 0, 1, 2]),
+            vram_bytes=chance.choice([None, 4 << 30, 16 << 30]),
+            memory_bytes=chance.choice([None, 5 << 30]),
+            model=chance.choice([None, "large", "small"]),
+            tenant=chance.choice([None, "red", "blue"]),
+            seed=chance.choice([None, 0, 5]),
+            labels=chance.choice([(), (("deadline", chance.choice(labels)),)]),
+            **chance.choice(owners),
+        )
+        for number in range(1, chance.randrange(2, 14))
+    ]
+    world = a_snapshot(
+        *tasks,
+        agents=tuple(an_agent(name, limit=chance.randrange(1, 4)) for name in "abc"),
+        slots=chance.randrange(1, 6),
+        gpus=[a_gpu(index) for index in range(chance.randrange(1, 4))],
+        skips={str(number): chance.randrange(3) for number in range(1, 6)},
+        inventory=Inventory(
+            tenants=(Quota(name="red", slots=chance.randrange(1, 3)),),
+            models=(ModelPlace(model="large", max_slots=1),),
+        ),
+    )
+    later = NOW.wall + timedelta(hours=chance.randrange(200))
+    return replace(world, now=replace(NOW, wall=later))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_whatever_waits_the_core_refuses_none_and_something_starts(tmp_path, name):
+    settings = PolicySettings(path=write(tmp_path, name), wall_ms=10_000)
+    policy = ConfinedPolicy(settings, base=str(tmp_path), start_ms=10_000)
+    try:
+        plans = [decide(a_world(Random(seed)), policy) for seed in range(30)]
+    finally:
+        policy.close()
+
+    starts = sum(isinstance(one, Dispatch) for plan in plans for one in plan.decisions)
+    assert starts > len(plans) / 2

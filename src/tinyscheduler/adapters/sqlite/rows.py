@@ -31,7 +31,7 @@ _MICROSECOND = timedelta(microseconds=1)
 # Seed and labels of tasks, by their rows; few tasks have any.
 Marks = Mapping[int, tuple[int | None, tuple[tuple[str, str], ...]]]
 _NO_MARKS: tuple[None, tuple[()]] = (None, ())
-# Of a text that looks so, and is a part of a command, nothing comes but a look in vain.
+# Only keys look like this: within a text each quote has a backslash before it.
 _MARKED = """
 SELECT task_id, details FROM task_specs
 WHERE task_id IN (SELECT value FROM json_each(?))
