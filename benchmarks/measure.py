@@ -86,6 +86,31 @@ def compare(
     return Ratio(name=name, ours_ms=times[0], theirs_ms=times[1], against=against, bar=bar)
 
 
+def added(
+    name: str,
+    ours: Callable[[], object],
+    without: Callable[[], object],
+    theirs: Callable[[], object],
+    *,
+    against: str,
+    rounds: int,
+    bar: float | None = None,
+) -> Ratio:
+    """Time three in turns: what one takes more than without something, by the third.
+
+    The least that it takes more is told by the fastest runs of both.
+    """
+    for side in (ours, without, theirs):
+        side()
+    times: tuple[list[float], ...] = ([], [], [])
+    for _ in range(rounds):
+        for side, took in zip((ours, without, theirs), times, strict=True):
+            took.append(timed_ms(side))
+    least = min(times[1])
+    more = [max(0.0, one - least) for one in times[0]]
+    return Ratio(name=name, ours_ms=more, theirs_ms=times[2], against=against, bar=bar)
+
+
 def timed_ms(action: Callable[[], object]) -> float:
     """Run it once and return how long that took."""
     started = time.perf_counter()

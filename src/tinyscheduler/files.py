@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 MOST_BYTES = 16 << 20
+# Characters; Lua cuts names of files that are longer.
+_LONGEST_SHORT_PATH = 50
 
 
 def write_json(
@@ -143,3 +145,16 @@ def remove(path: str) -> None:
         os.unlink(path)
     except FileNotFoundError:
         return
+
+
+def short_path(path: str, base: str) -> str:
+    """Return what a file is called where there is little room.
+
+    Its place under the folder, or its name alone where it is elsewhere or that is long.
+
+    >>> short_path("/srv/jobs/policies/p.lua", "/srv/jobs"), short_path("/etc/p.lua", "/srv/jobs")
+    ('policies/p.lua', 'p.lua')
+    """
+    inside = os.path.relpath(path, base)
+    is_short = len(inside) <= _LONGEST_SHORT_PATH and not inside.startswith("..")
+    return inside if is_short else os.path.basename(path)[-_LONGEST_SHORT_PATH:]

@@ -94,7 +94,6 @@ def test_a_job_is_told_as_it_is_written(tmp_path):
         "priority": PriorityClass.INTERACTIVE,
         "rank": 3,
         "agent": "coder",
-        "queue": None,
         "agents": ("coder",),
         "model_ref": "org/m:8b",
         "seed": 0,
@@ -120,7 +119,8 @@ def test_agents_gpus_and_tenants_are_told_as_they_are_written(tmp_path):
             "agents: [{name: a, limit: 3, free: 1}, {name: b, active: 5}, {name: c, free: 4}],"
             " gpus: [{vram_total: 24G, vram_allocated: 20G}, {id: X, vram_free: 80G},"
             " {is_known: false}], tenants: [{id: red, quota_vram: 8G, slots_used: 2}],"
-            " slots: 1, memory: 1G, memory_pressure: warning",
+            " slots: 1, memory: 1G, memory_pressure: warning,"
+            " models: [large, {model_ref: large, host: box, slots: 4, used: 4}]",
         )
     )
 
@@ -129,7 +129,11 @@ def test_agents_gpus_and_tenants_are_told_as_they_are_written(tmp_path):
         (5, 5, 0),
         (4, 0, 4),
     ]
-    (pool,) = told["pools"]
+    pool, far = told["pools"]
+    assert [(one["id"], one["status"]) for one in (pool["workers"][-1], *far["workers"])] == [
+        ("large@local", "ready"),
+        ("large@box", "busy"),
+    ]
     assert [(one["id"], one["vram_free"] >> 30, one["is_idle"]) for one in pool["gpus"]] == [
         ("GPU-0", 4, False),
         ("X", 80, True),

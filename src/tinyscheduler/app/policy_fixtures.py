@@ -15,7 +15,8 @@ from tinyscheduler.config.tree import Entry, Node, read_tree
 from tinyscheduler.config.units import DURATION, SIZE, parse_duration_s, parse_size_bytes
 from tinyscheduler.core.queueing import candidates, key_of
 from tinyscheduler.errors import CAUSES, ConfigError, NotFoundError
-from tinyscheduler.model.policy import AgentView, GpuView, PolicyContext, TenantView
+from tinyscheduler.model.config import LOCAL_HOST
+from tinyscheduler.model.policy import AgentView, GpuView, ModelView, PolicyContext, TenantView
 from tinyscheduler.model.resources import Pressure
 from tinyscheduler.model.tasks import (
     TASK_ID_RULE,
@@ -229,6 +230,7 @@ class _World:
                 or tuple(one.name for one in candidates(task, agents) if one.free)
                 for task in waiting
             },
+            models=self._models(entries.get("models")),
             tenants=self._tenants(entries.get("tenants")),
             turns={key: job["turn"] for key, job in given.items() if "turn" in job},
             skips={key: job["skips"] for key, job in given.items() if "skips" in job},
@@ -358,6 +360,22 @@ class _World:
                 )
             )
         return tuple(views)
+
+    def _models(self, entry: Entry | None) -> tuple[ModelView, ...]:
+        said = [
+            self._named(item, "model", _MODEL, number)
+            for number, item in enumerate(self._place.items(entry, "models"), start=1)
+        ]
+        return tuple(
+            ModelView(
+                model=one["model_ref"],
+                host=one.get("host", LOCAL_HOST),
+                slots=(slots := one.get("slots", max(1, one.get("used", 0)))),
+                used=(used := one.get("used", 0)),
+                free=max(0, slots - used),
+            )
+            for one in said
+        )
 
     def _tenants(self, entry: Entry | None) -> tuple[TenantView, ...]:
         items = self._place.items(entry, "tenants")
@@ -557,7 +575,17 @@ def _start_worker(node: Node) -> dict[str, str]:
     return {key: _text(entry.node) for key, entry in node.value.items()}
 
 
-_GIVEN = ("now", "queue", "agents", "gpus", "tenants", "slots", "memory", "memory_pressure")
+_GIVEN = (
+    "now",
+    "queue",
+    "agents",
+    "gpus",
+    "models",
+    "tenants",
+    "slots",
+    "memory",
+    "memory_pressure",
+)
 _PLAIN: Mapping[str, Callable[[Node], Any]] = {
     "now": _moment,
     "slots": _whole(least=0),
@@ -605,6 +633,12 @@ _GPU: Mapping[str, Callable[[Node], Any]] = {
     "vram_free": _size,
     "is_idle": _truth,
     "is_known": _truth,
+}
+_MODEL: Mapping[str, Callable[[Node], Any]] = {
+    "model_ref": _text,
+    "host": _text,
+    "slots": _whole(least=0),
+    "used": _whole(least=0),
 }
 _TENANT: Mapping[str, Callable[[Node], Any]] = {
     "id": _text,

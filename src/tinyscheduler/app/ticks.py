@@ -29,6 +29,7 @@ from tinyscheduler.app.pruning import pruners_of
 from tinyscheduler.app.queue import local_queue, observers_of
 from tinyscheduler.config.saved import load_settings, save_settings
 from tinyscheduler.errors import ConfigError, StoreError
+from tinyscheduler.files import short_path
 from tinyscheduler.model.config import GPU_MASK
 from tinyscheduler.model.snapshot import Rules
 from tinyscheduler.policy.platform import PlatformPolicy
@@ -45,12 +46,15 @@ from tinyscheduler.tick import (
 from tinyscheduler.values import replace
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from tinyscheduler.adapters.policy_confined import ConfinedPolicy
+    from tinyscheduler.adapters.policy_trace_file import PolicyTraceFile
     from tinyscheduler.adapters.rounds_file import FileRecorder
     from tinyscheduler.model.config import Config
-    from tinyscheduler.model.plan import TickReport
+    from tinyscheduler.model.events import Event
+    from tinyscheduler.model.plan import Proposal, TickReport
+    from tinyscheduler.model.policy import PolicyCall, PolicyContext
     from tinyscheduler.model.resources import GpuReading
     from tinyscheduler.model.snapshot import SourceView
     from tinyscheduler.model.tasks import WaitingTask
@@ -180,12 +184,10 @@ def wired(
     acts = mode is Mode.ACT
     database = kept or Database(config.paths.database, Access.WRITE if acts else Access.READ)
     platform = PlatformPolicy()
-    own = _own_policy(config)
+    own = _OwnPolicy(config) if config.policy.is_own else None
     observers: tuple[Observer, ...] = observers_of(config)
     if own is not None:
-        from tinyscheduler.adapters.policy_trace_file import PolicyTraceFile
-
-        observers = (*observers, PolicyTraceFile(config.paths, own))
+        observers = (*observers, _OwnTrace(config, own))
     try:
         yield World(
             clock=clock,
@@ -214,12 +216,61 @@ def wired(
             database.close()
 
 
-def _own_policy(config: Config) -> ConfinedPolicy | None:
-    if not config.policy.is_own:
-        return None  # as nearly everywhere, and ticks are short
-    from tinyscheduler.app.policies import own_policy
+class _OwnPolicy:
+    """The policy that is set instead of the platform's, loaded by ticks that decide something."""
 
-    return own_policy(config)
+    def __init__(self, config: Config) -> None:
+        self.name = short_path(str(config.policy.path), config.paths.base)
+        self._config = config
+        self._loaded: ConfinedPolicy | None = None
+
+    @property
+    def version(self) -> str:
+        return self._load().version
+
+    def propose(self, context: PolicyContext) -> Sequence[Proposal]:
+        return self._load().propose(context)
+
+    @property
+    def calls(self) -> Sequence[PolicyCall]:
+        return () if self._loaded is None else self._loaded.calls
+
+    def close(self) -> None:
+        if self._loaded is not None:
+            self._loaded.close()
+
+    def _load(self) -> ConfinedPolicy:
+        if self._loaded is None:
+            from tinyscheduler.adapters.policy_confined import ConfinedPolicy
+
+            self._loaded = ConfinedPolicy(self._config.policy, base=self._config.paths.base)
+        return self._loaded
+
+
+class _OwnTrace:
+    """Keeps what that policy said, loaded by ticks that asked it."""
+
+    def __init__(self, config: Config, policy: _OwnPolicy) -> None:
+        self._config = config
+        self._policy = policy
+        self._loaded: PolicyTraceFile | None = None
+
+    def notice(self, event: Event) -> None:
+        trace = self._load()
+        if trace is not None:
+            trace.notice(event)
+
+    def report(self, report: TickReport) -> None:
+        trace = self._load()
+        if trace is not None:
+            trace.report(report)
+
+    def _load(self) -> PolicyTraceFile | None:
+        if self._loaded is None and self._policy.calls:
+            from tinyscheduler.adapters.policy_trace_file import PolicyTraceFile
+
+            self._loaded = PolicyTraceFile(self._config.paths, self._policy)
+        return self._loaded
 
 
 def recorder_of(config: Config) -> FileRecorder:

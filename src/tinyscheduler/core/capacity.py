@@ -145,6 +145,16 @@ class Capacity:
             refusals.append(refusal)
         return refusals[0] if refusals else self._refuse_places(agent, model)
 
+    def narrowed(self, *, pool: str | None, gpu: str | None) -> Capacity:
+        """Return the same with nothing but this GPU, and models on this host alone."""
+        found = self
+        if gpu is not None:
+            only = tuple(one for one in self.gpus.gpus if one.uuid == gpu)
+            found = replace(found, gpus=replace(self.gpus, gpus=only))
+        if pool is not None:
+            found = replace(found, models=replace(self.models, only_host=pool))
+        return found
+
     def shortages(self, task: WaitingTask, agent: AgentView) -> Iterator[Refusal]:
         """Yield every cap that keeps this agent from a start of this task."""
         yield from self._shortages_anywhere(task, agent)

@@ -13,6 +13,7 @@ from tinyscheduler.core.refusal import Refusal
 from tinyscheduler.core.switches import is_paused
 from tinyscheduler.core.turns import Refusals, Turns
 from tinyscheduler.errors import PolicyError
+from tinyscheduler.model.config import LOCAL_HOST
 from tinyscheduler.model.plan import Plan, Reason, Wait
 from tinyscheduler.model.policy import PolicyContext
 from tinyscheduler.model.snapshot import Deferral
@@ -112,6 +113,7 @@ def _place(
             is_priority_enabled=snapshot.rules.is_priority_enabled,
             memory_pressure=pressure.value,
             tenants=capacity.quotas.tenant_views(),
+            models=capacity.models.views(),
         )
         may_start = {key_of(task) for task in able}
         admitted, is_stale = 0, False
@@ -161,8 +163,10 @@ def _admit(
     if agent is None:
         message = f"it proposed agent {proposal.agent} for task {task.task_id}"
         raise PolicyError(message)
-    found = capacity.place(task, agent)
+    found = capacity.narrowed(pool=proposal.pool, gpu=proposal.gpu).place(task, agent)
     if isinstance(found, Refusal) or key_of(task) not in may_start:
+        return None
+    if proposal.pool is not None and proposal.pool != (found.model_host or LOCAL_HOST):
         return None
     return found if turns.refuse(found, refusals) is None else None
 

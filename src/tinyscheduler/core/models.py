@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from tinyscheduler.core.refusal import Refusal
 from tinyscheduler.model.config import LOCAL_HOST, ModelPlace
 from tinyscheduler.model.plan import Reason
+from tinyscheduler.model.policy import ModelView
 from tinyscheduler.values import dataclass, field, replace
 
 if TYPE_CHECKING:
@@ -36,6 +37,8 @@ class ModelRoom:
     used: Mapping[Seat, int] = field(default_factory=dict)
     looked_at_in_s: Mapping[str, float] = field(default_factory=dict)
     retry_after_s: float = 30.0
+    # The only host that counts; None: all do.
+    only_host: str | None = None
 
     def knows(self, model: str | None) -> bool:
         """Whether slots of this model are counted; any other is but a name."""
@@ -48,7 +51,10 @@ class ModelRoom:
         found = [
             (-self.free(place), place.host, place)
             for place in self.places
-            if place.model == model and self.free(place) > 0 and self.has_room(agent, place.host)
+            if place.model == model
+            and self.only_host in (None, place.host)
+            and self.free(place) > 0
+            and self.has_room(agent, place.host)
         ]
         return tuple(place for _, _, place in sorted(found, key=lambda one: one[:2]))
 
@@ -93,6 +99,19 @@ class ModelRoom:
         """Whether an attempt with a slot of a model on that host leaves fewer of another."""
         hosts = {place.host for place in self.places if place.model == for_model}
         return host in hosts and (model == for_model or host in self.host_limits)
+
+    def views(self) -> tuple[ModelView, ...]:
+        """Return each model on each host."""
+        return tuple(
+            ModelView(
+                model=place.model,
+                host=place.host,
+                slots=place.max_slots,
+                used=self.used_of(place),
+                free=max(0, self.free(place)) if place.model not in self.looked_at_in_s else 0,
+            )
+            for place in self.places
+        )
 
     def take(self, agent: str, model: str | None, host: str | None) -> ModelRoom:
         """Return what is left after a start that uses this."""

@@ -148,10 +148,15 @@ Verdict = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Proposal:
-    """A policy's wish: start this task with this agent."""
+    """A policy's wish: start this task with this agent.
+
+    On this ``gpu``, by its UUID, and with its model on the host ``pool``, where it says so.
+    """
 
     task: WaitingTask
     agent: str
+    pool: str | None = None
+    gpu: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

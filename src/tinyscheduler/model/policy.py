@@ -62,6 +62,17 @@ class GpuView:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ModelView:
+    """A model on a host: its slots, those in use, and those that an attempt could have now."""
+
+    model: str
+    host: str
+    slots: int
+    used: int
+    free: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TenantView:
     """What a tenant that has a quota may have, and what it has.  None: as much as there is."""
 
@@ -90,6 +101,7 @@ class PolicyContext:
     gpus: tuple[GpuView, ...] = ()
     choices: Mapping[tuple[str, str], tuple[str, ...]] = field(default_factory=dict)
     tenants: tuple[TenantView, ...] = ()
+    models: tuple[ModelView, ...] = ()
     turns: Mapping[tuple[str, str], float] = field(default_factory=dict)
     skips: Mapping[tuple[str, str], int] = field(default_factory=dict)
     is_priority_enabled: bool = False

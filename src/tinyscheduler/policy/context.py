@@ -27,20 +27,14 @@ def describe(context: PolicyContext, *, most: int = MOST_JOBS) -> dict[str, Any]
     """Return the context as values of JSON, with so many jobs.  Bytes and milliseconds."""
     now_ms = int(context.now.timestamp() * 1000)
     queue = [_job(task, context, now_ms=now_ms) for task in context.waiting[:most]]
-    workers = [worker for agent in context.agents for worker in _workers(agent, context)]
+    slots = [worker for agent in context.agents for worker in _workers(agent, context)]
+    pools = _pools(slots, context)
+    workers = [worker for pool in pools for worker in pool["workers"]]
     busy = sum(worker["status"] == "busy" for worker in workers)
     here = context.now.astimezone()  # nights and weekends are those of the place
     return {
         "queue": queue,
-        "pools": [
-            {
-                "id": LOCAL_HOST,
-                "workers": workers,
-                "gpus": [_gpu(gpu) for gpu in context.gpus],
-                "slots_free": context.host_slots_free,
-                "memory_free": max(0, context.memory_free_bytes),
-            }
-        ],
+        "pools": pools,
         "agents": [
             {
                 "name": agent.name,
@@ -80,30 +74,38 @@ def _job(task: WaitingTask, context: PolicyContext, *, now_ms: int) -> dict[str,
     names = context.choices.get(key)
     if names is None:
         names = tuple(agent.name for agent in candidates(task, context.agents))
-    created = task.created_at
-    return {
+    job: dict[str, Any] = {
         "id": task.task_id,
         "source": task.source,
         "priority": task.priority_class.value,
         "rank": task.priority if context.is_priority_enabled else 0,
-        "agent": task.agent,
-        "queue": task.queue,
         "agents": names,
-        "model_ref": task.model,
-        "seed": task.seed,
-        "labels": dict(task.labels),
-        "tenant": task.tenant,
-        "project": task.project,
         "vram": task.vram_bytes or 0,
         "memory": task.memory_bytes or 0,
         "gpus": task.gpus,
-        "age_ms": None if created is None else max(0, now_ms - int(created.timestamp() * 1000)),
         "attempts": task.attempt - 1,
         "skips": context.skips.get(key, 0),
         "blocks": task.blocks,
-        "turn": context.turns.get(key, 0.0),
+        "turn": context.turns.get(key, 0),
         "order": task.created_order,
+        "labels": dict(task.labels),
     }
+    # What is not said is nil in Lua, and need not be sent.
+    if task.agent is not None:
+        job["agent"] = task.agent
+    if task.queue is not None:
+        job["queue"] = task.queue
+    if task.model is not None:
+        job["model_ref"] = task.model
+    if task.seed is not None:
+        job["seed"] = task.seed
+    if task.tenant is not None:
+        job["tenant"] = task.tenant
+    if task.project is not None:
+        job["project"] = task.project
+    if task.created_at is not None:
+        job["age_ms"] = max(0, now_ms - int(task.created_at.timestamp() * 1000))
+    return job
 
 
 def _workers(agent: AgentView, context: PolicyContext) -> list[dict[str, Any]]:
@@ -120,6 +122,47 @@ def _workers(agent: AgentView, context: PolicyContext) -> list[dict[str, Any]]:
             "last_used_ms": 0,
         }
         for number in range(1, min(max(agent.limit, agent.active), _MOST_WORKERS) + 1)
+    ]
+
+
+def _pools(slots: list[dict[str, Any]], context: PolicyContext) -> list[dict[str, Any]]:
+    """Return this machine, with the slots of all agents, and each host that serves models."""
+    hosts = sorted({one.host for one in context.models} - {LOCAL_HOST})
+    here = {
+        "id": LOCAL_HOST,
+        "workers": [*slots, *_servers(LOCAL_HOST, context)],
+        "gpus": [_gpu(gpu) for gpu in context.gpus],
+        "slots_free": context.host_slots_free,
+        "memory_free": max(0, context.memory_free_bytes),
+    }
+    return [
+        here,
+        *(
+            {
+                "id": host,
+                "workers": _servers(host, context),
+                "gpus": [],
+                "slots_free": sum(one.free for one in context.models if one.host == host),
+                "memory_free": 0,
+            }
+            for host in hosts
+        ),
+    ]
+
+
+def _servers(host: str, context: PolicyContext) -> list[dict[str, Any]]:
+    """Return the models on a host: each is a worker as long as it has a slot."""
+    return [
+        {
+            "id": f"{one.model}@{host}",
+            "model_ref": one.model,
+            "status": "ready" if one.free else "busy",
+            "vram_free": 0,
+            "in_flight": one.used,
+            "last_used_ms": 0,
+        }
+        for one in context.models
+        if one.host == host
     ]
 
 
@@ -198,18 +241,43 @@ def _proposal(
     if task is None:
         message = f"it asked for job {decision.get('job_id')!r}, which cannot start now"
         raise PolicyError(message)
-    return Proposal(task=task, agent=_agent(decision, task, context))
+    agent, pool = _worker(decision, task, context)
+    return Proposal(task=task, agent=agent, pool=pool, gpu=_gpu_of(decision, task, context))
 
 
-def _agent(decision: Mapping[str, Any], task: WaitingTask, context: PolicyContext) -> str:
-    """Return the agent that a decision names, or the freest that can start the task."""
-    named = decision.get("agent")
-    if named is None and "worker_id" in decision:
-        named = decision["worker_id"].rpartition("/")[0]
-    if named is not None:
-        return str(named)
+def _worker(
+    decision: Mapping[str, Any], task: WaitingTask, context: PolicyContext
+) -> tuple[str, str | None]:
+    """Return the agent that a decision means, or the freest that can start the task, and a pool."""
+    agent, pool = decision.get("agent"), decision.get("pool_id")
+    worker = decision.get("worker_id")
+    if worker is not None:
+        name, slash, number = worker.rpartition("/")
+        if slash and number.isdigit() and any(name == one.name for one in context.agents):
+            agent = name
+        elif any(worker == f"{one.model}@{one.host}" for one in context.models):
+            pool = worker.rpartition("@")[2]
+        else:
+            raise PolicyError(f"it asked for worker {worker!r}, which does not exist")
+    if pool is not None and pool not in {LOCAL_HOST, *(one.host for one in context.models)}:
+        raise PolicyError(f"it asked for pool {pool!r}, which does not exist")
+    return agent or _freest(task, context), pool
+
+
+def _freest(task: WaitingTask, context: PolicyContext) -> str:
     names: Sequence[str] = context.choices.get(key_of(task)) or [
         agent.name for agent in candidates(task, context.agents)
     ]
     free = {agent.name: agent.free for agent in context.agents}
     return min(names, key=lambda name: (-free[name], name))
+
+
+def _gpu_of(decision: Mapping[str, Any], task: WaitingTask, context: PolicyContext) -> str | None:
+    """Return the UUID of the GPU that a decision names, by that or by its index."""
+    named = decision.get("gpu_id")
+    if named is None:
+        return None
+    for gpu in context.gpus:
+        if named in (gpu.uuid, str(gpu.index)):
+            return gpu.uuid
+    raise PolicyError(f"it asked for GPU {named!r} for task {task.task_id}, which does not exist")

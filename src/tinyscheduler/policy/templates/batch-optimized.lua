@@ -44,6 +44,7 @@ function schedule(context)
     return a.id < b.id
   end)
 
-  local is_only_one = context.metrics.free_slots + context.metrics.busy_workers <= KEPT_FREE
-  return start(context, line, is_only_one and 0 or KEPT_FREE)
+  local slots = context.metrics.free_slots
+  for _, agent in ipairs(context.agents) do slots = slots + agent.active end
+  return start(context, line, slots <= KEPT_FREE and 0 or KEPT_FREE)
 end

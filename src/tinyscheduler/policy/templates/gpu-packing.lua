@@ -34,8 +34,10 @@ function schedule(context)
   local line, gpus, free = {}, {}, {}
   for at, job in ipairs(context.queue) do line[at] = job end
   table.sort(line, comes_before)
-  for _, gpu in ipairs(context.pools[1].gpus) do
-    if gpu.is_known then gpus[#gpus + 1] = { vram = gpu.vram_free, is_idle = gpu.is_idle } end
+  for _, pool in ipairs(context.pools) do
+    for _, gpu in ipairs(pool.gpus) do
+      if gpu.is_known then gpus[#gpus + 1] = { vram = gpu.vram_free, is_idle = gpu.is_idle } end
+    end
   end
   for _, agent in ipairs(context.agents) do free[agent.name] = agent.free end
 
