@@ -378,6 +378,14 @@ _tinyscheduler() {
             :
             return
             ;;
+        policy:--fixture)
+            :
+            return
+            ;;
+        policy:--limit)
+            :
+            return
+            ;;
         init:--base-path)
             mapfile -t COMPREPLY < <(compgen -d -- "$cur")
             return
@@ -424,7 +432,7 @@ _tinyscheduler() {
         "reset") words="-y --yes --json -h --help --help" ;;
         "config") words="--show --json -h --help --help" ;;
         "validate-config") words="--fix --json -h --help --help" ;;
-        "policy") words="--force --json -h --help --help" ;;
+        "policy") words="--fixture --limit --force --json -h --help --help" ;;
         "init") words="--base-path -y --yes --json -h --help --help" ;;
         "doctor") words="--json -h --help --help" ;;
         "service") words="--user --system --print -y --yes --json -h --help --help" ;;
@@ -456,7 +464,7 @@ _tinyscheduler() {
         "pause") mapfile -t COMPREPLY < <(compgen -W "$(_tinyscheduler_ask targets)" -- "$cur") ;;
         "resume") mapfile -t COMPREPLY < <(compgen -W "$(_tinyscheduler_ask paused)" -- "$cur") ;;
         "edit") mapfile -t COMPREPLY < <(compgen -W "$(_tinyscheduler_ask tasks:waiting,held)" -- "$cur") ;;
-        "policy") mapfile -t COMPREPLY < <(compgen -W "show source check compile deploy rollback versions" -- "$cur") ;;
+        "policy") mapfile -t COMPREPLY < <(compgen -W "show source check compile test templates trace deploy rollback versions" -- "$cur") ;;
         "service") mapfile -t COMPREPLY < <(compgen -W "install uninstall status cron timer daemon logrotate" -- "$cur") ;;
         "completion") mapfile -t COMPREPLY < <(compgen -W "bash zsh fish" -- "$cur") ;;
         "help") mapfile -t COMPREPLY < <(compgen -W "run add status list show why ps logs wait parked history report top health gpu events snapshot replay cancel retry hold release pause resume drain undrain edit prune reset config validate-config policy init doctor service demo selftest completion help" -- "$cur") ;;

@@ -104,16 +104,28 @@ class LeaseConflict(StoreError):  # noqa: N818 - losing a race is normal, not an
     """Another process holds the right to this lease; normal under concurrency."""
 
 
+# How a policy fails.
+CAUSES = ("file", "syntax", "error", "timeout", "memory", "nonsense", "refused")
+
+
 class PolicyError(TinySchedulerError):
     """A policy failed; the platform policy takes over for this tick.
 
-    ``cause`` says how: file, syntax, error, timeout, memory, nonsense, or refused.
+    ``cause`` says how, one of `CAUSES`; ``log`` is what it said before, level and text.
     """
 
-    def __init__(self, what: str, *, cause: str = "refused", hint: str | None = None) -> None:
+    def __init__(
+        self,
+        what: str,
+        *,
+        cause: str = "refused",
+        hint: str | None = None,
+        log: tuple[tuple[str, str], ...] = (),
+    ) -> None:
         """Say what it did, with the place in its source where one is known."""
         super().__init__(what, hint=hint)
         self.cause = cause
+        self.log = log
 
 
 class PolicyLoadError(PolicyError):

@@ -13,8 +13,10 @@ import pytest
 from tests.contract.places import importing, paths_in
 
 from tinyscheduler.adapters.events_file import DailyLog, EventsFile
+from tinyscheduler.adapters.policy_trace_file import PolicyTraceFile
 from tinyscheduler.model.events import Event, EventName
 from tinyscheduler.model.plan import TickError, TickReport, TickStats
+from tinyscheduler.model.policy import PolicyCall
 from tinyscheduler.simulator.observer import RecordingObserver
 
 if TYPE_CHECKING:
@@ -55,9 +57,18 @@ REPORT = TickReport(
     all_sources_down=False,
 )
 
+
+class Talking:
+    """A policy that was asked once."""
+
+    name = "mine.lua"
+    calls = (PolicyCall(context="c0ffee", jobs=1, log=(("info", str(ODD.reason)),)),)
+
+
 OBSERVERS: dict[str, Callable[[Path], Observer]] = {
     "events": lambda folder: EventsFile(paths_in(folder)),
     "log": lambda folder: DailyLog(paths_in(folder), level="INFO"),
+    "policy trace": lambda folder: PolicyTraceFile(paths_in(folder), Talking()),
     "recording": lambda _folder: RecordingObserver(),
 }
 

@@ -90,6 +90,8 @@ def test_a_new_task_waits_as_attempt_1_under_the_name_of_its_source(world):
         "tenant": "us",
         "project": "moon",
         "max_runtime_s": 60.0,
+        "seed": 0,
+        "labels": (("team", "red"), ("ünïcode", "")),
     }
     task_id = world.add(TaskSpec(agent="coder", queue="dev", priority=4, **needs))
 
@@ -111,6 +113,20 @@ def test_a_new_task_waits_as_attempt_1_under_the_name_of_its_source(world):
         **needs,
     )
     assert task.created_at is not None
+
+
+def test_what_only_looks_like_labels_is_none_and_each_task_has_its_own(world):
+    plain = world.add(TaskSpec(agent="coder", command=("echo", '"labels":[["a","b"]],"seed":1')))
+    seeded = world.add(TaskSpec(agent="coder", seed=-3, command=("true",)))
+    labelled = world.add(TaskSpec(agent="coder", labels=(('"seed":', "\n"),), is_held=True))
+
+    told = {task.task_id: (task.seed, task.labels) for task in look(world).waiting}
+
+    assert told == {
+        plain: (None, ()),
+        seeded: (-3, ()),
+        labelled: (None, (('"seed":', "\n"),)),
+    }
 
 
 def test_an_empty_source_answers(world):

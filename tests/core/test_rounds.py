@@ -32,6 +32,7 @@ from tinyscheduler.model.plan import Dispatch, Keep, Plan
 from tinyscheduler.model.resources import Gpu
 from tinyscheduler.model.rounds import LEFT_OUT, Round, decode_round, encode_round, redact
 from tinyscheduler.model.snapshot import (
+    PolicyRecord,
     Rules,
     SchedulingMemory,
     Snapshot,
@@ -147,7 +148,7 @@ def a_busy_snapshot() -> Snapshot:
         a_result("4", message=SECRET, log=SECRET),
         UnreadableResult(lease_id="lease-5", message=SECRET),
         a_claim("5"),
-        a_task("6"),
+        a_task("6", labels=((SECRET, SECRET),), seed=7),
         a_task("8", model="llama", tenant="team"),
         a_task("7", agent=None, queue="dev", created_at=NOW.wall + timedelta(microseconds=1)),
         agents=(
@@ -169,7 +170,8 @@ def a_busy_snapshot() -> Snapshot:
         ),
         tenants=(Quota(name="team", slots=1),),
     )
-    return replace(snapshot, sources=sources, inventory=inventory)
+    memory = replace(snapshot.memory, policy=PolicyRecord(cause="error", words=SECRET))
+    return replace(snapshot, sources=sources, inventory=inventory, memory=memory)
 
 
 def test_no_document_tells_what_is_run_where_or_what_it_said():

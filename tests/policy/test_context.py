@@ -30,6 +30,7 @@ FULL = a_context(
         model="large",
         tenant="red",
         project="moon",
+        seed=7,
         created_at=NOW.wall,
     ),
     agents=(AgentView(name="coder", queue="dev", limit=2, active=1),),

@@ -9,16 +9,19 @@ import select
 import signal
 import sys
 import time
+from collections import Counter
 from contextlib import suppress
+from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
 from tinyscheduler.errors import PolicyError, PolicyLoadError
 from tinyscheduler.files import short_path
+from tinyscheduler.model.policy import PolicyCall
 from tinyscheduler.policy.compiled import SUFFIX, is_compiled
 from tinyscheduler.policy.context import describe, understand
 from tinyscheduler.policy.headers import digest_of
 from tinyscheduler.policy.limits import LAYERS, LuaLimits
-from tinyscheduler.values import asdict
+from tinyscheduler.values import asdict, replace
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -57,18 +60,22 @@ class ConfinedPolicy:
         layers: tuple[str, ...] = LAYERS,
         artefacts: Artefacts | None = None,
         fault: str | None = None,
+        start_ms: int = _START_MS,
     ) -> None:
         """Take where the policy is and what it may take; fewer ``layers`` only to test each.
 
         One in YAML is compiled, or found among the ``artefacts``.  With a ``fault`` its file is
-        not even looked at.
+        not even looked at.  Starting its process may take ``start_ms``; longer where no tick
+        waits for it.
         """
         assert settings.path is not None  # noqa: S101 - who has none asks the platform
         self._settings = settings
         self._path = settings.path
         self._layers = layers
+        self._start_ms = start_ms
         self._child: _Child | None = None
         self.answers: list[Answer] = []
+        self.calls: list[PolicyCall] = []
         self.name = short_path(self._path, base)
         self._limits = LuaLimits(cpu_ms=settings.cpu_ms, memory_mb=settings.memory_mb)
         self._loaded: tuple[bytes, str | None] | None = None if fault is None else (b"", fault)
@@ -92,13 +99,29 @@ class ConfinedPolicy:
 
     def propose(self, context: PolicyContext) -> Sequence[Proposal]:
         """Ask it; raises PolicyError for whatever is no answer, and in time."""
+        told = describe(context)
+        # Of this version of the format alone equal values have equal bytes.
+        digest = sha256(marshal.dumps(told, 2)).hexdigest()[:16]
+        call = PolicyCall(context=digest, jobs=len(context.waiting))
         try:
-            return self._ask(context)
+            answer = self._ask(marshal.dumps(told), context)
         except PolicyError as error:
-            if self._compiled is None:
-                raise
-            what = self._compiled.locate(error.what, path=self.name)
-            raise type(error)(what, cause=error.cause, hint=error.hint) from error
+            located = self._located(error)
+            failed = replace(call, cause=error.cause, words=located.what, log=error.log)
+            self.calls.append(failed)
+            raise located from error
+        self.answers.append(answer)
+        self.calls.append(
+            replace(
+                call,
+                decisions=Counter(str(one.get("action")) for one in answer.decisions),
+                log=answer.log,
+                metrics=answer.metrics,
+                instructions=answer.instructions,
+                cpu_ms=answer.cpu_ms,
+            )
+        )
+        return answer.proposals
 
     def compiled(self) -> Compiled | None:
         """Return what becomes of a policy in YAML; None for one in Lua.
@@ -123,19 +146,25 @@ class ConfinedPolicy:
 
     # -- parts --------------------------------------------------------------------
 
-    def _ask(self, context: PolicyContext) -> Sequence[Proposal]:
+    def _ask(self, content: bytes, context: PolicyContext) -> Answer:
         compiled = self.compiled()
         if self._child is None:
             source = self._load()[0] if compiled is None else compiled.lua.encode()
-            self._child = self._start(source, time.monotonic() + _START_MS / 1000)
+            self._child = self._start(source, time.monotonic() + self._start_ms / 1000)
         deadline = time.monotonic() + self._settings.wall_ms / 1000
         try:
-            answer = self._child.ask(marshal.dumps(describe(context)), deadline)
+            answer = self._child.ask(content, deadline)
         except PolicyError:
             self.close()
             raise
-        self.answers.append(understand(answer, context))
-        return self.answers[-1].proposals
+        return understand(answer, context)
+
+    def _located(self, error: PolicyError) -> PolicyError:
+        """Return the same with the place in the YAML, if that is what it was compiled from."""
+        if self._compiled is None:
+            return error
+        what = self._compiled.locate(error.what, path=self.name)
+        return type(error)(what, cause=error.cause, hint=error.hint, log=error.log)
 
     def _compile(self, source: bytes) -> Compiled:
         found = self._artefacts.recall(source) if self._artefacts is not None else None

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from tinyscheduler.adapters.policy_confined import ConfinedPolicy
     from tinyscheduler.model.config import Config
     from tinyscheduler.model.plan import Proposal
-    from tinyscheduler.model.policy import PolicyContext
+    from tinyscheduler.model.policy import PolicyCall, PolicyContext
     from tinyscheduler.policy.artefacts import Artefacts
     from tinyscheduler.ports import Clock
 
@@ -35,6 +35,10 @@ class _Found:
 
     def propose(self, context: PolicyContext) -> Sequence[Proposal]:
         return self.load().propose(context)
+
+    @property
+    def calls(self) -> Sequence[PolicyCall]:
+        return () if self._loaded is None else self._loaded.calls
 
     def close(self) -> None:
         if self._loaded is not None:
@@ -67,6 +71,17 @@ class ActivePolicy:
         self._may_write = may_write
         self._found: _Found | None = None
         self._last_good: ConfinedPolicy | None = None
+        self._past: list[PolicyCall] = []
+
+    @property
+    def name(self) -> str:
+        """What the policy that was found is called in messages."""
+        return "platform" if self._found is None else self._found.name
+
+    @property
+    def calls(self) -> Sequence[PolicyCall]:
+        """What came of each question so far."""
+        return [*self._past, *self._calls()]
 
     def find(self) -> _Found | None:
         """Return the policy that is set, or else the one that is deployed; None if neither is."""
@@ -110,10 +125,16 @@ class ActivePolicy:
 
     def close(self) -> None:
         """End the processes."""
+        self._past += self._calls()
         for one in (self._found, self._last_good):
             if one is not None:
                 one.close()
         self._found = self._last_good = None
+
+    def _calls(self) -> list[PolicyCall]:
+        """Return what came of the questions to those that are found."""
+        mine = [] if self._found is None else self._found.calls
+        return [*mine, *([] if self._last_good is None else self._last_good.calls)]
 
     def _deployed_path(self) -> str | None:
         """Return where the active version should be; it is looked at when it is loaded."""

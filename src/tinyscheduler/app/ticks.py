@@ -48,13 +48,15 @@ from tinyscheduler.values import replace
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from tinyscheduler.adapters.policy_trace_file import PolicyTraceFile
     from tinyscheduler.adapters.rounds_file import FileRecorder
     from tinyscheduler.model.config import Config
+    from tinyscheduler.model.events import Event
     from tinyscheduler.model.plan import TickReport
     from tinyscheduler.model.resources import GpuReading
     from tinyscheduler.model.snapshot import SourceView
     from tinyscheduler.model.tasks import WaitingTask
-    from tinyscheduler.ports import Clock, TaskSource
+    from tinyscheduler.ports import Clock, Observer, TaskSource
 
 # A dry run tells people why tasks wait, so it looks at more of them than a tick needs.
 _DRY_RUN_WINDOW = 1000
@@ -181,7 +183,7 @@ def wired(
     database = kept or Database(config.paths.database, Access.WRITE if acts else Access.READ)
     platform = PlatformPolicy()
     own = ActivePolicy(config, clock, may_write=acts)
-    observers = observers_of(config)
+    observers: tuple[Observer, ...] = (*observers_of(config), _OwnTrace(config, own))
     try:
         yield World(
             clock=clock,
@@ -210,6 +212,32 @@ def wired(
         own.close()
         if kept is None:
             database.close()
+
+
+class _OwnTrace:
+    """Keeps what that policy said, loaded by ticks that asked it."""
+
+    def __init__(self, config: Config, policy: ActivePolicy) -> None:
+        self._config = config
+        self._policy = policy
+        self._loaded: PolicyTraceFile | None = None
+
+    def notice(self, event: Event) -> None:
+        trace = self._load()
+        if trace is not None:
+            trace.notice(event)
+
+    def report(self, report: TickReport) -> None:
+        trace = self._load()
+        if trace is not None:
+            trace.report(report)
+
+    def _load(self) -> PolicyTraceFile | None:
+        if self._loaded is None and self._policy.calls:
+            from tinyscheduler.adapters.policy_trace_file import PolicyTraceFile
+
+            self._loaded = PolicyTraceFile(self._config.paths, self._policy)
+        return self._loaded
 
 
 def recorder_of(config: Config) -> FileRecorder:

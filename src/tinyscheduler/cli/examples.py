@@ -36,10 +36,13 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "policy": (
         "tinyscheduler policy show",
         "tinyscheduler policy source > mine.lua",
+        "tinyscheduler policy templates fair-share > mine.lua",
         "tinyscheduler policy check mine.lua",
         "tinyscheduler policy compile rules.yaml",
         "tinyscheduler policy deploy mine.lua",
         "tinyscheduler policy rollback",
+        "tinyscheduler policy test mine.lua --fixture mine.test.yaml",
+        "tinyscheduler policy trace --limit 5",
     ),
     "cancel": ("tinyscheduler cancel 7 8",),
     "retry": ("tinyscheduler retry 7",),

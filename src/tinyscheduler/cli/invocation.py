@@ -86,6 +86,10 @@ class Invocation:
         """
         return self._look(write_cache=False)
 
+    def configure_apart(self) -> Config:
+        """Return the configuration for a command that looks at no state."""
+        return self._tell_warnings(load_beside_agents(self.overrides, write_cache=False))
+
     def configure_changing(self) -> Config:
         """Return the configuration for a command that changes tasks there are.
 

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated, Any, assert_never
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from tinyscheduler.cli import policy_versions
 from tinyscheduler.cli.invocation import Invocation
 from tinyscheduler.cli.options import option
+from tinyscheduler.cli.parsing import whole_number
 from tinyscheduler.cli.policy_checked import checked_json, checked_lines
 from tinyscheduler.cli.render import emit, emit_json, escape
 from tinyscheduler.errors import EXIT_DONE, EXIT_FAILED, UsageError
+from tinyscheduler.values import dataclass
 
 if TYPE_CHECKING:
     from tinyscheduler.model.config import Config
@@ -26,14 +29,19 @@ class Action(StrEnum):
     SOURCE = "source"
     CHECK = "check"
     COMPILE = "compile"
+    TEST = "test"
+    TEMPLATES = "templates"
+    TRACE = "trace"
     DEPLOY = "deploy"
     ROLLBACK = "rollback"
     VERSIONS = "versions"
 
 
-# Which of them take a FILE, and which may be told the number of a version.
-_OF_FILES = frozenset({Action.CHECK, Action.COMPILE, Action.DEPLOY})
-_OF_VERSIONS = frozenset({Action.SHOW, Action.ROLLBACK})
+# Which of them need a FILE, and which may be told something: the number of a version, or the
+# name of a template.
+_OF_FILES = frozenset({Action.CHECK, Action.COMPILE, Action.TEST, Action.DEPLOY})
+_OF_NAMES = frozenset({Action.SHOW, Action.ROLLBACK, Action.TEMPLATES})
+_MOST_TICKS = 100_000
 
 
 def policy(
@@ -43,9 +51,23 @@ def policy(
     file: Annotated[
         str | None,
         typer.Argument(
-            metavar="FILE|V",
-            help="A policy, for check, compile and deploy; a version, for show and rollback.",
+            metavar="FILE|V|NAME",
+            help="A policy, for check, compile, test and deploy; a version, for show and rollback;"
+            " a template.",
             show_default=False,
+        ),
+    ] = None,
+    fixture: Annotated[
+        str | None,
+        option("--fixture", metavar="F", help="For test: the cases, instead of FILE's .test.yaml."),
+    ] = None,
+    limit: Annotated[
+        int | None,
+        option(
+            "--limit",
+            parser=whole_number(least=1, most=_MOST_TICKS),
+            metavar="N",
+            help="For trace: at most so many ticks, the newest; 20.",
         ),
     ] = None,
     force: Annotated[
@@ -58,46 +80,100 @@ def policy(
     `show` says who decides and how that went of late; `show V` prints a version. `source` prints
     the platform policy, to start from. `check FILE` loads a policy as a tick would, asks it about
     a few worlds, one of them with a thousand tasks, and ends with 1 if it could not rule.
-    `compile FILE` prints the Lua that a policy in YAML becomes. `deploy FILE` checks it, keeps a
-    copy, and lets that decide from the next tick on, unless POLICY_FILE is set or POLICY_MODE is
-    platform. `rollback` goes back to the version before, `rollback V` to that one. `versions`
-    lists the last twenty.
+    `compile FILE` prints the Lua that a policy in YAML becomes. `test FILE` asks it about the
+    cases of its fixtures, the file FILE.test.yaml beside it, and ends with 1 if one fails.
+    `templates` lists policies to start from, `templates NAME` prints one, and
+    `templates NAME.test.yaml` its fixtures. `deploy FILE` checks it, keeps a copy, and lets that
+    decide from the next tick on, unless POLICY_FILE is set or POLICY_MODE is platform.
+    `rollback` goes back to the version before, `rollback V` to that one. `versions` lists the
+    last twenty. `trace` shows what the policy said in recent ticks.
     """
-    invocation: Invocation = context.obj
-    _refuse_arguments(action, file, is_forced=force)
-    match action:
-        case Action.SHOW if file is not None:
-            return policy_versions.show_version(invocation, file, is_json=json)
-        case Action.SHOW:
-            return _show(invocation.configure_reading(), is_json=json)
-        case Action.SOURCE:
-            return _print_source(is_json=json)
-        case Action.CHECK:
-            return _check(invocation.configure_reading(), str(file), is_json=json)
-        case Action.COMPILE:
-            return _compile(invocation.configure_reading(), str(file), is_json=json)
-        case Action.DEPLOY:
-            return policy_versions.deploy(invocation, str(file), is_forced=force, is_json=json)
-        case Action.ROLLBACK:
-            return policy_versions.roll_back(invocation, file, is_json=json)
-        case Action.VERSIONS:
-            return policy_versions.list_versions(invocation, is_json=json)
-        case _:
-            assert_never(action)
+    asked = _Asked(
+        invocation=context.obj,
+        action=action,
+        file=file,
+        fixture=fixture,
+        limit=limit,
+        is_forced=force,
+        is_json=json,
+    )
+    _refuse_arguments(asked)
+    return _DOERS[action](asked)
 
 
-def _refuse_arguments(action: Action, file: str | None, *, is_forced: bool) -> None:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Asked:
+    """What the command line says."""
+
+    invocation: Invocation
+    action: Action
+    file: str | None
+    fixture: str | None
+    limit: int | None
+    is_forced: bool
+    is_json: bool
+
+
+def _refuse_arguments(asked: _Asked) -> None:
     """Raise UsageError for an argument or an option that the action does not take."""
+    action, file = asked.action, asked.file
     hint = f"`tinyscheduler policy {action}" + (" FILE`" if action in _OF_FILES else "`")
     if file is None and action in _OF_FILES:
         raise UsageError(f"policy {action} needs a FILE", hint=hint)
-    if file is not None and action not in _OF_FILES | _OF_VERSIONS:
+    if file is not None and action not in _OF_FILES | _OF_NAMES:
         raise UsageError(f"policy {action} takes no FILE and no version", hint=hint)
-    if is_forced and action is not Action.DEPLOY:
-        raise UsageError("--force goes with deploy", hint="leave it out")
+    for option_name, is_given, only in (
+        ("--force", asked.is_forced, Action.DEPLOY),
+        ("--fixture", asked.fixture is not None, Action.TEST),
+        ("--limit", asked.limit is not None, Action.TRACE),
+    ):
+        if is_given and action is not only:
+            raise UsageError(f"{option_name} goes with {only}", hint="leave it out")
 
 
-def _show(config: Config, *, is_json: bool) -> int:
+def _test(asked: _Asked) -> int:
+    from tinyscheduler.cli.policy_test import test_policy
+
+    return test_policy(
+        asked.invocation, str(asked.file), fixture=asked.fixture, is_json=asked.is_json
+    )
+
+
+def _show_templates(asked: _Asked) -> int:
+    from tinyscheduler.cli.policy_templates import list_templates, print_template
+
+    if asked.file is None:
+        return list_templates(asked.invocation, is_json=asked.is_json)
+    return print_template(asked.file, is_json=asked.is_json)
+
+
+def _trace(asked: _Asked) -> int:
+    from tinyscheduler.cli.policy_trace import show_trace
+
+    return show_trace(asked.invocation, limit=asked.limit, is_json=asked.is_json)
+
+
+def _show(asked: _Asked) -> int:
+    if asked.file is not None:
+        return policy_versions.show_version(asked.invocation, asked.file, is_json=asked.is_json)
+    return _show_active(asked.invocation.configure_reading(), is_json=asked.is_json)
+
+
+def _deploy(asked: _Asked) -> int:
+    return policy_versions.deploy(
+        asked.invocation, str(asked.file), is_forced=asked.is_forced, is_json=asked.is_json
+    )
+
+
+def _roll_back(asked: _Asked) -> int:
+    return policy_versions.roll_back(asked.invocation, asked.file, is_json=asked.is_json)
+
+
+def _list_versions(asked: _Asked) -> int:
+    return policy_versions.list_versions(asked.invocation, is_json=asked.is_json)
+
+
+def _show_active(config: Config, *, is_json: bool) -> int:
     from tinyscheduler.adapters.policies_file import FilePolicies
     from tinyscheduler.app.policies import own_policy, recorded
 
@@ -154,22 +230,23 @@ def _record_lines(record: PolicyRecord | None) -> list[str]:
     ]
 
 
-def _print_source(*, is_json: bool) -> int:
+def _print_source(asked: _Asked) -> int:
     from tinyscheduler.policy.sources import read_platform
 
     source = read_platform().decode()
-    if is_json:
+    if asked.is_json:
         emit_json(name="platform", source=source)
     else:
         emit(source.rstrip("\n"))
     return EXIT_DONE
 
 
-def _compile(config: Config, file: str, *, is_json: bool) -> int:
+def _compile(asked: _Asked) -> int:
     from tinyscheduler.app.policies import compile_file
 
-    compiled = compile_file(config, file)
-    if is_json:
+    config = asked.invocation.configure_reading()
+    compiled = compile_file(config, str(asked.file))
+    if asked.is_json:
         emit_json(
             name=compiled.name,
             version=compiled.version,
@@ -184,13 +261,28 @@ def _compile(config: Config, file: str, *, is_json: bool) -> int:
     return EXIT_DONE
 
 
-def _check(config: Config, file: str, *, is_json: bool) -> int:
+def _check(asked: _Asked) -> int:
     from tinyscheduler.app.policies import check_policy
 
-    checked = check_policy(config, file)
-    if is_json:
+    config = asked.invocation.configure_reading()
+    checked = check_policy(config, str(asked.file))
+    if asked.is_json:
         emit_json(**checked_json(checked))
     else:
         for line in checked_lines(checked):
             emit(line)
     return EXIT_DONE if checked.is_usable else EXIT_FAILED
+
+
+_DOERS: dict[Action, Callable[[_Asked], int]] = {
+    Action.SHOW: _show,
+    Action.SOURCE: _print_source,
+    Action.CHECK: _check,
+    Action.COMPILE: _compile,
+    Action.TEST: _test,
+    Action.TEMPLATES: _show_templates,
+    Action.TRACE: _trace,
+    Action.DEPLOY: _deploy,
+    Action.ROLLBACK: _roll_back,
+    Action.VERSIONS: _list_versions,
+}

@@ -1,4 +1,4 @@
-"""What a policy may look at."""
+"""What a policy may look at, and what is kept of what it said."""
 
 from __future__ import annotations
 
@@ -106,3 +106,23 @@ class PolicyContext:
     skips: Mapping[tuple[str, str], int] = field(default_factory=dict)
     is_priority_enabled: bool = False
     memory_pressure: str = "none"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PolicyCall:
+    """One question to a policy of one's own, and what came of it.
+
+    ``context`` is a digest of all that it was told, ``jobs`` how many tasks that was about.
+    ``decisions`` counts what it asked for by action; ``log`` holds level and text.  With a
+    ``cause`` it failed, in these ``words``, and what it took is not known.
+    """
+
+    context: str
+    jobs: int
+    decisions: Mapping[str, int] = field(default_factory=dict)
+    log: tuple[tuple[str, str], ...] = ()
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    instructions: int | None = None
+    cpu_ms: float | None = None
+    cause: str | None = None
+    words: str | None = None

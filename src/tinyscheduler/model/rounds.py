@@ -41,6 +41,7 @@ LEFT_OUT: Mapping[type, Mapping[str, object]] = {
     UnreadableLease: {"message": ""},
     UnreadableResult: {"message": ""},
     AttemptResult: {"message": "", "log": ""},
+    WaitingTask: {"labels": ()},
     # That there is one decides, not what it says.
     SourceView: {"error": ""},
     Host: {"address": ""},

@@ -31,6 +31,7 @@ def describe(context: PolicyContext, *, most: int = MOST_JOBS) -> dict[str, Any]
     pools = _pools(slots, context)
     workers = [worker for pool in pools for worker in pool["workers"]]
     busy = sum(worker["status"] == "busy" for worker in workers)
+    here = context.now.astimezone()  # nights and weekends are those of the place
     return {
         "queue": queue,
         "pools": pools,
@@ -46,7 +47,13 @@ def describe(context: PolicyContext, *, most: int = MOST_JOBS) -> dict[str, Any]
             for agent in context.agents
         ],
         "tenants": [
-            {"id": one.name, "quota_vram": one.vram_bytes, "quota_used": one.used_vram_bytes}
+            {
+                "id": one.name,
+                "quota_vram": one.vram_bytes,
+                "quota_used": one.used_vram_bytes,
+                "quota_slots": one.slots,
+                "slots_used": one.used_slots,
+            }
             for one in context.tenants
         ],
         "metrics": {
@@ -56,6 +63,8 @@ def describe(context: PolicyContext, *, most: int = MOST_JOBS) -> dict[str, Any]
             "free_slots": context.host_slots_free,
             "memory_pressure": context.memory_pressure,
             "now_ms": now_ms,
+            "hour": here.hour,
+            "weekday": here.isoweekday(),
         },
     }
 
@@ -79,6 +88,7 @@ def _job(task: WaitingTask, context: PolicyContext, *, now_ms: int) -> dict[str,
         "blocks": task.blocks,
         "turn": context.turns.get(key, 0),
         "order": task.created_order,
+        "labels": dict(task.labels),
     }
     # What is not said is nil in Lua, and need not be sent.
     if task.agent is not None:
@@ -87,6 +97,8 @@ def _job(task: WaitingTask, context: PolicyContext, *, now_ms: int) -> dict[str,
         job["queue"] = task.queue
     if task.model is not None:
         job["model_ref"] = task.model
+    if task.seed is not None:
+        job["seed"] = task.seed
     if task.tenant is not None:
         job["tenant"] = task.tenant
     if task.project is not None:
@@ -172,11 +184,13 @@ def _gpu(gpu: GpuView) -> dict[str, Any]:
 class Answer:
     """What a policy decided, and what it said about it.
 
-    ``log`` are its lines, level and text; ``instructions`` is how many of Lua it took, to the
-    thousand, and ``cpu_ms`` how long.
+    ``decisions`` are as it wrote them, ``proposals`` the starts among them.  ``log`` are its
+    lines, level and text; ``instructions`` is how many of Lua it took, to the thousand, and
+    ``cpu_ms`` how long.
     """
 
     proposals: tuple[Proposal, ...]
+    decisions: tuple[Mapping[str, Any], ...] = ()
     log: tuple[tuple[str, str], ...] = ()
     metrics: Mapping[str, float] = field(default_factory=dict)
     instructions: int = 0
@@ -198,11 +212,16 @@ def understand(text: str | bytes, context: PolicyContext) -> Answer:
     except (ValueError, AttributeError, KeyError, TypeError, RecursionError) as error:
         raise PolicyError(f"it answered nonsense: {error}", cause="nonsense") from error
     if fault is not None:
-        raise PolicyError(str(document.get("words")), cause=str(fault))
+        raise PolicyError(str(document.get("words")), cause=str(fault), log=log)
     tasks = {task.task_id: task for task in reversed(context.waiting)}
-    proposals = (_proposal(decision, tasks, context) for decision in decisions)
+    try:
+        proposals = [_proposal(decision, tasks, context) for decision in decisions]
+    except PolicyError as error:
+        error.log = log
+        raise
     return Answer(
         proposals=tuple(one for one in proposals if one is not None),
+        decisions=tuple(decisions),
         log=log,
         metrics=metrics,
         instructions=instructions,

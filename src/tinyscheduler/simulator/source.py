@@ -305,6 +305,8 @@ class SimulatedSource:
             project=row.spec.project,
             max_runtime_s=row.spec.max_runtime_s,
             created_at=row.created_at,
+            seed=row.spec.seed,
+            labels=row.spec.labels,
         )
 
     def _claim_of(self, row: Row) -> Claim:

@@ -9,6 +9,7 @@ from tinyscheduler.adapters.sqlite.blockers import Blockers
 from tinyscheduler.adapters.sqlite.rows import (
     attempt_of,
     from_micros,
+    marks_of,
     record_of,
     to_micros,
     waiting_of,
@@ -118,7 +119,12 @@ class Inquiry:
             row = connection.execute(_WAITING, {"id": row_id(task_id)}).fetchone()
             if row is None:
                 return None
-            return waiting_of(row, source=_SOURCE, blocked_by=self._blockers.of(connection, row))
+            return waiting_of(
+                row,
+                source=_SOURCE,
+                blocked_by=self._blockers.of(connection, row),
+                marks=marks_of(connection, [row["id"]]),
+            )
 
         return self._database.read(question)
 

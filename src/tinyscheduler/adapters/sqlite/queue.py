@@ -10,6 +10,7 @@ from tinyscheduler.adapters.sqlite.batch import missing_blocker, plan_batch, row
 from tinyscheduler.adapters.sqlite.blockers import Blockers
 from tinyscheduler.adapters.sqlite.rows import (
     claim_of,
+    marks_of,
     micros_or_none,
     record_of,
     spec_details,
@@ -548,10 +549,16 @@ class LocalQueue:
         rows = [*startable.values(), *self._unstartable(connection, now=now)]
         self._revisions = {str(row["id"]): row["revision"] for row in rows}
         claims = connection.execute(_CLAIMS).fetchall()
+        marks = marks_of(connection, (row["id"] for row in rows))
         return SourceView(
             name=self.name,
             waiting=tuple(
-                waiting_of(row, source=self.name, blocked_by=self._blockers.of(connection, row))
+                waiting_of(
+                    row,
+                    source=self.name,
+                    blocked_by=self._blockers.of(connection, row),
+                    marks=marks,
+                )
                 for row in sorted(rows, key=self._place)
             ),
             waiting_total=sum(line["tasks"] for line in lines),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -23,9 +24,19 @@ from tinyscheduler.values import fields
 
 if TYPE_CHECKING:
     import sqlite3
+    from collections.abc import Iterable
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
+# Seed and labels of tasks, by their rows; few tasks have any.
+Marks = Mapping[int, tuple[int | None, tuple[tuple[str, str], ...]]]
+_NO_MARKS: tuple[None, tuple[()]] = (None, ())
+# Only keys look like this: within a text each quote has a backslash before it.
+_MARKED = """
+SELECT task_id, details FROM task_specs
+WHERE task_id IN (SELECT value FROM json_each(?))
+    AND (instr(details, '"labels":') OR instr(details, '"seed":')) AND json_valid(details)
+"""
 _SPEC_FIELDS = tuple(field for field in fields(TaskSpec) if field.name != "prompt")
 
 
@@ -76,8 +87,11 @@ def spec_of(row: sqlite3.Row) -> TaskSpec:
     return TaskSpec(prompt=row["prompt"], **details)
 
 
-def waiting_of(row: sqlite3.Row, *, source: str, blocked_by: tuple[str, ...]) -> WaitingTask:
+def waiting_of(
+    row: sqlite3.Row, *, source: str, blocked_by: tuple[str, ...], marks: Marks
+) -> WaitingTask:
     """Return a task that waits or is held, as a policy sees it."""
+    seed, labels = marks.get(row["id"], _NO_MARKS)
     return WaitingTask(
         task_id=str(row["id"]),
         source=source,
@@ -102,7 +116,19 @@ def waiting_of(row: sqlite3.Row, *, source: str, blocked_by: tuple[str, ...]) ->
         project=row["project"],
         max_runtime_s=row["max_runtime_s"],
         created_at=from_micros(row["created_at"]),
+        seed=seed,
+        labels=labels,
     )
+
+
+def marks_of(connection: sqlite3.Connection, ids: Iterable[int]) -> Marks:
+    """Return seed and labels of those of these tasks that have any."""
+    found = connection.execute(_MARKED, (json.dumps(list(ids)),))
+    details = {row["task_id"]: json.loads(row["details"]) for row in found}
+    return {
+        task_id: (one.get("seed"), tuple((key, value) for key, value in one.get("labels", ())))
+        for task_id, one in details.items()
+    }
 
 
 def claim_of(row: sqlite3.Row, *, source: str) -> Claim:
