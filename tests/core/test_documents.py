@@ -284,7 +284,7 @@ def test_a_document_that_lacks_a_field_is_refused_by_that_fields_name(decode, go
         *("last_start_ns", "last_start_boot_id", "pruned_at", "told", "skips", "deferrals"),
         *("model_host", "tenant", "project", "gpu_share", "accounts", "accounted_at"),
         *("gpu_sightings", "used_slots", "active_agent_counts"),
-        *("policy", "policy.cause", "policy.words"),
+        *("policy", "policy.cause", "policy.words", "policy.is_unloadable"),
         *("needs.shared_bytes", "run.stdin", "run.idle_output_sec", "run.cgroup"),
     }
 

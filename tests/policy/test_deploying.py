@@ -577,6 +577,46 @@ def test_where_the_last_good_version_cannot_be_kept_the_tick_warns_and_goes_on(
     assert (tmp_path / "state/policies").read_bytes() == b"a file of somebody"
 
 
+RULES = b"""\xef\xbb\xbfscheduler:
+  name: mine
+  version: "1"
+  rules:
+    - {name: all, condition: always, action: {use: platform-scheduler}}
+"""
+
+
+def test_a_policy_in_yaml_is_deployed_and_followed_by_its_last_good_version(
+    deployed: Stage, folder: Path
+):
+    kept = deployed.policies.keep(RULES, suffix=".yaml", name="mine.yaml", at=AT)
+    deployed.policies.activate(kept)
+
+    ruled = deployed.tick()
+    (folder / "1.yaml").write_bytes(b"scheduler: [")
+    broken = deployed.tick()
+
+    assert (ruled.policy, ruled.policy_fallback) == ("state/policies/1.yaml", None)
+    assert ruled.policy_version == kept.digest
+    assert (broken.policy, broken.policy_fallback) == ("state/policies/last-good.yaml", "file")
+    assert broken.policy_version == kept.digest
+
+
+def test_a_mistake_in_yaml_is_told_with_its_line_and_the_last_good_version_decides(tmp_path: Path):
+    (tmp_path / "mine.yml").write_bytes(RULES)
+    stage = Stage(tmp_path, POLICY_FILE="mine.yml")
+    stage.tick()
+    (tmp_path / "mine.yml").write_bytes(RULES.replace(b"always", b"sometimes"))
+
+    report = stage.tick()
+    (tmp_path / "mine.yml").write_bytes(BROKEN)
+    worse = stage.tick()
+    stage.active.close()
+
+    assert (report.policy, report.policy_fallback) == ("state/policies/last-good.yaml", "syntax")
+    assert report.warnings[0].startswith("mine.yml:5")
+    assert worse.policy == "state/policies/last-good.yaml"
+
+
 def test_an_edit_in_the_middle_of_a_tick_changes_nothing_in_that_tick(own: Stage, tmp_path: Path):
     policy = own.active.find()
     assert policy is not None

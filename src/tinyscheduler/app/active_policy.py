@@ -98,13 +98,15 @@ class ActivePolicy:
     def find_last_good(self) -> ConfinedPolicy | None:
         """Return what answered last; None if that is what was found, or cannot be read."""
         from tinyscheduler.app.policies import kept_policy
+        from tinyscheduler.policy.artefacts import artefacts_of
 
         kept = self._policies().last_good()
         if kept is None or kept.fault is not None or self._found is None:
             return None
         if kept.digest == self._found.version:
             return None
-        self._last_good = kept_policy(self._config, kept)
+        artefacts = artefacts_of(self._config.paths, may_write=self._may_write)
+        self._last_good = kept_policy(self._config, kept, artefacts=artefacts)
         return self._last_good
 
     def keep_good(self) -> None:

@@ -7,6 +7,7 @@ from hashlib import sha256
 from typing import TYPE_CHECKING
 
 from tinyscheduler.model.clock import format_time, parse_time
+from tinyscheduler.policy.compiled import is_compiled
 from tinyscheduler.values import dataclass
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ def suffix_of(path: str) -> str:
     >>> suffix_of("/srv/Mine.YML"), suffix_of("mine.lua"), suffix_of("mine")
     ('.yaml', '.lua', '.lua')
     """
-    return YAML if path.lower().endswith((".yaml", ".yml")) else LUA
+    return YAML if is_compiled(path) else LUA
 
 
 def digest_of(content: bytes) -> str:
