@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING
 
 import pytest
+from tests.config.building import a_public_folder, run_python
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -145,11 +145,26 @@ def test_what_cannot_be_tested_is_named_and_ends_with_its_code(
     assert "hint: " in answer.err
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")
-def test_fixtures_that_may_not_be_read_end_with_4(here: Callable[..., Answer], policy):
-    policy.with_name("mine.test.yaml").chmod(0)
+READ = """if True:
+    import sys
+    from tinyscheduler.app.policy_fixtures import read_fixtures
+    from tinyscheduler.errors import ConfigError
+    try:
+        read_fixtures(sys.argv[1])
+    except ConfigError as error:
+        print(error.exit_code, error.what)
+"""
 
-    assert here("policy", "test", "mine.lua").code == 4
+
+def test_fixtures_that_may_not_be_read_end_with_4():
+    with a_public_folder() as folder:
+        path = folder / "mine.test.yaml"
+        path.write_text("[]")
+        path.chmod(0)
+
+        printed = run_python(READ, str(path), unprivileged=True)
+
+    assert printed.startswith(f"4 {path}: the file of fixtures")
 
 
 @pytest.mark.usefixtures("policy")

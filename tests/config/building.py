@@ -88,6 +88,7 @@ def a_public_folder() -> Iterator[Path]:
 
 BECOME_NOBODY = f"""if True:
     import os
+    import tinyscheduler.app.policy_fixtures
     import tinyscheduler.config.resolve
     import tinyscheduler.config.validate
     os.setgroups([])
