@@ -90,6 +90,7 @@ def test_a_new_task_waits_as_attempt_1_under_the_name_of_its_source(world):
         "tenant": "us",
         "project": "moon",
         "max_runtime_s": 60.0,
+        "title": "a title, ünïcode 🚀",
         "seed": 0,
         "labels": (("team", "red"), ("ünïcode", "")),
     }
@@ -119,13 +120,15 @@ def test_what_only_looks_like_labels_is_none_and_each_task_has_its_own(world):
     plain = world.add(TaskSpec(agent="coder", command=("echo", '"labels":[["a","b"]],"seed":1')))
     seeded = world.add(TaskSpec(agent="coder", seed=-3, command=("true",)))
     labelled = world.add(TaskSpec(agent="coder", labels=(('"seed":', "\n"),), is_held=True))
+    titled = world.add(TaskSpec(agent="coder", title='"title":"x"'))
 
-    told = {task.task_id: (task.seed, task.labels) for task in look(world).waiting}
+    told = {task.task_id: (task.title, task.seed, task.labels) for task in look(world).waiting}
 
     assert told == {
-        plain: (None, ()),
-        seeded: (-3, ()),
-        labelled: (None, (('"seed":', "\n"),)),
+        plain: (None, None, ()),
+        seeded: (None, -3, ()),
+        labelled: (None, None, (('"seed":', "\n"),)),
+        titled: ('"title":"x"', None, ()),
     }
 
 

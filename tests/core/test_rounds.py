@@ -148,7 +148,7 @@ def a_busy_snapshot() -> Snapshot:
         a_result("4", message=SECRET, log=SECRET),
         UnreadableResult(lease_id="lease-5", message=SECRET),
         a_claim("5"),
-        a_task("6", labels=((SECRET, SECRET),), seed=7),
+        a_task("6", title=SECRET, labels=((SECRET, SECRET),), seed=7),
         a_task("8", model="llama", tenant="team"),
         a_task("7", agent=None, queue="dev", created_at=NOW.wall + timedelta(microseconds=1)),
         agents=(

@@ -30,6 +30,7 @@ FULL = a_context(
         model="large",
         tenant="red",
         project="moon",
+        title="a title",
         seed=7,
         created_at=NOW.wall,
     ),
@@ -119,6 +120,14 @@ def test_a_dispatch_is_understood(
 
     (proposal,) = answer.proposals
     assert (proposal.agent, proposal.pool, proposal.gpu) == (agent, pool, gpu)
+
+
+@pytest.mark.parametrize("action", ["wait", "evict", "start_worker"])
+def test_what_starts_no_task_starts_none(action: str):
+    answer = understand(answered({"action": action}), FULL)
+
+    assert answer.proposals == ()
+    assert [one["action"] for one in answer.decisions] == [action]
 
 
 @pytest.mark.parametrize(

@@ -330,6 +330,7 @@ class _World:
             tenant=job.get("tenant"),
             project=job.get("project"),
             created_at=created,
+            title=job.get("title"),
             seed=job.get("seed"),
             labels=job.get("labels", ()),
         )
@@ -601,6 +602,7 @@ _JOB: Mapping[str, Callable[[Node], Any]] = {
     "queue": _name,
     "agents": _list_of(_name),
     "model_ref": _text,
+    "title": _text,
     "seed": _whole(least=-_MOST_NUMBER),
     "tenant": _text,
     "project": _text,

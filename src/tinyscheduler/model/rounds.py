@@ -41,7 +41,7 @@ LEFT_OUT: Mapping[type, Mapping[str, object]] = {
     UnreadableLease: {"message": ""},
     UnreadableResult: {"message": ""},
     AttemptResult: {"message": "", "log": ""},
-    WaitingTask: {"labels": ()},
+    WaitingTask: {"labels": (), "title": None},
     # That there is one decides, not what it says.
     SourceView: {"error": ""},
     Host: {"address": ""},

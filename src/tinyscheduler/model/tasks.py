@@ -152,8 +152,8 @@ class WaitingTask:
     unfinished tasks that wait for this one; ``blocked_by`` the unfinished tasks it
     waits for.  ``not_before`` was asked for; ``backing_off_until`` follows an
     attempt that is to be tried again, and a start that failed.  What it needs is as asked
-    for: None means that nothing was said.  ``seed`` and ``labels`` decide nothing but what a
-    policy makes of them.
+    for: None means that nothing was said.  ``title``, ``seed`` and ``labels`` decide nothing but
+    what a policy makes of them.
     """
 
     task_id: str
@@ -179,6 +179,7 @@ class WaitingTask:
     project: str | None = None
     max_runtime_s: float | None = None
     created_at: datetime | None = None
+    title: str | None = None
     seed: int | None = None
     labels: tuple[tuple[str, str], ...] = ()
 

@@ -97,6 +97,8 @@ def _job(task: WaitingTask, context: PolicyContext, *, now_ms: int) -> dict[str,
         job["queue"] = task.queue
     if task.model is not None:
         job["model_ref"] = task.model
+    if task.title is not None:
+        job["title"] = task.title
     if task.seed is not None:
         job["seed"] = task.seed
     if task.tenant is not None:
@@ -229,11 +231,15 @@ def understand(text: str | bytes, context: PolicyContext) -> Answer:
     )
 
 
+# There are no model servers yet that could be started or ended.
+_WITHOUT_STARTS = frozenset({"wait", "evict", "start_worker"})
+
+
 def _proposal(
     decision: Mapping[str, Any], tasks: Mapping[str, WaitingTask], context: PolicyContext
 ) -> Proposal | None:
     action = decision.get("action")
-    if action == "wait":
+    if action in _WITHOUT_STARTS:
         return None
     if action != "dispatch":
         raise PolicyError(f"it asked for the action {action!r}, which does not exist")

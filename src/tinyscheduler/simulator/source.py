@@ -305,6 +305,7 @@ class SimulatedSource:
             project=row.spec.project,
             max_runtime_s=row.spec.max_runtime_s,
             created_at=row.created_at,
+            title=row.spec.title,
             seed=row.spec.seed,
             labels=row.spec.labels,
         )

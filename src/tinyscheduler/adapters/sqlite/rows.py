@@ -28,14 +28,17 @@ if TYPE_CHECKING:
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
-# Seed and labels of tasks, by their rows; few tasks have any.
-Marks = Mapping[int, tuple[int | None, tuple[tuple[str, str], ...]]]
-_NO_MARKS: tuple[None, tuple[()]] = (None, ())
+# Title, seed and labels of tasks, by their rows; not all tasks have any.
+Marks = Mapping[int, tuple[str | None, int | None, tuple[tuple[str, str], ...]]]
+_NO_MARKS: tuple[None, None, tuple[()]] = (None, None, ())
 # Only keys look like this: within a text each quote has a backslash before it.
 _MARKED = """
 SELECT task_id, details FROM task_specs
 WHERE task_id IN (SELECT value FROM json_each(?))
-    AND (instr(details, '"labels":') OR instr(details, '"seed":')) AND json_valid(details)
+    AND (
+        instr(details, '"labels":') OR instr(details, '"seed":') OR instr(details, '"title":')
+    )
+    AND json_valid(details)
 """
 _SPEC_FIELDS = tuple(field for field in fields(TaskSpec) if field.name != "prompt")
 
@@ -91,7 +94,7 @@ def waiting_of(
     row: sqlite3.Row, *, source: str, blocked_by: tuple[str, ...], marks: Marks
 ) -> WaitingTask:
     """Return a task that waits or is held, as a policy sees it."""
-    seed, labels = marks.get(row["id"], _NO_MARKS)
+    title, seed, labels = marks.get(row["id"], _NO_MARKS)
     return WaitingTask(
         task_id=str(row["id"]),
         source=source,
@@ -116,17 +119,22 @@ def waiting_of(
         project=row["project"],
         max_runtime_s=row["max_runtime_s"],
         created_at=from_micros(row["created_at"]),
+        title=title,
         seed=seed,
         labels=labels,
     )
 
 
 def marks_of(connection: sqlite3.Connection, ids: Iterable[int]) -> Marks:
-    """Return seed and labels of those of these tasks that have any."""
+    """Return title, seed and labels of those of these tasks that have any."""
     found = connection.execute(_MARKED, (json.dumps(list(ids)),))
     details = {row["task_id"]: json.loads(row["details"]) for row in found}
     return {
-        task_id: (one.get("seed"), tuple((key, value) for key, value in one.get("labels", ())))
+        task_id: (
+            one.get("title"),
+            one.get("seed"),
+            tuple((key, value) for key, value in one.get("labels", ())),
+        )
         for task_id, one in details.items()
     }
 
