@@ -39,6 +39,8 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "explore"))
 MEASURED = (
     "tests/contract/",
     "tests/core/",
+    "tests/policy/test_context.py",
+    "tests/policy/test_deploying.py",
     "tests/tick/",
     "tests/process/test_commands.py",
     "tests/process/test_trees.py",

@@ -150,7 +150,7 @@ def test_checking_says_what_was_logged_and_what_it_takes(home: Place):
     ("source", "words"),
     [
         (BROKEN, f"error: {FAULT}\n"),
-        ("function schedule(c) retrun 5 end", "error: policies/p.lua:1: syntax error near '5'\n"),
+        ("function schedule(c) returns 5 end", "error: policies/p.lua:1: syntax error near '5'\n"),
         ("", "error: policies/p.lua: there is no function schedule(context)\n"),
         (
             "function schedule(c) if #c.queue > 900 then error('\\27[31mtoo many') end end",

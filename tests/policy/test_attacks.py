@@ -83,7 +83,7 @@ def test_the_cause_is_right_and_the_place_is_named(
 @pytest.mark.parametrize(
     ("source", "cause", "words"),
     [
-        ("function schedule(c) retrun 5 end", "syntax", "policies/p.lua:1: syntax error near '5'"),
+        ("function schedule(c) returns 5 end", "syntax", "policies/p.lua:1: syntax error near '5'"),
         ("", "error", "policies/p.lua: there is no function schedule(context)"),
         ("schedule = 5", "error", "there is no function schedule(context)"),
         (b"\x1bLua\x54\x00\x19\x93", "syntax", "compiled Lua is refused"),

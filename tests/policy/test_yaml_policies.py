@@ -327,7 +327,7 @@ def test_check_takes_yaml_and_names_file_line_and_rule(
     place.path.write_text(EXAMPLE)
     assert command(place, capsys, "check", str(place.path))[0] == 0
 
-    place.path.write_text(a_policy(action="{use: platfrom}"))
+    place.path.write_text(a_policy(action="{use: platformm}"))
     code, out, _ = command(place, capsys, "check", str(place.path), "--json")
 
     (finding,) = json.loads(out)["findings"]

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 # Behind an argument's name typer writes its type as Python has it: `ID <list[str]>`.
 _PYTHON_TYPE = re.compile(r" <(?:str|int|list\[str\])>")
 
+_WIDEST_KIND = 60
+
 
 class Command(TyperCommand):
     """A command whose help ends like its data if unread."""
@@ -54,12 +56,22 @@ class _Told(TyperArgument):
         record = super().get_help_record(ctx)
         if record is None:
             return None
-        _, _, kind = _PYTHON_TYPE.sub("", record[0]).partition(" ")
+        kind = kind_of(self, ctx)
+        if len(kind) > _WIDEST_KIND:
+            # More words than have room in the column of names.
+            words = ", ".join(kind.strip("<>").split("|"))
+            return self._told_name(), record[1].replace(".", f": {words}.", 1)
         return f"{self._told_name()} {kind}".rstrip(), record[1]
 
     def _told_name(self) -> str:
         name = self.metavar or (self.name or "").upper()
         return name if self.nargs == 1 else f"{name}..."
+
+
+def kind_of(argument: TyperArgument, ctx: typer.Context) -> str:
+    """Return what an argument may be where that is few words, as in ``<one|two>``; or nothing."""
+    record = TyperArgument.get_help_record(argument, ctx)
+    return "" if record is None else _PYTHON_TYPE.sub("", record[0]).partition(" ")[2]
 
 
 def with_typer_options(function: FunctionType) -> FunctionType:

@@ -10,6 +10,7 @@ import inspect
 import typer
 from typer.core import TyperArgument, TyperCommand, TyperGroup, TyperOption
 
+from tinyscheduler.cli.command import kind_of
 from tinyscheduler.cli.examples import EXAMPLES
 from tinyscheduler.cli.main import COMMANDS, Commands, app
 from tinyscheduler.values import dataclass
@@ -122,9 +123,11 @@ def _argument(parameter: TyperArgument, context: typer.Context) -> Argument:
     record = parameter.get_help_record(context)
     if record is None:
         raise AssertionError(parameter.name)
-    name, _, takes = record[0].partition(" ")
     return Argument(
-        name=name.removesuffix("..."), help=(parameter.help or "").strip(), choices=_choices(takes)
+        name=record[0].partition(" ")[0].removesuffix("..."),
+        help=(parameter.help or "").strip(),
+        # Where there are many, the help names them elsewhere.
+        choices=_choices(kind_of(parameter, context)),
     )
 
 
