@@ -190,3 +190,8 @@ def test_a_start_uses_the_model_on_the_host_that_the_policy_names():
     assert (by_platform.model_host, by_wish.model_host) == ("box", "other")
     with pytest.raises(PolicyError, match="nothing of what it asked for can be had"):
         decide(snapshot, Wishing(pool_id="local"))
+    without_model = replace(
+        a_snapshot(a_task("1"), agents=[an_agent()]), inventory=Inventory(models=places)
+    )
+    with pytest.raises(PolicyError, match="nothing of what it asked for can be had"):
+        decide(without_model, Wishing(pool_id="other"))

@@ -104,18 +104,15 @@ def _note_answer(progress: Progress, asked: _Asked) -> None:
 def _decide_instead(progress: Progress, snapshot: Snapshot) -> Plan:
     """Decide by the last good policy, and by the built-in one if that fails too or is none."""
     fallback = progress.world.fallback
-    substitute = progress.substitute or fallback
-    progress.policy_name = substitute.name
-    if substitute is not fallback:
-        progress.policy_version = substitute.version
-    try:
-        return decide(snapshot, substitute)
-    except PolicyError as error:
-        if substitute is fallback:
-            raise
-        progress.warn(f"{_told_of(substitute, error)}; the platform policy decides instead")
-        _tell(progress, substitute, error, instead=fallback)
-    progress.substitute = fallback
+    substitute = progress.substitute
+    if substitute is not None and substitute is not fallback:
+        progress.policy_name, progress.policy_version = substitute.name, substitute.version
+        try:
+            return decide(snapshot, substitute)
+        except PolicyError as error:
+            progress.warn(f"{_told_of(substitute, error)}; the platform policy decides instead")
+            _tell(progress, substitute, error, instead=fallback)
+            progress.substitute = fallback
     progress.policy_name = fallback.name
     return decide(snapshot, fallback)
 
