@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import ceil
 from typing import TYPE_CHECKING, Any
 
 from tinyscheduler.cli.render import escape
@@ -18,7 +19,7 @@ def checked_lines(checked: Checked) -> list[str]:
         lines.append(f"{one.severity}: {escape(one.words)}{where}")
     lines += [f"log {level}: {escape(text)}" for level, text in checked.log]
     if checked.is_usable:
-        took = f"at most {checked.slowest_ms:.0f} ms" if checked.slowest_ms is not None else ""
+        took = f"at most {ceil(checked.slowest_ms)} ms" if checked.slowest_ms is not None else ""
         lines.append(f"{escape(checked.name)} can rule: {took} a question")
     return lines
 
