@@ -64,6 +64,9 @@ def test_an_attack_obtains_nothing(tmp_path: Path, name: str):
         ),
         ("error('so be it')", "error", "policies/p.lua:3: so be it"),
         ("error({})", "error", "an error that is a table and no text"),
+        ("error('\\255bad')", "error", "policies/p.lua:3: ?bad"),
+        ("error('x' .. ('é'):rep(2000))", "error", "policies/p.lua:3: xéé"),
+        ("return context['\\255'].x", "error", "policies/p.lua:3: attempt to index a nil value"),
         ("table.sort({3, 2, 1}, 7)", "error", "policies/p.lua:3: bad argument #2 to 'sort'"),
         ("return ('a'):rep(5000):find(('a-'):rep(30) .. 'b')", "timeout", "did not answer in time"),
         ("return 5", "error", "schedule returned a number"),
@@ -78,6 +81,15 @@ def test_the_cause_is_right_and_the_place_is_named(
 
     assert isinstance(error, PolicyError)
     assert (error.cause, words in error.what) == (cause, True), error.what
+
+
+def test_what_it_said_is_cut_between_characters(tmp_path: Path):
+    said = "log('info', 'x' .. ('é'):rep(300)) log('info', '\\255é')"
+
+    answer = attacked(tmp_path, f"function schedule() {said} end")
+
+    assert not isinstance(answer, PolicyError)
+    assert answer.log == (("info", "x" + "é" * 127), ("info", "???"))
 
 
 @pytest.mark.parametrize(
