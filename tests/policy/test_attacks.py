@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
+import threading
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,6 +32,7 @@ function schedule(context)
   return said
 end
 """
+_MANY_TICKS = 20  # of CPU time: starting takes fewer
 CAUSES = {"syntax", "error", "timeout", "memory", "nonsense", "refused"}
 
 
@@ -162,3 +168,32 @@ def test_a_file_that_is_not_there_or_no_file_is_told(tmp_path: Path):
         a_policy(tmp_path, None).propose(a_context())
 
     assert missing.value.cause == "file"
+
+
+def test_a_process_that_has_ended_is_not_killed_again_under_a_number_given_to_another(
+    tmp_path: Path,
+):
+    policy = a_policy(
+        tmp_path, "function schedule() while true do end end", cpu_ms=9000, wall_ms=9000
+    )
+    killed: list[int] = []
+    sys.addaudithook(lambda event, args: killed.append(args[0]) if event == "os.kill" else None)
+    threading.Thread(target=_end_children, daemon=True).start()
+
+    with pytest.raises(PolicyError, match="its process died by SIGTERM"):
+        policy.propose(a_context())
+    policy.close()
+
+    assert len(killed) == 1
+
+
+def _end_children() -> None:
+    """End, by another program, the first process of a policy that has begun to compute."""
+    while True:
+        for path in Path("/proc").glob("[0-9]*"):
+            with suppress(OSError):
+                fields = (path / "stat").read_text().rpartition(")")[2].split()
+                is_policy = b"policy/child.py" in (path / "cmdline").read_bytes()
+                if is_policy and fields[1] == str(os.getpid()) and int(fields[11]) >= _MANY_TICKS:
+                    subprocess.run(("kill", path.name), check=True)
+                    return

@@ -250,6 +250,7 @@ class _Child:
     """The process, and a pipe to it and from it.  Nobody waits for it longer than told."""
 
     def __init__(self) -> None:
+        self._pid: int | None
         self._to, self._from, self._pid = _spawn()
         os.set_blocking(self._to, False)
 
@@ -312,11 +313,14 @@ class _Child:
         return PolicyError(f"its process died by {signal.Signals(number).name}", cause="error")
 
     def _reap(self) -> int | None:
-        """Kill it and return how it ended; None where somebody else has learned that."""
+        """Kill it and return how it ended; None where that has been learned before."""
+        pid, self._pid = self._pid, None
+        if pid is None:
+            return None  # by now its number may be that of another process
         with suppress(ProcessLookupError):
-            os.kill(self._pid, signal.SIGKILL)
+            os.kill(pid, signal.SIGKILL)
         with suppress(ChildProcessError):
-            return os.waitpid(self._pid, 0)[1]
+            return os.waitpid(pid, 0)[1]
         return None
 
 
