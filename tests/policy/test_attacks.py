@@ -89,6 +89,18 @@ def test_the_cause_is_right_and_the_place_is_named(
     assert (error.cause, words in error.what) == (cause, True), error.what
 
 
+def test_memory_that_is_used_up_to_the_last_is_the_cause_whatever_was_said(tmp_path: Path):
+    said = "for _ = 1, 100 do log('info', ('x'):rep(256)) end"
+    source = f"function schedule() {said} while true do kept = {{kept}} end end"
+    policy = a_policy(tmp_path, source, memory_mb=8, cpu_ms=4000, wall_ms=9000)
+
+    with pytest.raises(PolicyError, match="more than 8 MB of memory") as refused:
+        policy.propose(a_context())
+    policy.close()
+
+    assert refused.value.cause == "memory"
+
+
 def test_what_it_said_is_cut_between_characters(tmp_path: Path):
     said = "log('info', 'x' .. ('é'):rep(300)) log('info', '\\255é')"
 

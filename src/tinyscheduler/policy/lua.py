@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any
 
 from lupa import lua54
@@ -54,7 +55,12 @@ class LuaEngine:
         except (OverflowError, UnicodeEncodeError):
             table = self._lua.table_from(_bounded(context), recursive=True)
         self._bound()
-        answer: str = self._sandbox["schedule"](table)
+        try:
+            answer: str = self._sandbox["schedule"](table)
+        except lua54.LuaMemoryError:
+            # Not even for words about it something was left.
+            words = f"schedule took more than {self._limits.memory_mb} MB of memory"
+            return json.dumps({"fault": "memory", "words": words, "log": [], "metrics": {}})
         return answer
 
     def _bound(self) -> None:
