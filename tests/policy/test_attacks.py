@@ -199,13 +199,34 @@ def test_a_process_that_has_ended_is_not_killed_again_under_a_number_given_to_an
     assert len(killed) == 1
 
 
+def test_its_process_keeps_nothing_open_that_was_left_open_to_it(tmp_path: Path):
+    policy = a_policy(tmp_path, "function schedule() return {} end")
+    with (tmp_path / "lock").open("wb") as lock:
+        os.set_inheritable(lock.fileno(), True)
+        policy.propose(a_context())
+        (process,) = _processes_of_policies()
+        held = {name: os.readlink(process / "fd" / name) for name in os.listdir(process / "fd")}
+    policy.close()
+
+    assert sorted(held) == ["0", "1", "2"]
+
+
+def _processes_of_policies() -> list[Path]:
+    found = []
+    for path in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            parent = (path / "stat").read_text().rpartition(")")[2].split()[1]
+            is_policy = b"policy/child.py" in (path / "cmdline").read_bytes()
+            found += [path] if is_policy and parent == str(os.getpid()) else []
+    return found
+
+
 def _end_children() -> None:
     """End, by another program, the first process of a policy that has begun to compute."""
     while True:
-        for path in Path("/proc").glob("[0-9]*"):
+        for path in _processes_of_policies():
             with suppress(OSError):
-                fields = (path / "stat").read_text().rpartition(")")[2].split()
-                is_policy = b"policy/child.py" in (path / "cmdline").read_bytes()
-                if is_policy and fields[1] == str(os.getpid()) and int(fields[11]) >= _MANY_TICKS:
+                used = (path / "stat").read_text().rpartition(")")[2].split()[11]
+                if int(used) >= _MANY_TICKS:
                     subprocess.run(("kill", path.name), check=True)
                     return
