@@ -199,6 +199,26 @@ def test_a_process_that_has_ended_is_not_killed_again_under_a_number_given_to_an
     assert len(killed) == 1
 
 
+@pytest.mark.parametrize(
+    "greeting", ["nope", "5", "{}", '{"missing":{},"fault":"x"}', '{"missing":{},"fault":"{}"}']
+)
+def test_a_process_that_greets_with_nonsense_is_ended_and_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, greeting: str
+):
+    program = tmp_path / "python"
+    size = f"\\{len(greeting):03o}\\0\\0\\0"
+    program.write_text(f"#!/bin/sh\nprintf '{size}%s' '{greeting}'\nexec cat >/dev/null\n")
+    program.chmod(0o700)
+    monkeypatch.setattr(sys, "executable", str(program))
+    before = os.listdir("/proc/self/fd")
+
+    error = attacked(tmp_path, "function schedule() end")
+
+    assert isinstance(error, PolicyError)
+    assert (error.cause, "nonsense" in error.what) == ("nonsense", True)
+    assert os.listdir("/proc/self/fd") == before
+
+
 def test_its_process_keeps_nothing_open_that_was_left_open_to_it(tmp_path: Path):
     policy = a_policy(tmp_path, "function schedule() return {} end")
     with (tmp_path / "lock").open("wb") as lock:
