@@ -19,7 +19,13 @@ from tests.builders import (
     an_agent,
     an_entry,
 )
-from tests.core.worlds import WildPolicy, shuffled, some_snapshot, some_wild_policy
+from tests.core.worlds import (
+    WildPolicy,
+    shuffled,
+    some_busy_snapshot,
+    some_snapshot,
+    some_wild_policy,
+)
 
 from tinyscheduler.core.decide import decide
 from tinyscheduler.core.leases import judge_all
@@ -288,7 +294,7 @@ def test_leased_plus_dispatched_never_exceeds_any_limit(snapshot: Snapshot, poli
     assert_within_all_limits(decide(snapshot, policy), snapshot)
 
 
-@given(some_snapshot(), some_wild_policy)
+@given(some_snapshot() | some_busy_snapshot(), some_wild_policy)
 def test_no_policy_can_exceed_a_cap(snapshot: Snapshot, policy: WildPolicy):
     try:
         plan = decide(snapshot, policy)
@@ -297,6 +303,23 @@ def test_no_policy_can_exceed_a_cap(snapshot: Snapshot, policy: WildPolicy):
 
     assert_within_all_limits(plan, snapshot)
     assert Counter(decision.task for decision in plan.decisions) == Counter(waiting(snapshot))
+
+
+@given(some_busy_snapshot())
+def test_the_built_in_policy_proposes_nothing_that_is_refused(snapshot: Snapshot):
+    plan = decide(snapshot, FIFO)
+
+    assert_within_all_limits(plan, snapshot)
+    assert Reason.POLICY_WAIT not in reasons(plan).values()
+
+
+@pytest.mark.parametrize("wants", [{"vram_bytes": 1 << 30}, {"gpus": 1}])
+def test_a_policy_that_names_a_gpu_that_is_not_there_is_refused(wants: dict[str, int]):
+    task = a_task("1", **wants)
+    policy = WildPolicy(picks=(((0, "coder", None, "GPU-gone"),),))
+
+    with pytest.raises(PolicyError, match="nothing of what it asked for can be had"):
+        decide(a_snapshot(task, gpus=(a_gpu(0),)), policy)
 
 
 @given(some_snapshot(), st.just(FIFO))

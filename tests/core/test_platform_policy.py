@@ -120,5 +120,26 @@ def test_a_named_agent_comes_before_a_queue():
     assert proposed(task, agents=(ROOMY, other)) == [("1", "other")]
 
 
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"seed": 2**64},
+        {"seed": -(2**64)},
+        {"created_order": 2**63},
+        {"vram_bytes": 2**80},
+        {"title": "half of a \ud83d character"},
+        {"labels": (("a", "\udcff"), ("\ud800", "b"))},
+    ],
+)
+def test_what_lua_cannot_hold_keeps_no_task_from_a_start(odd: dict[str, object]):
+    assert ("2", "coder") in proposed(a_task("1", **odd), a_task("2", created_order=1))
+
+
+def test_agents_and_slots_without_a_bound_are_as_good_as_many():
+    endless = AgentView(name="coder", queue="dev", limit=2**70, active=0)
+
+    assert proposed(a_task("1"), agents=(endless,), slots=2**70) == [("1", "coder")]
+
+
 def test_the_policy_has_a_name_for_reports():
     assert POLICY.name == "platform"

@@ -74,6 +74,12 @@ OBSTACLES: tuple[dict[str, Any], ...] = (
     {"is_held": True},
     {"blocked_by": ("7", "8")},
 )
+UNHINDERED: dict[str, Any] = {
+    "not_before": None,
+    "backing_off_until": None,
+    "is_held": False,
+    "blocked_by": (),
+}
 GPU_WISHES: tuple[dict[str, Any], ...] = (
     {},
     {},
@@ -257,6 +263,32 @@ def some_snapshot(draw: DrawFn) -> Snapshot:
 
 
 @st.composite
+def some_busy_snapshot(draw: DrawFn) -> Snapshot:
+    """Return a world in which tasks only wait, and agents are there for most of them."""
+    names = map(str, range(draw(st.integers(1, 5))))
+    tasks = [replace(draw(some_task(name, "local")), **UNHINDERED) for name in names]
+    agents = [
+        an_agent(
+            name,
+            limit=draw(st.integers(1, 3)),
+            queue=draw(st.sampled_from(QUEUES)),
+            model=draw(st.sampled_from((None, None, "large"))),
+        )
+        for name in AGENTS
+    ]
+    return a_snapshot(
+        *tasks,
+        agents=agents,
+        slots=draw(st.integers(1, 4)),
+        inventory=draw(st.sampled_from(INVENTORIES)),
+        skips=draw(st.sampled_from(({}, {}, {"0": 2}, {"1": 1, "2": 2}))),
+        lookahead=draw(st.sampled_from((5, 5, 1, 0))),
+        fair_share=draw(st.sampled_from(FairShare)),
+        gpus=draw(st.sampled_from(GPUS)),
+    )
+
+
+@st.composite
 def shuffled(draw: DrawFn, snapshot: Snapshot) -> Snapshot:
     """Return the same world, told in another order."""
     scan, memory = snapshot.scan, snapshot.memory
@@ -291,22 +323,29 @@ def shuffled(draw: DrawFn, snapshot: Snapshot) -> Snapshot:
 class WildPolicy:
     """Proposes what it was told to, whatever is free; something else as the waiting get fewer."""
 
-    picks: tuple[tuple[tuple[int, str], ...], ...]
+    picks: tuple[tuple[tuple[int, str, str | None, str | None], ...], ...]
     name = "wild"
     version = ""
 
     def propose(self, context: PolicyContext) -> Sequence[Proposal]:
         waiting = context.waiting
         return [
-            Proposal(task=waiting[index % len(waiting)], agent=agent)
-            for index, agent in self.picks[len(waiting) % len(self.picks)]
+            Proposal(task=waiting[index % len(waiting)], agent=agent, pool=pool, gpu=gpu)
+            for index, agent, pool, gpu in self.picks[len(waiting) % len(self.picks)]
         ]
 
 
 some_wild_policy: SearchStrategy[WildPolicy] = st.builds(
     WildPolicy,
     picks=st.lists(
-        st.lists(st.tuples(st.integers(0, 9), st.sampled_from(AGENTS))).map(tuple),
+        st.lists(
+            st.tuples(
+                st.integers(0, 9),
+                st.sampled_from(AGENTS),
+                st.sampled_from((None, None, "local", "box", "gone")),
+                st.sampled_from((None, None, "GPU-0", "GPU-1", "GPU-gone")),
+            )
+        ).map(tuple),
         min_size=1,
         max_size=4,
     ).map(tuple),

@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
+import threading
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,6 +32,7 @@ function schedule(context)
   return said
 end
 """
+_MANY_TICKS = 20  # of CPU time: starting takes fewer
 CAUSES = {"syntax", "error", "timeout", "memory", "nonsense", "refused"}
 
 
@@ -64,6 +70,9 @@ def test_an_attack_obtains_nothing(tmp_path: Path, name: str):
         ),
         ("error('so be it')", "error", "policies/p.lua:3: so be it"),
         ("error({})", "error", "an error that is a table and no text"),
+        ("error('\\255bad')", "error", "policies/p.lua:3: ?bad"),
+        ("error('x' .. ('é'):rep(2000))", "error", "policies/p.lua:3: xéé"),
+        ("return context['\\255'].x", "error", "policies/p.lua:3: attempt to index a nil value"),
         ("table.sort({3, 2, 1}, 7)", "error", "policies/p.lua:3: bad argument #2 to 'sort'"),
         ("return ('a'):rep(5000):find(('a-'):rep(30) .. 'b')", "timeout", "did not answer in time"),
         ("return 5", "error", "schedule returned a number"),
@@ -78,6 +87,27 @@ def test_the_cause_is_right_and_the_place_is_named(
 
     assert isinstance(error, PolicyError)
     assert (error.cause, words in error.what) == (cause, True), error.what
+
+
+def test_memory_that_is_used_up_to_the_last_is_the_cause_whatever_was_said(tmp_path: Path):
+    said = "for _ = 1, 100 do log('info', ('x'):rep(256)) end"
+    source = f"function schedule() {said} while true do kept = {{kept}} end end"
+    policy = a_policy(tmp_path, source, memory_mb=8, cpu_ms=4000, wall_ms=9000)
+
+    with pytest.raises(PolicyError, match="more than 8 MB of memory") as refused:
+        policy.propose(a_context())
+    policy.close()
+
+    assert refused.value.cause == "memory"
+
+
+def test_what_it_said_is_cut_between_characters(tmp_path: Path):
+    said = "log('info', 'x' .. ('é'):rep(300)) log('info', '\\255é')"
+
+    answer = attacked(tmp_path, f"function schedule() {said} end")
+
+    assert not isinstance(answer, PolicyError)
+    assert answer.log == (("info", "x" + "é" * 127), ("info", "???"))
 
 
 @pytest.mark.parametrize(
@@ -150,3 +180,73 @@ def test_a_file_that_is_not_there_or_no_file_is_told(tmp_path: Path):
         a_policy(tmp_path, None).propose(a_context())
 
     assert missing.value.cause == "file"
+
+
+def test_a_process_that_has_ended_is_not_killed_again_under_a_number_given_to_another(
+    tmp_path: Path,
+):
+    policy = a_policy(
+        tmp_path, "function schedule() while true do end end", cpu_ms=9000, wall_ms=9000
+    )
+    killed: list[int] = []
+    sys.addaudithook(lambda event, args: killed.append(args[0]) if event == "os.kill" else None)
+    threading.Thread(target=_end_children, daemon=True).start()
+
+    with pytest.raises(PolicyError, match="its process died by SIGTERM"):
+        policy.propose(a_context())
+    policy.close()
+
+    assert len(killed) == 1
+
+
+@pytest.mark.parametrize(
+    "greeting", ["nope", "5", "{}", '{"missing":{},"fault":"x"}', '{"missing":{},"fault":"{}"}']
+)
+def test_a_process_that_greets_with_nonsense_is_ended_and_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, greeting: str
+):
+    program = tmp_path / "python"
+    size = f"\\{len(greeting):03o}\\0\\0\\0"
+    program.write_text(f"#!/bin/sh\nprintf '{size}%s' '{greeting}'\nexec cat >/dev/null\n")
+    program.chmod(0o700)
+    monkeypatch.setattr(sys, "executable", str(program))
+    before = os.listdir("/proc/self/fd")
+
+    error = attacked(tmp_path, "function schedule() end")
+
+    assert isinstance(error, PolicyError)
+    assert (error.cause, "nonsense" in error.what) == ("nonsense", True)
+    assert os.listdir("/proc/self/fd") == before
+
+
+def test_its_process_keeps_nothing_open_that_was_left_open_to_it(tmp_path: Path):
+    policy = a_policy(tmp_path, "function schedule() return {} end")
+    with (tmp_path / "lock").open("wb") as lock:
+        os.set_inheritable(lock.fileno(), True)
+        policy.propose(a_context())
+        (process,) = _processes_of_policies()
+        held = {name: os.readlink(process / "fd" / name) for name in os.listdir(process / "fd")}
+    policy.close()
+
+    assert sorted(held) == ["0", "1", "2"]
+
+
+def _processes_of_policies() -> list[Path]:
+    found = []
+    for path in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            parent = (path / "stat").read_text().rpartition(")")[2].split()[1]
+            is_policy = b"policy/child.py" in (path / "cmdline").read_bytes()
+            found += [path] if is_policy and parent == str(os.getpid()) else []
+    return found
+
+
+def _end_children() -> None:
+    """End, by another program, the first process of a policy that has begun to compute."""
+    while True:
+        for path in _processes_of_policies():
+            with suppress(OSError):
+                used = (path / "stat").read_text().rpartition(")")[2].split()[11]
+                if int(used) >= _MANY_TICKS:
+                    subprocess.run(("kill", path.name), check=True)
+                    return

@@ -156,6 +156,36 @@ def test_an_answer_that_nobody_can_read_is_nonsense(text: str):
     assert refused.value.cause == "nonsense"
 
 
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"decisions": 5},
+        {"decisions": None},
+        {"decisions": {"action": "wait"}},
+        {"decisions": ["x"]},
+        {"decisions": [{"action": []}]},
+        {"decisions": [{"action": "dispatch", "job_id": []}]},
+        {"decisions": [{"action": "dispatch", "job_id": "1", "worker_id": 5}]},
+        {"decisions": [{"action": "dispatch", "job_id": "1", "agent": {}}]},
+        {"decisions": [{"action": "dispatch", "job_id": "1", "pool_id": []}]},
+        {"decisions": [{"action": "dispatch", "job_id": "1", "gpu_id": 0}]},
+        {"log": [{"level": "info", "text": 5}]},
+        {"metrics": {"depth": "deep"}},
+        {"metrics": 5},
+        {"cpu_ms": "long"},
+        {"instructions": []},
+        {"fault": []},
+    ],
+)
+def test_what_no_sandbox_writes_is_nonsense_and_no_crash(odd: dict[str, Any]):
+    text = json.dumps({"decisions": [], "log": [], "metrics": {}, **odd})
+
+    with pytest.raises(PolicyError) as refused:
+        understand(text, FULL)
+
+    assert refused.value.cause == "nonsense"
+
+
 class Wishing:
     """Asks for the first task, on a certain GPU or host."""
 

@@ -508,6 +508,37 @@ def test_a_task_whose_row_makes_no_sense_is_refused_alone(path, opened, details)
     assert opened.queue.describe(whole) == A_SPEC
 
 
+@pytest.mark.parametrize(
+    "details",
+    [
+        '{"labels": 5}',
+        '{"labels": [["a"]]}',
+        '{"labels": [["a", 1]]}',
+        '["\\"title\\":"]',
+        '[{"seed": 1}]',
+        '{"title": 7}',
+        '{"title": "\\ud800"}',
+        '{"seed": "1"}',
+        '{"seed": true}',
+        '{"seed": 18446744073709551616}',
+        f'{{"seed": {"9" * 5000}}}',
+    ],
+)
+def test_a_task_whose_marks_make_no_sense_waits_without_any(opened, details):
+    broken, whole = opened.add(A_SPEC, replace(A_SPEC, title="whole", seed=7))
+    with opened.database.writing() as connection:
+        details = details.replace(": ", ":")
+        connection.execute("UPDATE task_specs SET details = ? WHERE task_id = ?", (details, broken))
+        connection.commit()
+
+    found = opened.queue.look(window=9).waiting
+
+    assert [(one.task_id, one.title, one.seed, one.labels) for one in found] == [
+        (broken, None, None, ()),
+        (whole, "whole", 7, ()),
+    ]
+
+
 @pytest.mark.parametrize("access", list(Access))
 @pytest.mark.parametrize("use", sorted(USES))
 def test_the_database_of_another_program_is_refused_and_left_alone(path, access, use):

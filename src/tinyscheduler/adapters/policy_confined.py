@@ -14,7 +14,7 @@ from contextlib import suppress
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
-from tinyscheduler.errors import PolicyError, PolicyLoadError
+from tinyscheduler.errors import CAUSES, PolicyError, PolicyLoadError
 from tinyscheduler.files import short_path
 from tinyscheduler.model.policy import PolicyCall
 from tinyscheduler.policy.compiled import SUFFIX, is_compiled
@@ -203,8 +203,7 @@ class ConfinedPolicy:
         )
         if hello["fault"] is not None:
             child.kill()
-            fault = json.loads(hello["fault"])
-            raise PolicyLoadError(fault["words"], cause=fault["fault"])
+            raise _load_error(hello["fault"])
         return child
 
 
@@ -240,16 +239,31 @@ def _greet(
         raise PolicyError(message, cause="error") from error
     try:
         child.send(marshal.dumps(setup), deadline)
-        return child, json.loads(child.ask(source, deadline))
+        hello = json.loads(child.ask(source, deadline))
+        return child, {name: hello[name] for name in ("missing", "fault")}
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        child.kill()
+        raise PolicyLoadError(f"it greeted with nonsense: {error}", cause="nonsense") from error
     except PolicyError as error:
         child.kill()
         raise PolicyLoadError(error.what, cause=error.cause, hint=error.hint) from error
+
+
+def _load_error(text: str) -> PolicyError:
+    """Return what is wrong with the policy: its first lines have run, and may have lied."""
+    try:
+        fault = json.loads(text)
+        cause = fault["fault"] if fault["fault"] in CAUSES else "nonsense"
+        return PolicyLoadError(str(fault["words"]), cause=cause)
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        return PolicyLoadError(f"it greeted with nonsense: {error}", cause="nonsense")
 
 
 class _Child:
     """The process, and a pipe to it and from it.  Nobody waits for it longer than told."""
 
     def __init__(self) -> None:
+        self._pid: int | None
         self._to, self._from, self._pid = _spawn()
         os.set_blocking(self._to, False)
 
@@ -312,11 +326,14 @@ class _Child:
         return PolicyError(f"its process died by {signal.Signals(number).name}", cause="error")
 
     def _reap(self) -> int | None:
-        """Kill it and return how it ended; None where somebody else has learned that."""
+        """Kill it and return how it ended; None where that has been learned before."""
+        pid, self._pid = self._pid, None
+        if pid is None:
+            return None  # by now its number may be that of another process
         with suppress(ProcessLookupError):
-            os.kill(self._pid, signal.SIGKILL)
+            os.kill(pid, signal.SIGKILL)
         with suppress(ChildProcessError):
-            return os.waitpid(self._pid, 0)[1]
+            return os.waitpid(pid, 0)[1]
         return None
 
 

@@ -139,8 +139,11 @@ class GpuRoom:
             words = "; ".join(f"GPU {gpu.index}: {gpu.fault}" for gpu in faults)
             words = f"needs {_describe(needs)}; {words}"
             return Refusal(reason=Reason.GPU_UNKNOWN, words=words, is_lasting=True)
-        if len(known) < needs.gpus:
-            words = f"needs {needs.gpus} GPUs, this machine has {len(known)}"
+        if len(known) < max(1, needs.gpus):
+            # A policy may name one that is not there.
+            words = f"needs {_describe(needs)}, there is none"
+            if known:
+                words = f"needs {needs.gpus} GPUs, this machine has {len(known)}"
             return Refusal(reason=Reason.GPU_UNAVAILABLE, words=words, is_lasting=True)
         largest = format_size(max(gpu.total_bytes for gpu in known))
         words = f"needs {_describe(needs)}, the largest GPU here has {largest}"

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from tinyscheduler.core.queueing import candidates, key_of
-from tinyscheduler.errors import PolicyError
+from tinyscheduler.errors import CAUSES, PolicyError
 from tinyscheduler.model.config import LOCAL_HOST
 from tinyscheduler.model.plan import Proposal
 from tinyscheduler.values import dataclass, field
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from tinyscheduler.model.policy import AgentView, GpuView, PolicyContext
     from tinyscheduler.model.tasks import WaitingTask
 
+_Kind = TypeVar("_Kind")
 # Of the tasks that could start, so many are shown to a policy, in line.
 MOST_JOBS = 1000
 # An agent without a bound worth the name has no more workers than that.
@@ -207,14 +208,18 @@ def understand(text: str | bytes, context: PolicyContext) -> Answer:
     """
     try:
         document = json.loads(text)
-        fault, decisions = document.get("fault"), document.get("decisions", [])
-        log = tuple((line["level"], line["text"]) for line in document["log"])
-        metrics, instructions = document["metrics"], document.get("instructions", 0)
-        cpu_ms = document.get("cpu_ms", 0.0)
+        fault, decisions = document.get("fault"), _checked(document.get("decisions", []))
+        log = tuple(
+            (_typed(line["level"], str), _typed(line["text"], str)) for line in document["log"]
+        )
+        metrics = {name: _number(one) for name, one in document["metrics"].items()}
+        instructions = _typed(document.get("instructions", 0), int)
+        cpu_ms = _number(document.get("cpu_ms", 0.0))
     except (ValueError, AttributeError, KeyError, TypeError, RecursionError) as error:
         raise PolicyError(f"it answered nonsense: {error}", cause="nonsense") from error
     if fault is not None:
-        raise PolicyError(str(document.get("words")), cause=str(fault), log=log)
+        cause = fault if fault in CAUSES else "nonsense"
+        raise PolicyError(str(document.get("words")), cause=cause, log=log)
     tasks = {task.task_id: task for task in reversed(context.waiting)}
     try:
         proposals = [_proposal(decision, tasks, context) for decision in decisions]
@@ -229,6 +234,33 @@ def understand(text: str | bytes, context: PolicyContext) -> Answer:
         instructions=instructions,
         cpu_ms=cpu_ms,
     )
+
+
+# Of a decision, what names something.
+_NAMES = ("action", "job_id", "worker_id", "agent", "pool_id", "gpu_id")
+
+
+def _checked(decisions: object) -> list[dict[str, Any]]:
+    """Return the decisions; TypeError for what the sandbox, which is trusted, never writes.
+
+    It wrote them in the same process as the policy runs in, and that is not.
+    """
+    checked = [_typed(one, dict) for one in _typed(decisions, list)]
+    for one in checked:
+        for name in _NAMES:
+            _typed(one.get(name, ""), str)
+    return checked
+
+
+def _typed(value: object, kind: type[_Kind]) -> _Kind:
+    if not isinstance(value, kind):
+        message = f"a {type(value).__name__} is no {kind.__name__}"
+        raise TypeError(message)
+    return value
+
+
+def _number(value: object) -> float:
+    return value if isinstance(value, int) else _typed(value, float)
 
 
 # There are no model servers yet that could be started or ended.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any
 
 from lupa import lua54
@@ -49,11 +50,38 @@ class LuaEngine:
     def schedule(self, context: Mapping[str, Any]) -> str:
         """Return the answer to a context, as JSON: ``decisions``, or a ``fault`` with ``words``."""
         self._lua.set_max_memory(0)  # what we put in never ends the process
-        table = self._lua.table_from(context, recursive=True)
+        try:
+            table = self._lua.table_from(context, recursive=True)
+        except (OverflowError, UnicodeEncodeError):
+            table = self._lua.table_from(_bounded(context), recursive=True)
         self._bound()
-        answer: str = self._sandbox["schedule"](table)
+        try:
+            answer: str = self._sandbox["schedule"](table)
+        except lua54.LuaMemoryError:
+            # Not even for words about it something was left.
+            words = f"schedule took more than {self._limits.memory_mb} MB of memory"
+            return json.dumps({"fault": "memory", "words": words, "log": [], "metrics": {}})
         return answer
 
     def _bound(self) -> None:
         if self._is_bounded:
             self._lua.set_max_memory(self._limits.memory_mb << 20, total=False)
+
+
+def _bounded(value: object) -> object:
+    """Return the value with what Lua cannot hold as near to it as can be.
+
+    Numbers beyond 64 bits, and halves of characters: no machine and no task should have any,
+    but one that does must not keep all others from being decided about.
+    """
+    match value:
+        case dict():
+            return {_bounded(key): _bounded(item) for key, item in value.items()}
+        case list() | tuple():
+            return [_bounded(item) for item in value]
+        case str():
+            return value.encode(errors="replace").decode()
+        case int() if not isinstance(value, bool):
+            return max(-(2**63), min(value, 2**63 - 1))
+        case _:
+            return value

@@ -244,12 +244,20 @@ local function safe_pairs(value)
   return pairs(value)
 end
 
+-- So many bytes of a text, and no half of a character; what is not UTF-8 is not shown.
+local function excerpt(text, most)
+  local short = sub(text, 1, most)
+  if #short < #text then short = gsub(short, "[\xC2-\xF4][\x80-\xBF]*$", function(last) return utf8.len(last) and last or "" end) end
+  if utf8.len(short) == nil then short = gsub(short, "[\x80-\xFF]", "?") end
+  return short
+end
+
 local log, metrics = {}, {}
 local levels = { debug = true, info = true, warning = true, error = true }
 
 local function write_log(level, text)
   if not levels[level] then bad(2, "bad argument #1 to 'log' (debug, info, warning or error expected)") end
-  if #log < LIMITS.log_lines then log[#log + 1] = { level = level, text = sub(text_of(text), 1, LIMITS.log_bytes) } end
+  if #log < LIMITS.log_lines then log[#log + 1] = { level = level, text = excerpt(text_of(text), LIMITS.log_bytes) } end
 end
 
 local function emit_metric(name, number)
@@ -391,8 +399,7 @@ end
 local function encode_words()
   local lines, numbers = {}, {}
   for at, one in ipairs(log) do
-    local text = utf8.len(one.text) and one.text or gsub(one.text, "[\128-\255]", "?")
-    lines[at] = '{"level":"' .. one.level .. '","text":' .. quote(text, "a log line") .. "}"
+    lines[at] = '{"level":"' .. one.level .. '","text":' .. quote(one.text, "a log line") .. "}"
   end
   for at, name in ipairs(metrics) do numbers[at] = format('"%s":%.17g', name, metrics[name]) end
   return '"log":[' .. concat(lines, ",") .. '],"metrics":{' .. concat(numbers, ",") .. "}"
@@ -433,7 +440,7 @@ local function failure(cause, problem)
   elseif problem == NO_MEMORY then
     cause, problem = "memory", format("schedule took more than %d MB of memory", LIMITS.memory_mb)
   end
-  return '{"fault":"' .. cause .. '","words":' .. quote(sub(words_of(problem), 1, LIMITS.text_bytes), "the error") .. "," .. encode_words() .. "}"
+  return '{"fault":"' .. cause .. '","words":' .. quote(excerpt(words_of(problem), LIMITS.text_bytes), "the error") .. "," .. encode_words() .. "}"
 end
 
 local helpers_of = assert(load(HELPERS, "=helpers", "t", setmetatable({}, { __index = _ENV })))

@@ -29,8 +29,11 @@ if TYPE_CHECKING:
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 # Title, seed and labels of tasks, by their rows; not all tasks have any.
-Marks = Mapping[int, tuple[str | None, int | None, tuple[tuple[str, str], ...]]]
-_NO_MARKS: tuple[None, None, tuple[()]] = (None, None, ())
+_Marks = tuple[str | None, int | None, tuple[tuple[str, str], ...]]
+Marks = Mapping[int, _Marks]
+_NO_MARKS: _Marks = (None, None, ())
+# Beyond, a policy in Lua could not be told of it.
+_SEEDS_END = 2**63
 # Only keys look like this: within a text each quote has a backslash before it.
 _MARKED = """
 SELECT task_id, details FROM task_specs
@@ -126,17 +129,30 @@ def waiting_of(
 
 
 def marks_of(connection: sqlite3.Connection, ids: Iterable[int]) -> Marks:
-    """Return title, seed and labels of those of these tasks that have any."""
+    """Return title, seed and labels of those of these tasks that have any.
+
+    What makes no sense counts as nothing: whoever asks what the task is will hear of it.
+    """
     found = connection.execute(_MARKED, (json.dumps(list(ids)),))
-    details = {row["task_id"]: json.loads(row["details"]) for row in found}
-    return {
-        task_id: (
-            one.get("title"),
-            one.get("seed"),
-            tuple((key, value) for key, value in one.get("labels", ())),
-        )
-        for task_id, one in details.items()
-    }
+    return {row["task_id"]: _marks_in(row["details"]) for row in found}
+
+
+def _marks_in(text: str) -> _Marks:
+    try:
+        details = json.loads(text)
+        title, seed = details.get("title"), details.get("seed")
+        labels = tuple((_sound(key), _sound(value)) for key, value in details.get("labels", ()))
+        if type(seed) not in (int, type(None)) or abs(seed or 0) >= _SEEDS_END:
+            return _NO_MARKS
+        return None if title is None else _sound(title), seed, labels
+    except (ValueError, TypeError, AttributeError, RecursionError):
+        return _NO_MARKS
+
+
+def _sound(text: str) -> str:
+    """Return the text; UnicodeEncodeError if JSON holds more of it than UTF-8 can."""
+    text.encode()
+    return text
 
 
 def claim_of(row: sqlite3.Row, *, source: str) -> Claim:
