@@ -111,20 +111,6 @@ def test_one_that_fails_is_replaced_loudly_and_is_asked_no_more_until_it_is_chan
     assert "it answered when it was last asked" in home.run("policy", "show").out
 
 
-def test_a_policy_file_that_vanishes_stops_no_tick_and_what_answered_last_decides(home: Place):
-    two_tasks(home)
-    assert home.run("run").code == 0
-    (home.base / "policies" / "p.lua").unlink()
-    assert home.run("cancel", "2").code == 0
-
-    answer = home.run("run", "--json")
-
-    assert answer.code == 0
-    assert answer.json["policy"]["name"] == "state/policies/last-good.lua"
-    assert answer.json["policy"]["fallback"] == "file"
-    assert home.run("validate-config").code != 0
-
-
 def test_a_tick_with_nothing_to_decide_asks_nobody_and_forgets_no_failure(home: Place):
     write(home, BROKEN)
     two_tasks(home)

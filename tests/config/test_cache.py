@@ -280,7 +280,8 @@ def test_a_policy_file_that_vanishes_is_noticed(tmp_path: Path):
 
     (base / "policy.lua").unlink()
 
-    assert "there is no file" in remembered(base, **environ).warnings[0]
+    with pytest.raises(ConfigError, match="there is no file"):
+        remembered(base, **environ)
 
 
 def test_an_agents_file_that_can_no_longer_be_read_is_noticed(tmp_path: Path):

@@ -262,14 +262,12 @@ def test_settings_that_contradict_each_other_warn(tmp_path: Path):
     ]
 
 
-def test_a_policy_file_that_is_not_there_warns_for_ticks_go_on_without_it(tmp_path: Path):
+def test_a_policy_file_that_is_not_there_is_refused_at_once(tmp_path: Path):
     base = a_base(tmp_path)
     environ = an_environment(POLICY_MODE="home", POLICY_FILE="policy.lua")
 
-    config = loaded(base, environ)
-
-    assert [f"there is no file {base}/policy.lua" in one for one in config.warnings] == [True]
-    assert config.policy.path == f"{base}/policy.lua"
+    with pytest.raises(ConfigError, match=f"there is no file {base}/policy.lua"):
+        loaded(base, environ)
 
     (base / "policy.lua").write_text("")
     assert loaded(base, environ).warnings == ()
@@ -277,6 +275,7 @@ def test_a_policy_file_that_is_not_there_warns_for_ticks_go_on_without_it(tmp_pa
 
 def test_a_policy_file_that_the_mode_ignores_warns(tmp_path: Path):
     base = a_base(tmp_path)
+    (base / "policy.lua").write_text("")
 
     (warning,) = loaded(base, an_environment(POLICY_FILE="policy.lua")).warnings
 

@@ -285,13 +285,12 @@ def _purposes(paths: Paths, env_file: InputFile | None) -> dict[str, tuple[str, 
 
 def _faults_of_policy(read: ReadSettings, path: str) -> list[Problem]:
     name = read.given["policy_file"].name
-    if read.settings.policy_mode == "platform":
+    if not os.path.isfile(path):
+        fault, severity = f"there is no file {path}", Severity.STRUCTURE
+        fix = f"set {name} to a policy, or remove it"
+    elif read.settings.policy_mode == "platform":
         fault, severity = "ignored, because POLICY_MODE is platform", Severity.ADVICE
         fix = f"set {PREFIX}POLICY_MODE to home or lab, or remove {name}"
-    elif not os.path.isfile(path):
-        # An editor may be about to put it back, and what runs must be settled meanwhile.
-        fault, severity = f"there is no file {path}", Severity.TUNING
-        fix = f"set {name} to a policy, or remove it"
     else:
         return []
     return [Problem(severity=severity, setting=name, value=path, message=fault, fix=fix)]
