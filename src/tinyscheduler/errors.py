@@ -128,5 +128,9 @@ class PolicyError(TinySchedulerError):
         self.log = log
 
 
+class PolicyLateError(PolicyError):
+    """The policy had no time to answer, for the machine was busy: no fault of its own."""
+
+
 class PolicyLoadError(PolicyError):
     """The policy could not even be loaded: another version of it may decide instead."""

@@ -15,14 +15,20 @@ if TYPE_CHECKING:
 
 
 def a_policy(
-    base: Path, source: str | bytes | None, *, name: str = "p.lua", **more: Any
+    base: Path,
+    source: str | bytes | None,
+    *,
+    name: str = "p.lua",
+    start_ms: int = 250,
+    **more: Any,
 ) -> ConfinedPolicy:
     """Write the policy to its file, unless it is there already, and return it."""
     path = base / "policies" / name
     path.parent.mkdir(exist_ok=True)
     if source is not None:
         path.write_bytes(source.encode() if isinstance(source, str) else source)
-    return ConfinedPolicy(PolicySettings(mode="home", path=str(path), **more), base=str(base))
+    settings = PolicySettings(mode="home", path=str(path), **more)
+    return ConfinedPolicy(settings, base=str(base), start_ms=start_ms)
 
 
 def a_context(*waiting: Any, **more: Any) -> PolicyContext:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import pytest
 from tests.policy.asking import a_context, a_policy
 
-from tinyscheduler.errors import PolicyError
+from tinyscheduler.errors import PolicyError, PolicyLateError
 
 if TYPE_CHECKING:
     from tinyscheduler.policy.context import Answer
@@ -74,7 +74,7 @@ def test_an_attack_obtains_nothing(tmp_path: Path, name: str):
         ("error('x' .. ('é'):rep(2000))", "error", "policies/p.lua:3: xéé"),
         ("return context['\\255'].x", "error", "policies/p.lua:3: attempt to index a nil value"),
         ("table.sort({3, 2, 1}, 7)", "error", "policies/p.lua:3: bad argument #2 to 'sort'"),
-        ("return ('a'):rep(5000):find(('a-'):rep(30) .. 'b')", "timeout", "did not answer in time"),
+        ("return ('a'):rep(5000):find(('a-'):rep(30) .. 'b')", "timeout", ""),
         ("return 5", "error", "schedule returned a number"),
         ("return {action = 'dispatch', job_id = '77'}", "refused", "asked for job '77'"),
         ("return {action = 'fly'}", "refused", "asked for the action 'fly'"),
@@ -250,3 +250,23 @@ def _end_children() -> None:
                 if int(used) >= _MANY_TICKS:
                     subprocess.run(("kill", path.name), check=True)
                     return
+
+
+def test_who_had_no_time_on_a_busy_machine_is_not_to_blame(tmp_path: Path):
+    # No interpreter starts within a millisecond, so this one cannot have used it up.
+    policy = a_policy(tmp_path, "function schedule(c) return {} end", start_ms=1)
+
+    with pytest.raises(PolicyLateError, match="to answer in 1") as late:
+        policy.propose(a_context())
+
+    assert late.value.cause == "timeout"
+
+
+def test_who_uses_its_time_up_in_one_call_is_to_blame(tmp_path: Path):
+    pattern = "return ('a'):rep(5000):find(('a-'):rep(30) .. 'b')"
+    policy = a_policy(tmp_path, FRAME.format(attack=pattern), wall_ms=1000)
+
+    with pytest.raises(PolicyError, match="did not answer in time and was killed") as killed:
+        policy.propose(a_context())
+
+    assert not isinstance(killed.value, PolicyLateError)

@@ -34,7 +34,10 @@ FULL = a_context(
         seed=7,
         created_at=NOW.wall,
     ),
-    agents=(AgentView(name="coder", queue="dev", limit=2, active=1),),
+    agents=(
+        AgentView(name="coder", queue="dev", limit=2, active=1),
+        AgentView(name="chat", queue="chat", limit=1, active=0),
+    ),
     gpus=(GpuView(index=0, uuid="GPU-0", name="RTX", total_bytes=24 * GIB, free_bytes=GIB),),
     tenants=(TenantView(name="red", slots=2, vram_bytes=GIB, used_slots=1, used_vram_bytes=7),),
     models=(
@@ -92,8 +95,8 @@ def test_every_function_in_the_guide_is_there(tmp_path: Path):
 def test_a_model_is_a_worker_of_its_host():
     here, box = describe(FULL)["pools"]
 
-    assert [one["id"] for one in here["workers"]] == ["coder/1", "coder/2", "small@local"]
-    assert [one["status"] for one in here["workers"]] == ["busy", "ready", "busy"]
+    assert [one["id"] for one in here["workers"]] == ["coder/1", "coder/2", "chat/1", "small@local"]
+    assert [one["status"] for one in here["workers"]] == ["busy", "ready", "ready", "busy"]
     assert (box["id"], box["slots_free"]) == ("box", 1)
     assert [(one["id"], one["model_ref"], one["status"]) for one in box["workers"]] == [
         ("large@box", "large", "ready")
@@ -111,6 +114,7 @@ def test_a_model_is_a_worker_of_its_host():
         ({"gpu_id": "GPU-0"}, "coder", None, "GPU-0"),
         ({"gpu_id": "0"}, "coder", None, "GPU-0"),
         ({"agent": "nobody"}, "nobody", None, None),
+        ({"worker_id": "chat/1"}, "coder", None, None),
     ],
 )
 def test_a_dispatch_is_understood(

@@ -8,6 +8,8 @@ import pytest
 from tests.builders import a_task
 from tests.policy.asking import a_context, a_policy
 
+from tinyscheduler.model.policy import AgentView
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -54,8 +56,13 @@ def test_what_has_a_seed_goes_first(tmp_path: Path, name: str, source: str):
     plain, seeded = a_task("1", created_order=1), a_task("2", created_order=2, seed=7)
     policy = a_policy(tmp_path, source, name=name)
 
-    mixed = policy.propose(a_context(plain, seeded))
-    alone = policy.propose(a_context(plain))
+    # There is another agent that is freer, and may run neither.
+    agents = (
+        AgentView(name="chat", queue="chat", limit=9, active=0),
+        AgentView(name="coder", queue="dev", limit=2, active=1),
+    )
+    mixed = policy.propose(a_context(plain, seeded, agents=agents))
+    alone = policy.propose(a_context(plain, agents=agents))
     policy.close()
 
     assert (mixed[0].task.task_id, mixed[0].agent) == ("2", "coder")

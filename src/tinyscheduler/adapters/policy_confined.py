@@ -14,7 +14,7 @@ from contextlib import suppress
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
-from tinyscheduler.errors import CAUSES, PolicyError, PolicyLoadError
+from tinyscheduler.errors import CAUSES, PolicyError, PolicyLateError, PolicyLoadError
 from tinyscheduler.files import short_path
 from tinyscheduler.model.policy import PolicyCall
 from tinyscheduler.policy.compiled import SUFFIX, is_compiled
@@ -38,6 +38,8 @@ _CHILD = os.path.join(
 )
 # What starting it may take besides: all of a tick's time for a policy is this and its own.
 _START_MS = 250
+# Seconds of CPU time that no start of an interpreter takes.
+_STARTING_S = 0.1
 # Seconds that somebody waits who only looks whether it works.
 _PATIENCE_S = 5.0
 # Of one answer: a thousand decisions with reasons.
@@ -150,13 +152,14 @@ class ConfinedPolicy:
         compiled = self.compiled()
         if self._child is None:
             source = self._load()[0] if compiled is None else compiled.lua.encode()
-            self._child = self._start(source, time.monotonic() + self._start_ms / 1000)
-        deadline = time.monotonic() + self._settings.wall_ms / 1000
+            self._child = self._start(source)
+        wall_s = self._settings.wall_ms / 1000
         try:
-            answer = self._child.ask(content, deadline)
-        except PolicyError:
-            self.close()
-            raise
+            answer = self._child.ask(content, time.monotonic() + wall_s)
+        except PolicyError as error:
+            child, self._child = self._child, None
+            child.kill()
+            raise child.excused(error, wall_s) from error
         return understand(answer, context)
 
     def _located(self, error: PolicyError) -> PolicyError:
@@ -196,10 +199,13 @@ class ConfinedPolicy:
             return source, f"{self._path} has more than the {most} bytes that a policy may have"
         return source, None
 
-    def _start(self, source: bytes, deadline: float) -> _Child:
-        name = self.name if self._compiled is None else self.name + SUFFIX
+    def _start(self, source: bytes) -> _Child:
         child, hello = _greet(
-            source, name, limits=self._limits, layers=self._layers, deadline=deadline
+            source,
+            self.name if self._compiled is None else self.name + SUFFIX,
+            limits=self._limits,
+            layers=self._layers,
+            patience_s=self._start_ms / 1000,
         )
         if hello["fault"] is not None:
             child.kill()
@@ -212,17 +218,15 @@ def find_missing_layers() -> Mapping[str, str]:
 
     Raises PolicyError where no policy can be asked at all.
     """
-    deadline = time.monotonic() + _PATIENCE_S
-    child, hello = _greet(
-        b"function schedule() end", "none", limits=LuaLimits(), layers=LAYERS, deadline=deadline
-    )
+    source = b"function schedule() end"
+    child, hello = _greet(source, "none", limits=LuaLimits(), layers=LAYERS, patience_s=_PATIENCE_S)
     child.kill()
     missing: dict[str, str] = hello["missing"]
     return missing
 
 
 def _greet(
-    source: bytes, name: str, *, limits: LuaLimits, layers: tuple[str, ...], deadline: float
+    source: bytes, name: str, *, limits: LuaLimits, layers: tuple[str, ...], patience_s: float
 ) -> tuple[_Child, dict[str, Any]]:
     """Start the process and load a policy in it; return what it says of that."""
     setup: dict[str, Any] = {
@@ -237,6 +241,7 @@ def _greet(
     except OSError as error:
         message = f"its process could not be started: {error.strerror}"
         raise PolicyError(message, cause="error") from error
+    deadline = time.monotonic() + patience_s
     try:
         child.send(marshal.dumps(setup), deadline)
         hello = json.loads(child.ask(source, deadline))
@@ -246,6 +251,9 @@ def _greet(
         raise PolicyLoadError(f"it greeted with nonsense: {error}", cause="nonsense") from error
     except PolicyError as error:
         child.kill()
+        error = child.excused(error, patience_s)
+        if isinstance(error, PolicyLateError):
+            raise error from None
         raise PolicyLoadError(error.what, cause=error.cause, hint=error.hint) from error
 
 
@@ -266,6 +274,19 @@ class _Child:
         self._pid: int | None
         self._to, self._from, self._pid = _spawn()
         os.set_blocking(self._to, False)
+        self._used_s = 0.0
+
+    def excused(self, error: PolicyError, patience_s: float) -> PolicyError:
+        """Return what it is to be blamed for, now that it has ended: not for a busy machine.
+
+        Who had less than half the time to compute, or no more than a start takes, can hardly
+        have used it up.
+        """
+        if error.cause != "timeout" or self._used_s >= max(patience_s / 2, _STARTING_S):
+            return error
+        message = f"it had {self._used_s * 1000:.0f} ms to answer in {patience_s * 1000:.0f}"
+        hint = "the machine is busy; POLICY_WALL_MS gives it longer"
+        return PolicyLateError(message, cause="timeout", hint=hint)
 
     def ask(self, message: bytes, deadline: float) -> bytes:
         """Send a message and return the answer; PolicyError if none comes."""
@@ -310,7 +331,7 @@ class _Child:
         left_ms = (deadline - time.monotonic()) * 1000
         if left_ms <= 0 or not poll.poll(left_ms):
             message = "it did not answer in time and was killed"
-            hint = "one call of a function took too long, or the machine is busy: POLICY_WALL_MS"
+            hint = "one call of a function took too long (POLICY_WALL_MS)"
             raise PolicyError(message, cause="timeout", hint=hint)
 
     def _ended(self) -> PolicyError:
@@ -333,7 +354,9 @@ class _Child:
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
         with suppress(ChildProcessError):
-            return os.waitpid(pid, 0)[1]
+            _, status, used = os.wait4(pid, 0)
+            self._used_s = used.ru_utime + used.ru_stime
+            return status
         return None
 
 

@@ -24,11 +24,15 @@ MOST_JOBS = 1000
 _MOST_WORKERS = 256
 
 
-def describe(context: PolicyContext, *, most: int = MOST_JOBS) -> dict[str, Any]:
+def describe(
+    context: PolicyContext, *, most: int = MOST_JOBS, with_workers: bool = True
+) -> dict[str, Any]:
     """Return the context as values of JSON, with so many jobs.  Bytes and milliseconds."""
     now_ms = int(context.now.timestamp() * 1000)
     queue = [_job(task, context, now_ms=now_ms) for task in context.waiting[:most]]
-    slots = [worker for agent in context.agents for worker in _workers(agent, context)]
+    slots = [
+        worker for agent in context.agents if with_workers for worker in _workers(agent, context)
+    ]
     pools = _pools(slots, context)
     workers = [worker for pool in pools for worker in pool["workers"]]
     busy = sum(worker["status"] == "busy" for worker in workers)
@@ -286,13 +290,18 @@ def _proposal(
 def _worker(
     decision: Mapping[str, Any], task: WaitingTask, context: PolicyContext
 ) -> tuple[str, str | None]:
-    """Return the agent that a decision means, or the freest that can start the task, and a pool."""
+    """Return the agent that a decision means, or the freest that can start the task, and a pool.
+
+    A slot of an agent that may not run the task stands for any: who asks for the best worker
+    says of which model, and not for which task.
+    """
     agent, pool = decision.get("agent"), decision.get("pool_id")
     worker = decision.get("worker_id")
     if worker is not None:
         name, slash, number = worker.rpartition("/")
         if slash and number.isdigit() and any(name == one.name for one in context.agents):
-            agent = name
+            able = candidates(task, context.agents)
+            agent = name if any(name == one.name for one in able) else None
         elif any(worker == f"{one.model}@{one.host}" for one in context.models):
             pool = worker.rpartition("@")[2]
         else:

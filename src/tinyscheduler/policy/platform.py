@@ -30,9 +30,12 @@ class PlatformPolicy:
 
         if not context.waiting or context.host_slots_free <= 0:
             return []
-        # Who stands further back than all that can start now is asked about once more if it can.
+        # It looks at no worker.  Who stands further back than all that can start now is asked
+        # about once more if it can.
         most = min(MOST_JOBS, 2 * context.host_slots_free + _SPARE_JOBS)
-        return understand(_engine().schedule(describe(context, most=most)), context).proposals
+        return understand(
+            _engine().schedule(describe(context, most=most, with_workers=False)), context
+        ).proposals
 
 
 @cache

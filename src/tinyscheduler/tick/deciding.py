@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tinyscheduler.core.decide import decide
-from tinyscheduler.errors import PolicyError, PolicyLoadError, StoreError
+from tinyscheduler.errors import PolicyError, PolicyLateError, PolicyLoadError, StoreError
 from tinyscheduler.model.events import EventName
 from tinyscheduler.tick.world import Mode
 from tinyscheduler.values import replace
@@ -134,9 +134,10 @@ def _fall_back(progress: Progress, error: PolicyError, asked: _Asked) -> None:
     if isinstance(error, _GivenUpError):
         return
     _tell(progress, asked, error, instead=progress.substitute)
+    is_to_blame = not isinstance(error, PolicyLateError)
     record = replace(
         record,
-        failed=record.failed + 1,
+        failed=record.failed + is_to_blame,
         errors=record.errors + (error.cause != "timeout"),
         timeouts=record.timeouts + (error.cause == "timeout"),
         cause=error.cause,
