@@ -215,3 +215,14 @@ def test_doctor_says_which_walls_there_are_and_how_the_policy_does(home: Place):
     assert before["policy"]["what"] == "policies/p.lua decides"
     assert after["policy"]["verdict"] == "warn"
     assert FAULT in after["policy"]["what"]
+
+
+def test_titles_and_labels_are_told_to_policies_of_ones_own(home: Place):
+    write(
+        home,
+        "function schedule(context) local job = context.queue[1]"
+        " error(job.title .. ' ' .. job.labels.team .. ' ' .. job.seed) end",
+    )
+    home.run("add", "--title", "a title", "--label", "team=red", "--seed", "7", "--", "true")
+
+    assert "policies/p.lua:1: a title red 7; the platform" in home.run("run", "--dry-run").err

@@ -146,6 +146,20 @@ def test_however_many_owners_there_are_what_they_have_first_is_bounded(crowds):
     assert shared <= waiting + 18 + LINES * 200
 
 
+def test_marks_are_read_only_where_a_policy_may_look_at_them(crowds):
+    opened = crowds[MANY]
+    asked: list[str] = []
+    opened.database.read(lambda connection: connection.set_trace_callback(asked.append))
+
+    LocalQueue(opened.database, opened.clock, tells_marks=False).look(window=8)
+    unasked = [one for one in asked if "task_specs" in one]
+    LocalQueue(opened.database, opened.clock).look(window=8)
+    opened.database.read(lambda connection: connection.set_trace_callback(None))
+
+    assert unasked == []
+    assert [one for one in asked if "task_specs" in one]
+
+
 QUESTIONS = {
     "_READY_BY_AGE": ["ready_by_age (agent=? AND queue=?)"],
     "_READY_BY_PRIORITY": ["ready_by_priority (agent=? AND queue=?)"],

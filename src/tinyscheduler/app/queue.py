@@ -109,4 +109,6 @@ def local_queue(config: Config, database: Database, clock: Clock) -> LocalQueue:
         max_queue_depth=config.limits.max_queue_depth,
         longest_backoff_s=max(config.timing.retry_max_s, config.timing.retry_later_s),
         fair_share=config.limits.fair_share,
+        # The platform policy looks at none of them.
+        tells_marks=config.policy.mode != "platform",
     )

@@ -249,7 +249,7 @@ class LocalQueue:
     others are for people's commands and raise StoreError or BusyError.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - each is a setting of its own
         self,
         database: Database,
         clock: Clock,
@@ -260,7 +260,13 @@ class LocalQueue:
         longest_backoff_s: float = _DECADE_S,
         fair_share: FairShare = FairShare.OFF,
         most_of_owners: int = _MAX_OF_OWNERS,
+        tells_marks: bool = True,
     ) -> None:
+        """Take what orders and bounds it.
+
+        Titles, seeds and labels are read only if it ``tells_marks``: policies look at them, and
+        nothing else does.
+        """
         self._database = database
         self._clock = clock
         self._priority_enabled = priority_enabled
@@ -270,6 +276,7 @@ class LocalQueue:
         self._longest_backoff_s = longest_backoff_s
         self._fair_share = fair_share
         self._most_of_owners = most_of_owners
+        self._tells_marks = tells_marks
         self._revisions: dict[str, int] = {}  # as they were at the last look
 
     @property
@@ -549,7 +556,7 @@ class LocalQueue:
         rows = [*startable.values(), *self._unstartable(connection, now=now)]
         self._revisions = {str(row["id"]): row["revision"] for row in rows}
         claims = connection.execute(_CLAIMS).fetchall()
-        marks = marks_of(connection, (row["id"] for row in rows))
+        marks = marks_of(connection, (row["id"] for row in rows)) if self._tells_marks else {}
         return SourceView(
             name=self.name,
             waiting=tuple(
