@@ -102,3 +102,12 @@ def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
     is_random = is_hypothesis_test(getattr(item, "obj", None))
     MEASURING.switch(is_wanted=item.nodeid.startswith(MEASURED) and not is_random)
     return (yield)
+
+
+@pytest.fixture(autouse=True)
+def _same_umask() -> Iterator[None]:
+    """Put back the umask, which a command that is called in this process sets for itself."""
+    before = os.umask(0o077)
+    os.umask(before)
+    yield
+    os.umask(before)

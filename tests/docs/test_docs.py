@@ -6,6 +6,7 @@ import json
 import os
 import re
 import signal
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -62,7 +63,8 @@ def folder(tmp_path: Path) -> Iterator[Path]:
     # Another user's processes, or the test's own, never name this path.
     yield tmp_path
     for pid in processes_of(str(tmp_path)):
-        os.kill(pid, signal.SIGKILL)
+        with suppress(ProcessLookupError):  # it may have ended since
+            os.kill(pid, signal.SIGKILL)
 
 
 # -- commands that are run ----------------------------------------------------------
