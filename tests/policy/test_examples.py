@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 from tests.builders import a_task
 from tests.policy.asking import a_context, a_policy
+from tests.policy.test_rules import EXAMPLE
 
 from tinyscheduler.model.policy import AgentView
 
@@ -31,27 +32,9 @@ function schedule(context)
   return platform.schedule(context)
 end
 """
-YAML = """
-scheduler:
-  name: "determinism-first"
-  version: "1.0"
-  rules:
-    - name: "prioritize-seeded-jobs"
-      condition: {job.seed: {exists: true}}
-      action: {dispatch: {worker_selection: "least-loaded", model_match: required}}
-      priority: 100
-    - name: "batch-jobs-low-priority"
-      condition: {job.priority: "batch"}
-      action: {dispatch: {worker_selection: "most-vram-free"}}
-      priority: 50
-    - name: "fallback"
-      condition: always
-      action: {use: "platform-scheduler"}
-      priority: 0
-"""
 
 
-@pytest.mark.parametrize(("name", "source"), [("p.lua", LUA), ("p.yaml", YAML)])
+@pytest.mark.parametrize(("name", "source"), [("p.lua", LUA), ("p.yaml", EXAMPLE)])
 def test_what_has_a_seed_goes_first(tmp_path: Path, name: str, source: str):
     plain, seeded = a_task("1", created_order=1), a_task("2", created_order=2, seed=7)
     policy = a_policy(tmp_path, source, name=name)
