@@ -91,9 +91,9 @@ AT_NIGHT = """scheduler:
 @pytest.mark.parametrize(
     ("now", "number"),
     [
-        pytest.param(datetime(2026, 3, 6, 21, 59), 0, id="Friday evening"),  # noqa: DTZ001
-        pytest.param(datetime(2026, 3, 6, 22, 0), 2, id="Friday night"),  # noqa: DTZ001
-        pytest.param(datetime(2026, 3, 7, 12, 0), 2, id="Saturday"),  # noqa: DTZ001
+        pytest.param(datetime(2026, 3, 6, 21, 59), 0, id="Friday evening"),  # noqa: DTZ001 - of this place
+        pytest.param(datetime(2026, 3, 6, 22, 0), 2, id="Friday night"),  # noqa: DTZ001 - of this place
+        pytest.param(datetime(2026, 3, 7, 12, 0), 2, id="Saturday"),  # noqa: DTZ001 - of this place
     ],
 )
 def test_a_rule_may_ask_for_the_hour_and_the_day_of_this_place(

@@ -85,7 +85,7 @@ def site(slots: int = 1, gpus: int = 0) -> Site:
 def job(name: str, arrives_s: float = 0.0, runs_s: float = 100.0, **spec: object) -> Job:
     return Job(
         name=name,
-        spec=TaskSpec(agent="alpha", command=("work",), memory_bytes=GIB, **spec),  # type: ignore[arg-type]
+        spec=TaskSpec(agent="alpha", command=("work",), memory_bytes=GIB, **spec),  # type: ignore[arg-type]  # each is named as a field is
         arrives_s=arrives_s,
         trials=(Trial(runs_s=runs_s),),
     )
@@ -244,7 +244,7 @@ def task(name: str, ready_s: float | None, started_s: float | None, **more: obje
         "runs_s": 100.0,
         **more,
     }
-    return TaskCourse(name=name, ready_s=ready_s, started_s=started_s, **fields)  # type: ignore[arg-type]
+    return TaskCourse(name=name, ready_s=ready_s, started_s=started_s, **fields)  # type: ignore[arg-type]  # each is named as a field is
 
 
 def course_of(*tasks: TaskCourse, ended_s: float = 1000.0, slots: int = 2, gpus: int = 1) -> Course:

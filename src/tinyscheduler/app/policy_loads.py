@@ -182,6 +182,7 @@ def _job_of_past(task: RecordedTask, begins_at: datetime, settings: TickSettings
         spec=replace(task.spec, is_held=False, environment=(), cwd=None),
         arrives_s=(_arrival(task) - begins_at).total_seconds(),
         trials=tuple(_trials(task.attempts, longest_s)),
+        summary=task.summary,
     )
 
 

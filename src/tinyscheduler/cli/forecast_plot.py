@@ -165,7 +165,7 @@ def _draw_waits(axes: Any, courses: Sequence[Course]) -> None:  # noqa: ANN401 -
     axes.legend(frameon=False, loc="lower right")
 
 
-def _draw_waiting(axes: Any, courses: Sequence[Course]) -> None:  # noqa: ANN401
+def _draw_waiting(axes: Any, courses: Sequence[Course]) -> None:  # noqa: ANN401 - matplotlib's
     """Draw how many waited when."""
     for course, color in zip(courses, _palette(courses), strict=True):
         steps = waiting_over_time(course)
@@ -179,7 +179,7 @@ def _draw_waiting(axes: Any, courses: Sequence[Course]) -> None:  # noqa: ANN401
     _finish(axes, "tasks that wait")
 
 
-def _draw_running(axes: Any, courses: Sequence[Course]) -> None:  # noqa: ANN401
+def _draw_running(axes: Any, courses: Sequence[Course]) -> None:  # noqa: ANN401 - matplotlib's
     """Draw how much of the slots was in use when, on the average of a stretch of time."""
     span_s = max(course.ended_s for course in courses) or 1.0
     width_s = span_s / _STRETCHES
@@ -191,7 +191,7 @@ def _draw_running(axes: Any, courses: Sequence[Course]) -> None:  # noqa: ANN401
     _finish(axes, "% of the slots in use")
 
 
-def _finish(axes: Any, label: str) -> None:  # noqa: ANN401
+def _finish(axes: Any, label: str) -> None:  # noqa: ANN401 - matplotlib's
     axes.set_xlim(left=0)
     axes.set_ylim(bottom=0)
     axes.set_xlabel("hours since the beginning")

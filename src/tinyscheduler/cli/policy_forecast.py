@@ -77,8 +77,8 @@ def simulate(invocation: Invocation, file: str, options: ForecastOptions, *, is_
     from tinyscheduler.app.forecasting import forecast
 
     _refuse_plot(options.plot)
-    looks_at_state = options.since is not None or options.snapshot is not None
-    config = invocation.configure_reading() if looks_at_state else invocation.configure_apart()
+    is_past = options.since is not None or options.snapshot is not None
+    config = _configure(invocation, is_past=is_past)
     load = _load(config, options) or _made_up(config, options)
     one = forecast(config, load, file)
     _draw(options.plot, (one,), _lines(one, _BARE))
@@ -96,9 +96,10 @@ def diff(invocation: Invocation, file: str, options: ForecastOptions, *, is_json
     from tinyscheduler.app.forecasting import ACTIVE, bounds_of, compare
     from tinyscheduler.app.policy_loads import recorded_load
 
-    config = invocation.configure_reading()
     _refuse_plot(options.plot)
     bounds = bounds_of(options.bounds)
+    is_past = not options.is_made_up and options.fixture is None
+    config = _configure(invocation, is_past=is_past)
     load = _load(config, options)
     if load is None and options.is_made_up:
         load = _made_up(config, options)
@@ -132,6 +133,11 @@ def judge(config: Config, file: str, options: ForecastOptions) -> Difference:
     if load is None:
         load = _made_up(config, options, depth=_GATE_DEPTH)
     return compare(config, load, file, against=options.against or ACTIVE, bounds=bounds)
+
+
+def _configure(invocation: Invocation, *, is_past: bool) -> Config:
+    """Return the configuration; where the past is played, with a word if there is none."""
+    return invocation.configure_reading() if is_past else invocation.configure_apart()
 
 
 # -- which load -----------------------------------------------------------------------

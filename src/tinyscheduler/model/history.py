@@ -57,10 +57,12 @@ class MeasuredAttempt:
 class RecordedTask:
     """A task that was tried, what it asked for but its prompt, and all that came of it.
 
-    ``attempts`` are in the order in which they began; there is at least one.
+    ``summary`` is what people know it by.  ``attempts`` are in the order in which they began;
+    there is at least one.
     """
 
     task_id: str
+    summary: str
     spec: TaskSpec
     created_at: datetime
     attempts: tuple[AttemptRecord, ...]

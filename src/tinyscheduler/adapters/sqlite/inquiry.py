@@ -97,7 +97,7 @@ WHERE attempts.ended_at >= :since ORDER BY attempts.rowid DESC LIMIT :limit
 """
 # The newest tasks of which an attempt ended since, and then each with all its attempts.
 _RECORDED = """
-SELECT tasks.id, tasks.created_at, NULL AS prompt, details FROM tasks
+SELECT tasks.id, summary, tasks.created_at, NULL AS prompt, details FROM tasks
 JOIN task_specs ON task_specs.task_id = tasks.id
 WHERE tasks.id IN (
     SELECT CAST(task_id AS INTEGER) FROM attempts WHERE ended_at >= :since AND source = 'local'
@@ -246,6 +246,7 @@ class Inquiry:
             found.append(
                 RecordedTask(
                     task_id=task_id,
+                    summary=row["summary"],
                     spec=spec,
                     created_at=created_at,
                     attempts=tuple(attempts[task_id]),

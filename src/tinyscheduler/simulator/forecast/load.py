@@ -28,16 +28,17 @@ class Trial:
 class Job:
     """A task of a load.  Seconds.
 
-    It arrives so long after the beginning, and was ``age_s`` old by then.  ``spec.after`` names
-    jobs that stand before it.  Each attempt goes as its trial; those after the last succeed as
-    quickly.  One that ``is_running`` has a slot from the beginning on, and nothing is measured of
-    it.
+    People know it by its ``summary``.  It arrives so long after the beginning, and was ``age_s``
+    old by then.  ``spec.after`` names jobs that stand before it.  Each attempt goes as its trial;
+    those after the last succeed as quickly.  One that ``is_running`` has a slot from the
+    beginning on, and nothing is measured of it.
     """
 
     name: str
     spec: TaskSpec
     arrives_s: float
     trials: tuple[Trial, ...]
+    summary: str | None = None
     age_s: float = 0.0
     attempt: int = 1
     failures: int = 0

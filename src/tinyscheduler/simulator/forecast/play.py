@@ -333,7 +333,7 @@ class _Play:
         job = self.jobs[task_id]
         return TaskCourse(
             name=job.name,
-            title=job.spec.title,
+            title=job.summary or job.spec.title,
             agent=job.spec.agent or (first.lease.agent if first is not None else None),
             tenant=job.spec.tenant,
             ready_s=self._ready_s(job),
