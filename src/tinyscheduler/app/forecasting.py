@@ -10,7 +10,8 @@ from tinyscheduler.adapters.policies_file import FilePolicies
 from tinyscheduler.adapters.policy_confined import ConfinedPolicy
 from tinyscheduler.app.deploying import version_of
 from tinyscheduler.app.policies import own_policy
-from tinyscheduler.errors import NotFoundError, PolicyError, UsageError
+from tinyscheduler.app.replaying import UNDECIDABLE
+from tinyscheduler.errors import NotFoundError, PolicyError, TinySchedulerError, UsageError
 from tinyscheduler.simulator.forecast.figures import compare_starts, measure
 from tinyscheduler.simulator.forecast.play import play
 from tinyscheduler.values import dataclass, replace
@@ -106,7 +107,7 @@ def forecast(config: Config, load: Load, policy: str) -> Forecast:
     cannot even be loaded.
     """
     with _contender(config, policy) as contender:
-        course = play(load, contender)
+        course = _play(load, contender)
         slow = 0
         if isinstance(contender, _Own):
             contender.note_slow()
@@ -128,6 +129,19 @@ def compare(
         bounds=bounds,
         worse=tuple(_find_worse(before.figures, after.figures, bounds)),
     )
+
+
+def _play(load: Load, contender: Contender) -> Course:
+    """Play it; TinySchedulerError for a document about what no machine ever was like."""
+    try:
+        return play(load, contender)
+    except UNDECIDABLE as error:
+        if load.kind != "snapshot":
+            raise
+        raise TinySchedulerError(
+            f"this snapshot cannot be played: {type(error).__name__}: {error}",
+            hint="if nobody changed its document this is a bug: please send it in",
+        ) from error
 
 
 # -- policies -------------------------------------------------------------------------

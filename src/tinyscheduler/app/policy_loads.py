@@ -107,7 +107,7 @@ def snapshot_load(config: Config, snapshot: Snapshot, *, seed: int) -> Load:
     waiting = [task for view in snapshot.sources for task in view.waiting if not task.is_held]
     if not waiting:
         raise NotFoundError("nothing waits in that snapshot", hint="take one of a busy moment")
-    waiting.sort(key=lambda task: task.created_order)
+    waiting = _with_own_names(sorted(waiting, key=lambda task: task.created_order))
     names = {job.name for job in running} | {task.task_id for task in waiting}
     site = _site_of(config, snapshot, running)
     return Load(
@@ -219,6 +219,15 @@ class _Durations:
 
 
 # -- now ------------------------------------------------------------------------------
+
+
+def _with_own_names(tasks: Iterable[WaitingTask]) -> list[WaitingTask]:
+    """Return the tasks so that no two of several sources have one name."""
+    named: dict[str, WaitingTask] = {}
+    for task in tasks:
+        name = task.task_id if task.task_id not in named else f"{task.source}:{task.task_id}"
+        named[name] = replace(task, task_id=name)
+    return list(named.values())
 
 
 def _running_job(lease: Lease, snapshot: Snapshot, durations: _Durations) -> Job:

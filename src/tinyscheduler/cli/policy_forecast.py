@@ -41,6 +41,7 @@ DEFAULT_SINCE, DEFAULT_DEPTH, DEFAULT_SEED = "7d", 10, 1
 _LEAST_RECORDED, _GATE_DEPTH = 20, 10
 _STDIN = "-"
 _MOST_BYTES = 256 << 20
+_MANY_JOBS = 1000
 _MOST_MOVES = 5
 _MOST_GROUPS = 20
 _MOST_FAULTS = 5
@@ -80,6 +81,7 @@ def simulate(invocation: Invocation, file: str, options: ForecastOptions, *, is_
     is_past = options.since is not None or options.snapshot is not None
     config = _configure(invocation, is_past=is_past)
     load = _load(config, options) or _made_up(config, options)
+    _advise(invocation, load)
     one = forecast(config, load, file)
     _draw(options.plot, (one,), _lines(one, _BARE))
     if is_json:
@@ -105,6 +107,7 @@ def diff(invocation: Invocation, file: str, options: ForecastOptions, *, is_json
         load = _made_up(config, options)
     if load is None:
         load = recorded_load(config, since=_since(DEFAULT_SINCE))
+    _advise(invocation, load)
     found = compare(config, load, file, against=options.against or ACTIVE, bounds=bounds)
     _draw(options.plot, (found.baseline, found.candidate), difference_lines(found, _BARE))
     if is_json:
@@ -228,6 +231,12 @@ def _made_up(config: Config, options: ForecastOptions, *, depth: int = DEFAULT_D
 
 
 # -- what is told ---------------------------------------------------------------------
+
+
+def _advise(invocation: Invocation, load: Load) -> None:
+    """Tell who waits at a terminal what takes so long."""
+    if len(load.jobs) >= _MANY_JOBS:
+        invocation.advise(f"playing {len(load.jobs)} tasks; this may take minutes")
 
 
 def _note(invocation: Invocation, load: Load, one: Forecast) -> None:
