@@ -76,6 +76,21 @@ class QueueFullError(BusyError):
         self.limit = limit
 
 
+class CapacityFullError(BusyError):
+    """As many firings as may run at once do so; nothing was added."""
+
+    def __init__(self, *, running: int, limit: int, eta_s: float) -> None:
+        """Say how many run, and in how many seconds a slot is free at the latest."""
+        super().__init__(
+            f"capacity_full: {running} of {limit} firings run or are about to;"
+            f" a slot is free in {eta_s:.0f} s at the latest",
+            hint="try again then; --force starts it beyond TINYSCHEDULER_SCHEDULE_MAX_CONCURRENT",
+        )
+        self.running = running
+        self.limit = limit
+        self.eta_s = eta_s
+
+
 class SourceError(TinySchedulerError):
     """A task source could not answer; the next tick asks again."""
 

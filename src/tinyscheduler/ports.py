@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from datetime import datetime
 
     from tinyscheduler.model.clock import Instant
     from tinyscheduler.model.events import Event
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from tinyscheduler.model.pruning import PruneBounds, Pruned
     from tinyscheduler.model.resources import GpuReading, HostState
     from tinyscheduler.model.rounds import Round
+    from tinyscheduler.model.schedules import FiringPlan, LiveFirings, Schedule
     from tinyscheduler.model.snapshot import LeaseScan, SchedulingMemory, SourceView
     from tinyscheduler.model.switches import Switch, SwitchKind, Target
     from tinyscheduler.model.tasks import Ending, TaskSpec, TaskState
@@ -253,6 +255,23 @@ class Switches(Protocol):
 
     def clear(self, kind: SwitchKind, target: Target) -> Switch | None:
         """Lift the switch durably and return it; None if it was not set."""
+
+
+class Schedules(Protocol):
+    """Keeps what recurs.  Raises StoreError if, and only if, it could not answer."""
+
+    def due(self, now: datetime) -> Sequence[tuple[Schedule, LiveFirings]]:
+        """Return active schedules whose time has come, the oldest first, at most a thousand."""
+
+    def fire(self, plan: FiringPlan) -> Sequence[str] | None:
+        """Add the tasks of a plan, cancel those that it replaces and move its schedule on.
+
+        All of it durably, or nothing.  Returns the ids of the tasks; None where somebody else has
+        moved the schedule on since it was read, and nothing was changed.
+        """
+
+    def paused_by(self, task_id: str) -> Schedule | None:
+        """Return the schedule that stopped itself when that firing ended, if one did."""
 
 
 class Pruner(Protocol):

@@ -59,7 +59,7 @@ TOLD = {
     "AgentProfile": "model name priority_class profile queue",
     "AttemptResult": "agent lease_id source task_id",
     "AwaitSource": "source",
-    "Claim": "agent lease_id source task_id",
+    "Claim": "agent lease_id schedule_id source task_id",
     "Dispatch": "agent gpu_uuids model model_host",
     "EndTree": "agent",
     "Gpu": "fault name uuid",
@@ -83,7 +83,7 @@ TOLD = {
     "Trace": "lease_id task_id",
     "UnreadableResult": "lease_id",
     "Wait": "model words",
-    "WaitingTask": "agent blocked_by model project queue source task_id tenant",
+    "WaitingTask": "agent blocked_by model project queue schedule_id source task_id tenant",
 }
 
 

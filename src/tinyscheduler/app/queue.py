@@ -36,6 +36,7 @@ class Queue:
     inquiry: Inquiry
     ledger: SqliteLedger
     switches: SqliteSwitches
+    database: Database
     leases: FileLeaseStore
     clock: SystemClock
     config: Config
@@ -63,6 +64,7 @@ def open_queue(config: Config, access: Access) -> Queue:
         ),
         ledger=SqliteLedger(database),
         switches=SqliteSwitches(database),
+        database=database,
         leases=FileLeaseStore(config.paths, locks=LockTable()),
         clock=clock,
         config=config,
@@ -109,6 +111,7 @@ def local_queue(config: Config, database: Database, clock: Clock) -> LocalQueue:
         max_queue_depth=config.limits.max_queue_depth,
         longest_backoff_s=max(config.timing.retry_max_s, config.timing.retry_later_s),
         fair_share=config.limits.fair_share,
+        most_firings=config.limits.schedule_max_concurrent,
         # The platform policy looks at none of them.
         tells_marks=config.policy.mode != "platform",
     )

@@ -15,6 +15,7 @@ from tinyscheduler.adapters.memory_file import FileMemoryStore
 from tinyscheduler.adapters.probe_host import ProcProbe
 from tinyscheduler.adapters.sqlite.database import Access, Database
 from tinyscheduler.adapters.sqlite.ledger import SqliteLedger
+from tinyscheduler.adapters.sqlite.queue import is_any_due
 from tinyscheduler.adapters.sqlite.switches import SqliteSwitches
 from tinyscheduler.adapters.tick_lock_file import FileTickLock
 from tinyscheduler.app.active_policy import ActivePolicy
@@ -46,14 +47,17 @@ from tinyscheduler.tick import (
 from tinyscheduler.values import replace
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
+    from datetime import datetime
 
     from tinyscheduler.adapters.policy_trace_file import PolicyTraceFile
     from tinyscheduler.adapters.rounds_file import FileRecorder
+    from tinyscheduler.adapters.sqlite.schedules import SqliteSchedules
     from tinyscheduler.model.config import Config
     from tinyscheduler.model.events import Event
     from tinyscheduler.model.plan import TickReport
     from tinyscheduler.model.resources import GpuReading
+    from tinyscheduler.model.schedules import FiringPlan, LiveFirings, Schedule
     from tinyscheduler.model.snapshot import SourceView
     from tinyscheduler.model.tasks import WaitingTask
     from tinyscheduler.ports import Clock, Observer, TaskSource
@@ -208,6 +212,7 @@ def wired(
             ledger=SqliteLedger(database, shared_with="local"),
             memory=FileMemoryStore(config.paths, warn=warnings.append, may_write=acts),
             switches=SqliteSwitches(database),
+            schedules=_Schedules(database, clock, run_s=config.timing.schedule_run_s),
             observers=observers if acts else (),
             recorder=partial(recorder_of, config),
             pruners=partial(pruners_of, config, database, may_write=acts),
@@ -217,6 +222,35 @@ def wired(
         own.close()
         if kept is None:
             database.close()
+
+
+class _Schedules:
+    """The schedules, loaded by the few ticks in which one is due."""
+
+    def __init__(self, database: Database, clock: Clock, *, run_s: float) -> None:
+        self._database = database
+        self._clock = clock
+        self._run_s = run_s
+        self._loaded: SqliteSchedules | None = None
+
+    def due(self, now: datetime) -> Sequence[tuple[Schedule, LiveFirings]]:
+        """Return what is due; nothing is loaded where nothing is."""
+        return self._load().due(now) if is_any_due(self._database, now) else ()
+
+    def fire(self, plan: FiringPlan) -> Sequence[str] | None:
+        """Add the tasks of a plan."""
+        return self._load().fire(plan)
+
+    def paused_by(self, task_id: str) -> Schedule | None:
+        """Return the schedule that stopped itself, if one did."""
+        return self._load().paused_by(task_id)
+
+    def _load(self) -> SqliteSchedules:
+        if self._loaded is None:
+            from tinyscheduler.adapters.sqlite.schedules import SqliteSchedules
+
+            self._loaded = SqliteSchedules(self._database, self._clock, run_s=self._run_s)
+        return self._loaded
 
 
 class _OwnTrace:
@@ -317,6 +351,7 @@ def settings_of(config: Config, *, window: int | None = None) -> TickSettings:
             has_automatic_slots=limits.has_automatic_slots,
             fair_share=limits.fair_share,
             fair_share_half_life_s=limits.fair_share_half_life_s,
+            schedule_max_concurrent=limits.schedule_max_concurrent,
         ),
         heartbeat_s=timing.heartbeat_s,
         max_runtime_s=timing.max_runtime_s,

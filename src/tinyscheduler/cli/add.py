@@ -63,9 +63,9 @@ PromptFile = Annotated[
     _Text, option(metavar="FILE", help="Read the prompt from a file; - is stdin.")
 ]
 Recipe = Annotated[_Text, option(metavar="FILE", help="A file in the recipes folder.")]
-_Priority = Annotated[int, option(parser=whole_number(), metavar="N", help="Higher goes first.")]
-_Class = Annotated[PriorityClass, option("--class", help="Whether somebody waits for it.")]
-_Gpus = Annotated[int, option(parser=whole_number(least=0), metavar="N", help="GPUs it needs.")]
+Priority = Annotated[int, option(parser=whole_number(), metavar="N", help="Higher goes first.")]
+Class = Annotated[PriorityClass, option("--class", help="Whether somebody waits for it.")]
+Gpus = Annotated[int, option(parser=whole_number(least=0), metavar="N", help="GPUs it needs.")]
 Vram = Annotated[_Text, option(metavar="SIZE", help="VRAM it needs.")]
 Memory = Annotated[_Text, option(metavar="SIZE", help="Memory it needs.")]
 Model = Annotated[_Text, option(metavar="NAME", help="The model it needs.")]
@@ -82,9 +82,9 @@ MaxAttempts = Annotated[
 ]
 After = Annotated[list[str] | None, option(metavar="ID...", help="Start once these are done.")]
 NotBefore = Annotated[_Text, option(metavar="TIME", help="ISO 8601, or a duration from now.")]
-_Label = Annotated[list[str] | None, option(metavar="K=V", help="A label.")]
-_Cwd = Annotated[_Text, option(metavar="FOLDER", help="Where to run; this folder by default.")]
-_Env = Annotated[list[str] | None, option(metavar="K=V", help="A variable for the command.")]
+Label = Annotated[list[str] | None, option(metavar="K=V", help="A label.")]
+Cwd = Annotated[_Text, option(metavar="FOLDER", help="Where to run; this folder by default.")]
+Env = Annotated[list[str] | None, option(metavar="K=V", help="A variable for the command.")]
 _Hold = Annotated[bool, option("--hold", help="Do not start before `release`.")]
 _From = Annotated[
     _Text,
@@ -106,9 +106,9 @@ def add(
     prompt: Prompt = None,
     prompt_file: PromptFile = None,
     recipe: Recipe = None,
-    priority: _Priority = 0,
-    priority_class: _Class = PriorityClass.BATCH,
-    gpus: _Gpus = 0,
+    priority: Priority = 0,
+    priority_class: Class = PriorityClass.BATCH,
+    gpus: Gpus = 0,
     vram: Vram = None,
     memory: Memory = None,
     model: Model = None,
@@ -120,9 +120,9 @@ def add(
     max_attempts: MaxAttempts = None,
     after: After = None,
     not_before: NotBefore = None,
-    label: _Label = None,
-    cwd: _Cwd = None,
-    env: _Env = None,
+    label: Label = None,
+    cwd: Cwd = None,
+    env: Env = None,
     hold: _Hold = False,
     batch: _From = None,
     start: _Start = False,

@@ -57,6 +57,7 @@ COMMANDS = {
     "config": "tinyscheduler.cli.settings:show_settings",
     "validate-config": "tinyscheduler.cli.settings:validate",
     "policy": "tinyscheduler.cli.policy:policy",
+    "schedule": "tinyscheduler.cli.schedule:schedule",
     "init": "tinyscheduler.cli.init:init",
     "doctor": "tinyscheduler.cli.doctor:doctor",
     "service": "tinyscheduler.cli.service:service",

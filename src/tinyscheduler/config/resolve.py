@@ -438,6 +438,7 @@ def _timing(settings: Settings) -> Timing:
         retry_base_s=settings.retry_base_sec,
         retry_max_s=settings.retry_max_sec,
         retry_later_s=settings.retry_backoff_sec,
+        schedule_run_s=float(settings.schedule_max_run_duration_sec),
     )
 
 
@@ -462,6 +463,7 @@ def _limits(understood: Understood) -> Limits:
         memory_stall_critical=settings.memory_stall_critical or None,
         log_retention_s=_days(settings.log_retention_days),
         history_retention_s=_days(settings.history_retention_days),
+        schedule_max_concurrent=settings.schedule_max_concurrent,
     )
 
 

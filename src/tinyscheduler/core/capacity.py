@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
+from tinyscheduler.core.firing_room import FiringRoom
 from tinyscheduler.core.gpus import GpuRoom, SharedUse, measure_gpus, measure_shared
 from tinyscheduler.core.leases import holds_slot
 from tinyscheduler.core.memory import MemoryRoom, describe_stall, need_per_slot
@@ -60,6 +61,7 @@ class Held:
     use: Use
     model: str | None
     model_host: str | None
+    schedule_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,6 +81,7 @@ class Capacity:
     gpus: GpuRoom = GpuRoom()
     models: ModelRoom = ModelRoom()
     quotas: QuotaRoom = QuotaRoom()
+    firings: FiringRoom = FiringRoom()
     planned: tuple[str, ...] = ()
     held: tuple[Held, ...] = ()
 
@@ -235,6 +238,9 @@ class Capacity:
         memory = self._refuse_memory(self.needs_of(task, agent).memory_bytes)
         if memory is not None:
             yield memory
+        firing = self.firings.refuse(task)
+        if firing is not None:
+            yield firing
 
     def _refuse_memory(self, needed: int) -> Refusal | None:
         memory = self.memory
@@ -287,6 +293,7 @@ class Capacity:
                 seat_of(one.agent, one.model, one.model_host) for one in ended
             ),
             quotas=self.quotas.give_back((one.queue, one.tenant, one.use) for one in ended),
+            firings=self.firings.give_back(one.schedule_id for one in ended),
         )
 
     def take(self, start: Dispatch, *, runtime_s: float) -> Capacity:
@@ -302,6 +309,7 @@ class Capacity:
             use=Use(slots=1, vram_bytes=self.gpus.reserved_bytes(start.gpu_uuids, start.needs)),
             model=start.model,
             model_host=start.model_host,
+            schedule_id=start.task.schedule_id,
         )
         return replace(
             self,
@@ -314,6 +322,7 @@ class Capacity:
             gpus=self.gpus.take(start.gpu_uuids, start.needs, start.task.task_id),
             models=self.models.take(start.agent, start.model, start.model_host),
             quotas=self.quotas.take(held.queue, held.tenant, held.use),
+            firings=self.firings.take(held.schedule_id),
             planned=(*self.planned, start.agent),
             held=(*self.held, held),
         )
@@ -386,6 +395,10 @@ def measure(snapshot: Snapshot, verdicts: Iterable[Verdict]) -> Capacity:
         quotas=measure_quotas(
             snapshot.inventory, ((one.queue, one.tenant, one.use) for one in held)
         ),
+        firings=FiringRoom(
+            most=rules.schedule_max_concurrent,
+            running=Counter(one.schedule_id for one in leases if one.schedule_id is not None),
+        ),
         held=held,
     )
 
@@ -431,6 +444,7 @@ def _held(
         use=Use(slots=1, vram_bytes=gpus.reserved_bytes(lease.gpu_uuids, lease.needs)),
         model=lease.model,
         model_host=lease.model_host,
+        schedule_id=lease.schedule_id,
     )
 
 

@@ -55,6 +55,9 @@ def conclude_result(claim: Claim, result: AttemptResult, *, rules: Rules, now: d
             )
         case Outcome.FAILED:
             reason = result.failure_reason or FailureReason.COMMAND_FAILED
+            if claim.schedule_id is not None and reason is FailureReason.TIMEOUT:
+                # What ends it, its wrapper or a tick, makes no difference to a schedule.
+                reason = FailureReason.LEASE_EXPIRED
             return conclude_failure(claim, reason, rules=rules, now=now)
         case _:
             assert_never(result.outcome)
@@ -174,6 +177,9 @@ def _give_up(claim: Claim, event: TaskEvent, *, reason: FailureReason, failures:
     # Whoever asked for the cancellation wants it ended, not set aside for a retry.
     if claim.cancel_requested:
         event, reason = TaskEvent.CANCEL, FailureReason.CANCELLED
+    elif claim.schedule_id is not None:
+        # The next one comes by itself: nobody is to look at each that failed.
+        event = TaskEvent.FAIL
     return _finish(event, reason=reason, failures=failures)
 
 

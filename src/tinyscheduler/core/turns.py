@@ -40,8 +40,15 @@ def kind_of(task: WaitingTask) -> _Kind:
         task.gpus,
         task.vram_bytes,
         task.model,
+        task.schedule_id,
+        task.is_beside,
+        task.is_forced,
         task.tenant,
     )
+
+
+# Where in a kind its schedule stands.
+_SCHEDULE = -4
 
 
 # The agents that can start a task, or whose turn it is instead.
@@ -109,7 +116,7 @@ class Turns:
     """The tasks that could start but for capacity, in line, and what each has suffered.
 
     Tasks that name the same agent or queue stand in one line, those of a tenant that has a
-    quota in one of their own.
+    quota in one of their own, and so do the firings of a schedule.
     """
 
     def __init__(
@@ -130,9 +137,10 @@ class Turns:
         for key, task in self._left.items():
             kind = kind_of(task)
             self._kinds[key] = alike.setdefault(kind, kind)
-        # A tenant with a quota is in no other's way.
+        # A tenant with a quota is in no other's way, and neither is a schedule.
         self._lines = {
-            kind: (*kind[:2], kind[-1] if kind[-1] in tenants else None) for kind in alike
+            kind: (*kind[:2], kind[_SCHEDULE], kind[-1] if kind[-1] in tenants else None)
+            for kind in alike
         }
         self._unseen_from = len(self._places)
         self._skips = {(one.source, one.task_id): one.times for one in skips}
@@ -350,6 +358,10 @@ def _uses(
             return dispatch.needs.memory_bytes + dispatch.needs.shared_bytes > 0
         case Reason.VRAM_INSUFFICIENT if capacity.gpus.is_unified:
             return dispatch.needs.memory_bytes > 0 or bool(dispatch.gpu_uuids)
+        case Reason.SCHEDULE_CAP:
+            if capacity.firings.has_sibling(task):
+                return dispatch.task.schedule_id == task.schedule_id
+            return dispatch.task.schedule_id is not None
         case Reason.NO_SLOTS:
             return capacity.models.compete(
                 dispatch.model, for_model=shortage.model, host=dispatch.model_host

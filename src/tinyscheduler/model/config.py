@@ -194,6 +194,8 @@ class Timing:
     retry_base_s: float
     retry_max_s: float
     retry_later_s: float
+    # With defaults: settings that an earlier version saved know nothing of these.
+    schedule_run_s: float = 1200.0  # a firing may take so long, where its schedule says nothing
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -217,6 +219,7 @@ class Limits:
     fair_share_half_life_s: float = 86_400.0
     log_retention_s: float = 14 * 86_400.0
     history_retention_s: float = 30 * 86_400.0
+    schedule_max_concurrent: int = 2  # firings that may run at once
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -49,6 +49,9 @@ class EventName(StrEnum):
     QUEUE_EMPTY = "queue-empty"
     STAGGER_WAIT = "stagger-wait"
     GPU_MISPLACED = "gpu.misplaced"
+    SCHEDULE_FIRED = "schedule.fired"
+    SCHEDULE_PAUSED = "schedule.paused"
+    SCHEDULE_WARNING = "schedule.warning"
     POLICY_FALLBACK = "policy.fallback"
     POLICY_DEPLOYED = "policy.deployed"
 

@@ -30,6 +30,7 @@ class Reason(StrEnum):
     GPU_UNKNOWN = "gpu_unknown"
     MODEL_SLOTS = "model_slots"
     NO_SLOTS = "no_slots"
+    SCHEDULE_CAP = "schedule_cap"
     BLOCKED_BY = "blocked_by"
     BACKING_OFF = "backing_off"
     NOT_BEFORE = "not_before"
@@ -42,7 +43,7 @@ class Reason(StrEnum):
     SOURCE_REFUSED = "source_refused"
     OVERTAKEN_LIMIT = "overtaken_limit"
     UNPLACED = "unplaced"
-    # Codes of features that are not built yet (schedules, pressure) join here.
+    # Codes of features that are not built yet (pressure) join here.
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -204,6 +204,8 @@ class Rules:
     # Slots are as many as all agents together need; the setting says nothing.
     has_automatic_slots: bool = False
     fair_share: FairShare = FairShare.OFF
+    # Firings of schedules that may run at once; other tasks are not counted.
+    schedule_max_concurrent: int = 2
     # After so long what somebody had counts half.
     fair_share_half_life_s: float = 86_400.0
 

@@ -150,7 +150,9 @@ class WaitingTask:
     the attempts that count against ``max_attempts``.  ``launches`` counts starts of
     the next attempt that never reached the command.  ``blocks`` is the number of
     unfinished tasks that wait for this one; ``blocked_by`` the unfinished tasks it
-    waits for.  ``not_before`` was asked for; ``backing_off_until`` follows an
+    waits for.  A firing has a ``schedule_id``; it ``is_beside`` others of its schedule if it may
+    run while they do, and ``is_forced`` if the bound on all firings does not hold it.
+    ``not_before`` was asked for; ``backing_off_until`` follows an
     attempt that is to be tried again, and a start that failed.  What it needs is as asked
     for: None means that nothing was said.  ``title``, ``seed`` and ``labels`` decide nothing but
     what a policy makes of them.
@@ -182,6 +184,9 @@ class WaitingTask:
     title: str | None = None
     seed: int | None = None
     labels: tuple[tuple[str, str], ...] = ()
+    schedule_id: str | None = None
+    is_beside: bool = False
+    is_forced: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -198,6 +203,7 @@ class Claim:
     max_attempts: int | None
     cancel_requested: bool
     last_failure: FailureReason | None = None
+    schedule_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

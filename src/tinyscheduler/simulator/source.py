@@ -9,9 +9,11 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING, assert_never
 
+from tinyscheduler.core.streaks import judge_firing
 from tinyscheduler.errors import SourceError, StoreError
 from tinyscheduler.model.config import FairShare
 from tinyscheduler.model.records import AlreadyEnded, Cancelled, CancelRequested
+from tinyscheduler.model.schedules import ScheduleState
 from tinyscheduler.model.snapshot import SourceView
 from tinyscheduler.model.switches import EVERYTHING
 from tinyscheduler.model.tasks import (
@@ -23,12 +25,14 @@ from tinyscheduler.model.tasks import (
     TaskState,
     WaitingTask,
 )
+from tinyscheduler.values import replace
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
     from datetime import datetime
 
     from tinyscheduler.model.records import CancelAnswer
+    from tinyscheduler.model.schedules import Schedule
     from tinyscheduler.model.switches import Switch
     from tinyscheduler.model.tasks import Ending, TaskSpec
     from tinyscheduler.simulator.machine import Process
@@ -64,6 +68,9 @@ class Row:
     backing_off_until: datetime | None = None
     created_at: datetime | None = None
     ended_at: datetime | None = None
+    schedule_id: str | None = None
+    is_beside: bool = False
+    is_forced: bool = False
 
 
 @dataclass(eq=False, slots=True, kw_only=True)
@@ -81,6 +88,9 @@ class SimulatedQueue:
     switches: Mapping[tuple[str, str], Switch] = field(default_factory=dict)  # as on its disk
     rows: dict[str, Row] = field(default_factory=dict)
     added: int = 0  # tasks ever: a number is never used again
+    most_firings: int = 2
+    schedules: dict[str, Schedule] = field(default_factory=dict)
+    paused_after: dict[str, str] = field(default_factory=dict)  # schedules, by firing
 
     def add(self, spec: TaskSpec) -> str:
         """Add a task and return its id; what it comes after must exist."""
@@ -93,6 +103,44 @@ class SimulatedQueue:
             task_id=task_id, order=order, spec=spec, state=state, created_at=self.now()
         )
         return task_id
+
+    def add_firing(
+        self, spec: TaskSpec, schedule_id: str, *, is_beside: bool = False, is_forced: bool = False
+    ) -> str:
+        """Add a task as a firing of a schedule."""
+        task_id = self.add(spec)
+        row = self.rows[task_id]
+        row.schedule_id, row.is_beside, row.is_forced = schedule_id, is_beside, is_forced
+        return task_id
+
+    def may_fire(self, row: Row) -> bool:
+        """Whether the bound on firings, and an earlier one of its schedule, let it start."""
+        if row.schedule_id is None:
+            return True
+        at_work = [
+            one.schedule_id
+            for one in self.rows.values()
+            if one.state is TaskState.WORKING and one.schedule_id is not None
+        ]
+        if not row.is_beside and row.schedule_id in at_work:
+            return False
+        return row.is_forced or len(at_work) < self.most_firings
+
+    def judge(self, row: Row) -> None:
+        """Note in its schedule how a firing has ended."""
+        schedule = self.schedules.get(row.schedule_id or "")
+        if schedule is None or not row.state.is_final:
+            return
+        judged = judge_firing(
+            schedule.failure_streak,
+            is_done=row.state is TaskState.DONE,
+            reason=row.last_failure,
+        )
+        schedule = replace(schedule, failure_streak=judged.failure_streak)
+        if judged.why_paused is not None and schedule.state is ScheduleState.ACTIVE:
+            schedule = replace(schedule, state=ScheduleState.PAUSED, why_paused=judged.why_paused)
+            self.paused_after[row.task_id] = schedule.schedule_id
+        self.schedules[schedule.schedule_id] = schedule
 
     def state(self, task_id: str) -> TaskState:
         """Return where the task stands."""
@@ -198,6 +246,8 @@ class SimulatedSource:
             row = self._queue.rows.get(task_id)
             if row is None or not self._is_free(row, attempt):
                 return False
+            if not self._queue.may_fire(row):
+                return False
             if self._is_switched_off(agent, row.spec.queue or queue):
                 return False
             row.state, row.lease_id, row.claimed_by = TaskState.WORKING, lease_id, agent
@@ -211,6 +261,7 @@ class SimulatedSource:
                 return None
             _end(row, ending)
             row.ended_at = self._queue.now() if row.state.is_final else None
+            self._queue.judge(row)
         return row.state
 
     def _is_free(self, row: Row, attempt: int) -> bool:
@@ -316,6 +367,9 @@ class SimulatedSource:
             title=row.spec.title,
             seed=row.spec.seed,
             labels=row.spec.labels,
+            schedule_id=row.schedule_id,
+            is_beside=row.is_beside,
+            is_forced=row.is_forced,
         )
 
     def _claim_of(self, row: Row) -> Claim:
@@ -330,6 +384,7 @@ class SimulatedSource:
             max_attempts=row.spec.max_attempts,
             cancel_requested=row.is_cancel_requested,
             last_failure=row.last_failure,
+            schedule_id=row.schedule_id,
         )
 
 

@@ -22,6 +22,7 @@ from tinyscheduler.simulator.memory import SimulatedMemoryStore
 from tinyscheduler.simulator.observer import RecordingObserver
 from tinyscheduler.simulator.probe import SimulatedProbe
 from tinyscheduler.simulator.recorder import SimulatedRecorder
+from tinyscheduler.simulator.schedules import SimulatedSchedules
 from tinyscheduler.simulator.source import SimulatedQueue, SimulatedSource
 from tinyscheduler.simulator.store import SimulatedLeaseStore
 from tinyscheduler.simulator.switches import SimulatedSwitches
@@ -168,6 +169,7 @@ class SimulatedWorld:
             ledger=SimulatedLedger(process, self.disk),
             memory=SimulatedMemoryStore(process, self.disk, warn=warnings.append),
             switches=SimulatedSwitches(process, self.disk),
+            schedules=SimulatedSchedules(process, self.queue),
             observers=(self.observer,),
             recorder=lambda: SimulatedRecorder(process, self.disk),
             warnings=warnings,

@@ -25,6 +25,7 @@ from tinyscheduler.model.plan import (
     SweepCancel,
 )
 from tinyscheduler.model.tasks import FailureReason, Finish, Outcome, TaskState
+from tinyscheduler.tick.firing import tell_if_paused
 from tinyscheduler.tick.world import Mode
 from tinyscheduler.values import dataclass, replace
 
@@ -169,9 +170,8 @@ class Endings:
             return True
         record = self._record(claim, snapshot, outcome=Outcome.FAILED, reason=None)
         record = replace(record, failure_reason=FailureReason.ABORTED, message=result.message)
-        ending = Finish(
-            state=TaskState.PARKED, reason=FailureReason.ABORTED, failures=claim.failures + 1
-        )
+        state = TaskState.PARKED if claim.schedule_id is None else TaskState.FAILED
+        ending = Finish(state=state, reason=FailureReason.ABORTED, failures=claim.failures + 1)
         self._conclude(record, ending, record, judged)
         self.progress.settled += 1
         return True
@@ -283,6 +283,7 @@ class Endings:
                 state = source.settle(told.task_id, lease_id=told.lease_id, ending=ending)
                 if state is not None:
                     self.progress.notice_ending(told, ending, state, record)
+                    tell_if_paused(self.progress, told.task_id, state)
             self.progress.world.store.clear(lock, told.lease_id)
         finally:
             lock.close()

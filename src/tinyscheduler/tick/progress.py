@@ -54,6 +54,7 @@ class Progress:
     refused: dict[tuple[str, str], Wait] = field(default_factory=dict)
     decisions: tuple[Decision, ...] = ()
     settled: int = 0
+    firings: int = 0
     leases_scanned: int | None = None
     tasks_waiting: int = 0
     sources_down: frozenset[str] = frozenset()
@@ -245,6 +246,7 @@ class Progress:
                 assigned_spawned=sum(start.task.agent is not None for start in started),
                 tasks_blocked=sum(wait.reason is Reason.BLOCKED_BY for wait in waits),
                 tasks_waiting=self.tasks_waiting,
+                firings=self.firings,
                 errors=len(self.errors),
             ),
             reclaims=tuple(self.reclaims),

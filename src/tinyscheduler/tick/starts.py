@@ -13,6 +13,7 @@ from tinyscheduler.model.leases import NO_RUN, Lease, LeaseState
 from tinyscheduler.model.plan import Dispatch, Reason
 from tinyscheduler.model.snapshot import Skips
 from tinyscheduler.model.tasks import Claim, Ending, TaskSpec
+from tinyscheduler.tick.firing import tell_if_paused
 from tinyscheduler.values import dataclass, replace
 
 if TYPE_CHECKING:
@@ -190,6 +191,7 @@ class Starts:
             launches=task.launches,
             max_attempts=None,
             cancel_requested=False,  # if it was since the claim, its source knows
+            schedule_id=task.schedule_id,
         )
         now, rules = self.progress.world.clock.now().wall, self.progress.settings.rules
         ending: Ending
@@ -202,6 +204,7 @@ class Starts:
         state = source.settle(task.task_id, lease_id=lease.lease_id, ending=ending)
         if state is not None:
             self.progress.notice_ending(claim, ending, state, None)
+            tell_if_paused(self.progress, claim.task_id, state)
         self.progress.world.store.clear(lock, lease.lease_id)
         self.progress.refuse(dispatch, Reason.UNPLACED, fault.what)
 
@@ -243,6 +246,7 @@ class Starts:
             model_host=dispatch.model_host,
             tenant=task.tenant,
             project=task.project,
+            schedule_id=task.schedule_id,
             gpu_share=dispatch.gpu_share,
         )
 

@@ -16,6 +16,7 @@ from tinyscheduler.model.plan import Dispatch, Reason, Wait
 from tinyscheduler.model.snapshot import Snapshot, SourceView
 from tinyscheduler.tick.deciding import decide_loudly
 from tinyscheduler.tick.endings import Endings
+from tinyscheduler.tick.firing import fire_due
 from tinyscheduler.tick.forgetting import forget_the_past
 from tinyscheduler.tick.progress import Progress
 from tinyscheduler.tick.starts import Starts
@@ -335,12 +336,16 @@ def _look_and_decide(progress: Progress) -> tuple[Snapshot, Plan]:
         progress.window = min(_WIDER * window, _MOST_LOOKED_AT)
 
 
+# What binds those who have had enough, and no others.
+_OF_SOME = frozenset({Reason.TENANT_QUOTA, Reason.SCHEDULE_CAP})
+
+
 def _is_short_sighted(snapshot: Snapshot, plan: Plan) -> bool:
     starts = sum(isinstance(one, Dispatch) for one in plan.decisions)
     return (
         plan.slots_in_use + starts < snapshot.rules.host_slots
         and any(
-            isinstance(one, Wait) and (one.is_lasting or one.reason is Reason.TENANT_QUOTA)
+            isinstance(one, Wait) and (one.is_lasting or one.reason in _OF_SOME)
             for one in plan.decisions
         )
         and any(view.waiting_total > len(view.waiting) for view in snapshot.sources)
@@ -360,6 +365,7 @@ def _preview(progress: Progress) -> tuple[Snapshot, Plan]:
 def _act(progress: Progress) -> None:
     """Settle and reclaim, then start, looking again whenever the world has changed."""
     saved = progress.memory = progress.world.memory.load()
+    fire_due(progress)
     endings, starts = Endings(progress=progress), Starts(progress=progress)
     rounds = looks = 0
     while True:

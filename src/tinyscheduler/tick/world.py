@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         Probe,
         Pruner,
         Recorder,
+        Schedules,
         Switches,
         TaskSource,
         TickLock,
@@ -93,6 +94,7 @@ class World:
     ledger: Ledger
     memory: MemoryStore
     switches: Switches
+    schedules: Schedules
     observers: tuple[Observer, ...]
     # Asked for by ticks that have something to keep: few do.
     recorder: Callable[[], Recorder]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, assert_never
 
@@ -18,6 +19,7 @@ from tinyscheduler.adapters.sqlite.rows import (
     to_micros,
     waiting_of,
 )
+from tinyscheduler.core.streaks import judge_firing
 from tinyscheduler.crash import durable_step
 from tinyscheduler.errors import (
     BusyError,
@@ -30,12 +32,13 @@ from tinyscheduler.errors import (
 from tinyscheduler.model.config import FairShare
 from tinyscheduler.model.records import AlreadyEnded, Cancelled, CancelRequested
 from tinyscheduler.model.snapshot import SourceView
-from tinyscheduler.model.tasks import Finish, PriorityClass, Requeue, TaskState
+from tinyscheduler.model.tasks import FailureReason, Finish, PriorityClass, Requeue, TaskState
 from tinyscheduler.values import replace
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Sequence
+    from datetime import datetime
 
     from tinyscheduler.adapters.sqlite.batch import Addition
     from tinyscheduler.adapters.sqlite.database import Database
@@ -129,7 +132,8 @@ _CLAIMS = "SELECT * FROM tasks INDEXED BY tasks_by_state WHERE state = 'working'
 _SPEC = "SELECT prompt, details FROM task_specs WHERE task_id = ?"
 
 # The whole of a claim: whoever's statement finds the row still waiting has the task.  What
-# its owner changed, paused or drained since the tick looked counts as not waiting any more.
+# its owner changed, paused or drained since the tick looked counts as not waiting any more, and
+# so does a firing where as many as may run at once do so already: counted and claimed in one.
 _CLAIM = """
 UPDATE tasks SET state = 'working', lease_id = :lease_id, claimed_by = :agent,
     backing_off_until = NULL, updated_at = :now
@@ -141,6 +145,13 @@ WHERE id = :id AND state = 'waiting' AND lease_id IS NULL AND attempt = :attempt
         SELECT 1 FROM switches
         WHERE target IN (
             'all', 'agent:' || :agent, 'queue:' || coalesce(nullif(tasks.queue, ''), :queue)))
+    AND (schedule_id IS NULL OR (
+        is_forced OR :most_firings > (
+            SELECT count(*) FROM tasks AS other INDEXED BY firings_at_work
+            WHERE other.state = 'working' AND other.schedule_id IS NOT NULL)
+        ) AND (is_beside OR NOT EXISTS (
+            SELECT 1 FROM tasks AS other INDEXED BY firings_at_work
+            WHERE other.state = 'working' AND other.schedule_id = tasks.schedule_id)))
 """
 # A cancellation that was asked for meanwhile is granted by the statement that would
 # otherwise make the task wait again or give it up, so that it cannot fall between two.
@@ -168,6 +179,38 @@ UPDATE tasks SET
     updated_at = :now, ended_at = :now
 WHERE id = :id AND state = 'working' AND lease_id = :lease_id
 """
+# Of firings alone: when they got their slot, and who else had one then.
+_NOTE_CLAIM = """
+INSERT INTO schedule_firing_metrics (
+    schedule_id, task_id, fired_at, slot_claimed_at, slot_wait_ms, max_turns_at_firing,
+    tick_lag_ms, concurrent_schedules
+)
+SELECT schedule_id, id, created_at, :now, max(0, :now - created_at) / 1000,
+    json_extract(details, '$.max_turns'), max(0, created_at - slot) / 1000,
+    (SELECT count(*) FROM tasks AS other INDEXED BY firings_at_work
+        WHERE other.state = 'working' AND other.schedule_id IS NOT NULL)
+FROM tasks LEFT JOIN task_specs ON task_id = id
+WHERE id = :id AND schedule_id IS NOT NULL
+ON CONFLICT (task_id) DO NOTHING
+"""
+_NOTE_END = """
+UPDATE schedule_firing_metrics SET completed_at = :now,
+    (duration_ms, turn_count, peak_rss_mb) = (
+        SELECT (ended_at - started_at) / 1000, turns, peak_rss_mb FROM attempts
+        WHERE lease_id = :lease_id),
+    failure_reason = (SELECT failure_reason FROM tasks WHERE id = :id AND state <> 'done')
+WHERE task_id = :id
+"""
+_STREAK = "SELECT failure_streak FROM schedules WHERE id = ?"
+_SET_STREAK = """
+UPDATE schedules SET failure_streak = :streak,
+    last_failure = coalesce(:last_failure, last_failure),
+    state = CASE WHEN :why IS NOT NULL AND state = 'active' THEN 'paused' ELSE state END,
+    why_paused = CASE WHEN :why IS NOT NULL AND state = 'active' THEN :why ELSE why_paused END,
+    paused_after = CASE WHEN :why IS NOT NULL AND state = 'active' THEN :task ELSE paused_after END,
+    updated_at = :now
+WHERE id = :id
+"""
 _UNBLOCK = """
 UPDATE tasks SET blockers_left = blockers_left - 1
 WHERE id IN (SELECT task_id FROM dependencies WHERE blocker_id = ?)
@@ -181,11 +224,11 @@ _ADD_TASK = """
 INSERT INTO tasks (
     state, agent, queue, summary, priority, memory_bytes, max_attempts, blockers_left, blocks,
     not_before, start_after, created_at, updated_at, priority_class, gpus, vram_bytes, model,
-    tenant, project, max_runtime_s
+    tenant, project, max_runtime_s, schedule_id, slot, is_beside, is_forced
 ) VALUES (
     :state, :agent, :queue, :summary, :priority, :memory_bytes, :max_attempts, :blockers_left,
     :blocks, :not_before, :start_after, :now, :now, :priority_class, :gpus, :vram_bytes, :model,
-    :tenant, :project, :max_runtime_s
+    :tenant, :project, :max_runtime_s, :schedule_id, :slot, :is_beside, :is_forced
 )
 """
 _ADD_SPEC = "INSERT INTO task_specs (task_id, prompt, details) VALUES (?, ?, ?)"
@@ -261,6 +304,7 @@ class LocalQueue:
         fair_share: FairShare = FairShare.OFF,
         most_of_owners: int = _MAX_OF_OWNERS,
         tells_marks: bool = True,
+        most_firings: int = 2,
     ) -> None:
         """Take what orders and bounds it.
 
@@ -277,6 +321,7 @@ class LocalQueue:
         self._fair_share = fair_share
         self._most_of_owners = most_of_owners
         self._tells_marks = tells_marks
+        self._most_firings = most_firings
         self._revisions: dict[str, int] = {}  # as they were at the last look
 
     @property
@@ -323,6 +368,7 @@ class LocalQueue:
             "attempt": attempt,
             "blocking_disabled": self._blocking_disabled,
             "revision": self._revisions.get(task_id),
+            "most_firings": self._most_firings,
             "now": self._now(),
             # Any later, and it was reckoned under a clock that has been set back since.
             "latest": self._now() + int(self._longest_backoff_s * 1e6),
@@ -330,6 +376,7 @@ class LocalQueue:
         with _answering(), self._database.writing() as connection:
             if connection.execute(_CLAIM, claim).rowcount == 0:
                 return False
+            connection.execute(_NOTE_CLAIM, claim)
             with durable_step("queue.claim"):
                 connection.commit()
         return True
@@ -342,6 +389,8 @@ class LocalQueue:
                 return None
             task = connection.execute(_TASK, (row,)).fetchone()
             _tell_neighbours(connection, task)
+            if task["schedule_id"] is not None and TaskState(task["state"]).is_final:
+                _tell_schedule(connection, task, lease_id=lease_id, now=now)
             with durable_step("queue.settle"):
                 connection.commit()
         return TaskState(task["state"])
@@ -650,6 +699,20 @@ class LocalQueue:
             raise QueueFullError(depth=depth, more=more, limit=self._max_queue_depth)
 
 
+_IS_ANY_DUE = """
+SELECT 1 FROM schedules INDEXED BY schedules_due
+WHERE state = 'active' AND due_at IS NOT NULL AND due_at <= ? LIMIT 1
+"""
+
+
+def is_any_due(database: Database, now: datetime) -> bool:
+    """Whether the time of any schedule has come; asked by every tick."""
+    moment = (to_micros(now),)
+    return database.read(
+        lambda connection: connection.execute(_IS_ANY_DUE, moment).fetchone() is not None
+    )
+
+
 _SEEN_ON_THE_LEASE = (TaskState.STARTING, TaskState.RUNNING, TaskState.SETTLING)
 _WHY_NO_RETRY = {
     TaskState.DONE: "it succeeded; add it anew to run it again",
@@ -733,6 +796,33 @@ def _tell_neighbours(connection: sqlite3.Connection, task: sqlite3.Row) -> None:
         _count_as_dependent(connection, task, change=-1)
 
 
+def _tell_schedule(
+    connection: sqlite3.Connection, task: sqlite3.Row, *, lease_id: str, now: int
+) -> None:
+    """Note in the schedule how a firing of it has ended, which may pause it."""
+    connection.execute(_NOTE_END, {"id": task["id"], "lease_id": lease_id, "now": now})
+    row = connection.execute(_STREAK, (task["schedule_id"],)).fetchone()
+    if row is None:
+        return  # it was removed meanwhile
+    reason = task["failure_reason"]
+    judged = judge_firing(
+        row["failure_streak"],
+        is_done=task["state"] == TaskState.DONE,
+        reason=None if reason is None else FailureReason(reason),
+    )
+    connection.execute(
+        _SET_STREAK,
+        {
+            "id": task["schedule_id"],
+            "streak": judged.failure_streak,
+            "last_failure": reason,
+            "why": judged.why_paused,
+            "task": task["id"],
+            "now": now,
+        },
+    )
+
+
 def _count_as_dependent(connection: sqlite3.Connection, task: sqlite3.Row, *, change: int) -> None:
     connection.execute(_RECOUNT_BLOCKED, {"id": task["id"], "change": change})
 
@@ -779,6 +869,35 @@ def _insert(
     return ids
 
 
+# Which schedule a task is a firing of, for which slot, and what it may.
+_Firing = Mapping[str, object]
+_NO_FIRING: _Firing = {"schedule_id": None, "slot": None, "is_beside": 0, "is_forced": 0}
+
+
+def insert_firing(
+    connection: sqlite3.Connection,
+    spec: TaskSpec,
+    *,
+    schedule_id: str,
+    slot: int | None,
+    is_beside: bool,
+    is_forced: bool,
+    now: int,
+) -> int:
+    """Add a task as a firing of its schedule, within the statement of somebody else; its number."""
+    (addition,) = plan_batch([(None, spec)], [""])
+    firing = {
+        "schedule_id": schedule_id,
+        "slot": slot,
+        "is_beside": int(is_beside),
+        "is_forced": int(is_forced),
+    }
+    states = _states_of_blockers(connection, [addition])
+    row = _insert_task(connection, addition, states, blocks=0, now=now, firing=firing)
+    connection.execute(_ADD_SPEC, (row, spec.prompt, spec_details(spec)))
+    return row
+
+
 def _columns_of(spec: TaskSpec) -> dict[str, object]:
     """Return what of a spec stands in the task's own row, where a tick reads it."""
     return {
@@ -814,6 +933,7 @@ def _insert_task(
     *,
     blocks: int,
     now: int,
+    firing: _Firing = _NO_FIRING,
 ) -> int:
     spec = addition.spec
     unfinished = [row for row in addition.outside if states[row] is not TaskState.DONE]
@@ -828,6 +948,7 @@ def _insert_task(
             "not_before": not_before,
             "start_after": not_before if not_before is not None and not_before > now else 0,
             "now": now,
+            **firing,
         },
     )
     row = cursor.lastrowid

@@ -79,7 +79,11 @@ def spec_details(spec: TaskSpec) -> str:
 
 def spec_of(row: sqlite3.Row) -> TaskSpec:
     """Read back what `spec_details` wrote, and the prompt beside it."""
-    details: dict[str, Any] = json.loads(row["details"])
+    return spec_of_details(json.loads(row["details"]), prompt=row["prompt"])
+
+
+def spec_of_details(details: dict[str, Any], *, prompt: str | None) -> TaskSpec:
+    """Read back what `spec_details` wrote as JSON; the values are changed."""
     for name in ("command", "after"):
         if name in details:
             details[name] = tuple(details[name])
@@ -90,7 +94,7 @@ def spec_of(row: sqlite3.Row) -> TaskSpec:
         details["priority_class"] = PriorityClass(details["priority_class"])
     if "not_before" in details:
         details["not_before"] = datetime.fromisoformat(details["not_before"])
-    return TaskSpec(prompt=row["prompt"], **details)
+    return TaskSpec(prompt=prompt, **details)
 
 
 def waiting_of(
@@ -125,6 +129,9 @@ def waiting_of(
         title=title,
         seed=seed,
         labels=labels,
+        schedule_id=row["schedule_id"],
+        is_beside=bool(row["is_beside"]),
+        is_forced=bool(row["is_forced"]),
     )
 
 
@@ -168,6 +175,7 @@ def claim_of(row: sqlite3.Row, *, source: str) -> Claim:
         max_attempts=row["max_attempts"],
         cancel_requested=bool(row["cancel_requested"]),
         last_failure=_failure_reason(row),
+        schedule_id=row["schedule_id"],
     )
 
 

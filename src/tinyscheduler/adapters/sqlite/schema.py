@@ -244,6 +244,80 @@ _INDEXES_BY_OWNER = (
     ),
 )
 
+# A firing is a task that names its schedule, and the time it fires for unless it was started by
+# hand.  The definition is JSON; what ticks and statements decide by stands beside it.
+_SCHEDULES = (
+    """
+    CREATE TABLE schedules (
+        id TEXT PRIMARY KEY,
+        state TEXT NOT NULL CHECK (state IN ('active', 'paused', 'completed', 'expired')),
+        definition TEXT NOT NULL,
+        next_slot INTEGER,  -- the next time it is to fire for; NULL: none
+        due_at INTEGER,  -- when that is, delayed as the schedule says
+        anchor INTEGER NOT NULL,
+        fired INTEGER NOT NULL DEFAULT 0 CHECK (fired >= 0),
+        passed_over INTEGER NOT NULL DEFAULT 0 CHECK (passed_over >= 0),
+        failure_streak INTEGER NOT NULL DEFAULT 0 CHECK (failure_streak >= 0),
+        last_failure TEXT,
+        why_paused TEXT,
+        paused_after INTEGER,  -- the firing that paused it
+        last_fired_at INTEGER,
+        created_at INTEGER NOT NULL,
+        updated_at INTEGER NOT NULL
+    ) WITHOUT ROWID
+    """,
+    """
+    CREATE INDEX schedules_due ON schedules (due_at)
+    WHERE state = 'active' AND due_at IS NOT NULL
+    """,
+    "ALTER TABLE tasks ADD COLUMN schedule_id TEXT",
+    "ALTER TABLE tasks ADD COLUMN slot INTEGER",
+    # Whether it may run beside another firing of its schedule, and beyond the bound on all.
+    "ALTER TABLE tasks ADD COLUMN is_beside INTEGER NOT NULL DEFAULT 0",
+    "ALTER TABLE tasks ADD COLUMN is_forced INTEGER NOT NULL DEFAULT 0",
+    "CREATE UNIQUE INDEX firings_once ON tasks (schedule_id, slot) WHERE slot IS NOT NULL",
+    """
+    CREATE INDEX firings_at_work ON tasks (schedule_id)
+    WHERE state = 'working' AND schedule_id IS NOT NULL
+    """,
+    """
+    CREATE INDEX firings_that_wait ON tasks (schedule_id, id)
+    WHERE state IN ('waiting', 'held') AND schedule_id IS NOT NULL
+    """,
+    # One row for each firing that was claimed: kept when the task is long gone.
+    """
+    CREATE TABLE schedule_firing_metrics (
+        id INTEGER PRIMARY KEY,
+        schedule_id TEXT NOT NULL,
+        task_id INTEGER NOT NULL UNIQUE,
+        fired_at INTEGER NOT NULL,
+        slot_claimed_at INTEGER,
+        completed_at INTEGER,  -- NULL: it is at work
+        slot_wait_ms INTEGER,
+        duration_ms INTEGER,
+        turn_count INTEGER,
+        max_turns_at_firing INTEGER,
+        tick_lag_ms INTEGER,
+        peak_rss_mb REAL,
+        pressure INTEGER NOT NULL DEFAULT 0,
+        concurrent_schedules INTEGER,
+        failure_reason TEXT
+    )
+    """,
+    """
+    CREATE TABLE audit (
+        id INTEGER PRIMARY KEY,
+        at INTEGER NOT NULL,
+        by TEXT NOT NULL,
+        activity TEXT NOT NULL,
+        subject TEXT NOT NULL,
+        task_id INTEGER
+    )
+    """,
+    "CREATE INDEX firing_metrics_by_end ON schedule_firing_metrics (completed_at)",
+    "CREATE INDEX firing_metrics_of ON schedule_firing_metrics (schedule_id, id)",
+)
+
 # The statements at place N make version N + 1 out of version N.  A released entry is
 # never changed again: a new one is added behind it.
 MIGRATIONS: tuple[tuple[str, ...], ...] = (
@@ -252,4 +326,5 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
     _NEEDS,
     _INDEXES_BY_TURN,
     _INDEXES_BY_OWNER,
+    _SCHEDULES,
 )

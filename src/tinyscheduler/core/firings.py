@@ -1,0 +1,61 @@
+"""What does a schedule fire now?  Its times that have come, and those firings that live still."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tinyscheduler.core.firing_times import due
+from tinyscheduler.model.schedules import FiringPlan, Overlap, ScheduleState
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from tinyscheduler.model.schedules import LiveFirings, Schedule
+
+
+def plan_firings(schedule: Schedule, live: LiveFirings, now: datetime) -> FiringPlan | None:
+    """Return what to fire of an active schedule and when it is due next; None if it is not due.
+
+    Every time that has come is dealt with: it fires, or it is passed over and counted.
+    """
+    if schedule.next_fire_at is None:
+        return None
+    found = due(schedule, now)
+    if not found.slots and not found.skipped and found.next_slot == schedule.next_fire_at:
+        return None
+    slots = found.slots[: _room(schedule, live, len(found.slots))]
+    passed_over = found.skipped + len(found.slots) - len(slots)
+    replaces = live.all() if schedule.overlap is Overlap.REPLACE and slots else ()
+    return FiringPlan(
+        schedule=schedule,
+        # Of several that replace each other only the last would be left.
+        slots=slots[-1:] if schedule.overlap is Overlap.REPLACE else slots,
+        passed_over=passed_over
+        + (max(0, len(slots) - 1) if schedule.overlap is Overlap.REPLACE else 0),
+        next_fire_at=found.next_slot,
+        state=_state_after(schedule, len(slots), found.next_slot, now),
+        replaces=replaces,
+    )
+
+
+def _room(schedule: Schedule, live: LiveFirings, wanted: int) -> int:
+    """Return how many more may be beside or behind those that live."""
+    living = len(live.all())
+    match schedule.overlap:
+        case Overlap.SKIP:
+            return max(0, 1 - living)
+        case Overlap.QUEUE_ONE:
+            return max(0, 2 - living)
+        case _:
+            return wanted
+
+
+def _state_after(
+    schedule: Schedule, fired: int, next_slot: datetime | None, now: datetime
+) -> ScheduleState:
+    if schedule.expires_at is not None and now >= schedule.expires_at:
+        return ScheduleState.EXPIRED
+    most = schedule.max_firings
+    if next_slot is None or (most is not None and schedule.fired + fired >= most):
+        return ScheduleState.COMPLETED
+    return ScheduleState.ACTIVE

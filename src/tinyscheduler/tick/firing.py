@@ -1,0 +1,72 @@
+"""Schedules whose time has come become tasks, each time of each exactly once."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING
+
+from tinyscheduler.errors import StoreError
+from tinyscheduler.model.events import EventName
+from tinyscheduler.model.tasks import TaskState
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from tinyscheduler.model.schedules import LiveFirings, Schedule
+    from tinyscheduler.tick.progress import Progress
+
+
+def fire_due(progress: Progress) -> None:
+    """Fire what is due; nothing where nothing may start."""
+    if not progress.settings.is_enabled:
+        return
+    now = progress.world.clock.now().wall
+    try:
+        due = progress.world.schedules.due(now)
+    except StoreError as error:
+        progress.fail("schedules", error)
+        return
+    for schedule, live in due:
+        action = partial(_fire, progress, schedule, live, now)
+        progress.attempt(f"schedule {schedule.schedule_id}", action)
+
+
+def _fire(progress: Progress, schedule: Schedule, live: LiveFirings, now: datetime) -> bool:
+    from tinyscheduler.core.firings import plan_firings  # few ticks fire anything
+
+    plan = plan_firings(schedule, live, now)
+    if plan is None:
+        return False
+    ids = progress.world.schedules.fire(plan)
+    if ids is None:
+        return False
+    progress.firings += len(ids)
+    for task_id in ids:
+        progress.notice(
+            EventName.SCHEDULE_FIRED,
+            task_id=task_id,
+            details=(("schedule", schedule.schedule_id),),
+        )
+    if plan.passed_over:
+        progress.notice(
+            EventName.SCHEDULE_WARNING,
+            reason="passed_over",
+            details=(("schedule", schedule.schedule_id), ("times", plan.passed_over)),
+        )
+    return True
+
+
+def tell_if_paused(progress: Progress, task_id: str, state: TaskState) -> None:
+    """Tell that the end of a firing made its schedule stop itself, if it did."""
+    if state is not TaskState.FAILED:
+        return
+    schedule = progress.world.schedules.paused_by(task_id)
+    if schedule is None:
+        return
+    name = schedule.schedule_id
+    progress.warn(
+        f"schedule {name} is paused: {schedule.why_paused}"
+        f" (`tinyscheduler schedule resume {name}` lets it go on)"
+    )
+    details = (("schedule", name), ("words", schedule.why_paused))
+    progress.notice(EventName.SCHEDULE_PAUSED, task_id=task_id, details=details)
