@@ -1,0 +1,73 @@
+"""How many firings run, and what the end of one means for its schedule."""
+
+from __future__ import annotations
+
+import pytest
+from tests.builders import a_task
+
+from tinyscheduler.core.firing_room import FiringRoom
+from tinyscheduler.core.streaks import Judgement, judge_firing
+from tinyscheduler.model.plan import Reason
+from tinyscheduler.model.tasks import FailureReason
+
+FULL = FiringRoom(most=2, running={"a": 1, "b": 1})
+
+
+def test_a_task_that_is_no_firing_is_never_refused():
+    assert FULL.refuse(a_task("1")) is None
+
+
+def test_as_many_as_may_run_at_once():
+    refusal = FULL.refuse(a_task("1", schedule_id="c"))
+
+    assert refusal is not None
+    assert (refusal.reason, refusal.is_lasting) == (Reason.SCHEDULE_CAP, False)
+    assert refusal.words == "2 of 2 firings run (SCHEDULE_MAX_CONCURRENT)"
+    assert FULL.give_back(["b", None]).refuse(a_task("1", schedule_id="c")) is None
+
+
+def test_one_that_was_forced_goes_beyond_but_not_beside_its_own():
+    assert FULL.refuse(a_task("1", schedule_id="c", is_forced=True)) is None
+    refusal = FULL.refuse(a_task("1", schedule_id="a", is_forced=True))
+
+    assert refusal is not None
+    assert refusal.words == "an earlier firing of a still runs"
+    assert FULL.refuse(a_task("1", schedule_id="a", is_forced=True, is_beside=True)) is None
+
+
+def test_what_starts_is_counted_and_what_ends_is_not():
+    room = FiringRoom(most=1)
+
+    taken = room.take("a").take(None)
+    assert taken.running == {"a": 1}
+    assert taken.give_back(["a"]).running == {"a": 0}
+    assert taken.give_back([None]) is taken
+    assert taken.give_back(["unknown"]).running["unknown"] == 0
+
+
+@pytest.mark.parametrize(
+    ("before", "is_done", "reason", "after"),
+    [
+        (2, True, None, Judgement(failure_streak=0)),
+        (0, False, FailureReason.COMMAND_FAILED, Judgement(failure_streak=1)),
+        (1, False, FailureReason.RATE_LIMITED, Judgement(failure_streak=1)),
+        (2, False, FailureReason.AUTH_FAILED, Judgement(failure_streak=2)),
+        (2, False, FailureReason.CANCELLED, Judgement(failure_streak=2)),
+        (
+            2,
+            False,
+            FailureReason.LEASE_EXPIRED,
+            Judgement(
+                failure_streak=3, why_paused="3 firings in a row failed, at last: lease_expired"
+            ),
+        ),
+        (
+            3,
+            False,
+            None,
+            Judgement(failure_streak=4, why_paused="4 firings in a row failed, at last: unknown"),
+        ),
+    ],
+)
+def test_three_failures_in_a_row_pause_a_schedule(before, is_done, reason, after):
+    assert judge_firing(before, is_done=is_done, reason=reason) == after
