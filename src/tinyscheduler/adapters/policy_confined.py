@@ -341,10 +341,11 @@ class _Child:
             return PolicyError("its process ended without an answer", cause="error")
         number = os.WTERMSIG(status)
         if number == signal.SIGXCPU:
-            return PolicyError(f"it used {_MOST_CPU_S} s of CPU time", cause="timeout")
+            message = f"it used up its CPU time, {_MOST_CPU_S} s at most"
+            return PolicyError(message, cause="timeout")
         if number == signal.SIGABRT:
             return PolicyError("it used more memory than it may (POLICY_MEMORY_MB)", cause="memory")
-        return PolicyError(f"its process died by {signal.Signals(number).name}", cause="error")
+        return PolicyError(f"its process died by {_name_of(number)}", cause="error")
 
     def _reap(self) -> int | None:
         """Kill it and return how it ended; None where that has been learned before."""
@@ -358,6 +359,14 @@ class _Child:
             self._used_s = used.ru_utime + used.ru_stime
             return status
         return None
+
+
+def _name_of(number: int) -> str:
+    """Return what a signal is called: most of those for real time have no name of their own."""
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
 
 
 def _spawn() -> tuple[int, int, int]:
