@@ -46,7 +46,7 @@ LEFT_OUT: Mapping[type, Mapping[str, object]] = {
     SourceView: {"error": ""},
     Host: {"address": ""},
     # What it says is its author's word; by which policy a tick decided stands beside.
-    SchedulingMemory: {"policy": PolicyRecord()},
+    SchedulingMemory: {"policy": PolicyRecord(), "last_good": PolicyRecord()},
     ModelPlace: {"endpoint": ""},
     AgentProfile: {"command": (), "environment": (), "cwd": None, "account": None},
     # It quotes what is left out above.
