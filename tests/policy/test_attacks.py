@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -244,14 +245,25 @@ def _processes_of_policies() -> list[Path]:
 _MOST_EXCUSES = 30
 
 
-def _end_children() -> None:
+@pytest.mark.parametrize(("number", "name"), [(40, "signal 40"), (signal.SIGTERM, "SIGTERM")])
+def test_a_process_that_dies_by_any_signal_is_told(tmp_path: Path, number: int, name: str):
+    policy = a_policy(
+        tmp_path, "function schedule() while true do end end", cpu_ms=9000, wall_ms=9000
+    )
+    threading.Thread(target=_end_children, args=(number,), daemon=True).start()
+
+    with pytest.raises(PolicyError, match=f"its process died by {name}$"):
+        policy.propose(a_context())
+
+
+def _end_children(number: int = signal.SIGTERM) -> None:
     """End, by another program, the first process of a policy that has begun to compute."""
     while True:
         for path in _processes_of_policies():
             with suppress(OSError):
                 used = (path / "stat").read_text().rpartition(")")[2].split()[11]
                 if int(used) >= _MANY_TICKS:
-                    subprocess.run(("kill", path.name), check=True)
+                    subprocess.run(("kill", f"-{int(number)}", path.name), check=True)
                     return
 
 

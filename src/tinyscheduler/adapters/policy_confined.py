@@ -66,12 +66,14 @@ class ConfinedPolicy:
         fault: str | None = None,
         start_ms: int = _START_MS,
         cpu_s: int = _MOST_CPU_S,
+        utc_offset_s: int | None = None,
     ) -> None:
         """Take where the policy is and what it may take; fewer ``layers`` only to test each.
 
         One in YAML is compiled, or found among the ``artefacts``.  With a ``fault`` its file is
         not even looked at.  Starting its process may take ``start_ms``, and all it does may
-        take ``cpu_s``; longer where no tick waits for it.
+        take ``cpu_s``; longer where no tick waits for it.  It is told the hour of this place,
+        unless ``utc_offset_s`` says of which.
         """
         assert settings.path is not None  # noqa: S101 - who has none asks the platform
         self._settings = settings
@@ -80,6 +82,7 @@ class ConfinedPolicy:
         self._start_ms = start_ms
         self._cpu_s = cpu_s
         self._is_to_forget = False
+        self._utc_offset_s = utc_offset_s
         self._child: _Child | None = None
         self.answers: list[Answer] = []
         self.calls: list[PolicyCall] = []
@@ -100,13 +103,18 @@ class ConfinedPolicy:
         return self._path
 
     @property
+    def fault(self) -> str | None:
+        """Why its file cannot be had; None if it could be read, whatever is in it."""
+        return self._load()[1]
+
+    @property
     def source(self) -> bytes:
         """What its file held when it was first wanted; empty if that could not be read."""
         return self._load()[0]
 
     def propose(self, context: PolicyContext) -> Sequence[Proposal]:
         """Ask it; raises PolicyError for whatever is no answer, and in time."""
-        told = describe(context)
+        told = describe(context, utc_offset_s=self._utc_offset_s)
         # Of this version of the format alone equal values have equal bytes.
         digest = sha256(marshal.dumps(told, 2)).hexdigest()[:16]
         call = PolicyCall(context=digest, jobs=len(context.waiting))
@@ -385,10 +393,10 @@ class _Child:
             return PolicyError("its process ended without an answer", cause="error")
         number = os.WTERMSIG(status)
         if number == signal.SIGXCPU:
-            return PolicyError("it used all the CPU time that it may", cause="timeout")
+            return PolicyError("it used up all its CPU time", cause="timeout")
         if number == signal.SIGABRT:
             return PolicyError("it used more memory than it may (POLICY_MEMORY_MB)", cause="memory")
-        return PolicyError(f"its process died by {signal.Signals(number).name}", cause="error")
+        return PolicyError(f"its process died by {_name_of(number)}", cause="error")
 
     def _reap(self) -> int | None:
         """Kill it and return how it ended; None where that has been learned before."""
@@ -402,6 +410,14 @@ class _Child:
             self._used_s = used.ru_utime + used.ru_stime
             return status
         return None
+
+
+def _name_of(number: int) -> str:
+    """Return what a signal is called: most of those for real time have no name of their own."""
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
 
 
 def _spawn() -> tuple[int, int, int]:

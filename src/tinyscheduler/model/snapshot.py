@@ -159,6 +159,7 @@ class SchedulingMemory:
 
     ``used_slots``, and ``active`` by agent, are what the last tick left in use: leases and
     held locks say what is, and these only whether anything went without being settled.
+    ``last_good`` is of the version that is asked where the ``policy`` cannot be loaded.
     """
 
     stale: tuple[StaleSighting, ...] = ()
@@ -174,6 +175,7 @@ class SchedulingMemory:
     used_slots: int = 0
     active: tuple[tuple[str, int], ...] = ()
     policy: PolicyRecord = PolicyRecord()
+    last_good: PolicyRecord = PolicyRecord()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

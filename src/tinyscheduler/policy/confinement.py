@@ -136,7 +136,9 @@ def _limit_resources(*, most_bytes: int, cpu_s: int) -> None:
     _lower(resource.RLIMIT_AS, most_bytes)
     # A second later the kernel asks no more.
     _lower(resource.RLIMIT_CPU, cpu_s + 1)
-    resource.setrlimit(resource.RLIMIT_CPU, (cpu_s, resource.getrlimit(resource.RLIMIT_CPU)[1]))
+    _, hard_s = resource.getrlimit(resource.RLIMIT_CPU)
+    # Whoever started us may have had less to give.
+    resource.setrlimit(resource.RLIMIT_CPU, (min(cpu_s, max(1, hard_s - 1)), hard_s))
     _lower(resource.RLIMIT_CORE, 0)
     _lower(resource.RLIMIT_FSIZE, 0)
     _lower(resource.RLIMIT_NOFILE, 0)
