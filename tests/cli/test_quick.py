@@ -183,5 +183,27 @@ def test_a_hot_command_loads_nothing_heavy_once_its_settings_are_cached(place: P
         assert heavy & set(done.stderr.split()) == set(), name
 
 
+def test_no_hot_command_looks_for_circles_among_what_its_start_made(place: Place):
+    place.run("add", "--hold", "--", "true")
+    program = (
+        "import atexit, gc, sys; from tinyscheduler.__main__ import run;"
+        "count = lambda: sum(one['collections'] for one in gc.get_stats());"
+        "before = count();"
+        "atexit.register(lambda: print(count() - before, file=sys.stderr)); run()"
+    )
+
+    for words in (["run"], ["add", "--hold", "--", "true"], ["status"]):
+        done = subprocess.run(
+            [sys.executable, "-I", "-c", program, "--base-path", str(place.base), *words],
+            env=place.environment(),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+
+        assert done.stderr.splitlines()[-1] == "0", words
+
+
 def _without_times(text: str) -> list[str]:
     return [line for line in text.splitlines() if "ago" not in line and " ms" not in line]
