@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import marshal
 import os
 import select
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from tinyscheduler.errors import CAUSES, PolicyError, PolicyLateError, PolicyLoadError
 from tinyscheduler.files import short_path
+from tinyscheduler.jsontext import loads
 from tinyscheduler.model.policy import PolicyCall
 from tinyscheduler.policy.compiled import SUFFIX, is_compiled
 from tinyscheduler.policy.context import describe, understand
@@ -244,7 +244,7 @@ def _greet(
     deadline = time.monotonic() + patience_s
     try:
         child.send(marshal.dumps(setup), deadline)
-        hello = json.loads(child.ask(source, deadline))
+        hello = loads(child.ask(source, deadline))
         return child, {name: hello[name] for name in ("missing", "fault")}
     except (ValueError, TypeError, KeyError, RecursionError) as error:
         child.kill()
@@ -260,7 +260,7 @@ def _greet(
 def _load_error(text: str) -> PolicyError:
     """Return what is wrong with the policy: its first lines have run, and may have lied."""
     try:
-        fault = json.loads(text)
+        fault = loads(text)
         cause = fault["fault"] if fault["fault"] in CAUSES else "nonsense"
         return PolicyLoadError(str(fault["words"]), cause=cause)
     except (ValueError, TypeError, KeyError, RecursionError) as error:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Protocol
 
 from tinyscheduler.errors import StoreError
 from tinyscheduler.files import read_bytes
+from tinyscheduler.jsontext import dumps, loads
 from tinyscheduler.model.clock import format_time
 from tinyscheduler.model.events import EventName
 from tinyscheduler.model.policy import PolicyCall
@@ -97,7 +97,7 @@ class PolicyTraceFile:
             left_out=len(calls) - len(kept),
         )
         with suppress(OSError):
-            self._append(json.dumps(encode_entry(entry)).encode() + b"\n")
+            self._append(dumps(encode_entry(entry)).encode() + b"\n")
 
     def _append(self, line: bytes) -> None:
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NONBLOCK
@@ -126,7 +126,7 @@ def read_trace(paths: Paths, *, limit: int) -> tuple[Sequence[TraceEntry], int]:
     entries, damaged = [], 0
     for line in lines[-limit:]:
         try:
-            entries.append(decode_entry(json.loads(line)))
+            entries.append(decode_entry(loads(line)))
         except (ValueError, RecursionError):
             damaged += 1
     return entries, damaged

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import fcntl
 import os
-import re
 import select
 import stat
 from contextlib import suppress
@@ -146,5 +145,7 @@ def _read_holder(fd: int) -> str:
 
 def is_gone(text: str) -> bool:
     """Whether the line names a process that no longer exists under that start time."""
+    import re  # hardly any tick finds the lock taken
+
     match = re.match(_HOLDER, text)
     return match is not None and read_start_ticks(int(match[1])) != int(match[2])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from collections.abc import Iterable, Sequence
@@ -12,6 +11,7 @@ from typing import IO
 
 from tinyscheduler.errors import TinySchedulerError
 from tinyscheduler.files import is_same
+from tinyscheduler.jsontext import dumps
 from tinyscheduler.model.tasks import TaskState
 from tinyscheduler.values import dataclass
 
@@ -280,7 +280,12 @@ def _abandon_stdout() -> None:
 def emit_json(**fields: object) -> None:
     """Write one JSON document to stdout: on one line for programs, spread out for people."""
     document = {"schema_version": SCHEMA_VERSION, **fields}
-    emit(json.dumps(document, indent=2 if sys.stdout.isatty() else None))
+    if not sys.stdout.isatty():
+        emit(dumps(document))
+        return
+    import json
+
+    emit(json.dumps(document, indent=2))
 
 
 def tell(text: str) -> None:

@@ -12,6 +12,7 @@ from tinyscheduler.config.cache import NOT_DECODED, Resolution, decode, encode
 from tinyscheduler.crash import durable_step
 from tinyscheduler.errors import ConfigError
 from tinyscheduler.files import own_temporary_for, read_json, write_json
+from tinyscheduler.jsontext import dumps, loads
 from tinyscheduler.values import replace
 
 if TYPE_CHECKING:
@@ -74,6 +75,4 @@ def saved_running_folder(path: str) -> str | None:
 
 def _normalise(document: dict[str, object]) -> object:
     """Return the document as it reads back from JSON."""
-    import json
-
-    return json.loads(json.dumps(document))
+    return loads(dumps(document))

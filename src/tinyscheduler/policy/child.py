@@ -8,7 +8,6 @@ quickest to read; what goes out is JSON, for it is not.  The arguments are where
 
 from __future__ import annotations
 
-import json
 import marshal
 import os
 import sys
@@ -16,6 +15,7 @@ from contextlib import suppress
 
 sys.path[:0] = sys.argv[1:]
 
+from tinyscheduler.jsontext import dumps
 from tinyscheduler.policy.confinement import confine
 from tinyscheduler.policy.limits import LuaLimits
 from tinyscheduler.policy.lua import LuaEngine
@@ -67,7 +67,7 @@ def main() -> None:
         cpu_s=setup["cpu_s"],
     )
     fault = engine.load(source, setup["name"])
-    write_message(json.dumps({"missing": missing, "fault": fault}).encode())
+    write_message(dumps({"missing": missing, "fault": fault}).encode())
     while fault is None and (content := read_message()):
         write_message(engine.schedule(marshal.loads(content)).encode())
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from tinyscheduler.core.queueing import candidates, key_of
 from tinyscheduler.errors import CAUSES, PolicyError
+from tinyscheduler.jsontext import loads
 from tinyscheduler.model.config import LOCAL_HOST
 from tinyscheduler.model.plan import Proposal
 from tinyscheduler.values import dataclass, field
@@ -211,7 +211,7 @@ def understand(text: str | bytes, context: PolicyContext) -> Answer:
     reports and for a decision that no honest policy would make.
     """
     try:
-        document = json.loads(text)
+        document = loads(text)
         fault, decisions = document.get("fault"), _checked(document.get("decisions", []))
         log = tuple(
             (_typed(line["level"], str), _typed(line["text"], str)) for line in document["log"]
