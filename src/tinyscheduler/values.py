@@ -11,8 +11,7 @@ Left out is what nobody here uses: positional arguments, order, inheritance of f
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from dataclasses import MISSING, asdict, dataclass, field, fields, replace

@@ -76,6 +76,7 @@ class ConfinedPolicy:
         self._layers = layers
         self._start_ms = start_ms
         self._child: _Child | None = None
+        self._starting: _Child | None = None
         self.answers: list[Answer] = []
         self.calls: list[PolicyCall] = []
         self.name = short_path(self._path, base)
@@ -101,6 +102,7 @@ class ConfinedPolicy:
 
     def propose(self, context: PolicyContext) -> Sequence[Proposal]:
         """Ask it; raises PolicyError for whatever is no answer, and in time."""
+        self._let_start()
         told = describe(context)
         # Of this version of the format alone equal values have equal bytes.
         digest = sha256(marshal.dumps(told, 2)).hexdigest()[:16]
@@ -142,11 +144,18 @@ class ConfinedPolicy:
 
     def close(self) -> None:
         """End the process, if there is one."""
-        if self._child is not None:
-            self._child.kill()
-            self._child = None
+        for child in (self._child, self._starting):
+            if child is not None:
+                child.kill()
+        self._child = self._starting = None
 
     # -- parts --------------------------------------------------------------------
+
+    def _let_start(self) -> None:
+        """Have the process load what it needs while we write down what it is to be told."""
+        if self._child is None and self._starting is None and self._load()[1] is None:
+            with suppress(OSError):  # it is tried once more, and then told
+                self._starting = _Child()
 
     def _ask(self, content: bytes, context: PolicyContext) -> Answer:
         compiled = self.compiled()
@@ -200,9 +209,11 @@ class ConfinedPolicy:
         return source, None
 
     def _start(self, source: bytes) -> _Child:
+        child, self._starting = self._starting, None
         child, hello = _greet(
             source,
             self.name if self._compiled is None else self.name + SUFFIX,
+            child=child,
             limits=self._limits,
             layers=self._layers,
             patience_s=self._start_ms / 1000,
@@ -226,9 +237,15 @@ def find_missing_layers() -> Mapping[str, str]:
 
 
 def _greet(
-    source: bytes, name: str, *, limits: LuaLimits, layers: tuple[str, ...], patience_s: float
+    source: bytes,
+    name: str,
+    *,
+    limits: LuaLimits,
+    layers: tuple[str, ...],
+    patience_s: float,
+    child: _Child | None = None,
 ) -> tuple[_Child, dict[str, Any]]:
-    """Start the process and load a policy in it; return what it says of that."""
+    """Start the process, unless it is, and load a policy in it; return what it says of that."""
     setup: dict[str, Any] = {
         "limits": asdict(limits),
         "layers": layers,
@@ -237,7 +254,7 @@ def _greet(
         "is_bounded": True,
     }
     try:
-        child = _Child()
+        child = child or _Child()
     except OSError as error:
         message = f"its process could not be started: {error.strerror}"
         raise PolicyError(message, cause="error") from error

@@ -11,7 +11,6 @@ from __future__ import annotations
 import marshal
 import os
 import sys
-from contextlib import suppress
 
 sys.path[:0] = sys.argv[1:]
 
@@ -50,8 +49,10 @@ def _close_all_but_pipes() -> None:
     """Close what whoever started the tick left open to all its children, such as a lock."""
     for name in os.listdir("/proc/self/fd"):
         if int(name) > 2:  # noqa: PLR2004 - those of every program
-            with suppress(OSError):
+            try:
                 os.close(int(name))
+            except OSError:
+                continue  # the one that listed them is closed already
 
 
 def main() -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
 # Not `lua54` as a name of `lupa`, which looks for that with a regular expression.
 from lupa.lua54 import LuaMemoryError, LuaRuntime
 
@@ -11,8 +9,10 @@ from tinyscheduler.jsontext import dumps
 from tinyscheduler.policy.limits import LuaLimits
 from tinyscheduler.policy.sources import read_platform, read_source
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from typing import Any
 
 
 class LuaEngine:
