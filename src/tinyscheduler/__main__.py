@@ -6,7 +6,10 @@ import atexit
 import gc
 import os
 import sys
-from typing import NoReturn
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import NoReturn
 
 _KICKED = ("run", "--kicked")
 # Things made and not gone again before somebody looks for circles among them.  Nearly all that

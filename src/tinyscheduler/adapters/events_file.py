@@ -5,12 +5,12 @@ from __future__ import annotations
 import fcntl
 import os
 import select
-from typing import TYPE_CHECKING
 
 from tinyscheduler.jsontext import dumps
 from tinyscheduler.model.clock import format_time
 from tinyscheduler.model.events import Event, EventName
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from datetime import datetime

@@ -11,7 +11,6 @@ import time
 from collections import Counter
 from contextlib import suppress
 from hashlib import sha256
-from typing import TYPE_CHECKING, Any
 
 from tinyscheduler.errors import CAUSES, PolicyError, PolicyLateError, PolicyLoadError
 from tinyscheduler.files import short_path
@@ -23,8 +22,10 @@ from tinyscheduler.policy.headers import digest_of
 from tinyscheduler.policy.limits import LAYERS, LuaLimits
 from tinyscheduler.values import asdict, replace
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from typing import Any
 
     from tinyscheduler.model.config import PolicySettings
     from tinyscheduler.model.plan import Proposal

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Protocol
 
 from tinyscheduler.errors import StoreError
 from tinyscheduler.files import read_bytes
@@ -14,8 +13,10 @@ from tinyscheduler.model.events import EventName
 from tinyscheduler.model.policy import PolicyCall
 from tinyscheduler.values import dataclass, replace
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
+    from typing import Any, Protocol
 
     from tinyscheduler.model.config import Paths
     from tinyscheduler.model.events import Event
@@ -27,16 +28,18 @@ MAX_BYTES = 1 << 20
 MOST_CALLS, MOST_LOG_LINES = 20, 200
 
 
-class Traced(Protocol):
-    """The policy of a tick, and what came of each question so far."""
+if TYPE_CHECKING:
 
-    @property
-    def name(self) -> str:
-        """What it is called in messages."""
+    class Traced(Protocol):
+        """The policy of a tick, and what came of each question so far."""
 
-    @property
-    def calls(self) -> Sequence[PolicyCall]:
-        """All questions, oldest first."""
+        @property
+        def name(self) -> str:
+            """What it is called in messages."""
+
+        @property
+        def calls(self) -> Sequence[PolicyCall]:
+            """All questions, oldest first."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-from typing import TYPE_CHECKING
 
 from tinyscheduler.crash import durable_step
 from tinyscheduler.errors import ConfigError, StoreError
@@ -13,6 +12,7 @@ from tinyscheduler.jsontext import dumps
 from tinyscheduler.model.documents import DocumentError, NewerVersionError
 from tinyscheduler.model.rounds import decode_round, encode_round
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 

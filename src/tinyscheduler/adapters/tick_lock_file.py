@@ -8,7 +8,6 @@ import select
 import stat
 from contextlib import suppress
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
 
 from tinyscheduler.crash import durable_step
 from tinyscheduler.errors import ConfigError, StoreError
@@ -16,6 +15,7 @@ from tinyscheduler.model.clock import format_time
 from tinyscheduler.model.documents import MOST_HOLDER_BYTES, is_holder_text
 from tinyscheduler.procfs import read_start_ticks
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from tinyscheduler.model.config import Paths
 

@@ -7,13 +7,16 @@ import sys
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 from enum import StrEnum
-from typing import IO
 
 from tinyscheduler.errors import TinySchedulerError
 from tinyscheduler.files import is_same
 from tinyscheduler.jsontext import dumps
 from tinyscheduler.model.tasks import TaskState
 from tinyscheduler.values import dataclass
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import IO
 
 SCHEMA_VERSION = 1
 PROGRAM = "tinyscheduler"

@@ -11,7 +11,6 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Callable, Mapping
-from typing import Any
 
 from tinyscheduler.config.inputs import digest, digest_of_file, digest_of_variables
 from tinyscheduler.files import own_temporary_for
@@ -35,6 +34,10 @@ from tinyscheduler.model.config import (
 )
 from tinyscheduler.values import asdict, dataclass
 from tinyscheduler.values import fields as fields_of
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 CACHE_VERSION = 4
 CACHE_NAME = "config-cache.json"

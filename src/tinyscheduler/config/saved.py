@@ -6,8 +6,6 @@ could exceed a limit given on the regular tick's command line.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from tinyscheduler.config.cache import NOT_DECODED, Resolution, decode, encode
 from tinyscheduler.crash import durable_step
 from tinyscheduler.errors import ConfigError
@@ -15,6 +13,7 @@ from tinyscheduler.files import own_temporary_for, read_json, write_json
 from tinyscheduler.jsontext import dumps, loads
 from tinyscheduler.values import replace
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from tinyscheduler.model.config import Config
 

@@ -9,7 +9,6 @@ import os
 import stat
 from contextlib import suppress
 from hashlib import sha256
-from typing import TYPE_CHECKING, Any
 
 from tinyscheduler import __version__
 from tinyscheduler.files import own_temporary_for, remove, write_bytes
@@ -17,8 +16,10 @@ from tinyscheduler.jsontext import dumps, loads
 from tinyscheduler.policy.compiled import Compiled, Origin
 from tinyscheduler.values import dataclass
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from typing import Any
 
     from tinyscheduler.model.config import Paths
 

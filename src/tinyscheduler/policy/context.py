@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, TypeVar
-
 from tinyscheduler.core.queueing import candidates, key_of
 from tinyscheduler.errors import CAUSES, PolicyError
 from tinyscheduler.jsontext import loads
@@ -11,13 +9,16 @@ from tinyscheduler.model.config import LOCAL_HOST
 from tinyscheduler.model.plan import Proposal
 from tinyscheduler.values import dataclass, field
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from typing import Any, TypeVar
 
     from tinyscheduler.model.policy import AgentView, GpuView, PolicyContext
     from tinyscheduler.model.tasks import WaitingTask
 
-_Kind = TypeVar("_Kind")
+    _Kind = TypeVar("_Kind")
+
 # Of the tasks that could start, so many are shown to a policy, in line.
 MOST_JOBS = 1000
 # An agent without a bound worth the name has no more workers than that.

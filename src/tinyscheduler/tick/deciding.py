@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from tinyscheduler.core.decide import decide
 from tinyscheduler.errors import PolicyError, PolicyLateError, PolicyLoadError, StoreError
 from tinyscheduler.model.events import EventName
 from tinyscheduler.tick.world import Mode
 from tinyscheduler.values import replace
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 

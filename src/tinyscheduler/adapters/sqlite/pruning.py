@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from tinyscheduler.adapters.sqlite.batch import row_id
 from tinyscheduler.adapters.sqlite.rows import to_micros
 from tinyscheduler.crash import durable_step
@@ -11,6 +9,7 @@ from tinyscheduler.errors import BusyError, StoreError
 from tinyscheduler.jsontext import dumps
 from tinyscheduler.model.pruning import Emptied, Pruned, PruneKind, Removed
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Sequence

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any
 
 from tinyscheduler.jsontext import dumps, loads
 from tinyscheduler.model.history import AttemptRecord
@@ -22,9 +21,11 @@ from tinyscheduler.model.tasks import (
 )
 from tinyscheduler.values import fields
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Iterable
+    from typing import Any
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
