@@ -232,6 +232,16 @@ def test_its_process_keeps_nothing_open_that_was_left_open_to_it(tmp_path: Path)
     assert sorted(held) == ["0", "1", "2"]
 
 
+def test_no_process_is_left_of_a_policy_that_does_not_compile(tmp_path: Path):
+    policy = a_policy(tmp_path, "rules: 5", name="p.yaml")
+
+    with pytest.raises(PolicyError):
+        policy.propose(a_context())
+    policy.close()
+
+    assert _processes_of_policies() == []
+
+
 def _processes_of_policies() -> list[Path]:
     found = []
     for path in Path("/proc").glob("[0-9]*"):

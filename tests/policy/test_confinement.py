@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -136,3 +137,20 @@ def test_it_is_known_which_walls_cannot_be_put_up_here():
 
     assert set(missing) <= set(LAYERS)
     assert "rlimits" not in missing
+
+
+def test_what_a_policy_runs_in_loads_nothing_that_takes_long():
+    program = "import sys, tinyscheduler.policy.child; print(*sorted(sys.modules))"
+    folders = [folder for folder in sys.path if os.path.isabs(folder)]
+    before = f"import sys; sys.path[:0] = sys.argv[1:]; {program}"
+
+    told = subprocess.run(
+        [sys.executable, "-I", "-S", "-c", before, *folders],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+
+    heavy = {"ctypes", "enum", "json", "platform", "re", "typing"}
+    assert "lupa.lua54" in told.stdout.split()
+    assert heavy & set(told.stdout.split()) == set()

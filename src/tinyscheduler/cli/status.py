@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from datetime import datetime
-from typing import TYPE_CHECKING, Annotated, Any
 
 from tinyscheduler.cli.following import describe_ticking, find_ticking
 from tinyscheduler.cli.invocation import NORMAL, Invocation
-from tinyscheduler.cli.options import option
+from tinyscheduler.cli.options import Annotated, option
 from tinyscheduler.cli.render import (
     INK_OF_STATE,
     Cell,
@@ -36,7 +35,10 @@ from tinyscheduler.model.snapshot import LeaseScan
 from tinyscheduler.model.tasks import TaskState
 from tinyscheduler.values import dataclass
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     import typer
 
     from tinyscheduler.app.policies import Outlook

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import reprlib
-from enum import StrEnum
-from typing import TYPE_CHECKING, Any, TypeVar
 
 from tinyscheduler.model.clock import format_time, parse_time
 from tinyscheduler.model.leases import (
@@ -29,16 +27,19 @@ from tinyscheduler.model.snapshot import (
 from tinyscheduler.model.tasks import AttemptResult, FailureReason, Outcome, is_task_id
 from tinyscheduler.values import replace
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from datetime import datetime
+    from enum import StrEnum
+    from typing import Any, TypeVar
+
+    Kind = TypeVar("Kind")
+    Choice = TypeVar("Choice", bound=StrEnum)
+    Value = TypeVar("Value")
 
 RESULT_VERSION = 1
 MEMORY_VERSION = 1
-
-Kind = TypeVar("Kind")
-Choice = TypeVar("Choice", bound=StrEnum)
-Value = TypeVar("Value")
 
 
 MOST_HOLDER_BYTES = 200

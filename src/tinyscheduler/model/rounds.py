@@ -8,8 +8,6 @@ and labels are told, so where one decided they are there.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
 from tinyscheduler.model.codec import Codec, Reading
 from tinyscheduler.model.config import AgentProfile, Host, ModelPlace
 from tinyscheduler.model.documents import DocumentError, NewerVersionError
@@ -26,8 +24,10 @@ from tinyscheduler.model.snapshot import (
 from tinyscheduler.model.tasks import AttemptResult, Claim, WaitingTask
 from tinyscheduler.values import dataclass, fields
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+    from typing import Any
 
 ROUND_VERSION = 1
 # What a replay can do without, and what is read in its place.  Whatever else is a text is kept:

@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-import json
 from datetime import timedelta, timezone
-from typing import TYPE_CHECKING, Any, TypeVar
 
 from tinyscheduler.core.queueing import candidates, key_of
 from tinyscheduler.errors import CAUSES, PolicyError
+from tinyscheduler.jsontext import loads
 from tinyscheduler.model.config import LOCAL_HOST
 from tinyscheduler.model.plan import Proposal
 from tinyscheduler.values import dataclass, field
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from typing import Any, TypeVar
 
     from tinyscheduler.model.policy import AgentView, GpuView, PolicyContext
     from tinyscheduler.model.tasks import WaitingTask
 
-_Kind = TypeVar("_Kind")
+    _Kind = TypeVar("_Kind")
+
 # Of the tasks that could start, so many are shown to a policy, in line.
 MOST_JOBS = 1000
 # An agent without a bound worth the name has no more workers than that.
@@ -241,7 +243,7 @@ def understand(text: str | bytes, context: PolicyContext) -> Answer:
     reports and for a decision that no honest policy would make.
     """
     try:
-        document = json.loads(text)
+        document = loads(text)
         fault, decisions = document.get("fault"), _checked(document.get("decisions", []))
         log = tuple(
             (_typed(line["level"], str), _typed(line["text"], str)) for line in document["log"]

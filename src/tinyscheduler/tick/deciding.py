@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from tinyscheduler.core.decide import decide
 from tinyscheduler.errors import PolicyError, PolicyLateError, PolicyLoadError, StoreError
 from tinyscheduler.model.events import EventName
@@ -11,6 +9,7 @@ from tinyscheduler.model.policy import DecidedBy, FailedPolicy
 from tinyscheduler.tick.world import Mode
 from tinyscheduler.values import replace
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 

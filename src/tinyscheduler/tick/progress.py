@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from datetime import UTC
-from typing import TYPE_CHECKING
 
 from tinyscheduler.core.queueing import key_of
 from tinyscheduler.errors import LeaseConflict, StoreError, TinySchedulerError
@@ -23,6 +22,7 @@ from tinyscheduler.model.tasks import FailureReason, TaskState
 from tinyscheduler.tick.world import Mode
 from tinyscheduler.values import dataclass, field
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 

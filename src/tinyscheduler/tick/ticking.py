@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING
 
 from tinyscheduler.core.gpus import is_look_due, masked
 from tinyscheduler.core.leases import trace_of, trace_of_claim
@@ -23,6 +22,7 @@ from tinyscheduler.tick.telling import tell_changes, tell_leaks, tell_misplaced
 from tinyscheduler.tick.world import Mode
 from tinyscheduler.values import dataclass, replace
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 

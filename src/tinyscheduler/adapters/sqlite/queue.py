@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, assert_never
 
 from tinyscheduler.adapters.sqlite.batch import missing_blocker, plan_batch, row_id, summarise
 from tinyscheduler.adapters.sqlite.blockers import Blockers
@@ -27,12 +25,14 @@ from tinyscheduler.errors import (
     StoreError,
     UsageError,
 )
+from tinyscheduler.jsontext import dumps
 from tinyscheduler.model.config import FairShare
 from tinyscheduler.model.records import AlreadyEnded, Cancelled, CancelRequested
 from tinyscheduler.model.snapshot import SourceView
 from tinyscheduler.model.tasks import Finish, PriorityClass, Requeue, TaskState
-from tinyscheduler.values import replace
+from tinyscheduler.values import assert_never, replace
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -405,7 +405,7 @@ class LocalQueue:
 
     def states(self, task_ids: Sequence[str]) -> Mapping[str, TaskState]:
         """Return the stored state of each of these tasks that exists."""
-        ids = json.dumps([row for row in map(row_id, task_ids) if row is not None])
+        ids = dumps([row for row in map(row_id, task_ids) if row is not None])
         rows = self._database.read(
             lambda connection: connection.execute(_STATES, (ids,)).fetchall()
         )
@@ -741,7 +741,7 @@ def _states_of_blockers(
     connection: sqlite3.Connection, additions: Sequence[Addition]
 ) -> dict[int, TaskState]:
     wanted = sorted({row for addition in additions for row in addition.outside})
-    rows = connection.execute(_STATES, (json.dumps(wanted),))
+    rows = connection.execute(_STATES, (dumps(wanted),))
     states = {row["id"]: TaskState(row["state"]) for row in rows}
     for addition in additions:
         for row in addition.outside:
@@ -799,7 +799,7 @@ def _columns_of(spec: TaskSpec) -> dict[str, object]:
 
 
 def _refuse_own_blocker(connection: sqlite3.Connection, row: int, addition: Addition) -> None:
-    values = {"ids": json.dumps(addition.outside), "id": row}
+    values = {"ids": dumps(addition.outside), "id": row}
     if connection.execute(_ALL_BLOCKERS, values).fetchone() is not None:
         raise UsageError(
             f"task {row} would wait for itself, by way of {' or '.join(addition.spec.after)}",
