@@ -158,6 +158,15 @@ def test_policies_in_lua_decide_about_tasks_of_the_same_id_each_by_itself(tmp_pa
     ]
 
 
+@pytest.mark.parametrize(
+    ("offset_s", "hour", "weekday"), [(0, 12, 7), (20_700, 17, 7), (43_200, 0, 1), (-46_800, 23, 6)]
+)
+def test_the_hour_may_be_that_of_another_place(offset_s: int, hour: int, weekday: int):
+    told = describe(FULL, utc_offset_s=offset_s)["metrics"]
+
+    assert (told["hour"], told["weekday"]) == (hour, weekday)
+
+
 def test_a_model_is_a_worker_of_its_host():
     here, box = describe(FULL)["pools"]
 

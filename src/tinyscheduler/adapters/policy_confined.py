@@ -63,18 +63,20 @@ class ConfinedPolicy:
         artefacts: Artefacts | None = None,
         fault: str | None = None,
         start_ms: int = _START_MS,
+        utc_offset_s: int | None = None,
     ) -> None:
         """Take where the policy is and what it may take; fewer ``layers`` only to test each.
 
         One in YAML is compiled, or found among the ``artefacts``.  With a ``fault`` its file is
         not even looked at.  Starting its process may take ``start_ms``; longer where no tick
-        waits for it.
+        waits for it.  It is told the hour of this place, unless ``utc_offset_s`` says of which.
         """
         assert settings.path is not None  # noqa: S101 - who has none asks the platform
         self._settings = settings
         self._path = settings.path
         self._layers = layers
         self._start_ms = start_ms
+        self._utc_offset_s = utc_offset_s
         self._child: _Child | None = None
         self.answers: list[Answer] = []
         self.calls: list[PolicyCall] = []
@@ -101,7 +103,7 @@ class ConfinedPolicy:
 
     def propose(self, context: PolicyContext) -> Sequence[Proposal]:
         """Ask it; raises PolicyError for whatever is no answer, and in time."""
-        told = describe(context)
+        told = describe(context, utc_offset_s=self._utc_offset_s)
         # Of this version of the format alone equal values have equal bytes.
         digest = sha256(marshal.dumps(told, 2)).hexdigest()[:16]
         call = PolicyCall(context=digest, jobs=len(context.waiting))

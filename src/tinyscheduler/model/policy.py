@@ -126,3 +126,25 @@ class PolicyCall:
     cpu_ms: float | None = None
     cause: str | None = None
     words: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FailedPolicy:
+    """A policy of one's own that could not decide, and the cause."""
+
+    name: str
+    version: str
+    cause: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DecidedBy:
+    """Which policy decided, and instead of which.
+
+    ``version`` is a digest of its source: None of the built-in one, and where nobody had to be
+    asked.
+    """
+
+    name: str
+    version: str | None = None
+    instead_of: FailedPolicy | None = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import timedelta, timezone
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from tinyscheduler.core.queueing import candidates, key_of
@@ -25,9 +26,16 @@ _MOST_WORKERS = 256
 
 
 def describe(
-    context: PolicyContext, *, most: int = MOST_JOBS, with_workers: bool = True
+    context: PolicyContext,
+    *,
+    most: int = MOST_JOBS,
+    with_workers: bool = True,
+    utc_offset_s: int | None = None,
 ) -> dict[str, Any]:
-    """Return the context as values of JSON, with so many jobs.  Bytes and milliseconds."""
+    """Return the context as values of JSON, with so many jobs.  Bytes and milliseconds.
+
+    The hour is that of this place, unless clocks are said to be ``utc_offset_s`` ahead of UTC.
+    """
     now_ms = int(context.now.timestamp() * 1000)
     queue = [
         _job(name, task, context, now_ms=now_ms)
@@ -39,7 +47,9 @@ def describe(
     pools = _pools(slots, context)
     workers = [worker for pool in pools for worker in pool["workers"]]
     busy = sum(worker["status"] == "busy" for worker in workers)
-    here = context.now.astimezone()  # nights and weekends are those of the place
+    # Nights and weekends are those of the place.
+    zone = None if utc_offset_s is None else timezone(timedelta(seconds=utc_offset_s))
+    here = context.now.astimezone(zone)
     return {
         "queue": queue,
         "pools": pools,

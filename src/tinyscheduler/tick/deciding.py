@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from tinyscheduler.core.decide import decide
 from tinyscheduler.errors import PolicyError, PolicyLateError, PolicyLoadError, StoreError
 from tinyscheduler.model.events import EventName
+from tinyscheduler.model.policy import DecidedBy, FailedPolicy
 from tinyscheduler.tick.world import Mode
 from tinyscheduler.values import replace
 
@@ -36,6 +37,14 @@ class _Asked:
     @property
     def version(self) -> str:
         return self._policy.version
+
+    @property
+    def version_if_asked(self) -> str | None:
+        """What tells which policy decided; None of the built-in one, and if nobody was asked.
+
+        A file that nobody asks is not even read.
+        """
+        return (self.version or None) if self.is_asked else None
 
     @property
     def record(self) -> PolicyRecord:
@@ -91,6 +100,7 @@ def _ask(progress: Progress, snapshot: Snapshot, asked: _Asked) -> Plan:
     except PolicyError as error:
         _fall_back(progress, error, asked)
         return _decide_instead(progress, snapshot)
+    progress.decided_by = DecidedBy(name=asked.name, version=asked.version_if_asked)
     if asked.is_asked:
         progress.policy_version = asked.version
         _note_answer(progress, asked)
@@ -126,8 +136,14 @@ def _decide_instead(progress: Progress, snapshot: Snapshot) -> Plan:
             if asked.is_asked and asked.record.failed:
                 record = _after_answer(asked.record)
                 progress.memory = replace(progress.memory, last_good=record)
+            progress.decided_by = DecidedBy(
+                name=asked.name,
+                version=asked.version_if_asked,
+                instead_of=progress.policy_failed,
+            )
             return plan
     progress.policy_name = fallback.name
+    progress.decided_by = DecidedBy(name=fallback.name, instead_of=progress.policy_failed)
     return decide(snapshot, fallback)
 
 
@@ -148,7 +164,7 @@ def _fall_back(progress: Progress, error: PolicyError, asked: _Asked) -> None:
             who += f" the last version that answered, {_failures(last_good)}"
             substitute = None
     progress.substitute = substitute or world.fallback
-    progress.policy_fallback = error.cause
+    progress.policy_failed = FailedPolicy(name=asked.name, version=asked.version, cause=error.cause)
     progress.warn(f"{_told_of(asked, error)}; {who}")
     if isinstance(error, _GivenUpError):
         return

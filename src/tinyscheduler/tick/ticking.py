@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from tinyscheduler.model.clock import Instant
     from tinyscheduler.model.leases import Trace
     from tinyscheduler.model.plan import Plan, TickReport
+    from tinyscheduler.model.policy import DecidedBy
     from tinyscheduler.model.resources import GpuReading, HostState
     from tinyscheduler.model.snapshot import LeaseScan
     from tinyscheduler.model.switches import Switch
@@ -53,6 +54,7 @@ class Foresight:
     plan: Plan
     report: TickReport
     policy: Policy
+    decided_by: DecidedBy
     window: int
 
 
@@ -145,6 +147,7 @@ def foresee(world: World, settings: TickSettings) -> Foresight:
         plan=plan,
         report=progress.report(),
         policy=policy,
+        decided_by=progress.decided_by,
         window=progress.window or settings.window,
     )
 
