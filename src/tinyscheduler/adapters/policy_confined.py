@@ -97,6 +97,11 @@ class ConfinedPolicy:
         return self._path
 
     @property
+    def fault(self) -> str | None:
+        """Why its file cannot be had; None if it could be read, whatever is in it."""
+        return self._load()[1]
+
+    @property
     def source(self) -> bytes:
         """What its file held when it was first wanted; empty if that could not be read."""
         return self._load()[0]
