@@ -262,6 +262,10 @@ _tinyscheduler() {
             mapfile -t COMPREPLY < <(compgen -W "$(_tinyscheduler_ask tasks)" -- "$cur")
             return
             ;;
+        replay:--policy)
+            mapfile -t COMPREPLY < <(compgen -f -- "$cur")
+            return
+            ;;
         replay:--limit)
             :
             return
@@ -458,7 +462,7 @@ _tinyscheduler() {
         "gpu") words="--json -h --help --help" ;;
         "events") words="-f --follow -n --lines --event --task --json -h --help --help" ;;
         "snapshot") words="--json -h --help --help" ;;
-        "replay") words="--all --list --limit --json -h --help --help" ;;
+        "replay") words="--all --policy --list --limit --json -h --help --help" ;;
         "cancel") words="--json -h --help --help" ;;
         "retry") words="--json -h --help --help" ;;
         "hold") words="--json -h --help --help" ;;

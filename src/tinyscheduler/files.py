@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import os
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
 
+from tinyscheduler.jsontext import dumps, loads
+
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from typing import Any
 
 MOST_BYTES = 16 << 20
 # Characters; Lua cuts names of files that are longer.
@@ -23,7 +25,7 @@ def write_json(
     temporary: str | None = None,
 ) -> None:
     """Replace the file by this document, as `write_bytes` does."""
-    write_bytes(path, json.dumps(document).encode(), durably=durably, temporary=temporary)
+    write_bytes(path, dumps(document).encode(), durably=durably, temporary=temporary)
 
 
 def write_bytes(
@@ -80,7 +82,7 @@ def read_json(path: str) -> object:
     """Read a bounded JSON file; ValueError if it is not JSON, OSError if it cannot be read."""
     content = read_bytes(path)
     try:
-        return json.loads(content.decode())
+        return loads(content.decode())
     except RecursionError as error:
         message = "nested too deeply"
         raise ValueError(message) from error

@@ -11,16 +11,24 @@ Left out is what nobody here uses: positional arguments, order, inheritance of f
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from dataclasses import MISSING, asdict, dataclass, field, fields, replace
-    from typing import Any, TypeVar
+    from typing import Any, TypeVar, assert_never
 
     _Value = TypeVar("_Value")
 
-    __all__ = ["MISSING", "asdict", "copier", "dataclass", "field", "fields", "replace"]
+    __all__ = [
+        "MISSING",
+        "asdict",
+        "assert_never",
+        "copier",
+        "dataclass",
+        "field",
+        "fields",
+        "replace",
+    ]
 
     def copier(value: _Value, name: str) -> Callable[[Any], _Value]:
         """Return what makes copies of a value that differ in one field, for thousands of them."""
@@ -117,6 +125,10 @@ else:
             return made
 
         return copy
+
+    def assert_never(value):
+        """Say that no value comes here, which type checkers prove; `typing` takes long to load."""
+        raise AssertionError(f"expected code to be unreachable, but got: {value!r}")
 
     def asdict(value):
         """Return a value as plain containers, values inside it included."""

@@ -22,6 +22,7 @@ from tinyscheduler.adapters.memory_file import FileMemoryStore
 from tinyscheduler.adapters.rounds_file import FileRecorder
 from tinyscheduler.adapters.sqlite.database import Access, Database
 from tinyscheduler.adapters.sqlite.ledger import SqliteLedger
+from tinyscheduler.adapters.sqlite.schedules import SqliteSchedules
 from tinyscheduler.adapters.sqlite.switches import SqliteSwitches
 from tinyscheduler.adapters.tick_lock_file import FileTickLock
 from tinyscheduler.app.place import make_state_folder
@@ -355,6 +356,7 @@ class WeekWorld(SimulatedWorld):
             ledger=SqliteLedger(database, shared_with="local"),
             memory=FileMemoryStore(self.config.paths, warn=warnings.append, may_write=True),
             switches=SqliteSwitches(database),
+            schedules=SqliteSchedules(database, clock),
             observers=observers_of(self.config),
             recorder=partial(FileRecorder, self.config.paths),
             pruners=partial(self._pruners, database),

@@ -115,6 +115,34 @@ def test_one_that_fails_is_replaced_loudly_and_is_asked_no_more_until_it_is_chan
     assert "it answered when it was last asked" in home.run("policy", "show").out
 
 
+def test_what_became_of_another_version_is_told_of_no_newer_one(home: Place):
+    write(home, BROKEN)
+    two_tasks(home)
+    home.run("run")
+    write(home, LAST_FIRST)
+
+    status = " ".join(home.run("status").out.split())
+    document = home.run("status", "--json").json["policy"]
+
+    assert f"policy {home.base}/policies/p.lua decides" in status
+    assert "failed" not in status
+    assert (document["failed_in_a_row"], document["words"]) == (0, None)
+    assert document["decides"] == "policies/p.lua"
+
+
+def test_one_that_fails_before_any_tick_asked_it_is_not_said_to_decide(home: Place):
+    write(home, BROKEN)
+    two_tasks(home)
+
+    status = " ".join(home.run("status").out.split())
+    once = home.run("run", "--json")
+    after = " ".join(home.run("status").out.split())
+
+    assert "your policy fails (error), and the platform policy decides" in status
+    assert once.json["policy"]["name"] == "platform"
+    assert f"your policy failed once, and the platform policy decided: {FAULT}" in after
+
+
 def test_a_tick_with_nothing_to_decide_asks_nobody_and_forgets_no_failure(home: Place):
     write(home, BROKEN)
     two_tasks(home)

@@ -6,6 +6,8 @@ import json
 import os
 import signal
 import subprocess
+from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -18,10 +20,10 @@ from tinyscheduler.errors import (
     EXIT_UNAVAILABLE,
     EXIT_USAGE,
 )
+from tinyscheduler.policy.headers import with_header
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
     from tests.cli.place import Answer, Place
 
@@ -185,22 +187,87 @@ def test_a_tick_goes_by_what_is_deployed_and_keeps_it_as_the_last_good_one(here,
     assert "deployed: version 1, one.lua, " in shown
 
 
-def test_a_damaged_version_in_charge_is_told_by_the_tick_by_status_and_by_doctor(here, home: Place):
+GOOD = "state/policies/last-good.lua"
+
+
+def told(here: Callable[..., Answer], *command: str) -> str:
+    """Return what a command prints, in one line."""
+    return " ".join(here(*command).out.split())
+
+
+def look_at_all(here: Callable[..., Answer], who: str, fault: str) -> None:
+    """Check that whoever tells of policies tells who decides, and why it is not the active one."""
+    assert f"your policy cannot be loaded, and {who} decides: {fault}" in told(here, "status")
+    assert f"your policy cannot be loaded, and {who} decides: {fault}" in told(here)
+    shown = here("policy", "show").out.splitlines()
+    assert f"state:    it cannot be loaded, and {who} decides" in shown
+    assert f"because:  {fault}" in shown
+    assert not [line for line in shown if line.startswith("version:")]
+    doctor = told(here, "doctor")
+    assert f"cannot be loaded, and {who} decides: {fault}" in doctor
+    assert "policy rollback" in doctor
+    assert "policy state/policies/1.lua decides" not in doctor
+    for document in (
+        here("policy", "show", "--json").json,
+        here("status", "--json").json["policy"],
+    ):
+        assert document["decides"] == who.removeprefix("the ").removesuffix(" policy")
+        assert document["fault"] == fault
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (Path.unlink, "No such file or directory"),
+        (lambda path: path.write_text("x"), "its first lines are not those that deploying writes"),
+    ],
+)
+def test_a_version_in_charge_that_cannot_be_loaded_is_told_wherever_policies_are(
+    here, home: Place, damage: Callable[[Path], object], words: str
+):
     here("policy", "deploy", "one.lua")
     home.settings["KICK"] = "false"
-    for damage in ("", "x"):
-        with (home.state / "policies/1.lua").open("a") as file:
-            file.write(damage)
+    path = home.state / "policies/1.lua"
+    damage(path)
+    fault = f"{path}: {words}"
+
+    look_at_all(here, "the platform policy", fault)
+    assert "no policy was deployed yet" not in here("policy", "versions").err
+    here("policy", "deploy", "two.lua")
+    home.add("--", "true")
+    home.run("run", "--once")
+    (home.state / "policies/2.lua").unlink()
+    fault = f"{home.state}/policies/2.lua: No such file or directory"
+    for _ in range(2):
+        look_at_all(here, GOOD, fault)
         home.add("--", "true")
         ran = home.run("run", "--once")
-        assert "started task" in ran.out, ran
+        assert f"{GOOD}, the last version that answered, decides" in ran.err, ran
+    (home.state / "policies/last-good.lua").unlink()
+    look_at_all(here, "the platform policy", fault)
 
-    assert "state/policies/last-good.lua, the last version that answered, decides" in ran.err
-    assert "your policy failed once, and another decides: " in here("status").out.replace("\n", " ")
-    told = here("doctor").out.replace("\n", " ")
-    assert "the version that answered last" in told
-    assert "policy rollback" in told
-    assert "policy state/policies/1.lua decides" not in told
+
+def test_a_last_good_version_that_was_given_up_is_not_said_to_decide(here, home: Place):
+    home.settings["KICK"] = "false"
+    here("policy", "deploy", "one.lua")
+    (home.state / "policies/1.lua").unlink()
+    worn = with_header(
+        b"function schedule(context) error('worn') end\n",
+        suffix=".lua",
+        name="one.lua",
+        number=1,
+        created=datetime(2026, 3, 2, tzinfo=UTC),
+    )
+    (home.state / "policies/last-good.lua").write_bytes(worn)
+    (home.state / "policies/last-good").write_text("last-good.lua\n")
+    fault = f"{home.state}/policies/1.lua: No such file or directory"
+    look_at_all(here, GOOD, fault)
+
+    for _ in range(3):
+        home.add("--", "true")
+        home.run("run", "--once")
+
+    look_at_all(here, "the platform policy", fault)
 
 
 def test_what_was_deployed_is_printed_to_the_byte(here, home: Place):

@@ -159,6 +159,7 @@ def test_a_hot_command_loads_nothing_heavy_once_its_settings_are_cached(place: P
     environment = place.environment()
     heavy = {"typer", "pydantic", "pydantic_settings", "yaml", "rich", "dataclasses", "inspect"}
     heavy.add("encodings.ascii")  # a codec of its own; UTF-8 is there anyhow
+    heavy |= {"typing", "json"}  # both take as long as a third of a bare interpreter's start
     # What keeps what was decided is for ticks that change something.
     heavy |= {"tinyscheduler.model.rounds", "tinyscheduler.model.codec"}
 
@@ -181,6 +182,51 @@ def test_a_hot_command_loads_nothing_heavy_once_its_settings_are_cached(place: P
 
         assert done.returncode in {0, EXIT_INACTIVE, EXIT_TIMEOUT}, done.stderr
         assert heavy & set(done.stderr.split()) == set(), name
+
+
+def test_a_tick_that_starts_a_task_loads_neither_types_nor_json_either(place: Place):
+    place.run("run", "--once")  # the settings are cached
+    place.run("add", "--", "true")
+    program = (
+        "import sys; from tinyscheduler.__main__ import main; main();"
+        "print(*sorted(sys.modules), file=sys.stderr)"
+    )
+
+    done = subprocess.run(
+        [sys.executable, "-I", "-c", program, "--base-path", str(place.base), "run", "--once"],
+        env=place.environment(),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+
+    loaded = set(done.stderr.split())
+    assert "1 started" in done.stdout
+    assert {"tinyscheduler.model.codec", "lupa"} <= loaded
+    assert {"typing", "json"} & loaded == set()
+
+
+def test_no_hot_command_looks_for_circles_among_what_its_start_made(place: Place):
+    place.run("add", "--hold", "--", "true")
+    program = (
+        "import atexit, gc, sys; from tinyscheduler.__main__ import run;"
+        "count = lambda: sum(one['collections'] for one in gc.get_stats());"
+        "before = count();"
+        "atexit.register(lambda: print(count() - before, file=sys.stderr)); run()"
+    )
+
+    for words in (["run"], ["add", "--hold", "--", "true"], ["status"]):
+        done = subprocess.run(
+            [sys.executable, "-I", "-c", program, "--base-path", str(place.base), *words],
+            env=place.environment(),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+
+        assert done.stderr.splitlines()[-1] == "0", words
 
 
 def _without_times(text: str) -> list[str]:

@@ -163,7 +163,14 @@ def test_its_document_says_the_same(used):
     document = answer.json
     (one,) = document["rounds"]
     assert (document["schema_version"], document["same"], one["same"]) == (1, True, True)
-    assert one["policy"] == {"recorded": "platform", "derived": "platform"}
+    assert one["policy"] == {
+        "recorded": "platform",
+        "recorded_version": None,
+        "instead_of": None,
+        "derived": "platform",
+        "derived_version": None,
+    }
+    assert one["notes"] == []
     assert [start["task_id"] for start in one["starts"]] == ["1"]
     assert {wait["task_id"]: wait["reason"] for wait in one["waits"]} == {
         "2": "agent_limit",

@@ -18,6 +18,7 @@ from tests.contract.places import importing, paths_in
 from tinyscheduler.adapters.rounds_file import FileRecorder, parse_rounds
 from tinyscheduler.core.decide import decide
 from tinyscheduler.errors import ConfigError, StoreError
+from tinyscheduler.model.policy import DecidedBy
 from tinyscheduler.model.rounds import Round, encode_round, redact
 from tinyscheduler.policy.platform import PlatformPolicy
 from tinyscheduler.simulator.disk import Disk, Refusal
@@ -47,7 +48,7 @@ def a_round(tick_id: str = FIRST, number: int = 1, *, tasks: int = 1) -> Round:
         tick_id=tick_id,
         number=number,
         program="0.1.0",
-        policy="platform",
+        decided_by=DecidedBy(name="platform"),
         snapshot=snapshot,
         plan=plan,
     )

@@ -29,6 +29,7 @@ from tests.core.worlds import (
 
 from tinyscheduler.core.decide import decide
 from tinyscheduler.core.leases import judge_all
+from tinyscheduler.core.queueing import key_of
 from tinyscheduler.errors import PolicyError
 from tinyscheduler.model.leases import (
     Lease,
@@ -42,6 +43,7 @@ from tinyscheduler.model.leases import (
 from tinyscheduler.model.plan import Dispatch, Plan, Proposal, Reason, Wait
 from tinyscheduler.model.resources import GpuReading
 from tinyscheduler.policy.platform import PlatformPolicy
+from tinyscheduler.values import replace
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -311,6 +313,20 @@ def test_the_built_in_policy_proposes_nothing_that_is_refused(snapshot: Snapshot
 
     assert_within_all_limits(plan, snapshot)
     assert Reason.POLICY_WAIT not in reasons(plan).values()
+
+
+@given(some_busy_snapshot())
+def test_tasks_of_several_sources_that_have_the_same_ids_are_decided_each(snapshot: Snapshot):
+    sources = [
+        replace(view, name=name, waiting=tuple(replace(task, source=name) for task in view.waiting))
+        for view in snapshot.sources
+        for name in ("local", "far", "moon")
+    ]
+
+    plan = decide(replace(snapshot, sources=tuple(sources)), FIFO)
+
+    keys = [key_of(one.task) for one in plan.decisions]
+    assert len(keys) == len(set(keys)) == sum(len(view.waiting) for view in sources)
 
 
 @pytest.mark.parametrize("wants", [{"vram_bytes": 1 << 30}, {"gpus": 1}])

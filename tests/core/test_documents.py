@@ -285,6 +285,8 @@ def test_a_document_that_lacks_a_field_is_refused_by_that_fields_name(decode, go
         *("model_host", "tenant", "project", "gpu_share", "accounts", "accounted_at"),
         *("gpu_sightings", "used_slots", "active_agent_counts"),
         *("policy", "policy.cause", "policy.words", "policy.is_unloadable"),
+        *("last_good_policy", "last_good_policy.cause", "last_good_policy.words"),
+        "last_good_policy.is_unloadable",
         *("needs.shared_bytes", "run.stdin", "run.idle_output_sec", "run.cgroup"),
     }
 

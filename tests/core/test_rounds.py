@@ -29,6 +29,7 @@ from tinyscheduler.model.config import AgentProfile, Host, Inventory, ModelPlace
 from tinyscheduler.model.documents import DocumentError, NewerVersionError
 from tinyscheduler.model.leases import NO_RUN, Lease, LeaseFault, UnreadableLease
 from tinyscheduler.model.plan import Dispatch, Keep, Plan
+from tinyscheduler.model.policy import DecidedBy, FailedPolicy
 from tinyscheduler.model.resources import Gpu
 from tinyscheduler.model.rounds import LEFT_OUT, Round, decode_round, encode_round, redact
 from tinyscheduler.model.snapshot import (
@@ -92,7 +93,7 @@ def a_round(snapshot: Snapshot, **more: Any) -> Round:
         tick_id="20260301T120000.000000Z",
         number=1,
         program="0.1.0",
-        policy="platform",
+        decided_by=DecidedBy(name="platform"),
         snapshot=snapshot,
         plan=decide(snapshot, PLATFORM),
     )
@@ -170,7 +171,8 @@ def a_busy_snapshot() -> Snapshot:
         ),
         tenants=(Quota(name="team", slots=1),),
     )
-    memory = replace(snapshot.memory, policy=PolicyRecord(cause="error", words=SECRET))
+    record = PolicyRecord(cause="error", words=SECRET)
+    memory = replace(snapshot.memory, policy=record, last_good=record)
     return replace(snapshot, sources=sources, inventory=inventory, memory=memory)
 
 
@@ -181,6 +183,58 @@ def test_no_document_tells_what_is_run_where_or_what_it_said():
     back = decode_round(json.loads(text))
     assert decided_again(back) == back.plan
     assert [one.is_up for one in back.snapshot.sources] == [True, False]
+
+
+OWN = DecidedBy(
+    name="state/policies/last-good.lua",
+    version="19da9cbf1ce76b6f",
+    instead_of=FailedPolicy(name="policies/mine.lua", version="0f", cause="syntax"),
+)
+
+
+def test_who_decided_is_told_and_what_it_was_told_of_the_place():
+    one = a_round(a_snapshot(a_task()), decided_by=OWN, utc_offset_s=-19_800)
+
+    document, back = encode_round(one), through_json(one)
+
+    assert (document["policy"], document["policy_version"]) == (OWN.name, OWN.version)
+    assert document["instead_of"] == {
+        "policy": "policies/mine.lua",
+        "version": "0f",
+        "cause": "syntax",
+    }
+    assert (back.decided_by, back.utc_offset_s, back.unknown) == (OWN, -19_800, ())
+
+
+def test_where_a_policy_decided_that_looks_at_them_titles_and_labels_are_told_and_no_more():
+    one = a_round(a_busy_snapshot(), decided_by=OWN)
+
+    (of_own,) = (
+        task
+        for view in through_json(one).snapshot.sources
+        for task in view.waiting
+        if task.task_id == "6"
+    )
+
+    assert (of_own.title, of_own.labels) == (SECRET, ((SECRET, SECRET),))
+    nameless = replace(
+        one.snapshot,
+        sources=tuple(
+            replace(
+                view,
+                waiting=tuple(replace(task, title=None, labels=()) for task in view.waiting),
+            )
+            for view in one.snapshot.sources
+        ),
+    )
+    assert SECRET not in json.dumps(encode_round(a_round(nameless, decided_by=OWN)))
+
+
+def test_what_an_earlier_version_wrote_names_the_policy_alone():
+    document = encode_round(a_round(a_snapshot(), decided_by=DecidedBy(name="mine.lua")))
+
+    assert not {"policy_version", "instead_of", "utc_offset_sec"} & document.keys()
+    assert decode_round(document).decided_by == DecidedBy(name="mine.lua")
 
 
 def test_every_text_of_a_snapshot_is_known_to_be_told_or_left_out():
@@ -336,6 +390,12 @@ def test_one_of_a_newer_version_is_refused_and_says_by_whom_it_was_written():
         ({"version": 1}, "snapshot should be an object, not None"),
         ({"tick_id": None}, "tick_id is missing or no text"),
         ({"round": 1.5}, "round is missing or no number from 1 on"),
+        ({"policy_version": None}, "policy_version is missing or no text"),
+        ({"instead_of": "x"}, "instead_of is no object"),
+        ({"instead_of": {"policy": "x"}}, "instead_of.version is missing or no text"),
+        ({"utc_offset_sec": "1"}, "utc_offset_sec is no number of seconds of less than a day"),
+        ({"utc_offset_sec": True}, "utc_offset_sec is no number of seconds of less than a day"),
+        ({"utc_offset_sec": 86400}, "utc_offset_sec is no number of seconds of less than a day"),
         ({"plan": 1}, "plan should be an object, not 1"),
         ({"plan": {"verdicts": []}}, "plan.decisions is missing"),
         (
@@ -355,7 +415,9 @@ def test_what_is_wrong_in_a_document_is_named(document, words):
     assert str(caught.value) == words
 
 
-BUSY = json.loads(json.dumps(encode_round(a_round(a_busy_snapshot()))))
+BUSY = json.loads(
+    json.dumps(encode_round(a_round(a_busy_snapshot(), decided_by=OWN, utc_offset_s=3600)))
+)
 ODD: tuple[Any, ...] = (
     None,
     True,

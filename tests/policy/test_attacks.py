@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -37,7 +38,8 @@ CAUSES = {"syntax", "error", "timeout", "memory", "nonsense", "refused"}
 
 
 def attacked(tmp_path: Path, source: str | bytes) -> Answer | PolicyError:
-    policy = a_policy(tmp_path, source)
+    # How long a start may take is looked at elsewhere; here the machine may be as busy as it is.
+    policy = a_policy(tmp_path, source, start_ms=5000)
     try:
         policy.propose(a_context())
     except PolicyError as error:
@@ -231,6 +233,16 @@ def test_its_process_keeps_nothing_open_that_was_left_open_to_it(tmp_path: Path)
     assert sorted(held) == ["0", "1", "2"]
 
 
+def test_no_process_is_left_of_a_policy_that_does_not_compile(tmp_path: Path):
+    policy = a_policy(tmp_path, "rules: 5", name="p.yaml")
+
+    with pytest.raises(PolicyError):
+        policy.propose(a_context())
+    policy.close()
+
+    assert _processes_of_policies() == []
+
+
 def _processes_of_policies() -> list[Path]:
     found = []
     for path in Path("/proc").glob("[0-9]*"):
@@ -244,14 +256,25 @@ def _processes_of_policies() -> list[Path]:
 _MOST_EXCUSES = 30
 
 
-def _end_children() -> None:
+@pytest.mark.parametrize(("number", "name"), [(40, "signal 40"), (signal.SIGTERM, "SIGTERM")])
+def test_a_process_that_dies_by_any_signal_is_told(tmp_path: Path, number: int, name: str):
+    policy = a_policy(
+        tmp_path, "function schedule() while true do end end", cpu_ms=9000, wall_ms=9000
+    )
+    threading.Thread(target=_end_children, args=(number,), daemon=True).start()
+
+    with pytest.raises(PolicyError, match=f"its process died by {name}$"):
+        policy.propose(a_context())
+
+
+def _end_children(number: int = signal.SIGTERM) -> None:
     """End, by another program, the first process of a policy that has begun to compute."""
     while True:
         for path in _processes_of_policies():
             with suppress(OSError):
                 used = (path / "stat").read_text().rpartition(")")[2].split()[11]
                 if int(used) >= _MANY_TICKS:
-                    subprocess.run(("kill", path.name), check=True)
+                    subprocess.run(("kill", f"-{int(number)}", path.name), check=True)
                     return
 
 

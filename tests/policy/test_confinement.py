@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -15,9 +16,11 @@ from tinyscheduler.policy.limits import LAYERS
 
 # Puts up the walls that are named, then tries one thing and says what came of it.
 PROGRAM = """if True:
-    import ctypes, errno, json, os, socket, sys
+    import ctypes, errno, json, os, resource, socket, sys
     from tinyscheduler.policy.confinement import confine
-    layers, attempt = sys.argv[1], sys.argv[2]
+    layers, attempt, inherited_s = sys.argv[1], sys.argv[2], int(sys.argv[3])
+    if inherited_s:
+        resource.setrlimit(resource.RLIMIT_CPU, (inherited_s, inherited_s))
     libc = ctypes.CDLL(None, use_errno=True)
     held = os.open("/dev/null", os.O_RDONLY)
 
@@ -46,7 +49,8 @@ PROGRAM = """if True:
         "read what is open": lambda: os.read(held, 1),
     }
     tried = attempts[attempt]
-    missing = confine(tuple(layers.split()), memory_bytes=100 << 20, cpu_s=1)
+    cpu_s = 5 if inherited_s else 1
+    missing = confine(tuple(layers.split()), memory_bytes=100 << 20, cpu_s=cpu_s)
     try:
         tried()
         outcome = "done"
@@ -59,14 +63,17 @@ PROGRAM = """if True:
 """
 
 
-def tried(layers: str, attempt: str, cwd: Any) -> str:
-    """Return how an attempt went behind these walls: done, or what stopped it."""
-    argv = [sys.executable, "-I", "-c", PROGRAM, layers, attempt]
+def tried(layers: str, attempt: str, cwd: Any, *, inherited_s: int = 0) -> str:
+    """Return how an attempt went behind these walls: done, or what stopped it.
+
+    Before they were put up, the process could use so much CPU time, if not 0.
+    """
+    argv = [sys.executable, "-I", "-c", PROGRAM, layers, attempt, str(inherited_s)]
     done = subprocess.run(argv, capture_output=True, cwd=cwd, timeout=60, check=False)
     if done.returncode < 0:
         return signal.Signals(-done.returncode).name
     said = json.loads(done.stdout)
-    if said["missing"]:
+    if set(said["missing"]) - {"rlimits"}:
         pytest.skip(f"this kernel offers no {said['missing']}")
     return str(said["outcome"])
 
@@ -99,6 +106,22 @@ def test_each_wall_alone_stops_what_it_is_there_for(
     assert tried(layer, attempt, tmp_path) == outcome
 
 
+@pytest.mark.parametrize(
+    ("attempt", "inherited_s", "outcome"),
+    [
+        ("open a socket", 1, "EMFILE"),
+        ("open a socket", 3, "EMFILE"),
+        ("open a socket", 5, "EMFILE"),
+        ("much time", 2, "SIGXCPU"),
+        ("much time", 1, "SIGKILL"),
+    ],
+)
+def test_a_process_that_was_given_less_time_is_limited_in_all_else_too(
+    tmp_path: Any, attempt: str, inherited_s: int, outcome: str
+):
+    assert tried("rlimits", attempt, tmp_path, inherited_s=inherited_s) == outcome
+
+
 @pytest.mark.parametrize("attempt", ["read a file", "make a file", "open a socket", "fork"])
 def test_without_walls_it_could(tmp_path: Any, attempt: str):
     assert tried("", attempt, tmp_path) == "done"
@@ -114,3 +137,20 @@ def test_it_is_known_which_walls_cannot_be_put_up_here():
 
     assert set(missing) <= set(LAYERS)
     assert "rlimits" not in missing
+
+
+def test_what_a_policy_runs_in_loads_nothing_that_takes_long():
+    program = "import sys, tinyscheduler.policy.child; print(*sorted(sys.modules))"
+    folders = [folder for folder in sys.path if os.path.isabs(folder)]
+    before = f"import sys; sys.path[:0] = sys.argv[1:]; {program}"
+
+    told = subprocess.run(
+        [sys.executable, "-I", "-S", "-c", before, *folders],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+
+    heavy = {"ctypes", "enum", "json", "platform", "re", "typing"}
+    assert "lupa.lua54" in told.stdout.split()
+    assert heavy & set(told.stdout.split()) == set()

@@ -92,6 +92,81 @@ def test_every_function_in_the_guide_is_there(tmp_path: Path):
     assert helpers == {name for name in names if "." not in name} - {"log", "emit_metric"}
 
 
+TWINS = a_context(
+    a_task("7", agent="coder", source="far"),
+    a_task("7", agent="coder"),
+    a_task("8", agent="coder"),
+    a_task("7", agent="coder", source="moon"),
+)
+
+
+def test_ids_are_as_they_are_and_one_that_another_source_has_too_is_told_with_its_source():
+    told = [(one["id"], one["source"]) for one in describe(TWINS)["queue"]]
+    first = [one["id"] for one in describe(TWINS, most=2)["queue"]]
+
+    assert told == [("7", "far"), ("local:7", "local"), ("8", "local"), ("moon:7", "moon")]
+    assert first == ["7", "local:7"]
+
+
+@pytest.mark.parametrize(
+    ("job_id", "source"),
+    [
+        ("7", "far"),
+        ("local:7", "local"),
+        ("moon:7", "moon"),
+        ("8", "local"),
+        # With its source each is known, also where it need not be.
+        ("far:7", "far"),
+        ("local:8", "local"),
+    ],
+)
+def test_a_decision_means_the_task_of_that_source(job_id: str, source: str):
+    answer = understand(answered({"action": "dispatch", "job_id": job_id}), TWINS)
+
+    (proposal,) = answer.proposals
+    assert proposal.task.source == source
+
+
+@pytest.mark.parametrize("job_id", ["far:8", ":7", "7:far", "far:", "far", "moon:moon:7"])
+def test_what_no_source_has_cannot_start(job_id: str):
+    with pytest.raises(PolicyError, match=f"job '{job_id}', which cannot start now"):
+        understand(answered({"action": "dispatch", "job_id": job_id}), TWINS)
+
+
+def test_policies_in_lua_decide_about_tasks_of_the_same_id_each_by_itself(tmp_path: Path):
+    source = """
+    function schedule(context)
+      local decisions = {}
+      for at = #context.queue, 1, -1 do
+        local job = context.queue[at]
+        assert(can_fit(job.id, "coder/1") and calculate_wait_time(job.id) == 0)
+        decisions[#decisions + 1] = { action = "dispatch", job_id = job.id }
+      end
+      return decisions
+    end
+    """
+    policy = a_policy(tmp_path, source)
+
+    proposals = policy.propose(TWINS)
+    policy.close()
+
+    assert [(one.task.source, one.task.task_id) for one in proposals] == [
+        ("moon", "7"),
+        ("local", "8"),
+        ("local", "7"),
+        ("far", "7"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("offset_s", "hour", "weekday"), [(0, 12, 7), (20_700, 17, 7), (43_200, 0, 1), (-46_800, 23, 6)]
+)
+def test_the_hour_may_be_that_of_another_place(offset_s: int, hour: int, weekday: int):
+    told = describe(FULL, utc_offset_s=offset_s)["metrics"]
+
+    assert (told["hour"], told["weekday"]) == (hour, weekday)
+
+
 def test_a_model_is_a_worker_of_its_host():
     here, box = describe(FULL)["pools"]
 

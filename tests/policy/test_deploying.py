@@ -330,6 +330,14 @@ def test_where_a_file_cannot_be_written_what_was_active_stays(policies: FilePoli
 # ticks
 
 
+WORN_AT_TIMES = b"""
+function schedule(context)
+  for _, job in ipairs(context.queue) do if job.agent == "alpha" then error("worn") end end
+  return platform.schedule(context)
+end
+"""
+
+
 class Stage:
     """A simulated world that is ruled by real policies from real files."""
 
@@ -525,6 +533,62 @@ def test_a_last_good_version_that_fails_too_is_followed_by_the_platform(own: Sta
     ]
 
 
+def worn(own: Stage, tmp_path: Path, source: bytes = b"function schedule(c) error('worn') end"):
+    """Leave a last good version that fails by now, and a file that cannot be loaded."""
+    own.tick()
+    own.policies.keep_good(source, suffix=".lua", name="mine.lua", number=None, at=AT)
+    (tmp_path / "mine.lua").write_bytes(BROKEN)
+
+
+def test_a_last_good_version_that_keeps_failing_is_asked_no_more(own: Stage, tmp_path: Path):
+    worn(own, tmp_path)
+
+    reports = [own.tick() for _ in range(5)]
+    instead = [one["instead"] for one in own.fallbacks() if one["policy"] != "mine.lua"]
+
+    assert {one.policy for one in reports} == {"platform"}
+    assert instead == ["platform"] * 3
+    assert all("worn" in " ".join(one.warnings) for one in reports)
+    (warning,) = reports[-1].warnings
+    assert warning.endswith(
+        "the platform policy decides instead, for state/policies/last-good.lua, the last version"
+        " that answered, has failed 3 times in a row, at last:"
+        " state/policies/last-good.lua:4: worn"
+    )
+
+
+def test_another_last_good_version_is_asked_again(own: Stage, tmp_path: Path):
+    worn(own, tmp_path)
+    for _ in range(4):
+        own.tick()
+    own.policies.keep_good(TWO, suffix=".lua", name="mine.lua", number=None, at=AT)
+
+    assert own.tick().policy == "state/policies/last-good.lua"
+
+
+def test_a_last_good_version_that_answers_between_is_not_given_up(own: Stage, tmp_path: Path):
+    worn(own, tmp_path, WORN_AT_TIMES)
+
+    policies = []
+    for fails in (True, True, False, True, True, False):
+        own.world.queue.add(TaskSpec(agent="alpha" if fails else "beta", command=("work",)))
+        policies.append(tick(own.world).policy)
+        own.world.machine.advance(20)
+        tick(own.world)
+
+    good = "state/policies/last-good.lua"
+    assert policies == ["platform", "platform", good, "platform", "platform", good]
+
+
+def test_a_dry_run_gives_no_last_good_version_up(own: Stage, tmp_path: Path):
+    worn(own, tmp_path)
+    own.world.queue.add(TaskSpec(agent="beta", command=("work",)))
+    for _ in range(4):
+        own.world.preview()
+
+    assert "worn" in own.world.preview().warnings[1]
+
+
 @pytest.mark.parametrize(
     "damage",
     [
@@ -631,10 +695,13 @@ def test_an_edit_in_the_middle_of_a_tick_changes_nothing_in_that_tick(own: Stage
 
 
 def test_what_an_earlier_program_remembered_of_a_policy_is_still_read():
-    memory = SchedulingMemory(policy=PolicyRecord(version="a", failed=2, is_unloadable=True))
+    memory = SchedulingMemory(
+        policy=PolicyRecord(version="a", failed=2, is_unloadable=True),
+        last_good=PolicyRecord(version="b", failed=1, cause="error", words="worn"),
+    )
     document = encode_memory(memory)
     assert decode_memory(document) == memory
 
-    del document["policy"]["is_unloadable"]
+    del document["policy"]["is_unloadable"], document["last_good_policy"]
 
-    assert decode_memory(document).policy == PolicyRecord(version="a", failed=2)
+    assert decode_memory(document) == SchedulingMemory(policy=PolicyRecord(version="a", failed=2))

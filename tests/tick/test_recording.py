@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import pytest
@@ -11,7 +12,9 @@ import tinyscheduler
 from tinyscheduler.app.replaying import replay
 from tinyscheduler.errors import PolicyError, ProbeError
 from tinyscheduler.model.plan import Dispatch, Settle
+from tinyscheduler.model.policy import DecidedBy, FailedPolicy
 from tinyscheduler.model.tasks import TaskState
+from tinyscheduler.policy.platform import PlatformPolicy
 from tinyscheduler.simulator.attempts import Script
 from tinyscheduler.simulator.disk import Refusal
 from tinyscheduler.simulator.policy import ScriptedPolicy
@@ -48,7 +51,8 @@ def test_a_tick_that_starts_something_is_on_record_and_decided_again_the_same():
 
     (one,) = rounds_of(world, report.tick_id)
     assert starts(one) == started(report)
-    assert (one.number, one.policy, one.program) == (1, "platform", tinyscheduler.__version__)
+    assert (one.number, one.program) == (1, tinyscheduler.__version__)
+    assert one.decided_by == DecidedBy(name="platform")
     assert replay(one).is_same
 
 
@@ -211,5 +215,34 @@ def test_the_policy_that_decided_is_named_not_the_one_that_failed():
     tick(world)
 
     (one,) = rounds_of(world)
-    assert one.policy == "platform"
+    failed = FailedPolicy(name="scripted", version="scripted", cause="refused")
+    assert one.decided_by == DecidedBy(name="platform", instead_of=failed)
     assert replay(one).is_same
+
+
+def test_a_policy_of_ones_own_that_decided_is_named_with_its_version_and_the_place():
+    world = a_world(2)
+    world.policy = ScriptedPolicy(platform := PlatformPolicy().propose, name="mine")
+
+    tick(world)
+
+    (one,) = rounds_of(world)
+    assert one.decided_by == DecidedBy(name="mine", version="mine")
+    here = one.snapshot.now.wall.astimezone().utcoffset()
+    assert timedelta(seconds=one.utc_offset_s or 0) == here
+    again = replay(one, ScriptedPolicy(platform, name="yours"))
+    assert (again.is_same, again.policy, again.version) == (True, "yours", "yours")
+
+
+def test_where_nobody_had_to_be_asked_no_version_is_told():
+    world = a_world(1)
+    run_until_running(world)
+    world.machine.advance(20)
+    world.policy = ScriptedPolicy(PlatformPolicy().propose, name="mine")
+    world.disk.rounds.clear()
+
+    tick(world)
+
+    (one,) = rounds_of(world)
+    assert one.decided_by == DecidedBy(name="mine")
+    assert one.utc_offset_s is None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -24,9 +25,10 @@ from tinyscheduler.errors import StoreError
 from tinyscheduler.model.config import AgentProfile
 from tinyscheduler.model.events import EventName
 from tinyscheduler.model.leases import LeaseState
-from tinyscheduler.model.plan import Proposal
+from tinyscheduler.model.plan import Dispatch, Proposal
 from tinyscheduler.model.snapshot import SchedulingMemory
 from tinyscheduler.model.tasks import FailureReason, TaskSpec, TaskState
+from tinyscheduler.policy.context import describe, understand
 from tinyscheduler.simulator.attempts import Script
 from tinyscheduler.simulator.disk import Refusal
 from tinyscheduler.simulator.policy import ScriptedPolicy
@@ -551,6 +553,54 @@ def test_no_policy_can_exceed_a_cap():
     assert started(report) == ["1", "2"]
     assert report.policy == "scripted"
     assert world.auditor.violations == []
+
+
+def two_queues(*, agent: str = "alpha", slots: int = 2) -> SimulatedWorld:
+    """Return a world whose two sources have two tasks each, of the same ids."""
+    world = a_world(2, slots=slots)
+    other = world.add_queue("other", prefix="")
+    for _ in range(2):
+        other.add(TaskSpec(agent=agent, command=("work",)))
+    return world
+
+
+def all_done(world: SimulatedWorld) -> bool:
+    return all(row.state is TaskState.DONE for queue in world.queues for row in queue.rows.values())
+
+
+@pytest.mark.parametrize("agent", ["alpha", "beta"])
+@pytest.mark.parametrize("slots", [1, 2, 4])
+def test_tasks_of_two_sources_that_have_the_same_ids_all_run(agent: str, slots: int):
+    world = two_queues(agent=agent, slots=slots)
+
+    reports = []
+    for _ in range(8):
+        reports.append(tick(world))
+        world.machine.advance(20)
+
+    assert all_done(world)
+    assert {(one.policy, one.policy_fallback) for one in reports} == {("platform", None)}
+    assert [one.warnings for one in reports if one.warnings] == []
+    world.run_ticks()
+    world.auditor.note_quiet()
+    assert world.auditor.violations == []
+
+
+def test_a_policy_means_the_task_that_it_was_told_of_whatever_others_are_called():
+    world = two_queues(agent="beta")
+
+    def last_of_the_other(context: PolicyContext) -> Sequence[Proposal]:
+        told = [one["id"] for one in describe(context)["queue"] if one["source"] == "other"]
+        decisions = [{"action": "dispatch", "job_id": name} for name in told[-1:]]
+        text = json.dumps({"decisions": decisions, "log": [], "metrics": {}})
+        return understand(text, context).proposals
+
+    world.policy = ScriptedPolicy(last_of_the_other)
+    report = tick(world)
+
+    (start,) = (one for one in report.decisions if isinstance(one, Dispatch))
+    assert (start.task.source, start.task.task_id) == ("other", "2")
+    assert report.policy_fallback is None
 
 
 def test_a_policy_that_chooses_nothing_is_obeyed():

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import fcntl
-import json
 import os
 import select
-from typing import TYPE_CHECKING
 
+from tinyscheduler.jsontext import dumps
 from tinyscheduler.model.clock import format_time
 from tinyscheduler.model.events import Event, EventName
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from datetime import datetime
@@ -124,7 +124,7 @@ def _line_of(event: Event) -> str:
         "reason": event.reason,
         **dict(event.details),
     }
-    return json.dumps(document)
+    return dumps(document)
 
 
 def _words_of(at: datetime, level: str, what: str, fields: Mapping[str, object]) -> str:
@@ -138,7 +138,7 @@ def _quote(value: object) -> str:
     """Write a value so that it stays one word on one line."""
     text = ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
     plain = text and all(character.isalnum() or character in "._-:/+" for character in text)
-    return text if plain else json.dumps(text)
+    return text if plain else dumps(text)
 
 
 def _append(path: str, lines: Sequence[str], *, max_bytes: int) -> None:

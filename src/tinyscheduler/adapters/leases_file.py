@@ -10,7 +10,6 @@ from __future__ import annotations
 import fcntl
 import os
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Protocol
 
 from tinyscheduler.crash import durable_step
 from tinyscheduler.errors import LeaseConflict, StoreError
@@ -27,8 +26,10 @@ from tinyscheduler.model.snapshot import LeaseScan, UnreadableResult
 from tinyscheduler.model.tasks import AttemptResult, is_task_id, place_of
 from tinyscheduler.values import dataclass
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from typing import Protocol
 
     from tinyscheduler.model.config import Paths
     from tinyscheduler.ports import TaskLock
@@ -63,14 +64,16 @@ class FileTaskLock:
             self._fd = None
 
 
-class LockReading(Protocol):
-    """A way to know whether a task lock is held."""
+if TYPE_CHECKING:
 
-    def begin(self) -> None:
-        """Start a scan: what was read before may be old."""
+    class LockReading(Protocol):
+        """A way to know whether a task lock is held."""
 
-    def is_held(self, path: str, status: os.stat_result) -> bool:
-        """Whether any process holds the lock on this file."""
+        def begin(self) -> None:
+            """Start a scan: what was read before may be old."""
+
+        def is_held(self, path: str, status: os.stat_result) -> bool:
+            """Whether any process holds the lock on this file."""
 
 
 class LockTrial:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from tinyscheduler.crash import durable_step
 from tinyscheduler.errors import StoreError
 from tinyscheduler.files import read_json, set_aside, write_json
 from tinyscheduler.model.documents import DocumentError, decode_memory, encode_memory
 from tinyscheduler.model.snapshot import SchedulingMemory
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 

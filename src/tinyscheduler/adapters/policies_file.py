@@ -10,7 +10,6 @@ from __future__ import annotations
 import fcntl
 import os
 import re
-from typing import TYPE_CHECKING
 
 from tinyscheduler.crash import durable_step
 from tinyscheduler.errors import ConfigError, StoreError
@@ -18,6 +17,7 @@ from tinyscheduler.files import own_temporary_for, read_bytes, remove, write_byt
 from tinyscheduler.model.versions import KeptPolicy
 from tinyscheduler.policy.headers import body_of, digest_of, read_header, with_header
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from datetime import datetime

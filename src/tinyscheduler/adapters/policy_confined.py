@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import marshal
 import os
 import select
@@ -12,10 +11,10 @@ import time
 from collections import Counter
 from contextlib import suppress
 from hashlib import sha256
-from typing import TYPE_CHECKING, Any
 
 from tinyscheduler.errors import CAUSES, PolicyError, PolicyLateError, PolicyLoadError
 from tinyscheduler.files import short_path
+from tinyscheduler.jsontext import loads
 from tinyscheduler.model.policy import PolicyCall
 from tinyscheduler.policy.compiled import SUFFIX, is_compiled
 from tinyscheduler.policy.context import describe, understand
@@ -23,8 +22,10 @@ from tinyscheduler.policy.headers import digest_of
 from tinyscheduler.policy.limits import LAYERS, LuaLimits
 from tinyscheduler.values import asdict, replace
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from typing import Any
 
     from tinyscheduler.model.config import PolicySettings
     from tinyscheduler.model.plan import Proposal
@@ -66,12 +67,14 @@ class ConfinedPolicy:
         fault: str | None = None,
         start_ms: int = _START_MS,
         cpu_s: int = _MOST_CPU_S,
+        utc_offset_s: int | None = None,
     ) -> None:
         """Take where the policy is and what it may take; fewer ``layers`` only to test each.
 
         One in YAML is compiled, or found among the ``artefacts``.  With a ``fault`` its file is
         not even looked at.  Starting its process may take ``start_ms``, and all it does may
-        take ``cpu_s``; longer where no tick waits for it.
+        take ``cpu_s``; longer where no tick waits for it.  It is told the hour of this place,
+        unless ``utc_offset_s`` says of which.
         """
         assert settings.path is not None  # noqa: S101 - who has none asks the platform
         self._settings = settings
@@ -80,7 +83,9 @@ class ConfinedPolicy:
         self._start_ms = start_ms
         self._cpu_s = cpu_s
         self._is_to_forget = False
+        self._utc_offset_s = utc_offset_s
         self._child: _Child | None = None
+        self._starting: _Child | None = None
         self.answers: list[Answer] = []
         self.calls: list[PolicyCall] = []
         self.name = short_path(self._path, base)
@@ -100,13 +105,19 @@ class ConfinedPolicy:
         return self._path
 
     @property
+    def fault(self) -> str | None:
+        """Why its file cannot be had; None if it could be read, whatever is in it."""
+        return self._load()[1]
+
+    @property
     def source(self) -> bytes:
         """What its file held when it was first wanted; empty if that could not be read."""
         return self._load()[0]
 
     def propose(self, context: PolicyContext) -> Sequence[Proposal]:
         """Ask it; raises PolicyError for whatever is no answer, and in time."""
-        told = describe(context)
+        self._let_start()
+        told = describe(context, utc_offset_s=self._utc_offset_s)
         # Of this version of the format alone equal values have equal bytes.
         digest = sha256(marshal.dumps(told, 2)).hexdigest()[:16]
         call = PolicyCall(context=digest, jobs=len(context.waiting))
@@ -161,11 +172,18 @@ class ConfinedPolicy:
 
     def close(self) -> None:
         """End the process, if there is one."""
-        if self._child is not None:
-            self._child.kill()
-            self._child = None
+        for child in (self._child, self._starting):
+            if child is not None:
+                child.kill()
+        self._child = self._starting = None
 
     # -- parts --------------------------------------------------------------------
+
+    def _let_start(self) -> None:
+        """Have the process load what it needs while we write down what it is to be told."""
+        if self._child is None and self._starting is None and self._load()[1] is None:
+            with suppress(OSError):  # it is tried once more, and then told
+                self._starting = _Child()
 
     def _ask(self, content: bytes, context: PolicyContext) -> Answer:
         if self._child is None:
@@ -222,9 +240,11 @@ class ConfinedPolicy:
     def _start(self) -> _Child:
         compiled = self.compiled()
         source = self._load()[0] if compiled is None else compiled.lua.encode()
+        child, self._starting = self._starting, None
         child, hello = _greet(
             source,
             self.name if self._compiled is None else self.name + SUFFIX,
+            child=child,
             limits=self._limits,
             layers=self._layers,
             patience_s=self._start_ms / 1000,
@@ -256,8 +276,9 @@ def _greet(
     layers: tuple[str, ...],
     patience_s: float,
     cpu_s: int = _MOST_CPU_S,
+    child: _Child | None = None,
 ) -> tuple[_Child, dict[str, Any]]:
-    """Start the process and load a policy in it; return what it says of that."""
+    """Start the process, unless it is, and load a policy in it; return what it says of that."""
     setup: dict[str, Any] = {
         "limits": asdict(limits),
         "layers": layers,
@@ -266,7 +287,7 @@ def _greet(
         "is_bounded": True,
     }
     try:
-        child = _Child()
+        child = child or _Child()
     except OSError as error:
         message = f"its process could not be started: {error.strerror}"
         raise PolicyError(message, cause="error") from error
@@ -288,7 +309,7 @@ def _greet(
 def _read_hello(content: bytes) -> dict[str, Any]:
     """Return what it says of itself; PolicyLoadError for what is no greeting."""
     try:
-        hello = json.loads(content)
+        hello = loads(content)
         return {name: hello[name] for name in ("missing", "fault")}
     except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise PolicyLoadError(f"it greeted with nonsense: {error}", cause="nonsense") from error
@@ -304,7 +325,7 @@ def _check_hello(content: bytes) -> None:
 def _load_error(text: str) -> PolicyError:
     """Return what is wrong with the policy: its first lines have run, and may have lied."""
     try:
-        fault = json.loads(text)
+        fault = loads(text)
         cause = fault["fault"] if fault["fault"] in CAUSES else "nonsense"
         return PolicyLoadError(str(fault["words"]), cause=cause)
     except (ValueError, TypeError, KeyError, RecursionError) as error:
@@ -385,10 +406,10 @@ class _Child:
             return PolicyError("its process ended without an answer", cause="error")
         number = os.WTERMSIG(status)
         if number == signal.SIGXCPU:
-            return PolicyError("it used all the CPU time that it may", cause="timeout")
+            return PolicyError("it used up all its CPU time", cause="timeout")
         if number == signal.SIGABRT:
             return PolicyError("it used more memory than it may (POLICY_MEMORY_MB)", cause="memory")
-        return PolicyError(f"its process died by {signal.Signals(number).name}", cause="error")
+        return PolicyError(f"its process died by {_name_of(number)}", cause="error")
 
     def _reap(self) -> int | None:
         """Kill it and return how it ended; None where that has been learned before."""
@@ -402,6 +423,14 @@ class _Child:
             self._used_s = used.ru_utime + used.ru_stime
             return status
         return None
+
+
+def _name_of(number: int) -> str:
+    """Return what a signal is called: most of those for real time have no name of their own."""
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
 
 
 def _spawn() -> tuple[int, int, int]:

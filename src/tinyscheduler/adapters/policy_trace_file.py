@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import json
 import os
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Protocol
 
 from tinyscheduler.errors import StoreError
 from tinyscheduler.files import read_bytes
+from tinyscheduler.jsontext import dumps, loads
 from tinyscheduler.model.clock import format_time
 from tinyscheduler.model.events import EventName
 from tinyscheduler.model.policy import PolicyCall
 from tinyscheduler.values import dataclass, replace
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
+    from typing import Any, Protocol
 
     from tinyscheduler.model.config import Paths
     from tinyscheduler.model.events import Event
@@ -27,16 +28,18 @@ MAX_BYTES = 1 << 20
 MOST_CALLS, MOST_LOG_LINES = 20, 200
 
 
-class Traced(Protocol):
-    """The policy of a tick, and what came of each question so far."""
+if TYPE_CHECKING:
 
-    @property
-    def name(self) -> str:
-        """What it is called in messages."""
+    class Traced(Protocol):
+        """The policy of a tick, and what came of each question so far."""
 
-    @property
-    def calls(self) -> Sequence[PolicyCall]:
-        """All questions, oldest first."""
+        @property
+        def name(self) -> str:
+            """What it is called in messages."""
+
+        @property
+        def calls(self) -> Sequence[PolicyCall]:
+            """All questions, oldest first."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,7 +100,7 @@ class PolicyTraceFile:
             left_out=len(calls) - len(kept),
         )
         with suppress(OSError):
-            self._append(json.dumps(encode_entry(entry)).encode() + b"\n")
+            self._append(dumps(encode_entry(entry)).encode() + b"\n")
 
     def _append(self, line: bytes) -> None:
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NONBLOCK
@@ -126,7 +129,7 @@ def read_trace(paths: Paths, *, limit: int) -> tuple[Sequence[TraceEntry], int]:
     entries, damaged = [], 0
     for line in lines[-limit:]:
         try:
-            entries.append(decode_entry(json.loads(line)))
+            entries.append(decode_entry(loads(line)))
         except (ValueError, RecursionError):
             damaged += 1
     return entries, damaged

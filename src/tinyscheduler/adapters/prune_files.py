@@ -6,7 +6,6 @@ import os
 import re
 import stat
 from functools import partial
-from typing import TYPE_CHECKING
 
 from tinyscheduler.errors import StoreError
 from tinyscheduler.files import read_json
@@ -15,6 +14,7 @@ from tinyscheduler.model.pruning import Pruned, PruneKind, Removed
 from tinyscheduler.model.tasks import is_task_id
 from tinyscheduler.values import dataclass, field
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from datetime import datetime

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
-from typing import TYPE_CHECKING
 
 from tinyscheduler.crash import durable_step
 from tinyscheduler.errors import ConfigError, StoreError
 from tinyscheduler.files import read_bytes, remove, write_bytes
+from tinyscheduler.jsontext import dumps
 from tinyscheduler.model.documents import DocumentError, NewerVersionError
 from tinyscheduler.model.rounds import decode_round, encode_round
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -75,7 +75,7 @@ class FileRecorder:
 
     def _write(self, one: Round) -> None:
         name = f"{one.tick_id}-{one.number:04d}.json"
-        content = json.dumps(encode_round(one), separators=(",", ":")).encode()
+        content = dumps(encode_round(one), separators=(",", ":")).encode()
         if len(content) > self._most_bytes_of_one:
             message = f"{name} would take {len(content)} bytes"
             raise StoreError(message, hint="nothing needs to be done: it is left out")
@@ -141,11 +141,13 @@ class FileRecorder:
 
 def parse_rounds(content: bytes, *, where: str) -> Sequence[Round]:
     """Read one JSON document after the other; ConfigError names the first place that is wrong."""
+    from json import JSONDecoder  # no tick reads what ticks have decided
+
     try:
         text = content.decode()
         rounds, end = [], _skip_space(text, 0)
         while end < len(text):
-            document, end = json.JSONDecoder().raw_decode(text, end)
+            document, end = JSONDecoder().raw_decode(text, end)
             rounds.append(decode_round(document))
             end = _skip_space(text, end)
     except NewerVersionError as error:

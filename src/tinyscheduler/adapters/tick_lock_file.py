@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import fcntl
 import os
-import re
 import select
 import stat
 from contextlib import suppress
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
 
 from tinyscheduler.crash import durable_step
 from tinyscheduler.errors import ConfigError, StoreError
@@ -17,6 +15,7 @@ from tinyscheduler.model.clock import format_time
 from tinyscheduler.model.documents import MOST_HOLDER_BYTES, is_holder_text
 from tinyscheduler.procfs import read_start_ticks
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from tinyscheduler.model.config import Paths
 
@@ -146,5 +145,7 @@ def _read_holder(fd: int) -> str:
 
 def is_gone(text: str) -> bool:
     """Whether the line names a process that no longer exists under that start time."""
+    import re  # hardly any tick finds the lock taken
+
     match = re.match(_HOLDER, text)
     return match is not None and read_start_ticks(int(match[1])) != int(match[2])

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from tinyscheduler.adapters.policies_file import FilePolicies
 from tinyscheduler.adapters.policy_confined import ConfinedPolicy
 from tinyscheduler.app.deploying import version_of
-from tinyscheduler.app.policies import own_policy
+from tinyscheduler.app.policies import PLATFORM, own_policy
 from tinyscheduler.app.replaying import UNDECIDABLE
 from tinyscheduler.errors import NotFoundError, PolicyError, TinySchedulerError, UsageError
 from tinyscheduler.simulator.forecast.figures import compare_starts, measure
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from tinyscheduler.simulator.forecast.load import Load
     from tinyscheduler.simulator.forecast.play import Contender, Course
 
-PLATFORM, ACTIVE = "platform", "active"
+ACTIVE = "active"
 # Nobody waits for it, and the same must come of it on a busy machine.
 _PATIENCE_MS = 10_000
 _MOST_CPU_S = 3600

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from contextlib import suppress
-from typing import TYPE_CHECKING
 
 from tinyscheduler.adapters.leases_file import FileLeaseStore, LockTable
 from tinyscheduler.config.saved import saved_running_folder
@@ -12,6 +11,7 @@ from tinyscheduler.errors import ConfigError, UsageError
 from tinyscheduler.files import is_same, user_name
 from tinyscheduler.values import replace
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
 

@@ -11,6 +11,7 @@ from tinyscheduler.adapters.memory_file import FileMemoryStore
 from tinyscheduler.adapters.policies_file import FilePolicies
 from tinyscheduler.adapters.policy_confined import ConfinedPolicy
 from tinyscheduler.errors import NotFoundError, PolicyError, PolicyLateError, UsageError
+from tinyscheduler.files import short_path
 from tinyscheduler.model.policy import AgentView, GpuView, PolicyContext
 from tinyscheduler.model.tasks import PriorityClass, WaitingTask
 from tinyscheduler.values import dataclass, replace
@@ -19,12 +20,13 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from tinyscheduler.model.config import Config
-    from tinyscheduler.model.snapshot import PolicyRecord
+    from tinyscheduler.model.snapshot import PolicyRecord, SchedulingMemory
     from tinyscheduler.model.versions import KeptPolicy
     from tinyscheduler.policy.artefacts import Artefacts
     from tinyscheduler.policy.compiled import Compiled
     from tinyscheduler.policy.context import Answer
 
+PLATFORM = "platform"
 _GIB = 1 << 30
 _NOW = datetime(2026, 3, 2, 9, 30, tzinfo=UTC)
 # Of the time that a call may take, the share from which on it is called slow.
@@ -70,6 +72,31 @@ class Checked:
         return all(one.severity is not Severity.ERROR for one in self.findings)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outlook:
+    """Which policy the next tick goes by, if it has to ask one, and what is known of it.
+
+    ``own`` is the one that is set or deployed, ``fault`` why its file cannot be had, ``record``
+    how that version of it did, None if no tick has asked it.  One that has failed and is not given
+    up is asked again, so it ``decides``, as far as is known.
+    """
+
+    decides: str
+    own: ConfinedPolicy | None = None
+    fault: str | None = None
+    record: PolicyRecord | None = None
+
+    @property
+    def who(self) -> str:
+        """Who decides, in a sentence."""
+        return tell_policy(self.decides)
+
+
+def tell_policy(name: str) -> str:
+    """Return what a policy is called in a sentence."""
+    return "the platform policy" if name == PLATFORM else name
+
+
 def own_policy(config: Config) -> ConfinedPolicy | None:
     """Return the policy that is set instead of the platform's; it reads its file when asked."""
     settings = config.policy
@@ -89,10 +116,31 @@ def kept_policy(
     return ConfinedPolicy(settings, base=config.paths.base, artefacts=artefacts, fault=kept.fault)
 
 
-def recorded(config: Config) -> PolicyRecord:
-    """Return how the policy that was asked last did."""
-    store = FileMemoryStore(config.paths, warn=lambda _words: None, may_write=False)
-    return store.load().policy
+def look_out(config: Config, memory: SchedulingMemory | None = None) -> Outlook:
+    """Say which policy the next tick goes by, from what ticks remember: read if it is not given."""
+    own = own_policy(config)
+    if own is None:
+        return Outlook(decides=PLATFORM)
+    if memory is None:
+        store = FileMemoryStore(config.paths, warn=lambda _words: None, may_write=False)
+        memory = store.load()
+    record = memory.policy if memory.policy.version == own.version else None
+    decides = own.name
+    if own.fault is not None or (record is not None and record.failed and record.is_unloadable):
+        decides = _last_good_name(config, memory, besides=own.version)
+    elif record is not None and record.is_given_up:
+        decides = PLATFORM
+    return Outlook(decides=decides, own=own, fault=own.fault, record=record)
+
+
+def _last_good_name(config: Config, memory: SchedulingMemory, *, besides: str) -> str:
+    """Return what decides where that version cannot be loaded."""
+    kept = FilePolicies(config.paths).last_good()
+    if kept is None or kept.fault is not None or kept.digest == besides:
+        return PLATFORM
+    if memory.last_good.version == kept.digest and memory.last_good.is_given_up:
+        return PLATFORM
+    return short_path(kept.path, config.paths.base)
 
 
 def compile_file(config: Config, path: str) -> Compiled:

@@ -9,19 +9,29 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
+from tinyscheduler.app.fixture_fields import (
+    AGENT,
+    DECISION,
+    EXPECT,
+    GIVEN,
+    GPU,
+    JOB,
+    LONGEST_NAME,
+    MODEL,
+    PLAIN,
+    TENANT,
+    Place,
+    written,
+)
 from tinyscheduler.config.inputs import fault_in_path, read_input
-from tinyscheduler.config.problems import UnusableError, did_you_mean, quote
-from tinyscheduler.config.units import DURATION, SIZE, parse_duration_s, parse_size_bytes
+from tinyscheduler.config.problems import did_you_mean, quote
 from tinyscheduler.core.queueing import candidates, key_of
-from tinyscheduler.errors import CAUSES, ConfigError, NotFoundError
+from tinyscheduler.errors import NotFoundError
 from tinyscheduler.model.config import LOCAL_HOST
 from tinyscheduler.model.policy import AgentView, GpuView, ModelView, PolicyContext, TenantView
-from tinyscheduler.model.resources import Pressure
 from tinyscheduler.model.tasks import (
-    TASK_ID_RULE,
     PriorityClass,
     WaitingTask,
-    is_task_id,
 )
 from tinyscheduler.policy.sources import FIXTURES
 from tinyscheduler.tree import Entry, Node, read_tree
@@ -31,16 +41,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
 MOST_CASES = 1000
-_ACTIONS = ("dispatch", "wait", "evict", "start_worker")
 _SOURCE = "local"
 _MORNING = datetime(2026, 3, 2, 9, 30)  # noqa: DTZ001 - of wherever this is run
 _MEMORY = 64 << 30
 _GPU_MEMORY = 24 << 30
 _LIMIT = 2
-_LONGEST_NAME = 200
-_MOST_NUMBER = 10**15
-# Beyond, not every place on Earth has a time.
-_FIRST_YEAR, _LAST_YEAR = 1970, 9000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,7 +99,7 @@ def read_fixtures(path: str) -> tuple[FixtureCase, ...]:
             " `tinyscheduler policy templates fair-share.test.yaml` prints some to start from",
         )
     root = read_tree(source.content, path)
-    place = _Place(path)
+    place = Place(path)
     if not isinstance(root.value, tuple) or not root.value:
         raise place.fault(root.line, "holds no list of cases", "begin with `- name: what it shows`")
     if len(root.value) > MOST_CASES:
@@ -108,81 +113,17 @@ def read_fixtures(path: str) -> tuple[FixtureCase, ...]:
     return cases
 
 
-class _Place:
-    """The file; names the line of each fault."""
-
-    def __init__(self, path: str) -> None:
-        self.path = path
-
-    def at(self, line: int | None) -> str:
-        return self.path if line is None else f"{self.path}:{line}"
-
-    def fault(self, line: int | None, message: str, fix: str) -> ConfigError:
-        return ConfigError(message, where=self.at(line), hint=fix)
-
-    def entries(self, node: Node, what: str, known: Sequence[str]) -> dict[str, Entry]:
-        """Return the keys of a mapping, each of which is known."""
-        if not isinstance(node.value, dict):
-            raise self.fault(
-                node.line, f"{what} is {_written(node)}, no mapping", f"keys: {', '.join(known)}"
-            )
-        for key, entry in node.value.items():
-            if key not in known:
-                raise self.fault(
-                    entry.line, f"unknown key {quote(key)} of {what}", did_you_mean(key, known)
-                )
-        return node.value
-
-    def fields(
-        self, node: Node, what: str, parsers: Mapping[str, Callable[[Node], Any]]
-    ) -> dict[str, Any]:
-        """Return the values of a mapping by its keys; a null stands for a key left out."""
-        values = {}
-        for key, entry in self.entries(node, what, tuple(parsers)).items():
-            if entry.node.value is None:
-                continue
-            try:
-                values[key] = parsers[key](entry.node)
-            except UnusableError as error:
-                raise self.fault(
-                    entry.line,
-                    f"{key} of {what}: {_written(entry.node)} {error.because}",
-                    f"set {key} to {error.expected}",
-                ) from error
-        return values
-
-    def items(self, entry: Entry | None, what: str) -> tuple[Node, ...]:
-        if entry is None or entry.node.value is None:
-            return ()
-        if not isinstance(entry.node.value, tuple):
-            raise self.fault(
-                entry.line,
-                f"{what} is {_written(entry.node)}, no list",
-                "write one item a line, after -",
-            )
-        return entry.node.value
-
-    def refuse_twins(self, what: str, named: Sequence[tuple[str, Node]]) -> None:
-        seen: set[str] = set()
-        for name, node in named:
-            if name in seen:
-                raise self.fault(
-                    node.line, f"{what} {quote(name)} is there twice", "give one another name"
-                )
-            seen.add(name)
-
-
-def _case(node: Node, number: int, place: _Place) -> FixtureCase:
+def _case(node: Node, number: int, place: Place) -> FixtureCase:
     what = f"case {number}"
     entries = place.entries(node, what, ("name", "given", "expect"))
     name = what
     if "name" in entries:
         text = entries["name"].node.value
-        if not isinstance(text, str) or not text.strip() or len(text) > _LONGEST_NAME:
+        if not isinstance(text, str) or not text.strip() or len(text) > LONGEST_NAME:
             raise place.fault(
                 entries["name"].line,
-                f"name of {what}: {_written(entries['name'].node)} is no name",
-                f"set name to a text of at most {_LONGEST_NAME} characters",
+                f"name of {what}: {written(entries['name'].node)} is no name",
+                f"set name to a text of at most {LONGEST_NAME} characters",
             )
         name = text
     given = entries.get("given")
@@ -198,17 +139,17 @@ def _case(node: Node, number: int, place: _Place) -> FixtureCase:
 class _World:
     """Builds the context of one case."""
 
-    def __init__(self, place: _Place) -> None:
+    def __init__(self, place: Place) -> None:
         self._place = place
 
     def context(self, node: Node) -> PolicyContext:
         place = self._place
-        entries = place.entries(node, "given", _GIVEN)
-        plain = {key: entry for key, entry in entries.items() if key in _PLAIN}
-        said = place.fields(Node(value=plain, line=node.line), "given", _PLAIN)
+        entries = place.entries(node, "given", GIVEN)
+        plain = {key: entry for key, entry in entries.items() if key in PLAIN}
+        said = place.fields(Node(value=plain, line=node.line), "given", PLAIN)
         now = said.get("now") or _MORNING.astimezone(UTC)
         jobs = [
-            (self._named(item, "job", _JOB, number), item)
+            (self._named(item, "job", JOB, number), item)
             for number, item in enumerate(place.items(entries.get("queue"), "queue"), start=1)
         ]
         place.refuse_twins("job", [(str(job["id"]), item) for job, item in jobs])
@@ -258,7 +199,7 @@ class _World:
             return _agents_named_by([job for job, _ in jobs])
         items = place.items(entry, "agents")
         said = [
-            self._named(item, "agent", _AGENT, number) for number, item in enumerate(items, start=1)
+            self._named(item, "agent", AGENT, number) for number, item in enumerate(items, start=1)
         ]
         place.refuse_twins(
             "agent", [(one["name"], item) for one, item in zip(said, items, strict=True)]
@@ -338,7 +279,7 @@ class _World:
     def _gpus(self, entry: Entry | None) -> tuple[GpuView, ...]:
         views = []
         for number, item in enumerate(self._place.items(entry, "gpus"), start=1):
-            one = self._named(item, "gpu", _GPU, number)
+            one = self._named(item, "gpu", GPU, number)
             index = one.get("index", number - 1)
             total = one.get("vram_total", max(_GPU_MEMORY, one.get("vram_free", 0)))
             reserved = one.get("vram_allocated", 0)
@@ -364,7 +305,7 @@ class _World:
 
     def _models(self, entry: Entry | None) -> tuple[ModelView, ...]:
         said = [
-            self._named(item, "model", _MODEL, number)
+            self._named(item, "model", MODEL, number)
             for number, item in enumerate(self._place.items(entry, "models"), start=1)
         ]
         return tuple(
@@ -381,7 +322,7 @@ class _World:
     def _tenants(self, entry: Entry | None) -> tuple[TenantView, ...]:
         items = self._place.items(entry, "tenants")
         said = [
-            self._named(item, "tenant", _TENANT, number)
+            self._named(item, "tenant", TENANT, number)
             for number, item in enumerate(items, start=1)
         ]
         self._place.refuse_twins(
@@ -420,10 +361,10 @@ def _agents_named_by(jobs: Sequence[Mapping[str, Any]]) -> tuple[AgentView, ...]
 # -- what is expected -----------------------------------------------------------------
 
 
-def _expectation(node: Node, context: PolicyContext, place: _Place) -> Expectation:
+def _expectation(node: Node, context: PolicyContext, place: Place) -> Expectation:
     entries = place.entries(node, "expect", ("decisions", "starts", "waits", "fault"))
     plain = {key: entry for key, entry in entries.items() if key != "decisions"}
-    said = place.fields(Node(value=plain, line=node.line), "expect", _EXPECT)
+    said = place.fields(Node(value=plain, line=node.line), "expect", EXPECT)
     known = {task.task_id for task in context.waiting}
     for key in ("starts", "waits"):
         for name in said.get(key, ()):
@@ -436,7 +377,7 @@ def _expectation(node: Node, context: PolicyContext, place: _Place) -> Expectati
     if "decisions" in entries:
         items = place.items(entries["decisions"], "decisions")
         said["decisions"] = tuple(
-            place.fields(item, f"decision {number}", _DECISION)
+            place.fields(item, f"decision {number}", DECISION)
             for number, item in enumerate(items, start=1)
         )
     if not said:
@@ -450,220 +391,3 @@ def _expectation(node: Node, context: PolicyContext, place: _Place) -> Expectati
             "a policy that fails decides nothing: keep one of the two",
         )
     return Expectation(**said)
-
-
-# -- single values --------------------------------------------------------------------
-
-
-def _written(node: Node) -> str:
-    if isinstance(node.value, tuple):
-        return "a list"
-    return "a mapping" if isinstance(node.value, dict) else quote(node.value)
-
-
-def _text(node: Node) -> str:
-    value = node.value
-    if isinstance(value, int) and not isinstance(value, bool):
-        return str(value)
-    if not isinstance(value, str) or not value or len(value) > _LONGEST_NAME:
-        raise UnusableError(f"a text of at most {_LONGEST_NAME} characters")
-    return value
-
-
-def _name(node: Node) -> str:
-    text = _text(node)
-    if not is_task_id(text):
-        raise UnusableError(f"a name: {TASK_ID_RULE}")
-    return text
-
-
-def _one_of(*known: str) -> Callable[[Node], str]:
-    def parse(node: Node) -> str:
-        if node.value not in known:
-            raise UnusableError(f"one of {', '.join(known)}")
-        return str(node.value)
-
-    return parse
-
-
-def _whole(*, least: int) -> Callable[[Node], int]:
-    def parse(node: Node) -> int:
-        value = node.value
-        if (
-            isinstance(value, bool)
-            or not isinstance(value, int)
-            or not least <= value <= _MOST_NUMBER
-        ):
-            raise UnusableError(f"a whole number from {least} to {_MOST_NUMBER}")
-        return value
-
-    return parse
-
-
-def _number(node: Node) -> float:
-    value = node.value
-    if isinstance(value, bool) or not isinstance(value, int | float) or abs(value) > _MOST_NUMBER:
-        raise UnusableError("a number")
-    return value
-
-
-def _truth(node: Node) -> bool:
-    if not isinstance(node.value, bool):
-        raise UnusableError("true or false")
-    return node.value
-
-
-def _size(node: Node) -> int:
-    """Read bytes, as a policy is told them, or a size as people write it."""
-    if isinstance(node.value, str):
-        try:
-            return parse_size_bytes(node.value)
-        except ValueError as error:
-            raise UnusableError(f"bytes, or {SIZE}") from error
-    return _whole(least=0)(node)
-
-
-def _milliseconds(node: Node) -> int:
-    if isinstance(node.value, str):
-        try:
-            return round(parse_duration_s(node.value) * 1000)
-        except ValueError as error:
-            raise UnusableError(f"milliseconds, or {DURATION}") from error
-    return _whole(least=0)(node)
-
-
-def _moment(node: Node) -> datetime:
-    expected = "a time such as 2026-03-02T09:30, here, or 2026-03-02T09:30Z"
-    try:
-        moment = datetime.fromisoformat(_text(node))
-        if not _FIRST_YEAR < moment.year < _LAST_YEAR:
-            raise UnusableError(f"{expected}, after {_FIRST_YEAR} and before {_LAST_YEAR}")
-        return moment.astimezone(UTC)
-    except (ValueError, OverflowError) as error:
-        if isinstance(error, UnusableError):
-            raise
-        raise UnusableError(expected) from error
-
-
-def _list_of(parse: Callable[[Node], str]) -> Callable[[Node], tuple[str, ...]]:
-    def parse_all(node: Node) -> tuple[str, ...]:
-        if not isinstance(node.value, tuple):
-            raise UnusableError("a list, such as [a, b]", because="is no list")
-        return tuple(parse(item) for item in node.value)
-
-    return parse_all
-
-
-def _labels(node: Node) -> tuple[tuple[str, str], ...]:
-    if not isinstance(node.value, dict):
-        raise UnusableError("a mapping of texts, such as {team: red}", because="is no mapping")
-    return tuple((key, _label(entry.node)) for key, entry in node.value.items())
-
-
-def _label(node: Node) -> str:
-    # `add --label` takes whatever is typed as a text.
-    if isinstance(node.value, tuple | dict | bool) or node.value is None:
-        raise UnusableError(
-            "a mapping of texts: put values in quotes", because="holds what is no text"
-        )
-    return str(node.value)
-
-
-def _start_worker(node: Node) -> dict[str, str]:
-    known = ("model_ref", "pool_id", "gpu_id")
-    if not isinstance(node.value, dict) or not set(node.value) <= set(known):
-        raise UnusableError(f"a mapping of {', '.join(known)}", because="is no such mapping")
-    return {key: _text(entry.node) for key, entry in node.value.items()}
-
-
-_GIVEN = (
-    "now",
-    "queue",
-    "agents",
-    "gpus",
-    "models",
-    "tenants",
-    "slots",
-    "memory",
-    "memory_pressure",
-)
-_PLAIN: Mapping[str, Callable[[Node], Any]] = {
-    "now": _moment,
-    "slots": _whole(least=0),
-    "memory": _size,
-    "memory_pressure": _one_of(*(one.value for one in Pressure)),
-}
-# The first of each names it.
-_JOB: Mapping[str, Callable[[Node], Any]] = {
-    "id": _name,
-    "priority": _one_of(*(one.value for one in PriorityClass)),
-    "rank": _whole(least=-_MOST_NUMBER),
-    "agent": _name,
-    "queue": _name,
-    "agents": _list_of(_name),
-    "model_ref": _text,
-    "title": _text,
-    "seed": _whole(least=-_MOST_NUMBER),
-    "tenant": _text,
-    "project": _text,
-    "vram": _size,
-    "memory": _size,
-    "gpus": _whole(least=0),
-    "age_ms": _milliseconds,
-    "attempts": _whole(least=0),
-    "skips": _whole(least=0),
-    "blocks": _whole(least=0),
-    "turn": _number,
-    "order": _whole(least=0),
-    "labels": _labels,
-}
-_AGENT: Mapping[str, Callable[[Node], Any]] = {
-    "name": _name,
-    "queue": _name,
-    "limit": _whole(least=0),
-    "active": _whole(least=0),
-    "free": _whole(least=0),
-    "is_interactive": _truth,
-}
-_GPU: Mapping[str, Callable[[Node], Any]] = {
-    "id": _text,
-    "uuid": _text,
-    "index": _whole(least=0),
-    "name": _text,
-    "vram_total": _size,
-    "vram_allocated": _size,
-    "vram_free": _size,
-    "is_idle": _truth,
-    "is_known": _truth,
-}
-_MODEL: Mapping[str, Callable[[Node], Any]] = {
-    "model_ref": _text,
-    "host": _text,
-    "slots": _whole(least=0),
-    "used": _whole(least=0),
-}
-_TENANT: Mapping[str, Callable[[Node], Any]] = {
-    "id": _text,
-    "quota_vram": _size,
-    "quota_used": _size,
-    "quota_slots": _whole(least=0),
-    "slots_used": _whole(least=0),
-}
-_EXPECT: Mapping[str, Callable[[Node], Any]] = {
-    "starts": _list_of(_name),
-    "waits": _list_of(_name),
-    "fault": _one_of(*CAUSES),
-}
-_DECISION: Mapping[str, Callable[[Node], Any]] = {
-    "action": _one_of(*_ACTIONS),
-    "job_id": _text,
-    "worker_id": _text,
-    "agent": _text,
-    "pool_id": _text,
-    "gpu_id": _text,
-    "evict_worker_id": _text,
-    "reason": _text,
-    "duration_ms": _milliseconds,
-    "retry_after_ms": _milliseconds,
-    "start_worker": _start_worker,
-}

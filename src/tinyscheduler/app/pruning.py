@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from contextlib import contextmanager, suppress
 from datetime import timedelta
-from typing import TYPE_CHECKING
 
 from tinyscheduler.adapters.clock_system import SystemClock
 from tinyscheduler.adapters.sqlite.database import Access, Database
@@ -15,6 +14,7 @@ from tinyscheduler.app.place import is_inside_attempt, make_state_folder, refuse
 from tinyscheduler.errors import BusyError
 from tinyscheduler.values import replace
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 

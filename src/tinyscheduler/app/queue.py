@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from tinyscheduler.adapters.clock_system import SystemClock
 from tinyscheduler.adapters.events_file import DailyLog, EventsFile
 from tinyscheduler.adapters.leases_file import FileLeaseStore, LockTable
@@ -16,6 +14,7 @@ from tinyscheduler.app.place import make_state_folder, refuse_foreign_state
 from tinyscheduler.model.events import Event
 from tinyscheduler.values import dataclass
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from contextlib import suppress
 from math import inf
-from typing import TYPE_CHECKING
 
 from tinyscheduler.adapters.clock_system import SystemClock
 from tinyscheduler.adapters.leases_file import LockTable
@@ -20,6 +19,7 @@ from tinyscheduler.model.plan import Wait
 from tinyscheduler.tick import Mode, tick
 from tinyscheduler.values import dataclass
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 

@@ -6,7 +6,6 @@ import os
 import signal
 from contextlib import contextmanager
 from functools import partial
-from typing import TYPE_CHECKING
 
 from tinyscheduler.adapters.clock_system import SystemClock
 from tinyscheduler.adapters.launch_local import LocalLauncher
@@ -46,6 +45,7 @@ from tinyscheduler.tick import (
 )
 from tinyscheduler.values import replace
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from datetime import datetime

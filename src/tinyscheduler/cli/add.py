@@ -5,10 +5,9 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated, Any
 
 from tinyscheduler.cli.invocation import Invocation
-from tinyscheduler.cli.options import argument, option
+from tinyscheduler.cli.options import Annotated, argument, option
 from tinyscheduler.cli.parsing import pairs, whole_number
 from tinyscheduler.cli.render import emit, emit_json
 from tinyscheduler.cli.wish import Granter, Wish
@@ -18,7 +17,10 @@ from tinyscheduler.model.events import EventName
 from tinyscheduler.model.tasks import PriorityClass, TaskSpec, TaskState
 from tinyscheduler.values import fields
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     import typer
 
     from tinyscheduler.app.queue import Queue

@@ -5,10 +5,9 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from contextlib import suppress
-from typing import TYPE_CHECKING, Annotated, Any, assert_never
 
 from tinyscheduler.cli.invocation import Invocation
-from tinyscheduler.cli.options import argument, option
+from tinyscheduler.cli.options import Annotated, argument, option
 from tinyscheduler.cli.render import emit_json, escape
 from tinyscheduler.cli.standing import check_task_ids, find_standing, state_of
 from tinyscheduler.errors import (
@@ -23,9 +22,12 @@ from tinyscheduler.model.events import EventName
 from tinyscheduler.model.leases import Lease
 from tinyscheduler.model.records import AlreadyEnded, Cancelled, CancelRequested
 from tinyscheduler.model.tasks import TaskState
-from tinyscheduler.values import dataclass
+from tinyscheduler.values import assert_never, dataclass
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     import typer
 
     from tinyscheduler.app.queue import Queue

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from math import ceil
-from typing import TYPE_CHECKING, Any, assert_never
 
 from tinyscheduler.cli.render import format_when
 from tinyscheduler.core.explain import join_names
 from tinyscheduler.core.whatif import Ended, Less, Raised, Resumed
 from tinyscheduler.model.clock import format_time
+from tinyscheduler.values import assert_never
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from datetime import datetime
+    from typing import Any
 
     from tinyscheduler.core.whatif import Change
 

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated
 
 from tinyscheduler.cli.invocation import Invocation
-from tinyscheduler.cli.options import argument, option
+from tinyscheduler.cli.options import Annotated, argument, option
 from tinyscheduler.cli.render import emit, escape
 from tinyscheduler.errors import EXIT_DONE, TinySchedulerError, UsageError
 from tinyscheduler.model.events import EventName
 from tinyscheduler.model.switches import EVERYTHING, SwitchKind
 from tinyscheduler.model.tasks import TaskState
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 

@@ -229,21 +229,23 @@ def _read_line(path: str) -> str:
 
 def look_at_policy(config: Config) -> Iterator[Finding]:
     """Say who decides what starts, and whether that works."""
-    from tinyscheduler.app.policies import own_policy, recorded
+    from tinyscheduler.app.policies import look_out, tell_policy
 
-    own = own_policy(config)
+    found = look_out(config)
+    own, record = found.own, found.record
     if own is None:
         yield ok("policy", "the platform policy decides")
-        return
-    record = recorded(config)
-    if record.version != own.version or not record.failed:
-        yield ok("policy", f"{own.name} decides", own.path)
         return
     fix = "`tinyscheduler policy check` says more; mend it, and the next tick asks it again"
     if config.policy.path is None:
         fix = "`tinyscheduler policy deploy FILE`, or `tinyscheduler policy rollback`"
-    who = "the platform policy"
-    if record.is_unloadable:
-        who = "the version that answered last, or else the platform policy,"
-    what = f"{record.words}; {who} decides instead"
+    if found.fault is not None:
+        what = f"{own.name} cannot be loaded, and {found.who} decides: {found.fault}"
+    elif record is None or not record.failed:
+        yield ok("policy", f"{own.name} decides", own.path)
+        return
+    elif found.decides == own.name:
+        what = f"{record.words}; {tell_policy('platform')} decided instead"
+    else:
+        what = f"{record.words}; {found.who} decides instead"
     yield warn("policy", what, where=own.path, fix=fix)

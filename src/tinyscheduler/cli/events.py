@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import json as json_format
 import os
 import stat
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING, Annotated, Any
 
 from tinyscheduler.cli.invocation import Invocation
-from tinyscheduler.cli.options import option
+from tinyscheduler.cli.options import Annotated, option
 from tinyscheduler.cli.parsing import whole_number
 from tinyscheduler.cli.render import (
     SCHEMA_VERSION,
@@ -24,10 +22,14 @@ from tinyscheduler.cli.render import (
 )
 from tinyscheduler.cli.standing import check_task_ids
 from tinyscheduler.errors import EXIT_DONE, StoreError
+from tinyscheduler.jsontext import dumps, loads
 from tinyscheduler.model.events import EventName
 from tinyscheduler.values import dataclass
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     import typer
 
     from tinyscheduler.model.config import Config
@@ -160,7 +162,7 @@ class Printer:
         elif self.wanted.fits(document):
             self.printed += 1
             if self.as_json:
-                emit(json_format.dumps({"schema_version": SCHEMA_VERSION, **document}))
+                emit(dumps({"schema_version": SCHEMA_VERSION, **document}))
             else:
                 emit(describe(document, self.page))
 
@@ -168,7 +170,7 @@ class Printer:
 def parse(line: bytes) -> dict[str, Any] | None:
     """Return the event on a line; None if there is none."""
     try:
-        document = json_format.loads(line)
+        document = loads(line)
     except (ValueError, RecursionError):
         return None
     return document if isinstance(document, dict) and "event" in document else None
@@ -191,7 +193,7 @@ def describe(document: Mapping[str, Any], page: Page) -> str:
 
 
 def _value(value: object) -> str:
-    return value if isinstance(value, str) else json_format.dumps(value)
+    return value if isinstance(value, str) else dumps(value)
 
 
 def last_lines(path: str, wanted: Wanted, *, number: int, until: int) -> Sequence[bytes]:

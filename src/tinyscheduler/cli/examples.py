@@ -32,6 +32,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "tinyscheduler replay latest",
         "tinyscheduler replay snapshot.json",
         "tinyscheduler replay --all",
+        "tinyscheduler replay latest --policy old.lua",
     ),
     "policy": (
         "tinyscheduler policy show",

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 from datetime import datetime
-from typing import TYPE_CHECKING
 
 from tinyscheduler.cli.render import format_span, format_when
 from tinyscheduler.core.explain import never_ends
 from tinyscheduler.model.tasks import Outcome, TaskState
 from tinyscheduler.values import dataclass
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
-
 from tinyscheduler.adapters.probe_host import ProcProbe, free_bytes
 from tinyscheduler.cli.following import find_ticking
 from tinyscheduler.cli.invocation import Invocation
-from tinyscheduler.cli.options import option
+from tinyscheduler.cli.options import Annotated, option
 from tinyscheduler.cli.render import (
     Cell,
     Ink,
@@ -25,7 +23,10 @@ from tinyscheduler.model.leases import Lease
 from tinyscheduler.model.resources import Pressure
 from tinyscheduler.model.tasks import TaskState
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     import typer
 
     from tinyscheduler.app.queue import Queue

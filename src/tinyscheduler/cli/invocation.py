@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import TYPE_CHECKING
 
 from tinyscheduler.cli.render import (
     PROGRAM,
@@ -34,6 +33,7 @@ from tinyscheduler.config.overrides import Overrides
 from tinyscheduler.config.problems import did_you_mean, quote
 from tinyscheduler.values import dataclass
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
 

@@ -6,10 +6,9 @@ import errno
 import os
 import stat
 import sys
-from typing import TYPE_CHECKING, Annotated
 
 from tinyscheduler.cli.invocation import Invocation
-from tinyscheduler.cli.options import argument, option
+from tinyscheduler.cli.options import Annotated, argument, option
 from tinyscheduler.cli.parsing import whole_number
 from tinyscheduler.cli.render import translate_write_error
 from tinyscheduler.cli.standing import Standing, check_task_ids, find_standing
@@ -22,6 +21,7 @@ from tinyscheduler.errors import (
 from tinyscheduler.model.tasks import TaskState
 from tinyscheduler.values import dataclass
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 

@@ -8,9 +8,26 @@ stand in for its own: `cli.quick` reads a plain command line by them alone, and
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 from tinyscheduler.values import dataclass
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Annotated, Any
+
+    __all__ = ["Annotated", "Argument", "BadValue", "Option", "argument", "option"]
+else:
+
+    class Annotated:
+        """A type and what is said beside it, as `typing` keeps them; that takes long to load."""
+
+        __slots__ = ("__metadata__", "__origin__")
+
+        def __class_getitem__(cls, said: tuple[Any, ...]) -> Annotated:
+            found = cls()
+            found.__origin__, *beside = said
+            found.__metadata__ = tuple(beside)
+            return found
 
 
 class BadValue(ValueError):  # noqa: N818 - a text that is wrong, not a state of the program

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import sys
 from functools import partial
-from typing import TYPE_CHECKING
 
 from tinyscheduler.cli.render import ReaderGoneError, tell
 from tinyscheduler.errors import (
@@ -16,6 +15,7 @@ from tinyscheduler.errors import (
     TinySchedulerError,
 )
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from datetime import datetime, timedelta
 
@@ -11,7 +10,8 @@ from tinyscheduler.config.problems import quote
 from tinyscheduler.config.units import parse_duration_s
 from tinyscheduler.errors import UsageError
 
-_WHOLE_NUMBER = re.compile(r"[+-]?[0-9]+")
+# A regular expression, compiled at its first use: most command lines have no number.
+_WHOLE_NUMBER = r"[+-]?[0-9]+"
 # Far above anything that makes sense, and within what a database keeps.
 _MOST = 10**18 - 1
 # As long as a number within any bounds can be; int() refuses thousands of digits.
@@ -24,7 +24,9 @@ def whole_number(*, least: int = -_MOST, most: int = _MOST) -> Callable[[str | i
     def parse(text: str | int) -> int:
         if isinstance(text, int):
             return text  # typer sends an option's default through here as well
-        if _WHOLE_NUMBER.fullmatch(text) is None:
+        import re
+
+        if re.fullmatch(_WHOLE_NUMBER, text) is None:
             raise BadValue(f"{quote(text)} is not a whole number")
         if len(text) > _LONGEST_NUMBER or not least <= int(text) <= most:
             told = text if len(text) <= _LONGEST_NUMBER else f"{text[: _LONGEST_NUMBER - 3]}..."

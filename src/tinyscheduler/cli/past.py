@@ -5,10 +5,9 @@ from __future__ import annotations
 import csv
 import io
 from datetime import datetime
-from typing import TYPE_CHECKING, Annotated, Any
 
 from tinyscheduler.cli.invocation import NORMAL, Invocation
-from tinyscheduler.cli.options import BadValue, option
+from tinyscheduler.cli.options import Annotated, BadValue, option
 from tinyscheduler.cli.parsing import moment_ago, whole_number
 from tinyscheduler.cli.render import (
     Cell,
@@ -30,7 +29,10 @@ from tinyscheduler.errors import EXIT_DONE
 from tinyscheduler.model.clock import format_time
 from tinyscheduler.model.tasks import Outcome, TaskState
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     import typer
 
     from tinyscheduler.app.queue import Queue

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Annotated, Any
 
 from tinyscheduler.cli.invocation import Invocation
-from tinyscheduler.cli.options import argument, option
+from tinyscheduler.cli.options import Annotated, argument, option
 from tinyscheduler.cli.parsing import duration_s
 from tinyscheduler.cli.render import count, emit_json, escape, format_when
 from tinyscheduler.config.problems import did_you_mean, quote
@@ -23,8 +22,10 @@ from tinyscheduler.model.switches import (
     parse_target,
 )
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from typing import Any
 
     import typer
 

@@ -19,6 +19,7 @@ from tinyscheduler.errors import EXIT_DONE, EXIT_FAILED, UsageError
 from tinyscheduler.values import dataclass
 
 if TYPE_CHECKING:
+    from tinyscheduler.app.policies import Outlook
     from tinyscheduler.model.config import Config
     from tinyscheduler.model.snapshot import PolicyRecord
 
@@ -321,31 +322,32 @@ def _list_versions(asked: _Asked) -> int:
 
 def _show_active(config: Config, *, is_json: bool) -> int:
     from tinyscheduler.adapters.policies_file import FilePolicies
-    from tinyscheduler.app.policies import own_policy, recorded
+    from tinyscheduler.app.policies import look_out
 
     deployed = FilePolicies(config.paths).active()
-    own = own_policy(config)
-    record: PolicyRecord | None = recorded(config)
+    found = look_out(config)
+    own = found.own
     name = "platform" if own is None else own.name
-    if own is None or record is None or record.version != own.version:
-        record = None
     if is_json:
         emit_json(
             name=name,
             mode=config.policy.mode,
             file=None if own is None else own.path,
-            version=None if own is None else own.version,
+            version=None if own is None or found.fault is not None else own.version,
+            decides=found.decides,
+            fault=found.fault,
             deployed=policy_versions.deployed_json(deployed),
-            **_record_json(record),
+            **_record_json(found.record),
         )
         return EXIT_DONE
     emit(f"mode:     {config.policy.mode}")
     emit(f"policy:   {escape(name)}")
     if own is not None:
         emit(f"file:     {escape(own.path)}")
-        emit(f"version:  {own.version}")
-        for line in _record_lines(record):
-            emit(line)
+        if found.fault is None:
+            emit(f"version:  {own.version}")
+        for line in _state_lines(found):
+            emit(escape(line))
     if deployed is not None:
         emit(policy_versions.deployed_line(deployed))
     return EXIT_DONE
@@ -362,17 +364,23 @@ def _record_json(record: PolicyRecord | None) -> dict[str, Any]:
     }
 
 
-def _record_lines(record: PolicyRecord | None) -> list[str]:
+def _state_lines(found: Outlook) -> list[str]:
+    record = found.record
+    if found.fault is not None:
+        return [
+            f"state:    it cannot be loaded, and {found.who} decides",
+            f"because:  {found.fault}",
+        ]
     if record is None:
         return ["state:    no tick has asked it yet"]
     if not record.failed:
         return ["state:    it answered when it was last asked"]
     times = "once" if record.failed == 1 else f"{record.failed} times in a row"
-    who = "another" if record.is_unloadable else "the platform policy"
+    who = found.who if record.is_unloadable else "the platform policy"
     then = "; it is asked again once it is changed" if record.is_given_up else ""
     return [
         f"state:    it failed {times}, and {who} decided{then}",
-        f"because:  {escape(record.words or '')}",
+        f"because:  {record.words or ''}",
     ]
 
 

@@ -146,9 +146,9 @@ def list_versions(invocation: Invocation, *, is_json: bool) -> int:
             active=None if active is None else active.number,
             mode=config.policy.mode,
         )
-    elif not versions:
+    elif not versions and active is None:
         invocation.note("no policy was deployed yet: `tinyscheduler policy deploy FILE`")
-    else:
+    elif versions:
         rows = [_fields(one, active, good) for one in versions]
         head = ("VERSION", "NAME", "HASH", "DEPLOYED", "STATE")
         emit("\n".join(format_table(head, rows, invocation.page)))
@@ -186,7 +186,8 @@ def deployed_json(active: KeptPolicy | None) -> dict[str, Any] | None:
 def deployed_line(active: KeptPolicy) -> str:
     """Say which version is active, for `policy show`."""
     if active.fault is not None:
-        return f"deployed: {escape(active.fault)}"
+        what = "nothing" if active.number is None else f"version {active.number}, but nothing"
+        return f"deployed: {what} that can be loaded"
     return f"deployed: version {active.number}, {escape(active.name)}, {_when(active)}"
 
 

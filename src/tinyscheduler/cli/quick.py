@@ -6,17 +6,19 @@ once is left to typer: help, abbreviations, faults and how they are told.
 
 from __future__ import annotations
 
+import sys
 from enum import Enum
 from importlib import import_module
 from types import SimpleNamespace, UnionType
-from typing import TYPE_CHECKING, Any, get_type_hints
 
 from tinyscheduler.cli.invocation import NORMAL, QUIET, Invocation
 from tinyscheduler.cli.options import Argument, Option
 from tinyscheduler.cli.outcome import conclude
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from typing import Any
 
 HOT = {
     "run": "tinyscheduler.cli.run:run",
@@ -115,9 +117,11 @@ class _Declared(SimpleNamespace):
 def _declared(function: Callable[..., Any]) -> _Declared:
     # typer itself is named in one annotation, of the parameter that is no option.
     names = {"typer": SimpleNamespace(Context=object)}
-    hints = get_type_hints(function, localns=names, include_extras=True)
+    known = vars(sys.modules[function.__module__])
     declared = _Declared(options={}, argument=None, argument_parameter="", argument_kind=None)
-    for parameter, hint in hints.items():
+    for parameter, text in function.__annotations__.items():
+        # Our own source: a declaration is an expression, and is made to be evaluated.
+        hint = eval(text, known, names)  # noqa: S307 - as said above
         for one in getattr(hint, "__metadata__", ()):
             if isinstance(one, Option):
                 spellings = one.names or ("--" + parameter.replace("_", "-"),)

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 from enum import StrEnum
-from typing import IO
 
 from tinyscheduler.errors import TinySchedulerError
 from tinyscheduler.files import is_same
+from tinyscheduler.jsontext import dumps
 from tinyscheduler.model.tasks import TaskState
 from tinyscheduler.values import dataclass
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import IO
 
 SCHEMA_VERSION = 1
 PROGRAM = "tinyscheduler"
@@ -280,7 +283,12 @@ def _abandon_stdout() -> None:
 def emit_json(**fields: object) -> None:
     """Write one JSON document to stdout: on one line for programs, spread out for people."""
     document = {"schema_version": SCHEMA_VERSION, **fields}
-    emit(json.dumps(document, indent=2 if sys.stdout.isatty() else None))
+    if not sys.stdout.isatty():
+        emit(dumps(document))
+        return
+    import json
+
+    emit(json.dumps(document, indent=2))
 
 
 def tell(text: str) -> None:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import sys
+from collections import Counter
+from contextlib import contextmanager
+from functools import cache
 from typing import TYPE_CHECKING, Annotated, Any
 
 from tinyscheduler import __version__
@@ -36,13 +39,14 @@ from tinyscheduler.model.resources import format_size
 from tinyscheduler.values import dataclass
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from datetime import datetime
 
     import typer
 
-    from tinyscheduler.app.replaying import Replay
+    from tinyscheduler.app.replaying import Replay, Replayer
     from tinyscheduler.core.replay import Difference
+    from tinyscheduler.model.config import Config
     from tinyscheduler.model.rounds import Round
     from tinyscheduler.ports import Recorder
 
@@ -54,6 +58,7 @@ _MOST_GROUPS, _MOST_IDS, _MOST_NAMED = 20, 5, 3
 # An id is made of these alone; a file of such a name is written ./NAME.
 _OF_IDS = frozenset("0123456789TZ.")
 _MOST_BYTES = 256 << 20
+_PLATFORM = "the platform policy"
 
 
 def replay(
@@ -64,6 +69,14 @@ def replay(
     ] = None,
     *,
     every: Annotated[bool, option("--all", help="Replay every tick that is kept.")] = False,
+    by_policy: Annotated[
+        str | None,
+        option(
+            "--policy",
+            metavar="FILE",
+            help="Decide again by this policy, or by `platform`, whichever decided then.",
+        ),
+    ] = None,
     listing: Annotated[bool, option("--list", help="List the ticks that are kept.")] = False,
     limit: Annotated[
         int | None,
@@ -77,9 +90,10 @@ def replay(
 ) -> int:
     """Show what a tick decided, and decide it again.
 
-    On what it saw then, with the rules of this version. Ends with 0 if the plan is the same,
-    with 1 if it differs, and says where. Ticks that changed something are kept, the newest
-    thousand rounds of them.
+    On what it saw then, with the rules of this version and the very policy that decided: one of
+    your own is found by its hash, in POLICY_FILE and among the versions that are kept. Ends with
+    0 if the plan is the same, with 1 if it differs, and says where. Ticks that changed something
+    are kept, the newest thousand rounds of them.
     """
     invocation: Invocation = context.obj
     if [tick is not None, every, listing].count(True) != 1:
@@ -89,23 +103,52 @@ def replay(
         )
     if limit is not None and not listing:
         raise UsageError("--limit goes with --list", hint="leave it out")
+    if listing and by_policy is not None:
+        raise UsageError("--policy does not go with --list", hint="leave one of them out")
+    asked = _Asked(
+        invocation=invocation,
+        configure=cache(invocation.configure_reading),
+        policy=by_policy,
+        as_json=json,
+    )
     if listing:
-        return _list(invocation, _recorder(invocation), limit or DEFAULT_LIMIT, as_json=json)
+        return _list(asked, limit or DEFAULT_LIMIT)
     if every:
-        return _replay_all(invocation, _recorder(invocation), as_json=json)
-    return _replay_one(invocation, _find_rounds(invocation, tick or ""), as_json=json)
+        return _replay_all(asked)
+    return _replay_one(asked, _find_rounds(asked, tick or ""))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Asked:
+    """What the command line says; ``configure`` is asked where something here is needed."""
+
+    invocation: Invocation
+    configure: Callable[[], Config]
+    policy: str | None
+    as_json: bool
+
+    def recorder(self) -> Recorder:
+        """Return what keeps ticks."""
+        from tinyscheduler.adapters.rounds_file import FileRecorder
+
+        return FileRecorder(self.configure().paths)
+
+    @contextmanager
+    def replayer(self) -> Iterator[Replayer]:
+        """Yield what decides again."""
+        from tinyscheduler.app.replaying import Replayer
+
+        one = Replayer(self.configure, wanted=self.policy)
+        try:
+            yield one
+        finally:
+            one.close()
 
 
 # -- which rounds ---------------------------------------------------------------------
 
 
-def _recorder(invocation: Invocation) -> Recorder:
-    from tinyscheduler.adapters.rounds_file import FileRecorder
-
-    return FileRecorder(invocation.configure_reading().paths)
-
-
-def _find_rounds(invocation: Invocation, tick: str) -> Sequence[Round]:
+def _find_rounds(asked: _Asked, tick: str) -> Sequence[Round]:
     """Return the rounds that were asked for; NotFoundError if there are none."""
     from tinyscheduler.adapters.rounds_file import parse_rounds
 
@@ -113,7 +156,7 @@ def _find_rounds(invocation: Invocation, tick: str) -> Sequence[Round]:
         return parse_rounds(_read(tick), where="stdin")
     if tick != LATEST and not _OF_IDS.issuperset(tick):
         return parse_rounds(_read(tick), where=tick)
-    recorder = _recorder(invocation)
+    recorder = asked.recorder()
     tick_id = _find_id(tick, recorder.ticks())
     rounds = recorder.rounds(tick_id)
     if not rounds:
@@ -176,12 +219,12 @@ def _unknown_tick(text: str) -> NotFoundError:
 # -- one tick -------------------------------------------------------------------------
 
 
-def _replay_one(invocation: Invocation, rounds: Sequence[Round], *, as_json: bool) -> int:
-    from tinyscheduler.app.replaying import replay
-
-    replays = [replay(one) for one in rounds]
+def _replay_one(asked: _Asked, rounds: Sequence[Round]) -> int:
+    invocation = asked.invocation
+    with asked.replayer() as replayer:
+        replays = [replayer.replay(one) for one in rounds]
     is_same = all(one.is_same for one in replays)
-    if as_json:
+    if asked.as_json:
         emit_json(same=is_same, program=__version__, rounds=[_replay_json(one) for one in replays])
     else:
         blocks = ["\n".join(_replay_lines(one, invocation, of=len(replays))) for one in replays]
@@ -198,16 +241,43 @@ def _replay_lines(one: Replay, invocation: Invocation, *, of: int) -> list[str]:
     number = f", round {kept.number}" if of > 1 else ""
     head = f"tick {kept.tick_id}{number}"
     lines = [page.paint(escape(head), Ink.BOLD)]
-    told = [_sight(kept), *_order_lines(kept, is_verbose=is_verbose)]
+    told = [_sight(kept), *_decider_lines(kept), *_order_lines(kept, is_verbose=is_verbose)]
     lines += [piece for line in told for piece in wrap(f"  {escape(line)}", page)]
     lines += _wait_lines(kept, page, is_verbose=is_verbose)
-    if one.is_same:
-        return [*lines, page.paint("decided again: the same plan", Ink.GREEN)]
-    lines.append(page.paint("decided again: the plan differs", Ink.YELLOW))
+    verdict, ink = ("the same plan", Ink.GREEN) if one.is_same else ("the plan differs", Ink.YELLOW)
+    words = f"decided again{_by_words(one)}: {verdict}"
+    lines += [page.paint(piece, ink) for piece in wrap(escape(words), page)]
     for difference in one.differences:
         lines += wrap(f"  {escape(_difference_words(difference))}", page)
-    lines += wrap(escape(_provenance(one)), page)
-    return lines
+    told = [*([] if one.is_same else [_provenance(one)]), *one.notes]
+    return [*lines, *(piece for line in told for piece in wrap(escape(line), page))]
+
+
+def _decider_lines(kept: Round) -> Iterator[str]:
+    """Say which policy decided, where it was not simply the platform's."""
+    by = kept.decided_by
+    who = _PLATFORM if by.version is None else f"{by.name}, version {by.version},"
+    if by.instead_of is not None:
+        failed = by.instead_of
+        yield f"{who} decided, for {_named(failed.name, failed.version)} failed ({failed.cause})"
+    elif by.version is not None:
+        yield f"{who} decided"
+
+
+def _by_words(one: Replay) -> str:
+    """Say by which policy it was decided again; nothing where that goes without saying."""
+    by = one.round.decided_by
+    if one.policy is None or (one.policy == by.name == "platform" and by.instead_of is None):
+        return ""
+    if one.version is None:
+        return f" by {_PLATFORM}"
+    if one.version != by.version:
+        return f" by {_named(one.policy, one.version)}"
+    return f" by {one.policy}" + ("" if one.policy == by.name else ", the same version")
+
+
+def _named(policy: str, version: str | None) -> str:
+    return policy if version is None else f"{policy}, version {version}"
 
 
 def _sight(kept: Round) -> str:
@@ -265,20 +335,34 @@ def _difference_words(one: Difference) -> str:
 
 def _provenance(one: Replay) -> str:
     """Say by whom each of the two was decided."""
+    by = one.round.decided_by
+    now = (
+        "no policy was asked" if one.policy is None else f"policy {_named(one.policy, one.version)}"
+    )
     return (
-        f"then by TinyScheduler {one.round.program}, policy {one.round.policy};"
-        f" now by {__version__}, policy {one.policy}"
+        f"then by TinyScheduler {one.round.program}, policy {_named(by.name, by.version)};"
+        f" now by {__version__}, {now}"
     )
 
 
 def _replay_json(one: Replay) -> dict[str, Any]:
     kept = one.round
+    by, failed = kept.decided_by, kept.decided_by.instead_of
     return {
         "tick_id": kept.tick_id,
         "round": kept.number,
         "at": format_time(kept.snapshot.now.wall),
         "program": kept.program,
-        "policy": {"recorded": kept.policy, "derived": one.policy},
+        "policy": {
+            "recorded": by.name,
+            "recorded_version": by.version,
+            "instead_of": None
+            if failed is None
+            else {"policy": failed.name, "version": failed.version, "cause": failed.cause},
+            "derived": one.policy,
+            "derived_version": one.version,
+        },
+        "notes": list(one.notes),
         "same": one.is_same,
         "differences": [
             {
@@ -331,25 +415,33 @@ def _each_tick(
                 yield tick_id, rounds
 
 
-def _replay_all(invocation: Invocation, recorder: Recorder, *, as_json: bool) -> int:
-    from tinyscheduler.app.replaying import replay
+def _replay_all(asked: _Asked) -> int:
+    from tinyscheduler.app.replaying import PolicyGoneError
 
+    recorder = asked.recorder()
     ticks, rounds = 0, 0
     differing: list[Replay] = []
     damaged: list[_Damaged] = []
-    for found in _each_tick(recorder, recorder.ticks()):
-        if isinstance(found, _Damaged):
-            damaged.append(found)
-            continue
-        try:
-            replays = [replay(one) for one in found[1]]
-        except TinySchedulerError as error:
-            damaged.append(_Damaged(tick_id=found[0], error=error))
-            continue
-        ticks, rounds = ticks + 1, rounds + len(replays)
-        differing += [one for one in replays if not one.is_same]
-    _tell_damaged(invocation, damaged)
-    if as_json:
+    notes: dict[str, None] = {}
+    with asked.replayer() as replayer:
+        for found in _each_tick(recorder, recorder.ticks()):
+            if isinstance(found, _Damaged):
+                damaged.append(found)
+                continue
+            try:
+                replays = [replayer.replay(one) for one in found[1]]
+            except TinySchedulerError as error:
+                damaged.append(_Damaged(tick_id=found[0], error=error))
+                continue
+            ticks, rounds = ticks + 1, rounds + len(replays)
+            differing += [one for one in replays if not one.is_same]
+            notes |= dict.fromkeys(note for one in replays for note in one.notes)
+    gone = [one.error for one in damaged if isinstance(one.error, PolicyGoneError)]
+    _tell_damaged(asked.invocation, [one for one in damaged if one.error not in gone])
+    for missing, number in Counter(error.missing for error in gone).items():
+        what = f"{count(number, 'tick')} cannot be decided again: {missing}"
+        asked.invocation.fail(what, hint=gone[0].hint)
+    if asked.as_json:
         emit_json(
             ticks=ticks,
             rounds=rounds,
@@ -359,7 +451,10 @@ def _replay_all(invocation: Invocation, recorder: Recorder, *, as_json: bool) ->
             damaged=[{"tick_id": one.tick_id, "message": one.error.what} for one in damaged],
         )
     else:
-        emit("\n".join(_summary_lines(differing, invocation.page, ticks=ticks, rounds=rounds)))
+        page = asked.invocation.page
+        emit("\n".join(_summary_lines(differing, page, ticks=ticks, rounds=rounds)))
+        for note in notes:
+            asked.invocation.note(note)
     return EXIT_FAILED if differing or damaged else EXIT_DONE
 
 
@@ -385,13 +480,14 @@ def _tell_damaged(invocation: Invocation, damaged: Iterable[_Damaged]) -> None:
         invocation.fail(one.error.what, hint=one.error.hint)
 
 
-def _list(invocation: Invocation, recorder: Recorder, limit: int, *, as_json: bool) -> int:
+def _list(asked: _Asked, limit: int) -> int:
+    invocation, recorder = asked.invocation, asked.recorder()
     ticks = recorder.ticks()
     found = list(_each_tick(recorder, ticks[-limit:]))
     kept = [one for one in found if not isinstance(one, _Damaged)]
     damaged = [one for one in found if isinstance(one, _Damaged)]
     _tell_damaged(invocation, damaged)
-    if as_json:
+    if asked.as_json:
         emit_json(
             ticks=[_tick_json(tick_id, rounds) for tick_id, rounds in kept],
             damaged=[{"tick_id": one.tick_id, "message": one.error.what} for one in damaged],
@@ -439,7 +535,8 @@ def _tick_json(tick_id: str, rounds: Sequence[Round]) -> dict[str, Any]:
         "tick_id": tick_id,
         "at": format_time(rounds[0].snapshot.now.wall),
         "program": rounds[0].program,
-        "policy": rounds[0].policy,
+        "policy": rounds[0].decided_by.name,
+        "policy_version": rounds[0].decided_by.version,
         "rounds": len(rounds),
         **_counts(rounds),
     }

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
 from tinyscheduler.cli.render import Page, count, escape, fit, format_span, format_table
 from tinyscheduler.model.clock import format_time
 from tinyscheduler.model.plan import Dispatch, Reason, Wait
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from typing import Any
 
     from tinyscheduler.model.plan import Decision, TickReport
 

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING, Annotated
 
 from tinyscheduler.cli.invocation import NORMAL, Invocation
-from tinyscheduler.cli.options import option
+from tinyscheduler.cli.options import Annotated, option
 from tinyscheduler.cli.render import (
     ReaderGoneError,
     count,
@@ -23,6 +22,7 @@ from tinyscheduler.config.problems import quote
 from tinyscheduler.errors import EXIT_BUSY, EXIT_DONE, EXIT_FAILED, EXIT_UNAVAILABLE, UsageError
 from tinyscheduler.model.plan import Dispatch
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     import typer
 

@@ -444,7 +444,8 @@ def _remove(asked: _Asked) -> int:
     if asked.is_json:
         emit_json(schedule_id=name, removed=True, live=list(live.all()))
     else:
-        left = f"; {count(len(live.all()), 'firing')} of it go on" if live.all() else ""
+        number = len(live.all())
+        left = f"; what it fired goes on: {count(number, 'firing')}" if number else ""
         asked.invocation.answer(f"schedule {name} is removed{left}")
     return EXIT_DONE
 

@@ -12,6 +12,10 @@ from tinyscheduler.cli.run import exit_code
 if TYPE_CHECKING:
     import typer
 
+_NAMES_ARE_TOLD = (
+    "titles and labels of tasks are in it: a policy of your own decided, and may look at them"
+)
+
 
 def snapshot(
     context: typer.Context,
@@ -21,8 +25,8 @@ def snapshot(
     """Print what a tick would decide on now.
 
     One JSON document: all that a dry run sees, and its plan. `replay` decides on it again,
-    here or elsewhere. No command, prompt, label, path or output of a task is in it. Changes
-    nothing; ends as a dry run does.
+    here or elsewhere. No command, prompt, path or output of a task is in it, and titles and
+    labels only where a policy of your own decided. Changes nothing; ends as a dry run does.
     """
     invocation: Invocation = context.obj
     del json  # there is no other way to tell all of it
@@ -33,5 +37,8 @@ def snapshot(
     foresight = foresee_all(invocation.configure_reading(), sees_gpus=False)
     for error in foresight.report.errors:
         invocation.fail(f"{error.where}: {error.message}")
-    emit_json(**encode_round(round_of(foresight)))
+    one = round_of(foresight)
+    if one.tells_names:
+        invocation.note(_NAMES_ARE_TOLD)
+    emit_json(**encode_round(one))
     return exit_code(foresight.report, fail_if_locked=False)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
 from tinyscheduler.config.problems import literal
 from tinyscheduler.errors import NotFoundError
 from tinyscheduler.model.clock import format_time
@@ -12,9 +10,11 @@ from tinyscheduler.model.snapshot import LeaseScan
 from tinyscheduler.model.tasks import AttemptResult, TaskState, is_task_id
 from tinyscheduler.values import dataclass
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from datetime import datetime
+    from typing import Any
 
     from tinyscheduler.app.queue import Queue
     from tinyscheduler.model.history import AttemptRecord

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from datetime import datetime
-from typing import TYPE_CHECKING, Annotated, Any
 
 from tinyscheduler.cli.following import describe_ticking, find_ticking
 from tinyscheduler.cli.invocation import NORMAL, Invocation
-from tinyscheduler.cli.options import option
+from tinyscheduler.cli.options import Annotated, option
 from tinyscheduler.cli.render import (
     INK_OF_STATE,
     Cell,
@@ -36,9 +35,13 @@ from tinyscheduler.model.snapshot import LeaseScan
 from tinyscheduler.model.tasks import TaskState
 from tinyscheduler.values import dataclass
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     import typer
 
+    from tinyscheduler.app.policies import Outlook
     from tinyscheduler.app.queue import Queue
     from tinyscheduler.app.serving import RunningDaemon
     from tinyscheduler.cli.following import Ticking
@@ -312,13 +315,7 @@ def status_json(overview: Overview) -> dict[str, Any]:
         "schedules": {"running": [], "queued": []},
         "health": health,
         "paused": paused_json(overview),
-        "policy": {
-            "name": report.policy,
-            "mode": report.policy_mode,
-            "failed_in_a_row": overview.foresight.snapshot.memory.policy.failed,
-            "is_given_up": overview.foresight.snapshot.memory.policy.is_given_up,
-            "words": overview.foresight.snapshot.memory.policy.words,
-        },
+        "policy": _policy_json(overview),
         "daemon": None
         if overview.daemon is None
         else {"pid": overview.daemon.pid, "since": overview.daemon.since},
@@ -373,20 +370,50 @@ def _paused_lines(overview: Overview, page: Page) -> list[str]:
 
 def _policy_lines(overview: Overview, page: Page) -> list[str]:
     """Say whose policy decides, where it is not the platform's own choice."""
-    report, own = overview.foresight.report, overview.config.policy
-    is_platform = report.policy == _PLATFORM and report.policy_fallback is None
-    if own.mode == _PLATFORM or (is_platform and own.path is None):
+    found = _look_out(overview)
+    if found is None or found.own is None:
         return []
-    record = overview.foresight.snapshot.memory.policy
-    if not record.failed:
-        decides = own.path or report.policy
+    record, report = found.record, overview.report
+    if found.fault is not None:
+        line = f"your policy cannot be loaded, and {found.who} decides: {found.fault}"
+    elif record is not None and record.failed:
+        times = "once" if record.failed == 1 else f"{record.failed} times in a row"
+        does = f"{found.who} decides"
+        if found.decides == found.own.name:
+            does = "the platform policy decided"
+        line = f"your policy failed {times}, and {does}: {record.words}"
+    elif report.policy_fallback is not None:
+        from tinyscheduler.app.policies import tell_policy
+
+        who = tell_policy(report.policy)
+        line = f"your policy fails ({report.policy_fallback}), and {who} decides"
+    else:
+        decides = overview.config.policy.path or found.decides
         return [fit(f"policy {escape(decides)} decides", page)]
-    times = "once" if record.failed == 1 else f"{record.failed} times in a row"
-    who = "another" if record.is_unloadable else "the platform policy"
-    if report.policy_fallback is not None and report.policy != _PLATFORM:
-        who = report.policy
-    line = f"your policy failed {times}, and {who} decides: {record.words}"
     return [page.paint(piece, Ink.YELLOW) for piece in wrap(escape(line), page)]
+
+
+def _look_out(overview: Overview) -> Outlook | None:
+    """Return which policy decides; None in mode platform, where nobody need load all that."""
+    if overview.config.policy.mode == _PLATFORM:
+        return None
+    from tinyscheduler.app.policies import look_out
+
+    return look_out(overview.config, overview.foresight.snapshot.memory)
+
+
+def _policy_json(overview: Overview) -> dict[str, Any]:
+    found, report = _look_out(overview), overview.report
+    record = None if found is None else found.record
+    return {
+        "name": report.policy,
+        "mode": report.policy_mode,
+        "decides": _PLATFORM if found is None else found.decides,
+        "fault": None if found is None else found.fault,
+        "failed_in_a_row": 0 if record is None else record.failed,
+        "is_given_up": record is not None and record.is_given_up,
+        "words": None if record is None else record.words,
+    }
 
 
 def ps(

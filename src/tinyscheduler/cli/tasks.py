@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import shlex
 from datetime import datetime
-from typing import TYPE_CHECKING, Annotated
 
 from tinyscheduler.cli.invocation import Invocation
 from tinyscheduler.cli.logs import find_log
-from tinyscheduler.cli.options import argument, option
+from tinyscheduler.cli.options import Annotated, argument, option
 from tinyscheduler.cli.parsing import whole_number
 from tinyscheduler.cli.render import (
     INK_OF_STATE,
@@ -43,6 +42,7 @@ from tinyscheduler.model.resources import format_size
 from tinyscheduler.model.tasks import TaskSpec, TaskState, WaitingTask
 from tinyscheduler.values import dataclass
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     import typer
 

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
-
 from tinyscheduler.cli.invocation import Invocation
-from tinyscheduler.cli.options import argument, option
+from tinyscheduler.cli.options import Annotated, argument, option
 from tinyscheduler.cli.parsing import duration_s
 from tinyscheduler.cli.render import INK_OF_STATE, count, emit_json
 from tinyscheduler.cli.standing import brief_json, check_task_ids, find_standing
 from tinyscheduler.errors import EXIT_DONE, EXIT_FAILED, EXIT_TIMEOUT, NotFoundError
 from tinyscheduler.model.tasks import TaskState
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     import typer
 

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated, Any
 
 from tinyscheduler.cli.changes import change_json, change_words
 from tinyscheduler.cli.following import describe_ticking, find_ticking
 from tinyscheduler.cli.invocation import Invocation
-from tinyscheduler.cli.options import argument, option
+from tinyscheduler.cli.options import Annotated, argument, option
 from tinyscheduler.cli.render import (
     INK_OF_STATE,
     Page,
@@ -36,9 +35,11 @@ from tinyscheduler.model.plan import Dispatch, Reason
 from tinyscheduler.model.tasks import TaskState
 from tinyscheduler.values import asdict, dataclass, field
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from datetime import datetime
+    from typing import Any
 
     import typer
 

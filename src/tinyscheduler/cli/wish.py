@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Collection
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any
 
 from tinyscheduler.config.problems import did_you_mean, quote
 from tinyscheduler.config.units import parse_duration_s, parse_size_bytes
@@ -15,7 +14,10 @@ from tinyscheduler.model.config import StdinSource
 from tinyscheduler.model.tasks import PriorityClass, TaskSpec
 from tinyscheduler.values import dataclass, fields, replace
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from tinyscheduler.model.config import AgentProfile, Config
 
 DEFAULT_AGENT = "shell"

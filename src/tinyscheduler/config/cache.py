@@ -8,14 +8,13 @@ ignored, and it never holds a value of the environment that agents receive.
 
 from __future__ import annotations
 
-import json
 import os
 import stat
 from collections.abc import Callable, Mapping
-from typing import Any
 
 from tinyscheduler.config.inputs import digest, digest_of_file, digest_of_variables
 from tinyscheduler.files import own_temporary_for
+from tinyscheduler.jsontext import dumps, loads
 from tinyscheduler.model.config import (
     AgentProfile,
     Config,
@@ -35,6 +34,10 @@ from tinyscheduler.model.config import (
 )
 from tinyscheduler.values import asdict, dataclass
 from tinyscheduler.values import fields as fields_of
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 CACHE_VERSION = 4
 CACHE_NAME = "config-cache.json"
@@ -79,7 +82,7 @@ def recall(folder: str, key: str, environ: Mapping[str, str]) -> Resolution | No
             # A damaged disk must not pass for a setting.
             if digest(text.encode()) != entry["digest"]:
                 return None
-            found = decode(json.loads(text))
+            found = decode(loads(text))
             return found if _still_holds(found, environ) else None
         except NOT_DECODED:
             return None
@@ -99,10 +102,10 @@ def remember(folder: str, key: str, resolution: Resolution, *, makes_folder: boo
             os.makedirs(folder, mode=0o700, exist_ok=True)
         if os.stat(folder).st_uid != os.geteuid():
             return
-        found = json.dumps(encode(resolution))
+        found = dumps(encode(resolution))
         entry = {"key": key, "digest": digest(found.encode()), "resolution": found}
         others = [other for other in _entries(path) if other.get("key") != key]
-        text = json.dumps({"version": CACHE_VERSION, "entries": [entry, *others][:MAX_ENTRIES]})
+        text = dumps({"version": CACHE_VERSION, "entries": [entry, *others][:MAX_ENTRIES]})
         if len(text) > MAX_CACHE_BYTES:
             return  # nobody would read it
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -275,7 +278,7 @@ def _entries(path: str) -> list[dict[str, Any]]:
             or found.st_size > MAX_CACHE_BYTES
         ):
             return []
-        content = json.loads(os.read(descriptor, found.st_size))
+        content = loads(os.read(descriptor, found.st_size))
     except (OSError, ValueError, RecursionError):
         return []
     finally:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import TYPE_CHECKING
 
 from tinyscheduler.errors import ConfigError
 from tinyscheduler.values import dataclass
 from tinyscheduler.wording import MEANT, did_you_mean, literal, nearest_name, quote
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 

@@ -6,14 +6,14 @@ could exceed a limit given on the regular tick's command line.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from tinyscheduler.config.cache import NOT_DECODED, Resolution, decode, encode
 from tinyscheduler.crash import durable_step
 from tinyscheduler.errors import ConfigError
 from tinyscheduler.files import own_temporary_for, read_json, write_json
+from tinyscheduler.jsontext import dumps, loads
 from tinyscheduler.values import replace
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from tinyscheduler.model.config import Config
 
@@ -74,6 +74,4 @@ def saved_running_folder(path: str) -> str | None:
 
 def _normalise(document: dict[str, object]) -> object:
     """Return the document as it reads back from JSON."""
-    import json
-
-    return json.loads(json.dumps(document))
+    return loads(dumps(document))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 
 MAX_DURATION_S = 10 * 365 * 86_400.0
 MAX_SIZE_BYTES = 2**60
@@ -14,11 +13,11 @@ SIZE = "a size such as 14G, 14GiB or 512M"
 _DURATION_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0, "w": 604_800.0}
 _SIZE_UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
+# Regular expressions, compiled at their first use: most command lines name no unit.
 # Digits are bounded so that no input can make the conversion slow or overflow.
 _NUMBER = r"[0-9]{1,15}(?:\.[0-9]{1,9})?"
-_PLAIN_NUMBER = re.compile(_NUMBER)
-_DURATION_PART = re.compile(rf"({_NUMBER})(ms|s|m|h|d|w)")
-_SIZE = re.compile(rf"({_NUMBER}) ?([KMGT]?)(?:I?B)?", re.IGNORECASE)
+_DURATION_PART = rf"({_NUMBER})(ms|s|m|h|d|w)"
+_SIZE = rf"(?i:({_NUMBER}) ?([KMGT]?)(?:I?B)?)"
 
 
 def parse_duration_s(value: str | float) -> float:
@@ -42,9 +41,11 @@ def parse_duration_s(value: str | float) -> float:
 def _seconds(value: str | float) -> float | None:
     if isinstance(value, str):
         text = value.strip()
-        if _PLAIN_NUMBER.fullmatch(text):
+        import re
+
+        if re.fullmatch(_NUMBER, text):
             return float(text)
-        parts = _DURATION_PART.findall(text)
+        parts = re.findall(_DURATION_PART, text)
         if not parts or "".join(number + unit for number, unit in parts) != text:
             return None
         return math.fsum(float(number) * _DURATION_UNITS[unit] for number, unit in parts)
@@ -63,13 +64,15 @@ def parse_size_bytes(value: str | int) -> int:
     >>> parse_size_bytes("1.5K")
     1536
     """
+    import re
+
     text = "" if isinstance(value, bool) else str(value).strip()
-    match = _SIZE.fullmatch(text)
+    match = re.fullmatch(_SIZE, text)
     if match is None:
         raise ValueError(f"expected {SIZE}")
     number, unit = match.groups()
     size = round(float(number) * _SIZE_UNITS[unit.upper()])
-    if size > 0 and _PLAIN_NUMBER.fullmatch(text):
+    if size > 0 and re.fullmatch(_NUMBER, text):
         raise ValueError(f"expected a size with a unit, such as {number}M or {number}G")
     if size > MAX_SIZE_BYTES:
         raise ValueError("expected a size of at most 1048576T")

@@ -7,7 +7,6 @@ nowhere, so they cannot leak.
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING
 
 from tinyscheduler.core.firing_room import FiringRoom
 from tinyscheduler.core.gpus import GpuRoom, SharedUse, measure_gpus, measure_shared
@@ -24,6 +23,7 @@ from tinyscheduler.model.resources import format_size
 from tinyscheduler.model.tasks import PriorityClass
 from tinyscheduler.values import dataclass, replace
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 

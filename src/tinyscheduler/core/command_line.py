@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import re
-from typing import TYPE_CHECKING
-
 from tinyscheduler.values import dataclass
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -31,7 +29,7 @@ PLACEHOLDERS = (
 )
 # One argument may be this long with its terminating NUL (execve(2), MAX_ARG_STRLEN).
 MOST_ARGUMENT_BYTES = 131_071
-# Compiled by `re` at its first use: most ticks start nothing.
+# A regular expression, compiled at its first use.
 _PLACEHOLDER = r"\{(" + "|".join(PLACEHOLDERS) + r")\}"
 
 
@@ -61,7 +59,8 @@ def build_argv(
             words=f"agent {agent.name} has a command of its own without {{command}}, "
             "so it cannot run the task's"
         )
-    import shlex  # most ticks start nothing
+    import re  # most ticks start nothing
+    import shlex
 
     known = {**values, "command": shlex.join(spec.command) if spec.command else None}
     missing = sorted(

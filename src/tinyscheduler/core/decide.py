@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import TYPE_CHECKING
 
 from tinyscheduler.core.capacity import measure
 from tinyscheduler.core.leases import judge_all
@@ -19,6 +18,7 @@ from tinyscheduler.model.policy import PolicyContext
 from tinyscheduler.model.snapshot import Deferral
 from tinyscheduler.values import copier
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 

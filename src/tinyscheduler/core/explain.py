@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from itertools import takewhile
-from typing import TYPE_CHECKING, assert_never
 
 from tinyscheduler.core.capacity import measure, slot_holders
 from tinyscheduler.core.queueing import candidates, in_line, key_of
@@ -12,8 +11,9 @@ from tinyscheduler.core.refusal import Refusal
 from tinyscheduler.model.plan import Dispatch, Reason
 from tinyscheduler.model.policy import AgentView
 from tinyscheduler.model.tasks import TaskState
-from tinyscheduler.values import dataclass
+from tinyscheduler.values import assert_never, dataclass
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 

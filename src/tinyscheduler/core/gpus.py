@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from tinyscheduler.core.refusal import Refusal
 from tinyscheduler.model.leases import Lease
 from tinyscheduler.model.plan import Reason
@@ -12,6 +10,7 @@ from tinyscheduler.model.resources import GpuReading, format_size
 from tinyscheduler.model.snapshot import GpuSighting
 from tinyscheduler.values import dataclass, field, replace
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
 

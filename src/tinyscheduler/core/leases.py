@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import TYPE_CHECKING, TypeGuard
 
 from tinyscheduler.model.leases import (
     Lease,
@@ -32,8 +31,10 @@ from tinyscheduler.model.plan import (
 from tinyscheduler.model.snapshot import StaleSighting, UnreadableResult
 from tinyscheduler.model.tasks import AttemptResult, TaskState, place_of
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
+    from typing import TypeGuard
 
     from tinyscheduler.model.clock import Instant
     from tinyscheduler.model.plan import Verdict

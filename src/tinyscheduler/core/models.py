@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING
 
 from tinyscheduler.core.refusal import Refusal
 from tinyscheduler.model.config import LOCAL_HOST, ModelPlace
@@ -11,6 +10,7 @@ from tinyscheduler.model.plan import Reason
 from tinyscheduler.model.policy import ModelView
 from tinyscheduler.values import dataclass, field, replace
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import TYPE_CHECKING
 
 from tinyscheduler.core.switches import find_stop
 from tinyscheduler.model.clock import format_time
@@ -11,6 +10,7 @@ from tinyscheduler.model.config import FairShare
 from tinyscheduler.model.plan import Reason, Wait
 from tinyscheduler.model.tasks import PROMOTED_AFTER_S, PriorityClass
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
     from datetime import datetime

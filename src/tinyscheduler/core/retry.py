@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, assert_never
 from zlib import crc32
 
 from tinyscheduler.core.leases import TaskEvent, advance
@@ -16,7 +15,9 @@ from tinyscheduler.model.tasks import (
     Requeue,
     TaskState,
 )
+from tinyscheduler.values import assert_never
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from tinyscheduler.model.snapshot import Rules
     from tinyscheduler.model.tasks import AttemptResult, Claim, Ending

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from tinyscheduler.model.clock import format_time
 from tinyscheduler.model.plan import Reason, Wait
 from tinyscheduler.model.switches import EVERYTHING, SwitchKind, Target, TargetKind
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence
 

@@ -8,13 +8,13 @@ so many times, then it has a reservation.
 from __future__ import annotations
 
 from bisect import bisect_left
-from typing import TYPE_CHECKING
 
 from tinyscheduler.core.queueing import candidates, key_of
 from tinyscheduler.core.refusal import Refusal
 from tinyscheduler.model.plan import Reason
 from tinyscheduler.values import replace
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from datetime import timedelta
 from functools import partial
-from typing import TYPE_CHECKING
 
 from tinyscheduler.core.capacity import measure
 from tinyscheduler.core.decide import decide
@@ -21,6 +20,7 @@ from tinyscheduler.model.leases import Lease
 from tinyscheduler.model.plan import Dispatch, Reason
 from tinyscheduler.values import dataclass, replace
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
     from datetime import datetime

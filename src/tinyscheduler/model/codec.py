@@ -14,19 +14,25 @@ from __future__ import annotations
 
 import reprlib
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from datetime import datetime
 from enum import StrEnum
 from functools import cache, partial
 from types import NoneType, UnionType
-from typing import TYPE_CHECKING, Any, TypeVar
 
 from tinyscheduler.model.clock import format_exactly, parse_time
 from tinyscheduler.model.documents import DocumentError
 from tinyscheduler.values import MISSING, dataclass, field, fields
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator
+    from collections.abc import Callable, Collection, Iterable, Iterator
+    from typing import Any, TypeVar
+
+    Value = TypeVar("Value")
+    _Encode = Callable[[Any, "Named"], Any]
+    _Decode = Callable[[Any, str, "Reading"], Any]
+    _Missing = Callable[[], object]
 
 TAG = "type"
 _NOTHING: tuple[object, ...] = (None, False, 0, "", (), frozenset(), {})
@@ -35,10 +41,8 @@ _PACKAGE = __name__.rpartition(".")[0]
 _MOST_INTEGER, _MOST_NUMBER = 2**63, 1e15
 _LONGEST_KEY = 20  # of a whole number within these bounds
 
-Value = TypeVar("Value")
 # By the id of an object that another document holds: the fields that name it there.
 Named = Mapping[int, Mapping[str, object]]
-_Encode = Callable[[Any, Named], Any]
 
 
 @dataclass(slots=True, kw_only=True)
@@ -51,9 +55,6 @@ class Reading:
 
     named: Mapping[tuple[type, tuple[object, ...]], object] = field(default_factory=dict)
     unknown: list[str] = field(default_factory=list)
-
-
-_Decode = Callable[[Any, str, Reading], Any]
 
 
 class Codec:
@@ -299,9 +300,6 @@ class Codec:
             }
 
         return decode_all
-
-
-_Missing = Callable[[], object]
 
 
 def _list_of(values: Iterable[Any], _named: object) -> list[Any]:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import reprlib
-from enum import StrEnum
-from typing import TYPE_CHECKING, Any, TypeVar
 
 from tinyscheduler.model.clock import format_time, parse_time
 from tinyscheduler.model.leases import (
@@ -29,16 +27,19 @@ from tinyscheduler.model.snapshot import (
 from tinyscheduler.model.tasks import AttemptResult, FailureReason, Outcome, is_task_id
 from tinyscheduler.values import replace
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from datetime import datetime
+    from enum import StrEnum
+    from typing import Any, TypeVar
+
+    Kind = TypeVar("Kind")
+    Choice = TypeVar("Choice", bound=StrEnum)
+    Value = TypeVar("Value")
 
 RESULT_VERSION = 1
 MEMORY_VERSION = 1
-
-Kind = TypeVar("Kind")
-Choice = TypeVar("Choice", bound=StrEnum)
-Value = TypeVar("Value")
 
 
 MOST_HOLDER_BYTES = 200
@@ -271,15 +272,20 @@ def encode_memory(memory: SchedulingMemory) -> dict[str, Any]:
         ],
         "used_slots": memory.used_slots,
         "active_agent_counts": dict(memory.active),
-        "policy": {
-            "version": memory.policy.version,
-            "failed": memory.policy.failed,
-            "scheduler_error_total": memory.policy.errors,
-            "scheduler_timeout_total": memory.policy.timeouts,
-            "cause": memory.policy.cause,
-            "words": memory.policy.words,
-            "is_unloadable": memory.policy.is_unloadable,
-        },
+        "policy": _encode_policy(memory.policy),
+        "last_good_policy": _encode_policy(memory.last_good),
+    }
+
+
+def _encode_policy(record: PolicyRecord) -> dict[str, Any]:
+    return {
+        "version": record.version,
+        "failed": record.failed,
+        "scheduler_error_total": record.errors,
+        "scheduler_timeout_total": record.timeouts,
+        "cause": record.cause,
+        "words": record.words,
+        "is_unloadable": record.is_unloadable,
     }
 
 
@@ -288,6 +294,7 @@ def decode_memory(document: object) -> SchedulingMemory:
     reader = _Reader(document, "memory")
     reader.check_version(MEMORY_VERSION)
     told, policy = reader.optional_child("told"), reader.optional_child("policy")
+    last_good = reader.optional_child("last_good_policy")
     return SchedulingMemory(
         stale=tuple(
             StaleSighting(
@@ -311,6 +318,7 @@ def decode_memory(document: object) -> SchedulingMemory:
         used_slots=reader.count("used_slots", default=0),
         active=reader.counts("active_agent_counts"),
         policy=PolicyRecord() if policy is None else _decode_policy(policy),
+        last_good=PolicyRecord() if last_good is None else _decode_policy(last_good),
     )
 
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import TYPE_CHECKING
 
 from tinyscheduler.values import dataclass
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from datetime import datetime
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from tinyscheduler.model.config import ModelMatch
 from tinyscheduler.values import dataclass, field
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from datetime import datetime
@@ -126,3 +125,25 @@ class PolicyCall:
     cpu_ms: float | None = None
     cause: str | None = None
     words: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FailedPolicy:
+    """A policy of one's own that could not decide, and the cause."""
+
+    name: str
+    version: str
+    cause: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DecidedBy:
+    """Which policy decided, and instead of which.
+
+    ``version`` is a digest of its source: None of the built-in one, and where nobody had to be
+    asked.
+    """
+
+    name: str
+    version: str | None = None
+    instead_of: FailedPolicy | None = None

@@ -2,18 +2,18 @@
 
 A round is one look of a tick and the plan made of it; most ticks that do something have one
 or two.  A document of it names no secret: what does not decide is left out, above all what a
-command is, where it runs, what it is called and what it said.
+command is, where it runs, what it is called and what it said.  To a policy of one's own titles
+and labels are told, so where one decided they are there.
 """
 
 from __future__ import annotations
-
-from typing import TYPE_CHECKING, Any
 
 from tinyscheduler.model.codec import Codec, Reading
 from tinyscheduler.model.config import AgentProfile, Host, ModelPlace
 from tinyscheduler.model.documents import DocumentError, NewerVersionError
 from tinyscheduler.model.leases import NO_RUN, Lease, LeaseEntry, Run, Trace, UnreadableLease
 from tinyscheduler.model.plan import Keep, Plan
+from tinyscheduler.model.policy import DecidedBy, FailedPolicy
 from tinyscheduler.model.snapshot import (
     PolicyRecord,
     SchedulingMemory,
@@ -24,8 +24,10 @@ from tinyscheduler.model.snapshot import (
 from tinyscheduler.model.tasks import AttemptResult, Claim, WaitingTask
 from tinyscheduler.values import dataclass, fields
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+    from typing import Any
 
 ROUND_VERSION = 1
 # What a replay can do without, and what is read in its place.  Whatever else is a text is kept:
@@ -46,7 +48,7 @@ LEFT_OUT: Mapping[type, Mapping[str, object]] = {
     SourceView: {"error": ""},
     Host: {"address": ""},
     # What it says is its author's word; by which policy a tick decided stands beside.
-    SchedulingMemory: {"policy": PolicyRecord()},
+    SchedulingMemory: {"policy": PolicyRecord(), "last_good": PolicyRecord()},
     ModelPlace: {"endpoint": ""},
     AgentProfile: {"command": (), "environment": (), "cwd": None, "account": None},
     # It quotes what is left out above.
@@ -61,40 +63,71 @@ _NAMES: Mapping[type, tuple[str, ...]] = {
     UnreadableResult: ("lease_id",),
 }
 _CODEC = Codec(stand_ins=LEFT_OUT, names=_NAMES)
-_KEYS = frozenset({"version", "schema_version", "program", "tick_id", "round", "policy"})
+# Where a policy decided that is told what tasks are called.
+_TELLING_CODEC = Codec(
+    stand_ins={kind: names for kind, names in LEFT_OUT.items() if kind is not WaitingTask},
+    names=_NAMES,
+)
+_KEYS = frozenset(
+    {
+        *("version", "schema_version", "program", "tick_id", "round", "snapshot", "plan"),
+        *("policy", "policy_version", "instead_of", "utc_offset_sec"),
+    }
+)
+_DAY_S = 86_400
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Round:
     """One look of a tick, and what was decided on it: by which policy of which program.
 
-    ``number`` counts from 1 within the tick.  ``unknown`` are places in the document it was
-    read from that this version of the program has no field for.
+    ``number`` counts from 1 within the tick.  ``utc_offset_s`` is how far the clocks of the place
+    were ahead of UTC, where a policy decided that is told their hour.  ``unknown`` are places in
+    the document it was read from that this version of the program has no field for.
     """
 
     tick_id: str
     number: int
     program: str
-    policy: str
+    decided_by: DecidedBy
     snapshot: Snapshot
     plan: Plan
+    utc_offset_s: int | None = None
     unknown: tuple[str, ...] = ()
+
+    @property
+    def tells_names(self) -> bool:
+        """Whether titles and labels are in its document."""
+        return self.decided_by.version is not None
 
 
 def encode_round(one: Round) -> dict[str, Any]:
     """Return the round as a JSON object, without what is not to be told."""
+    codec, by = _TELLING_CODEC if one.tells_names else _CODEC, one.decided_by
     # Of several of one name the first has it; the others are written in full.
     first = {_key_of(part): part for part in reversed(list(_parts(one.snapshot)))}
     named = {id(part): _CODEC.names_of(part) for part in first.values()}
-    return {
+    document = {
         "version": ROUND_VERSION,
         "program": one.program,
         "tick_id": one.tick_id,
         "round": one.number,
-        "policy": one.policy,
-        "snapshot": _CODEC.encode(one.snapshot),
-        "plan": _CODEC.encode(one.plan, named),
+        "policy": by.name,
     }
+    if by.version is not None:
+        document["policy_version"] = by.version
+    if by.instead_of is not None:
+        failed = by.instead_of
+        document["instead_of"] = {
+            "policy": failed.name,
+            "version": failed.version,
+            "cause": failed.cause,
+        }
+    if one.utc_offset_s is not None:
+        document["utc_offset_sec"] = one.utc_offset_s
+    document["snapshot"] = codec.encode(one.snapshot)
+    document["plan"] = codec.encode(one.plan, named)
+    return document
 
 
 def decode_round(document: object) -> Round:
@@ -108,16 +141,44 @@ def decode_round(document: object) -> Round:
     first = {_key_of(part): part for part in reversed(list(_parts(snapshot)))}
     in_plan = Reading(named=first, unknown=reading.unknown)
     plan = _CODEC.decode(Plan, document.get("plan"), "plan", in_plan)
-    known = {*_KEYS, "snapshot", "plan"}
     return Round(
         tick_id=_text(document, "tick_id"),
         number=_number(document, "round"),
         program=_text(document, "program"),
-        policy=_text(document, "policy"),
+        decided_by=_decode_decided_by(document),
         snapshot=snapshot,
         plan=plan,
-        unknown=(*(name for name in document if name not in known), *reading.unknown),
+        utc_offset_s=_decode_offset(document.get("utc_offset_sec")),
+        unknown=(*(name for name in document if name not in _KEYS), *reading.unknown),
     )
+
+
+def _decode_decided_by(document: Mapping[str, Any]) -> DecidedBy:
+    """Read who decided; what earlier versions wrote has but the name."""
+    failed = document.get("instead_of")
+    if failed is not None and not isinstance(failed, dict):
+        message = "instead_of is no object"
+        raise DocumentError(message)
+    return DecidedBy(
+        name=_text(document, "policy"),
+        version=_text(document, "policy_version") if "policy_version" in document else None,
+        instead_of=None
+        if failed is None
+        else FailedPolicy(
+            name=_text(failed, "policy", within="instead_of."),
+            version=_text(failed, "version", within="instead_of."),
+            cause=_text(failed, "cause", within="instead_of."),
+        ),
+    )
+
+
+def _decode_offset(value: object) -> int | None:
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int) or not -_DAY_S < value < _DAY_S:
+        message = "utc_offset_sec is no number of seconds of less than a day"
+        raise DocumentError(message)
+    return value
 
 
 def redact(one: Round) -> Round:
@@ -134,10 +195,10 @@ def _check_version(document: Mapping[str, Any]) -> None:
         raise NewerVersionError(message)
 
 
-def _text(document: Mapping[str, Any], name: str) -> str:
+def _text(document: Mapping[str, Any], name: str, *, within: str = "") -> str:
     value = document.get(name)
     if not isinstance(value, str):
-        message = f"{name} is missing or no text"
+        message = f"{within}{name} is missing or no text"
         raise DocumentError(message)
     return value
 

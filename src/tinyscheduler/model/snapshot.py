@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from tinyscheduler.model.config import FairShare, Inventory
 from tinyscheduler.model.leases import LeaseFault
 from tinyscheduler.model.resources import Pressure
 from tinyscheduler.values import dataclass, field
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from datetime import datetime
@@ -159,6 +158,7 @@ class SchedulingMemory:
 
     ``used_slots``, and ``active`` by agent, are what the last tick left in use: leases and
     held locks say what is, and these only whether anything went without being settled.
+    ``last_good`` is of the version that is asked where the ``policy`` cannot be loaded.
     """
 
     stale: tuple[StaleSighting, ...] = ()
@@ -174,6 +174,7 @@ class SchedulingMemory:
     used_slots: int = 0
     active: tuple[tuple[str, int], ...] = ()
     policy: PolicyRecord = PolicyRecord()
+    last_good: PolicyRecord = PolicyRecord()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,20 +5,21 @@ A convenience: whatever is wrong with the folder or a file in it, the policy is 
 
 from __future__ import annotations
 
-import json
 import os
 import stat
 from contextlib import suppress
 from hashlib import sha256
-from typing import TYPE_CHECKING, Any
 
 from tinyscheduler import __version__
 from tinyscheduler.files import own_temporary_for, remove, write_bytes
+from tinyscheduler.jsontext import dumps, loads
 from tinyscheduler.policy.compiled import Compiled, Origin
 from tinyscheduler.values import dataclass
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from typing import Any
 
     from tinyscheduler.model.config import Paths
 
@@ -42,7 +43,7 @@ class Artefacts:
     def recall(self, content: bytes) -> Compiled | None:
         """Return what was made of this text, if that is still here and to be trusted."""
         try:
-            document = json.loads(_read(self._path(content)))
+            document = loads(_read(self._path(content)))
             found = document["compiled"]
             # A damaged disk must not pass for a rule.
             return _decode(found) if document["digest"] == _digest(found) else None
@@ -54,7 +55,7 @@ class Artefacts:
         if not self.may_write:
             return
         found = _encode(compiled)
-        document = json.dumps({"digest": _digest(found), "compiled": found}).encode()
+        document = dumps({"digest": _digest(found), "compiled": found}).encode()
         if len(document) > MOST_BYTES:
             return  # nobody would read it
         # On a full disk, or where somebody else made the folder, the next tick compiles again.
@@ -111,7 +112,7 @@ def _read(path: str) -> bytes:
 
 
 def _digest(found: Sequence[Any]) -> str:
-    return sha256(json.dumps(found).encode()).hexdigest()
+    return sha256(dumps(found).encode()).hexdigest()
 
 
 def _encode(compiled: Compiled) -> list[Any]:

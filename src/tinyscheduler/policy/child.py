@@ -9,14 +9,13 @@ for it is not.  The arguments are where modules are found.
 
 from __future__ import annotations
 
-import json
 import marshal
 import os
 import sys
-from contextlib import suppress
 
 sys.path[:0] = sys.argv[1:]
 
+from tinyscheduler.jsontext import dumps
 from tinyscheduler.policy.confinement import confine
 from tinyscheduler.policy.limits import LuaLimits
 from tinyscheduler.policy.lua import LuaEngine
@@ -51,8 +50,10 @@ def _close_all_but_pipes() -> None:
     """Close what whoever started the tick left open to all its children, such as a lock."""
     for name in os.listdir("/proc/self/fd"):
         if int(name) > 2:  # noqa: PLR2004 - those of every program
-            with suppress(OSError):
+            try:
                 os.close(int(name))
+            except OSError:
+                continue  # the one that listed them is closed already
 
 
 def main() -> None:
@@ -68,14 +69,14 @@ def main() -> None:
         cpu_s=setup["cpu_s"],
     )
     fault = engine.load(source, setup["name"])
-    write_message(json.dumps({"missing": missing, "fault": fault}).encode())
+    write_message(dumps({"missing": missing, "fault": fault}).encode())
     while fault is None and (content := read_message()):
         context = marshal.loads(content)
         if context is None:
             del engine  # there is not room for two
             engine = LuaEngine(limits=limits, is_bounded=setup["is_bounded"])
             fault = engine.load(source, setup["name"])
-            write_message(json.dumps({"missing": missing, "fault": fault}).encode())
+            write_message(dumps({"missing": missing, "fault": fault}).encode())
         else:
             write_message(engine.schedule(context).encode())
 

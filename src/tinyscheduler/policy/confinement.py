@@ -8,11 +8,12 @@ landlock.h and the tables of system calls.
 
 from __future__ import annotations
 
-import ctypes
 import os
-import platform
 import resource
 import struct
+
+# What `ctypes` is made of, which takes long to load where nothing has loaded its parts yet.
+from _ctypes import CFuncPtr, _SimpleCData, addressof, dlopen, dlsym, get_errno
 
 from tinyscheduler.policy.limits import LAYERS
 
@@ -91,7 +92,23 @@ _CALLS = {
     ),
 }
 
-_libc = ctypes.CDLL(None, use_errno=True)
+
+class _Function(CFuncPtr):
+    """A function of C that returns an integer and takes plain ones of 32 bits, and texts."""
+
+    _flags_ = 1 | 8  # called as C does, and errno is kept
+
+
+class _Byte(_SimpleCData):  # type: ignore[type-arg]  # generic in the stubs alone
+    """Of a buffer."""
+
+    _type_ = "c"
+
+
+# The symbols of the program itself, and so of the C library (dlopen(3)).
+_program = dlopen(None, os.RTLD_LAZY)  # type: ignore[arg-type]  # the stubs lack None
+_prctl = _Function(dlsym(_program, "prctl"))
+_syscall = _Function(dlsym(_program, "syscall"))
 
 
 class UnavailableError(Exception):
@@ -115,7 +132,7 @@ def confine(layers: tuple[str, ...], *, memory_bytes: int, cpu_s: int) -> dict[s
                 case "rlimits":
                     _limit_resources(most_bytes=most_bytes, cpu_s=cpu_s)
                 case "no_new_privs":
-                    _check(_libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))
+                    _check(_prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))
                 case "landlock":
                     _landlock()
                 case _:
@@ -136,7 +153,9 @@ def _limit_resources(*, most_bytes: int, cpu_s: int) -> None:
     _lower(resource.RLIMIT_AS, most_bytes)
     # A second later the kernel asks no more.
     _lower(resource.RLIMIT_CPU, cpu_s + 1)
-    resource.setrlimit(resource.RLIMIT_CPU, (cpu_s, resource.getrlimit(resource.RLIMIT_CPU)[1]))
+    _, hard_s = resource.getrlimit(resource.RLIMIT_CPU)
+    # Whoever started us may have had less to give.
+    resource.setrlimit(resource.RLIMIT_CPU, (min(cpu_s, max(1, hard_s - 1)), hard_s))
     _lower(resource.RLIMIT_CORE, 0)
     _lower(resource.RLIMIT_FSIZE, 0)
     _lower(resource.RLIMIT_NOFILE, 0)
@@ -152,7 +171,7 @@ def _lower(which: int, to: int) -> None:
 
 
 def _landlock() -> None:
-    version = _libc.syscall(_LANDLOCK_CREATE_RULESET, None, 0, _LANDLOCK_VERSION)
+    version = _syscall(_LANDLOCK_CREATE_RULESET, None, 0, _LANDLOCK_VERSION)
     if version < 1:
         raise UnavailableError("this kernel has no landlock")
     rights = max(bits for since, bits in _FILE_RIGHTS.items() if since <= version)
@@ -162,15 +181,15 @@ def _landlock() -> None:
     if version >= _SINCE_SCOPES:
         attributes += struct.pack("=Q", _SCOPES)
     # Nothing is allowed of all that.
-    rules = _check(_libc.syscall(_LANDLOCK_CREATE_RULESET, attributes, len(attributes), 0))
+    rules = _check(_syscall(_LANDLOCK_CREATE_RULESET, attributes, len(attributes), 0))
     try:
-        _check(_libc.syscall(_LANDLOCK_RESTRICT_SELF, rules, 0))
+        _check(_syscall(_LANDLOCK_RESTRICT_SELF, rules, 0))
     finally:
         os.close(rules)
 
 
 def _seccomp() -> None:
-    machine = platform.machine()
+    machine = os.uname().machine
     if machine not in _CALLS:
         raise UnavailableError(f"no table of system calls for {machine}")
     audit, calls = _CALLS[machine]
@@ -185,9 +204,9 @@ def _seccomp() -> None:
         _statement(0x06, _SECCOMP_RET_ALLOW),
     ]
     code = b"".join(filters)
-    buffer = ctypes.create_string_buffer(code, len(code))
-    program = struct.pack("@HP", len(filters), ctypes.addressof(buffer))
-    _check(_libc.prctl(_PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, program, 0, 0))
+    buffer = (_Byte * len(code)).from_buffer_copy(code)
+    program = struct.pack("@HP", len(filters), addressof(buffer))
+    _check(_prctl(_PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, program, 0, 0))
 
 
 def _statement(code: int, value: int) -> bytes:
@@ -200,6 +219,6 @@ def _jump(code: int, value: int, *, if_true: int) -> bytes:
 
 def _check(result: int) -> int:
     if result < 0:
-        number = ctypes.get_errno()
+        number = get_errno()
         raise OSError(number, os.strerror(number))
     return result

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-import json
-from typing import TYPE_CHECKING, Any, TypeVar
+from datetime import timedelta, timezone
 
 from tinyscheduler.core.queueing import candidates, key_of
 from tinyscheduler.errors import CAUSES, PolicyError
+from tinyscheduler.jsontext import loads
 from tinyscheduler.model.config import LOCAL_HOST
 from tinyscheduler.model.plan import Proposal
 from tinyscheduler.values import dataclass, field
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from typing import Any, TypeVar
 
     from tinyscheduler.model.policy import AgentView, GpuView, PolicyContext
     from tinyscheduler.model.tasks import WaitingTask
 
-_Kind = TypeVar("_Kind")
+    _Kind = TypeVar("_Kind")
+
 # Of the tasks that could start, so many are shown to a policy, in line.
 MOST_JOBS = 1000
 # An agent without a bound worth the name has no more workers than that.
@@ -25,18 +28,30 @@ _MOST_WORKERS = 256
 
 
 def describe(
-    context: PolicyContext, *, most: int = MOST_JOBS, with_workers: bool = True
+    context: PolicyContext,
+    *,
+    most: int = MOST_JOBS,
+    with_workers: bool = True,
+    utc_offset_s: int | None = None,
 ) -> dict[str, Any]:
-    """Return the context as values of JSON, with so many jobs.  Bytes and milliseconds."""
+    """Return the context as values of JSON, with so many jobs.  Bytes and milliseconds.
+
+    The hour is that of this place, unless clocks are said to be ``utc_offset_s`` ahead of UTC.
+    """
     now_ms = int(context.now.timestamp() * 1000)
-    queue = [_job(task, context, now_ms=now_ms) for task in context.waiting[:most]]
+    queue = [
+        _job(name, task, context, now_ms=now_ms)
+        for name, task in _by_name(context.waiting[:most]).items()
+    ]
     slots = [
         worker for agent in context.agents if with_workers for worker in _workers(agent, context)
     ]
     pools = _pools(slots, context)
     workers = [worker for pool in pools for worker in pool["workers"]]
     busy = sum(worker["status"] == "busy" for worker in workers)
-    here = context.now.astimezone()  # nights and weekends are those of the place
+    # Nights and weekends are those of the place.
+    zone = None if utc_offset_s is None else timezone(timedelta(seconds=utc_offset_s))
+    here = context.now.astimezone(zone)
     return {
         "queue": queue,
         "pools": pools,
@@ -74,13 +89,30 @@ def describe(
     }
 
 
-def _job(task: WaitingTask, context: PolicyContext, *, now_ms: int) -> dict[str, Any]:
+def _by_name(waiting: Sequence[WaitingTask]) -> dict[str, WaitingTask]:
+    """Return the tasks, as they stand in line, by what decisions call them.
+
+    That is the id; of a task that stands behind one of another source with the same id, also the
+    source, which no id can be taken for: there is no colon in any.
+    """
+    named: dict[str, WaitingTask] = {}
+    for task in waiting:
+        is_taken = task.task_id in named
+        named[_full_name(task) if is_taken else task.task_id] = task
+    return named
+
+
+def _full_name(task: WaitingTask) -> str:
+    return f"{task.source}:{task.task_id}"
+
+
+def _job(name: str, task: WaitingTask, context: PolicyContext, *, now_ms: int) -> dict[str, Any]:
     key = key_of(task)
     names = context.choices.get(key)
     if names is None:
         names = tuple(agent.name for agent in candidates(task, context.agents))
     job: dict[str, Any] = {
-        "id": task.task_id,
+        "id": name,
         "source": task.source,
         "priority": task.priority_class.value,
         "rank": task.priority if context.is_priority_enabled else 0,
@@ -211,7 +243,7 @@ def understand(text: str | bytes, context: PolicyContext) -> Answer:
     reports and for a decision that no honest policy would make.
     """
     try:
-        document = json.loads(text)
+        document = loads(text)
         fault, decisions = document.get("fault"), _checked(document.get("decisions", []))
         log = tuple(
             (_typed(line["level"], str), _typed(line["text"], str)) for line in document["log"]
@@ -224,7 +256,7 @@ def understand(text: str | bytes, context: PolicyContext) -> Answer:
     if fault is not None:
         cause = fault if fault in CAUSES else "nonsense"
         raise PolicyError(str(document.get("words")), cause=cause, log=log)
-    tasks = {task.task_id: task for task in reversed(context.waiting)}
+    tasks = _by_name(context.waiting)
     try:
         proposals = [_proposal(decision, tasks, context) for decision in decisions]
     except PolicyError as error:
@@ -279,12 +311,23 @@ def _proposal(
         return None
     if action != "dispatch":
         raise PolicyError(f"it asked for the action {action!r}, which does not exist")
-    task = tasks.get(decision.get("job_id", ""))
+    name = decision.get("job_id")
+    task = _find(name or "", tasks)
     if task is None:
-        message = f"it asked for job {decision.get('job_id')!r}, which cannot start now"
+        message = f"it asked for job {name!r}, which cannot start now"
         raise PolicyError(message)
     agent, pool = _worker(decision, task, context)
     return Proposal(task=task, agent=agent, pool=pool, gpu=_gpu_of(decision, task, context))
+
+
+def _find(name: str, tasks: Mapping[str, WaitingTask]) -> WaitingTask | None:
+    """Return the task that a decision means.
+
+    With its source it is known, too, where it need not be: what stood before it may have started.
+    """
+    if name in tasks or ":" not in name:
+        return tasks.get(name)
+    return next((task for task in tasks.values() if _full_name(task) == name), None)
 
 
 def _worker(

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 from hashlib import sha256
-from typing import TYPE_CHECKING
 
 from tinyscheduler.model.clock import format_time, parse_time
 from tinyscheduler.policy.compiled import is_compiled
 from tinyscheduler.values import dataclass
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from datetime import datetime
 

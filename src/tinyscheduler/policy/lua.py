@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import json
-from typing import TYPE_CHECKING, Any
+# Not `lua54` as a name of `lupa`, which looks for that with a regular expression.
+from lupa.lua54 import LuaMemoryError, LuaRuntime
 
-from lupa import lua54
-
+from tinyscheduler.jsontext import dumps
 from tinyscheduler.policy.limits import LuaLimits
 from tinyscheduler.policy.sources import read_platform, read_source
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from typing import Any
 
 
 class LuaEngine:
@@ -25,7 +26,7 @@ class LuaEngine:
         """Make the state and what a policy finds in it; no file is read after this."""
         self._limits = limits
         self._is_bounded = is_bounded
-        self._lua = lua54.LuaRuntime(
+        self._lua = LuaRuntime(
             encoding="utf-8",
             unpack_returned_tuples=False,
             register_eval=False,
@@ -57,10 +58,10 @@ class LuaEngine:
         self._bound()
         try:
             answer: str = self._sandbox["schedule"](table)
-        except lua54.LuaMemoryError:
+        except LuaMemoryError:
             # Not even for words about it something was left.
             words = f"schedule took more than {self._limits.memory_mb} MB of memory"
-            return json.dumps({"fault": "memory", "words": words, "log": [], "metrics": {}})
+            return dumps({"fault": "memory", "words": words, "log": [], "metrics": {}})
         return answer
 
     def _bound(self) -> None:

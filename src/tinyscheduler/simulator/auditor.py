@@ -45,7 +45,7 @@ class Auditor:
     # Tasks that their owner wanted to run again, whatever became of them before.
     retried: set[str] = field(default_factory=set)
     _asked_with_room: set[str] = field(default_factory=set)
-    _started: Counter[tuple[str, int]] = field(default_factory=Counter)
+    _started: Counter[tuple[str, str, int]] = field(default_factory=Counter)
 
     def look(self) -> None:
         """Check what must hold at every instant."""
@@ -80,14 +80,14 @@ class Auditor:
     def note_start(self, attempt: Attempt) -> None:
         """Check what must hold whenever a command is started."""
         lease = attempt.lease
-        key = (lease.task_id, lease.attempt)
+        key = (lease.source, lease.task_id, lease.attempt)
         self._started[key] += 1
         if self._started[key] > 1:
             self.blame(3, f"attempt {lease.attempt} of task {lease.task_id} was started again")
         others = (
             other
             for other in self.workshop.attempts.values()
-            if other is not attempt and other.lease.task_id == lease.task_id
+            if other is not attempt and _task_of(other.lease) == _task_of(lease)
         )
         has_succeeded = any(other.recorded is Outcome.SUCCEEDED for other in others)
         if has_succeeded and lease.task_id not in self.retried:
@@ -132,7 +132,7 @@ class Auditor:
             for row in queue.rows.values():
                 if not row.state.is_final and not self.is_stuck(row):
                     self.blame(12, f"task {row.task_id} is still {row.state}")
-                self._check_success(row.task_id, row.state)
+                self._check_success(queue.name, row.task_id, row.state)
         for task_id in self.disk.leases.keys() | self.disk.locks.keys():
             self.blame(12, f"something of task {task_id} is left in the running folder")
         for lease_id in self.disk.results:
@@ -149,12 +149,13 @@ class Auditor:
         blockers = [queue.rows[task_id] for task_id in queue.blockers(row)]
         return any(blocker.state.is_final or self.is_stuck(blocker) for blocker in blockers)
 
-    def _check_success(self, task_id: str, state: TaskState) -> None:
+    def _check_success(self, source: str, task_id: str, state: TaskState) -> None:
         """Whatever recorded its success is done, and nothing else is."""
         recorded = [
             attempt
             for attempt in self.workshop.attempts.values()
-            if attempt.lease.task_id == task_id and attempt.recorded is Outcome.SUCCEEDED
+            if _task_of(attempt.lease) == (source, task_id)
+            if attempt.recorded is Outcome.SUCCEEDED
         ]
         if any(attempt.lease.lease_id in self.excused for attempt in recorded):
             return
@@ -176,3 +177,7 @@ class Auditor:
         text = f"invariant {invariant} at {self.machine.running_ns / 1e9:.3f} s: {words}"
         if len(self.violations) < _MOST_VIOLATIONS:
             self.violations.append(text)
+
+
+def _task_of(lease: Lease) -> tuple[str, str]:
+    return (lease.source, lease.task_id)

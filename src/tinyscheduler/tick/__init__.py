@@ -4,6 +4,7 @@ The shell around `core.decide`.  It owns the order in which durable things happe
 everything it touches comes in through ports, so the simulator runs this very code.
 """
 
+from tinyscheduler.tick.progress import utc_offset_s
 from tinyscheduler.tick.ticking import Foresight, foresee, never, run_ticks, tick
 from tinyscheduler.tick.world import Mode, Retention, TickSettings, World
 
@@ -17,4 +18,5 @@ __all__ = [
     "never",
     "run_ticks",
     "tick",
+    "utc_offset_s",
 ]

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from tinyscheduler.core.decide import decide
 from tinyscheduler.errors import PolicyError, PolicyLateError, PolicyLoadError, StoreError
 from tinyscheduler.model.events import EventName
+from tinyscheduler.model.policy import DecidedBy, FailedPolicy
 from tinyscheduler.tick.world import Mode
 from tinyscheduler.values import replace
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -38,22 +38,37 @@ class _Asked:
         return self._policy.version
 
     @property
+    def version_if_asked(self) -> str | None:
+        """What tells which policy decided; None of the built-in one, and if nobody was asked.
+
+        A file that nobody asks is not even read.
+        """
+        return (self.version or None) if self.is_asked else None
+
+    @property
     def record(self) -> PolicyRecord:
         """What is on record of this version of it."""
-        record = self._record
-        if record.version != self.version:
-            record = replace(record, version=self.version, failed=0, cause=None, words=None)
-            record = replace(record, is_unloadable=False)
-        return record
+        return _of_version(self._record, self.version)
 
     def propose(self, context: PolicyContext) -> Sequence[Proposal]:
         self.is_asked = True
         record = self.record
         if record.is_given_up:
-            message = f"it has failed {record.failed} times in a row, at last: {record.words}"
             hint = "it is asked again once it is changed"
-            raise _GivenUpError(message, cause=record.cause or "error", hint=hint)
+            raise _GivenUpError(f"it {_failures(record)}", cause=record.cause or "error", hint=hint)
         return self._policy.propose(context)
+
+
+def _of_version(record: PolicyRecord, version: str) -> PolicyRecord:
+    """Return what is on record of a version: another counts afresh."""
+    if record.version != version:
+        record = replace(record, version=version, failed=0, cause=None, words=None)
+        record = replace(record, is_unloadable=False)
+    return record
+
+
+def _failures(record: PolicyRecord) -> str:
+    return f"has failed {record.failed} times in a row, at last: {record.words}"
 
 
 def decide_loudly(progress: Progress, snapshot: Snapshot) -> Plan:
@@ -84,6 +99,7 @@ def _ask(progress: Progress, snapshot: Snapshot, asked: _Asked) -> Plan:
     except PolicyError as error:
         _fall_back(progress, error, asked)
         return _decide_instead(progress, snapshot)
+    progress.decided_by = DecidedBy(name=asked.name, version=asked.version_if_asked)
     if asked.is_asked:
         progress.policy_version = asked.version
         _note_answer(progress, asked)
@@ -91,8 +107,7 @@ def _ask(progress: Progress, snapshot: Snapshot, asked: _Asked) -> Plan:
 
 
 def _note_answer(progress: Progress, asked: _Asked) -> None:
-    record = replace(asked.record, failed=0, cause=None, words=None, is_unloadable=False)
-    progress.memory = replace(progress.memory, policy=record)
+    progress.memory = replace(progress.memory, policy=_after_answer(asked.record))
     if progress.mode is Mode.DRY_RUN:
         return
     try:
@@ -106,14 +121,28 @@ def _decide_instead(progress: Progress, snapshot: Snapshot) -> Plan:
     fallback = progress.world.fallback
     substitute = progress.substitute
     if substitute is not None and substitute is not fallback:
-        progress.policy_name, progress.policy_version = substitute.name, substitute.version
+        asked = _Asked(substitute, progress.memory.last_good)
+        progress.policy_name, progress.policy_version = asked.name, asked.version
         try:
-            return decide(snapshot, substitute)
+            plan = decide(snapshot, asked)
         except PolicyError as error:
-            progress.warn(f"{_told_of(substitute, error)}; the platform policy decides instead")
-            _tell(progress, substitute, error, instead=fallback)
+            progress.warn(f"{_told_of(asked, error)}; the platform policy decides instead")
+            _tell(progress, asked, error, instead=fallback)
+            record = _after_failure(asked.record, error)
+            progress.memory = replace(progress.memory, last_good=record)
             progress.substitute = fallback
+        else:
+            if asked.is_asked and asked.record.failed:
+                record = _after_answer(asked.record)
+                progress.memory = replace(progress.memory, last_good=record)
+            progress.decided_by = DecidedBy(
+                name=asked.name,
+                version=asked.version_if_asked,
+                instead_of=progress.policy_failed,
+            )
+            return plan
     progress.policy_name = fallback.name
+    progress.decided_by = DecidedBy(name=fallback.name, instead_of=progress.policy_failed)
     return decide(snapshot, fallback)
 
 
@@ -124,27 +153,39 @@ def _fall_back(progress: Progress, error: PolicyError, asked: _Asked) -> None:
     is_unloadable = isinstance(error, PolicyLoadError)
     if isinstance(error, _GivenUpError):
         is_unloadable = record.is_unloadable
+    who = "the platform policy decides instead"
     substitute = world.find_last_good() if is_unloadable else None
-    progress.substitute = substitute or world.fallback
-    progress.policy_fallback = error.cause
-    who = "the platform policy"
     if substitute is not None:
-        who = f"{substitute.name}, the last version that answered,"
-    progress.warn(f"{_told_of(asked, error)}; {who} decides instead")
+        who = f"{substitute.name}, the last version that answered, decides instead"
+        last_good = _of_version(progress.memory.last_good, substitute.version)
+        if last_good.is_given_up:
+            who = f"the platform policy decides instead, for {substitute.name},"
+            who += f" the last version that answered, {_failures(last_good)}"
+            substitute = None
+    progress.substitute = substitute or world.fallback
+    progress.policy_failed = FailedPolicy(name=asked.name, version=asked.version, cause=error.cause)
+    progress.warn(f"{_told_of(asked, error)}; {who}")
     if isinstance(error, _GivenUpError):
         return
     _tell(progress, asked, error, instead=progress.substitute)
+    record = replace(_after_failure(record, error), is_unloadable=is_unloadable)
+    progress.memory = replace(progress.memory, policy=record)
+
+
+def _after_answer(record: PolicyRecord) -> PolicyRecord:
+    return replace(record, failed=0, cause=None, words=None, is_unloadable=False)
+
+
+def _after_failure(record: PolicyRecord, error: PolicyError) -> PolicyRecord:
     is_to_blame = not isinstance(error, PolicyLateError)
-    record = replace(
+    return replace(
         record,
         failed=record.failed + is_to_blame,
         errors=record.errors + (error.cause != "timeout"),
         timeouts=record.timeouts + (error.cause == "timeout"),
         cause=error.cause,
         words=error.what,
-        is_unloadable=is_unloadable,
     )
-    progress.memory = replace(progress.memory, policy=record)
 
 
 def _tell(progress: Progress, policy: Policy, error: PolicyError, *, instead: Policy) -> None:

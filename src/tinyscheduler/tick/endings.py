@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, assert_never
 
 from tinyscheduler.core import retry
 from tinyscheduler.errors import LeaseConflict, StoreError
@@ -27,8 +26,9 @@ from tinyscheduler.model.plan import (
 from tinyscheduler.model.tasks import FailureReason, Finish, Outcome, TaskState
 from tinyscheduler.tick.firing import tell_if_paused
 from tinyscheduler.tick.world import Mode
-from tinyscheduler.values import dataclass, replace
+from tinyscheduler.values import assert_never, dataclass, replace
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from tinyscheduler.model.leases import LeaseEntry
     from tinyscheduler.model.plan import Plan, Verdict

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING
 
 from tinyscheduler.errors import StoreError
 from tinyscheduler.model.events import EventName
 from tinyscheduler.model.tasks import TaskState
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from datetime import datetime
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from datetime import UTC
 
 from tinyscheduler.core.queueing import key_of
 from tinyscheduler.errors import LeaseConflict, StoreError, TinySchedulerError
@@ -16,11 +16,13 @@ from tinyscheduler.model.plan import (
     TickStats,
     Wait,
 )
+from tinyscheduler.model.policy import DecidedBy
 from tinyscheduler.model.snapshot import SchedulingMemory
 from tinyscheduler.model.tasks import FailureReason, TaskState
 from tinyscheduler.tick.world import Mode
 from tinyscheduler.values import dataclass, field
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
     from tinyscheduler.model.history import AttemptRecord
     from tinyscheduler.model.leases import Lease, ReclaimReason
     from tinyscheduler.model.plan import Decision, Plan
+    from tinyscheduler.model.policy import FailedPolicy
     from tinyscheduler.model.resources import GpuReading
     from tinyscheduler.model.snapshot import Snapshot
     from tinyscheduler.model.switches import Switch
@@ -63,7 +66,7 @@ class Progress:
     substitute: Policy | None = None
     policy_name: str = ""
     policy_version: str = ""
-    policy_fallback: str | None = None
+    policy_failed: FailedPolicy | None = None
     policy_ms: float | None = None
     switches: tuple[Switch, ...] = ()
     # Why trees were ended in this tick: the next look finds them merely dead.
@@ -73,8 +76,10 @@ class Progress:
     # What was said of the GPUs when they could not be seen in this tick.
     gpus_failed: GpuReading | None = None
     memory: SchedulingMemory = field(default_factory=SchedulingMemory)
+    # Who decided at last.
+    decided_by: DecidedBy = DecidedBy(name="")
     # What was decided, on what and by whom, and is not kept yet; how much of it is.
-    noted: list[tuple[Snapshot, Plan, str]] = field(default_factory=list)
+    noted: list[tuple[Snapshot, Plan, DecidedBy]] = field(default_factory=list)
     kept: int = 0
 
     @property
@@ -85,7 +90,7 @@ class Progress:
     def note_round(self, snapshot: Snapshot, plan: Plan) -> None:
         """Note what was decided, if carrying it out changes anything."""
         if not plan.is_quiet:
-            self.noted.append((snapshot, plan, self.policy_name))
+            self.noted.append((snapshot, plan, self.decided_by))
 
     def keep_rounds(self) -> None:
         """Keep what was noted, so that it can be decided again; for when nobody waits for it."""
@@ -102,11 +107,12 @@ class Progress:
                 tick_id=self.tick_id,
                 number=number,
                 program=__version__,
-                policy=policy,
+                decided_by=decided_by,
                 snapshot=snapshot,
                 plan=plan,
+                utc_offset_s=utc_offset_s(snapshot, decided_by),
             )
-            for number, (snapshot, plan, policy) in enumerate(self.noted, start=self.kept + 1)
+            for number, (snapshot, plan, decided_by) in enumerate(self.noted, start=self.kept + 1)
         ]
         self.kept += len(rounds)
         self.noted.clear()
@@ -256,7 +262,7 @@ class Progress:
             policy=self.policy_name,
             policy_mode=self.settings.policy_mode,
             policy_version=self.policy_version,
-            policy_fallback=self.policy_fallback,
+            policy_fallback=None if self.policy_failed is None else self.policy_failed.cause,
             policy_ms=self.policy_ms,
             all_sources_down=bool(names) and names == self.sources_down,
             switches=self.switches,
@@ -275,6 +281,17 @@ class Progress:
         for key, wait in self.refused.items():
             if key not in self.started and key not in looked_at:
                 yield wait
+
+
+def utc_offset_s(snapshot: Snapshot, decided_by: DecidedBy) -> int | None:
+    """Return how far the clocks of the place were ahead, for whoever decides again elsewhere.
+
+    None where the hour was told to nobody but the built-in policy, which has no use for it.
+    """
+    if decided_by.version is None:
+        return None
+    here = snapshot.now.wall.astimezone().replace(tzinfo=UTC)
+    return round((here - snapshot.now.wall).total_seconds())
 
 
 _EVENT_OF = {

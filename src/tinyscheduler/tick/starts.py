@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING
 
 from tinyscheduler.core import retry
 from tinyscheduler.core.queueing import key_of
@@ -16,6 +15,7 @@ from tinyscheduler.model.tasks import Claim, Ending, TaskSpec
 from tinyscheduler.tick.firing import tell_if_paused
 from tinyscheduler.values import dataclass, replace
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from tinyscheduler.model.config import AgentProfile
     from tinyscheduler.model.plan import Plan

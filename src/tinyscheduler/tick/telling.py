@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING
 
 from tinyscheduler.core.capacity import slot_holders
 from tinyscheduler.core.gpus import find_gpu_users, remember_sightings
@@ -15,6 +14,7 @@ from tinyscheduler.model.resources import Pressure
 from tinyscheduler.model.snapshot import Told
 from tinyscheduler.values import replace
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from tinyscheduler.model.events import Details
     from tinyscheduler.model.plan import Plan

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING
 
 from tinyscheduler.core.gpus import is_look_due, masked
 from tinyscheduler.core.leases import trace_of, trace_of_claim
@@ -24,12 +23,14 @@ from tinyscheduler.tick.telling import tell_changes, tell_leaks, tell_misplaced
 from tinyscheduler.tick.world import Mode
 from tinyscheduler.values import dataclass, replace
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from tinyscheduler.model.clock import Instant
     from tinyscheduler.model.leases import Trace
     from tinyscheduler.model.plan import Plan, TickReport
+    from tinyscheduler.model.policy import DecidedBy
     from tinyscheduler.model.resources import GpuReading, HostState
     from tinyscheduler.model.snapshot import LeaseScan
     from tinyscheduler.model.switches import Switch
@@ -54,6 +55,7 @@ class Foresight:
     plan: Plan
     report: TickReport
     policy: Policy
+    decided_by: DecidedBy
     window: int
 
 
@@ -146,6 +148,7 @@ def foresee(world: World, settings: TickSettings) -> Foresight:
         plan=plan,
         report=progress.report(),
         policy=policy,
+        decided_by=progress.decided_by,
         window=progress.window or settings.window,
     )
 

@@ -10,7 +10,6 @@ import sys
 import time
 from contextlib import contextmanager, suppress
 from importlib.machinery import SourceFileLoader
-from typing import TYPE_CHECKING
 
 from tinyscheduler.adapters.launch_local.cgroups import ControlGroups, is_group_of
 from tinyscheduler.adapters.launch_local.processes import (
@@ -32,6 +31,7 @@ from tinyscheduler.model.config import ALWAYS_ALLOWED, GPU_MASK, StdinSource
 from tinyscheduler.model.leases import ProcessEvidence, Run, Trace, WrapperLife
 from tinyscheduler.values import replace
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 

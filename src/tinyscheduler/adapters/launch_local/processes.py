@@ -15,13 +15,13 @@ import os
 import signal
 import time
 from contextlib import suppress
-from typing import TYPE_CHECKING
 
 from tinyscheduler import procfs
 from tinyscheduler.adapters.launch_local.cgroups import kill_members, read_members
 from tinyscheduler.model.leases import WrapperLife
 from tinyscheduler.values import dataclass
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from datetime import UTC
-from typing import TYPE_CHECKING
 
 from tinyscheduler.config.problems import quote
 from tinyscheduler.errors import NotFoundError, UsageError
 from tinyscheduler.values import dataclass, fields
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from datetime import datetime

@@ -11,17 +11,19 @@ import sqlite3
 from contextlib import closing, contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from enum import Enum, auto
-from typing import TYPE_CHECKING, TypeVar
 
 from tinyscheduler.adapters.sqlite.schema import APPLICATION_ID, MIGRATIONS
 from tinyscheduler.crash import durable_step
 from tinyscheduler.errors import BusyError, StoreError, TinySchedulerError
 from tinyscheduler.values import dataclass
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
+    from typing import TypeVar
 
-Answer = TypeVar("Answer")
+    Answer = TypeVar("Answer")
+
 
 BUSY_TIMEOUT_S = 5.0
 _LOG_LIMIT_BYTES = 16 * 1024 * 1024

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from tinyscheduler.adapters.sqlite.batch import row_id
 from tinyscheduler.adapters.sqlite.blockers import Blockers
 from tinyscheduler.adapters.sqlite.rows import (
@@ -26,6 +24,7 @@ from tinyscheduler.model.tasks import (
     TaskState,
 )
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     import sqlite3
     from datetime import datetime

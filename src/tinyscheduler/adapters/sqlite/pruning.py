@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
-from typing import TYPE_CHECKING
-
 from tinyscheduler.adapters.sqlite.batch import row_id
 from tinyscheduler.adapters.sqlite.rows import to_micros
 from tinyscheduler.crash import durable_step
 from tinyscheduler.errors import BusyError, StoreError
+from tinyscheduler.jsontext import dumps
 from tinyscheduler.model.pruning import Emptied, Pruned, PruneKind, Removed
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Sequence
@@ -95,7 +94,7 @@ class SqlitePruner:
         except BusyError as error:
             raise StoreError(error.what, hint=error.hint) from error
         tasks, attempts = found
-        ids = {"ids": json.dumps(tasks[: bounds.most])}
+        ids = {"ids": dumps(tasks[: bounds.most])}
         of_tasks = self._database.read(
             lambda connection: int(connection.execute(_COUNT_ATTEMPTS_OF, ids).fetchone()[0])
         )
@@ -121,7 +120,7 @@ class SqlitePruner:
 
     def needed(self, task_ids: Sequence[str]) -> frozenset[str]:
         """Return those that have not ended or are parked, or that such a task comes after."""
-        ids = json.dumps([row for row in map(row_id, task_ids) if row is not None])
+        ids = dumps([row for row in map(row_id, task_ids) if row is not None])
         try:
             rows = self._database.read(
                 lambda connection: connection.execute(_NEEDED, {"ids": ids}).fetchall()
@@ -135,11 +134,11 @@ class SqlitePruner:
             # Again under the lock: a task may have been retried since.
             tasks, attempts = _find(connection, values)
             before = _free_bytes(connection)
-            ids = {"ids": json.dumps(tasks[:most])}
+            ids = {"ids": dumps(tasks[:most])}
             connection.execute(_FORGET_BLOCKERS, ids)
             told = connection.execute(_REMOVE_ATTEMPTS_OF, ids).rowcount
             connection.execute(_REMOVE_TASKS, ids)
-            left = {"ids": json.dumps(attempts[:most])}
+            left = {"ids": dumps(attempts[:most])}
             told += connection.execute(_REMOVE_ATTEMPTS, left).rowcount
             size = max(0, _free_bytes(connection) - before)
             with durable_step("prune.rows"):
@@ -168,11 +167,11 @@ def _old_tasks(connection: sqlite3.Connection, values: dict[str, int]) -> list[i
     found = [int(row[0]) for row in connection.execute(_OLD_TASKS, values)]
     going, ends = set(found), found
     while ends and len(found) < values["most"]:
-        before = {"before": values["before"], "ids": json.dumps(ends)}
+        before = {"before": values["before"], "ids": dumps(ends)}
         earlier = [
             int(row[0]) for row in connection.execute(_BEFORE_THEM, before) if row[0] not in going
         ]
-        keeping = connection.execute(_KEEPING, {"ids": json.dumps(earlier)})
+        keeping = connection.execute(_KEEPING, {"ids": dumps(earlier)})
         kept = {int(row[0]) for row in keeping if row[1] not in going}
         ends = [task_id for task_id in earlier if task_id not in kept]
         going.update(ends)

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, assert_never
 
 from tinyscheduler.adapters.sqlite.batch import missing_blocker, plan_batch, row_id, summarise
 from tinyscheduler.adapters.sqlite.blockers import Blockers
@@ -29,15 +26,17 @@ from tinyscheduler.errors import (
     StoreError,
     UsageError,
 )
+from tinyscheduler.jsontext import dumps
 from tinyscheduler.model.config import FairShare
 from tinyscheduler.model.records import AlreadyEnded, Cancelled, CancelRequested
 from tinyscheduler.model.snapshot import SourceView
 from tinyscheduler.model.tasks import FailureReason, Finish, PriorityClass, Requeue, TaskState
-from tinyscheduler.values import replace
+from tinyscheduler.values import assert_never, replace
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from datetime import datetime
 
     from tinyscheduler.adapters.sqlite.batch import Addition
@@ -454,7 +453,7 @@ class LocalQueue:
 
     def states(self, task_ids: Sequence[str]) -> Mapping[str, TaskState]:
         """Return the stored state of each of these tasks that exists."""
-        ids = json.dumps([row for row in map(row_id, task_ids) if row is not None])
+        ids = dumps([row for row in map(row_id, task_ids) if row is not None])
         rows = self._database.read(
             lambda connection: connection.execute(_STATES, (ids,)).fetchall()
         )
@@ -831,7 +830,7 @@ def _states_of_blockers(
     connection: sqlite3.Connection, additions: Sequence[Addition]
 ) -> dict[int, TaskState]:
     wanted = sorted({row for addition in additions for row in addition.outside})
-    rows = connection.execute(_STATES, (json.dumps(wanted),))
+    rows = connection.execute(_STATES, (dumps(wanted),))
     states = {row["id"]: TaskState(row["state"]) for row in rows}
     for addition in additions:
         for row in addition.outside:
@@ -870,8 +869,12 @@ def _insert(
 
 
 # Which schedule a task is a firing of, for which slot, and what it may.
-_Firing = Mapping[str, object]
-_NO_FIRING: _Firing = {"schedule_id": None, "slot": None, "is_beside": 0, "is_forced": 0}
+_NO_FIRING: Mapping[str, object] = {
+    "schedule_id": None,
+    "slot": None,
+    "is_beside": 0,
+    "is_forced": 0,
+}
 
 
 def insert_firing(
@@ -918,7 +921,7 @@ def _columns_of(spec: TaskSpec) -> dict[str, object]:
 
 
 def _refuse_own_blocker(connection: sqlite3.Connection, row: int, addition: Addition) -> None:
-    values = {"ids": json.dumps(addition.outside), "id": row}
+    values = {"ids": dumps(addition.outside), "id": row}
     if connection.execute(_ALL_BLOCKERS, values).fetchone() is not None:
         raise UsageError(
             f"task {row} would wait for itself, by way of {' or '.join(addition.spec.after)}",
@@ -933,7 +936,7 @@ def _insert_task(
     *,
     blocks: int,
     now: int,
-    firing: _Firing = _NO_FIRING,
+    firing: Mapping[str, object] | None = None,
 ) -> int:
     spec = addition.spec
     unfinished = [row for row in addition.outside if states[row] is not TaskState.DONE]
@@ -948,7 +951,7 @@ def _insert_task(
             "not_before": not_before,
             "start_after": not_before if not_before is not None and not_before > now else 0,
             "now": now,
-            **firing,
+            **(firing or _NO_FIRING),
         },
     )
     row = cursor.lastrowid

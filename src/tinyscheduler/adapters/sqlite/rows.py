@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any
 
+from tinyscheduler.jsontext import dumps, loads
 from tinyscheduler.model.history import AttemptRecord
 from tinyscheduler.model.leases import ReclaimReason
 from tinyscheduler.model.records import TaskRecord
@@ -22,9 +21,11 @@ from tinyscheduler.model.tasks import (
 )
 from tinyscheduler.values import fields
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Iterable
+    from typing import Any
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
@@ -74,12 +75,12 @@ def spec_details(spec: TaskSpec) -> str:
     }
     if spec.not_before is not None:
         details["not_before"] = spec.not_before.astimezone(UTC).isoformat()
-    return json.dumps(details, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    return dumps(details, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 
 
 def spec_of(row: sqlite3.Row) -> TaskSpec:
     """Read back what `spec_details` wrote, and the prompt beside it."""
-    return spec_of_details(json.loads(row["details"]), prompt=row["prompt"])
+    return spec_of_details(loads(row["details"]), prompt=row["prompt"])
 
 
 def spec_of_details(details: dict[str, Any], *, prompt: str | None) -> TaskSpec:
@@ -140,13 +141,13 @@ def marks_of(connection: sqlite3.Connection, ids: Iterable[int]) -> Marks:
 
     What makes no sense counts as nothing: whoever asks what the task is will hear of it.
     """
-    found = connection.execute(_MARKED, (json.dumps(list(ids)),))
+    found = connection.execute(_MARKED, (dumps(list(ids)),))
     return {row["task_id"]: _marks_in(row["details"]) for row in found}
 
 
 def _marks_in(text: str) -> _Marks:
     try:
-        details = json.loads(text)
+        details = loads(text)
         title, seed = details.get("title"), details.get("seed")
         labels = tuple((_sound(key), _sound(value)) for key, value in details.get("labels", ()))
         if type(seed) not in (int, type(None)) or abs(seed or 0) >= _SEEDS_END:

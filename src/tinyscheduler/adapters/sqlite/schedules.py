@@ -106,6 +106,7 @@ _METRICS = """
 SELECT * FROM schedule_firing_metrics WHERE :id IS NULL OR schedule_id = :id
 ORDER BY id DESC LIMIT :limit
 """
+_FIRED = "SELECT 1 FROM tasks WHERE schedule_id = ? AND slot = ? AND slot IS NOT NULL"
 _DELETE = "DELETE FROM schedules WHERE id = ?"
 
 
@@ -162,6 +163,9 @@ class SqliteSchedules:
             ids = [
                 self._fire(connection, schedule, number, slot=slot, now=now)
                 for number, slot in enumerate(plan.slots, start=schedule.fired + 1)
+                # Whatever was done to the clock or to the schedule: no time fires twice.
+                if connection.execute(_FIRED, (schedule.schedule_id, to_micros(slot))).fetchone()
+                is None
             ]
             with durable_step("schedule.fire"):
                 connection.commit()

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from tinyscheduler.adapters.sqlite.rows import switch_of, switch_row
 from tinyscheduler.crash import durable_step
 from tinyscheduler.errors import BusyError, StoreError
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Sequence

@@ -1,0 +1,276 @@
+"""``schedule`` as people and scripts type it: made, looked at, fired, paused."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import time
+from contextlib import closing
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tinyscheduler.errors import EXIT_BUSY, EXIT_DONE, EXIT_NOT_FOUND, EXIT_USAGE
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tests.cli.place import Answer, Place
+
+LIMIT_S = 30.0
+
+
+@pytest.fixture
+def home(place: Place) -> Place:
+    """Return a place in which eight tasks may run."""
+    place.settings |= {"MAX_CONCURRENT_SLOTS": "8", "AGENT_LIMITS": "shell:8"}
+    return place
+
+
+@pytest.fixture
+def here(home: Place, run_at: Callable[..., Answer]) -> Callable[..., Answer]:
+    """Run commands there in this very process."""
+    return lambda *arguments: run_at(home, *arguments)
+
+
+def until(place: Place, is_so: Callable[[], bool]) -> None:
+    """Wait until something is so; ticks come by themselves."""
+    deadline = time.monotonic() + LIMIT_S
+    while not is_so():
+        assert time.monotonic() < deadline, place.run("list").out
+        time.sleep(0.05)
+
+
+def due_now(place: Place, *names: str) -> None:
+    """Make schedules due, as if their time had come, which is another one each time."""
+    with closing(sqlite3.connect(place.state / "tinyscheduler.db")) as database, database:
+        for name in names:
+            database.execute(
+                "UPDATE schedules SET anchor = anchor - 3601 * 1000000,"
+                " next_slot = next_slot - 3601 * 1000000, due_at = due_at - 3601 * 1000000"
+                " WHERE id = ?",
+                (name,),
+            )
+
+
+def states(place: Place) -> dict[str, str]:
+    tasks = place.run("list", "--json").json["tasks"]
+    return {one["task_id"]: one["state"] for one in tasks}
+
+
+def test_what_is_due_becomes_a_task_once(home: Place):
+    added = home.run("schedule", "add", "--name", "nightly", "--every", "1h", "--", "true")
+    assert (added.code, added.out.startswith("nightly: every hour; next ")) == (EXIT_DONE, True)
+    assert home.run("run", "--json").json["stats"]["firings"] == 0
+    due_now(home, "nightly")
+
+    report = home.run("run", "--json").json
+
+    assert (report["stats"]["firings"], report["stats"]["tasks_spawned"]) == (1, 1)
+    assert home.run("wait", "1").code == EXIT_DONE
+    assert home.run("run", "--json").json["stats"]["firings"] == 0
+    shown = home.run("schedule", "show", "nightly", "--json").json["schedule"]
+    assert (shown["fired"], shown["state"], shown["failure_streak"]) == (1, "active", 0)
+    task = home.run("show", "1", "--json").json
+    assert task["title"] == "nightly \N{EM DASH} firing #1"
+    names = [json.loads(line)["event"] for line in events(home)]
+    assert names.count("schedule.fired") == 1
+
+
+def events(place: Place) -> list[str]:
+    return (place.state / "logs" / "events.jsonl").read_text().splitlines()
+
+
+def test_of_five_that_are_due_two_run_and_the_queue_drains_in_order(home: Place):
+    names = [f"s{number}" for number in range(5)]
+    for name in names:
+        home.run("schedule", "add", "--name", name, "--every", "1h", "--", "sleep", "1.5")
+    due_now(home, *names)
+
+    report = home.run("run", "--json").json
+
+    assert (report["stats"]["firings"], report["stats"]["tasks_spawned"]) == (5, 2)
+    waits = [one for one in report["decisions"] if one["action"] == "wait"]
+    assert [one["reason"] for one in waits] == ["schedule_cap"] * 3
+    assert "2 of 2 firings run" in home.run("why", "3").out
+    most = 0
+
+    def is_over() -> bool:
+        nonlocal most
+        found = list(states(home).values())
+        most = max(most, sum(one in ("running", "starting") for one in found))
+        return found.count("done") == 5
+
+    until(home, is_over)
+    assert most <= 2
+    attempts = home.run("history", "--json").json["attempts"]
+    starts = sorted(attempts, key=lambda one: one["started_at"])
+    assert [one["task_id"] for one in starts] == ["1", "2", "3", "4", "5"]
+
+
+def test_tasks_from_add_are_no_firings(home: Place):
+    for name in "ab":
+        home.run("schedule", "add", "--name", name, "--every", "1h", "--", "sleep", "30")
+    due_now(home, "a", "b")
+    home.run("run")
+    home.add("--", "sleep", "30")
+
+    report = home.run("run", "--json").json
+
+    assert report["stats"]["tasks_spawned"] == 1
+
+
+def test_a_firing_that_fails_is_not_tried_again_and_the_third_pauses_its_schedule(home: Place):
+    home.run("schedule", "add", "--name", "bad", "--every", "1h", "--", "false")
+    for number in range(1, 4):
+        due_now(home, "bad")
+        home.run("run")
+        until(home, lambda number=number: states(home).get(str(number)) == "failed")  # type: ignore[misc]  # bound for this round
+
+    shown = home.run("schedule", "show", "bad", "--json").json["schedule"]
+    assert (shown["state"], shown["failure_streak"]) == ("paused", 3)
+    assert shown["why_paused"] == "3 firings in a row failed, at last: command_failed"
+    (paused,) = [one for one in map(json.loads, events(home)) if one["event"] == "schedule.paused"]
+    assert paused["schedule"] == "bad"
+    listed = home.run("schedule", "list").out
+    assert "paused" in listed
+    due_now(home, "bad")
+    assert home.run("run", "--json").json["stats"]["firings"] == 0
+
+    resumed = home.run("schedule", "resume", "bad")
+    assert resumed.code == EXIT_DONE
+    again = home.run("schedule", "show", "bad", "--json").json["schedule"]
+    assert (again["state"], again["failure_streak"], again["why_paused"]) == ("active", 0, None)
+
+
+def test_a_firing_past_its_time_has_failed_and_says_so(home: Place):
+    home.run(
+        *("schedule", "add", "--name", "long", "--every", "1h"),
+        *("--max-run-duration", "1s", "--", "sleep", "60"),
+    )
+    due_now(home, "long")
+    home.run("run")
+    until(home, lambda: states(home)["1"] == "failed")
+
+    assert home.run("show", "1", "--json").json["failure_reason"] == "lease_expired"
+
+
+def test_by_hand_it_fires_now_and_what_is_full_leaves_nothing_behind(home: Place):
+    for name in "abc":
+        home.run("schedule", "add", "--name", name, "--every", "1h", "--", "sleep", "60")
+    assert home.run("schedule", "run", "a").out.strip() == "1"
+    home.run("run")
+    home.run("schedule", "run", "b")
+    home.run("run")
+
+    full = home.run("schedule", "run", "c")
+
+    assert (full.code, full.out) == (EXIT_BUSY, "")
+    assert "capacity_full: 2 of 2 firings run" in full.err
+    eta = int(full.err.replace("\n", " ").split("free in ")[1].split()[0])
+    assert 1190 <= eta <= 1200
+    assert set(states(home)) == {"1", "2"}
+
+    forced = home.run("schedule", "run", "c", "--force", "--json")
+    assert forced.json == {"schema_version": 1, "task_id": "3", "forced": True}
+    assert home.run("run", "--json").json["stats"]["tasks_spawned"] == 1
+    with closing(sqlite3.connect(home.state / "tinyscheduler.db")) as database:
+        rows = database.execute("SELECT activity, subject, task_id FROM audit").fetchall()
+    assert rows == [("manual_force_bypass", "c", 3)]
+
+
+def test_the_next_times_of_an_expression_are_told_in_words(here: Callable[..., Answer]):
+    answer = here("schedule", "next", "--cron", "0 7 * * 1-5", "--tz", "Europe/Warsaw", "-n", "2")
+    told = here("schedule", "next", "--cron", "@daily", "--tz", "UTC", "--json").json
+
+    assert answer.code == EXIT_DONE
+    first, *times = answer.out.splitlines()
+    assert "07:00" in first
+    assert len(times) == 2
+    assert all(" 07:00 CE" in one for one in times)
+    assert len(told["next_fire_times"]) == 3
+    assert all("T00:00:00" in one for one in told["next_fire_times"])
+
+
+def test_one_that_is_removed_fires_no_more_and_what_runs_goes_on(home: Place):
+    home.run("schedule", "add", "--name", "a", "--every", "1h", "--", "sleep", "60")
+    due_now(home, "a")
+    home.run("run")
+
+    removed = home.run("schedule", "rm", "a")
+
+    assert removed.out == "schedule a is removed; what it fired goes on: 1 firing\n"
+    assert states(home)["1"] in {"running", "starting"}
+    assert home.run("schedule", "list", "--json").json["schedules"] == []
+    assert home.run("cancel", "1").code == EXIT_DONE
+    until(home, lambda: states(home)["1"] == "cancelled")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "told"),
+    [
+        (("add", "--every", "1h", "--", "true"), EXIT_USAGE, "needs --name"),
+        (("add", "--name", "a b", "--every", "1h", "--", "true"), EXIT_USAGE, "is no name"),
+        (("add", "--name", "a", "--", "true"), EXIT_USAGE, "say when: one of --cron"),
+        (
+            ("add", "--name", "a", "--every", "1h", "--cron", "@daily", "--", "true"),
+            EXIT_USAGE,
+            "say when: one of --cron",
+        ),
+        (("add", "--name", "a", "--cron", "61 * * * *", "--", "true"), EXIT_USAGE, "'61'"),
+        (
+            ("add", "--name", "a", "--cron", "@daily", "--tz", "Mars/Olympus", "--", "true"),
+            EXIT_USAGE,
+            "Mars/Olympus",
+        ),
+        (
+            ("add", "--name", "a", "--at", "2020-01-01T00:00", "--", "true"),
+            EXIT_USAGE,
+            "would never fire",
+        ),
+        (
+            ("add", "--name", "a", "--every", "1h", "--active-hours", "8-18", "--", "true"),
+            EXIT_USAGE,
+            "are no hours",
+        ),
+        (("add", "--name", "a", "--every", "1h"), EXIT_USAGE, ""),
+        (("show",), EXIT_USAGE, "needs an ID"),
+        (("show", "none"), EXIT_NOT_FOUND, "there is no schedule 'none'"),
+        (("run", "none"), EXIT_NOT_FOUND, "there is no schedule 'none'"),
+        (("rm", "none"), EXIT_NOT_FOUND, "there is no schedule 'none'"),
+        (("pause", "none"), EXIT_NOT_FOUND, "there is no schedule 'none'"),
+        (("resume", "none"), EXIT_NOT_FOUND, "there is no schedule 'none'"),
+    ],
+)
+def test_what_makes_no_sense_is_refused_with_a_way_out(
+    here: Callable[..., Answer], arguments: tuple[str, ...], code: int, told: str
+):
+    answer = here("schedule", *arguments)
+
+    assert (answer.code, answer.out) == (code, "")
+    assert told in answer.err.replace("\n", " ")
+    assert "hint:" in answer.err
+
+
+def test_a_name_is_taken_once(here: Callable[..., Answer]):
+    here("schedule", "add", "--name", "a", "--every", "1h", "--", "true")
+    again = here("schedule", "add", "--name", "a", "--every", "2h", "--", "true")
+
+    assert again.code == EXIT_USAGE
+    assert "there is a schedule a already" in again.err
+
+
+@pytest.mark.parametrize("value", ["abc", "0", "-1"])
+def test_a_bound_that_is_none_is_told_and_two_run(home: Place, value: str):
+    home.settings["SCHEDULE_MAX_CONCURRENT"] = value
+    for name in "abc":
+        home.run("schedule", "add", "--name", name, "--every", "1h", "--", "sleep", "60")
+    due_now(home, "a", "b", "c")
+
+    answer = home.run("run", "--json")
+
+    assert answer.json["stats"]["tasks_spawned"] == 2
+    told = answer.err.replace("\n", " ")
+    assert "SCHEDULE_MAX_CONCURRENT" in told
+    assert value in told
+    assert "2" in told
