@@ -1,0 +1,118 @@
+"""What is a schedule: when it fires, what each firing runs, and what follows a missed time?"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+from tinyscheduler.values import dataclass
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from tinyscheduler.model.tasks import TaskSpec
+
+
+class Overlap(StrEnum):
+    """What a firing does that comes while one of its siblings waits or runs."""
+
+    SKIP = "skip"  # it is passed over
+    QUEUE_ONE = "queue_one"  # it waits for the sibling; a further one is passed over
+    QUEUE_ALL = "queue_all"  # it waits, as do all that follow
+    REPLACE = "replace"  # the sibling is ended, and it takes its place
+    ALLOW = "allow"  # both run
+
+
+class CatchUp(StrEnum):
+    """What becomes of times that passed while nothing ticked."""
+
+    NONE = "none"  # they are passed over
+    LATEST = "latest"  # the newest within the window fires, the others are passed over
+    ALL = "all"  # all within the window fire, at most 100, the newest
+
+
+class ScheduleKind(StrEnum):
+    """What a firing is for."""
+
+    JOB = "job"
+    HEARTBEAT = "heartbeat"  # goes through a checklist; told to nobody where there is nothing to do
+
+
+class ScheduleState(StrEnum):
+    """Whether a schedule fires."""
+
+    ACTIVE = "active"
+    PAUSED = "paused"  # by its owner or by a rule, until it is resumed
+    COMPLETED = "completed"  # its only time is over, or it has fired as often as it may
+    EXPIRED = "expired"  # its ``expires_at`` has passed
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ActiveHours:
+    """The part of each local day in which a schedule fires: its begin counts, its end does not.
+
+    Both in minutes since midnight, 0 to 1440.  An end before the begin is on the next day.
+    """
+
+    begin_minute: int
+    end_minute: int
+
+    def include(self, minute: int) -> bool:
+        """Say whether this minute of the local day, 0 to 1439, is one of them.
+
+        >>> night = ActiveHours(begin_minute=22 * 60, end_minute=6 * 60)
+        >>> [night.include(hour * 60) for hour in (21, 22, 5, 6)]
+        [False, True, True, False]
+        """
+        if self.begin_minute < self.end_minute:
+            return self.begin_minute <= minute < self.end_minute
+        return minute >= self.begin_minute or minute < self.end_minute
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Timing:
+    """When a schedule fires: exactly one of ``cron``, ``every_s`` and ``at``.
+
+    ``cron`` has five fields, minute to day of the week, or is a macro such as ``@daily``; its
+    times, and the active hours, are those of a wall clock in ``zone``, an IANA name.
+    ``every_s`` counts seconds from the schedule's anchor.  ``at`` is the only time, aware.  Each
+    firing comes up to ``jitter_s`` seconds after its time, by a delay that is always the same
+    for the same time.
+    """
+
+    cron: str | None = None
+    every_s: float | None = None
+    at: datetime | None = None
+    zone: str = "UTC"
+    jitter_s: float = 0.0
+    active_hours: ActiveHours | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Schedule:
+    """A recurring task: when it fires, what each firing runs, and how far it has come.
+
+    All moments are aware and in UTC.  ``next_fire_at`` is the next time of ``timing``, without
+    jitter, that has not been dealt with: the only record of what has fired and what has not;
+    None when no more will come.  ``anchor`` is what intervals count from.  ``fired`` counts
+    firings, of which there are at most ``max_firings``; times from ``expires_at`` on fire no
+    more.  ``catch_up_window_s`` is how old a missed time may be, in seconds.
+    ``max_run_duration_s`` bounds each firing, in seconds; None means the setting's default.
+    """
+
+    schedule_id: str
+    name: str
+    timing: Timing
+    spec: TaskSpec
+    kind: ScheduleKind = ScheduleKind.JOB
+    state: ScheduleState = ScheduleState.ACTIVE
+    overlap: Overlap = Overlap.SKIP
+    catch_up: CatchUp = CatchUp.LATEST
+    catch_up_window_s: float = 86_400.0
+    max_firings: int | None = None
+    expires_at: datetime | None = None
+    max_run_duration_s: float | None = None
+    created_at: datetime
+    anchor: datetime
+    next_fire_at: datetime | None = None
+    fired: int = 0
