@@ -211,8 +211,8 @@ def _fault(expression: str, fields: tuple[str, ...], complaint: str) -> str:
         CronSim(" ".join(alone), _SOME_YEAR)
     except CronSimError:
         return (
-            f"cron expression {quote(expression)}: the {_NAMES[index]} {quote(fields[index])} is"
-            f" none; expected * or {_EXPECTED[index]}, lists such as 1,3, ranges upwards such as"
+            f"cron expression {quote(expression)}: {quote(fields[index])} is no {_NAMES[index]};"
+            f" expected * or {_EXPECTED[index]}, lists such as 1,3, ranges upwards such as"
             " 1-5, and steps such as */2"
         )
     return _never(expression)  # a day that none of its months has
