@@ -1,8 +1,10 @@
 """What does a cron expression say, and in which words?  Read with cronsim, refused in plain words.
 
 cronsim is asked for the times of a clock that is never changed.  What a change of the clock
-does to them is for `tinyscheduler.core.firing_times`: cronsim's own answer, which follows
-Debian's cron, loses times at the end of a gap, and has others twice.
+does to them is for `tinyscheduler.core.firing_times`.  cronsim's own answer follows Debian's
+cron where minutes and hours are named; but ``*/20 2 * * *`` loses a day in spring,
+``0 */2 * * *`` comes twice in autumn, what follows a gap of half an hour may be lost with it,
+and after the second 02:10 of a day it names the first 02:30, which has passed.
 """
 
 from __future__ import annotations
@@ -36,7 +38,7 @@ _EXPECTED = (
     "0 to 23",
     "1 to 31, L for the last day of the month or LW for the last weekday of it",
     "1 to 12 or JAN to DEC",
-    "0 to 7 or SUN to SAT (0 and 7 are Sunday), MON#2 for the second Monday, 5L for the last Friday",
+    "0 to 7 or SUN to SAT (0 and 7 are Sunday), MON#2 for the second Monday, 5L the last Friday",
 )
 _DAYS = ("Sunday", "Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday")
 _FIVE_FIELDS = "minute hour day-of-month month day-of-week"
@@ -209,8 +211,8 @@ def _fault(expression: str, fields: tuple[str, ...], complaint: str) -> str:
         CronSim(" ".join(alone), _SOME_YEAR)
     except CronSimError:
         return (
-            f"cron expression {quote(expression)}: the {_NAMES[index]} {quote(fields[index])} is"
-            f" none; expected * or {_EXPECTED[index]}, lists such as 1,3, ranges upwards such as"
+            f"cron expression {quote(expression)}: {quote(fields[index])} is no {_NAMES[index]};"
+            f" expected * or {_EXPECTED[index]}, lists such as 1,3, ranges upwards such as"
             " 1-5, and steps such as */2"
         )
     return _never(expression)  # a day that none of its months has

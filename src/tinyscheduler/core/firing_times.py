@@ -99,7 +99,7 @@ def jittered(schedule_id: str, slot: datetime, jitter_s: float) -> datetime:
 
     >>> slot = datetime(2026, 1, 1, tzinfo=UTC)
     >>> [jittered(name, slot, 60).strftime("%H:%M:%S") for name in ("a", "a", "b")]
-    ['00:00:04', '00:00:04', '00:00:26']
+    ['00:00:24', '00:00:24', '00:00:51']
     """
     name = f"{schedule_id}@{slot.astimezone(UTC).isoformat()}"
     # In whole numbers, for rounding must not make it ``jitter_s``.
@@ -137,20 +137,20 @@ def check_timing(timing: Timing, *, anchor: datetime | None = None) -> None:
     Where intervals count from decides whether they ever meet the active hours: that is looked
     at where ``anchor`` is given.
     """
-    kinds = (timing.cron, timing.every_s, timing.at)
-    if sum(kind is not None for kind in kinds) != 1:
+    given = [one for one in (timing.cron, timing.every_s, timing.at) if one is not None]
+    if len(given) != 1:
         message = "a schedule has exactly one of a cron expression, an interval and a time"
         raise ValueError(message)
     _zone(timing.zone)
     if timing.active_hours is not None:
         _check_active_hours(timing.active_hours)
-    shortest_s = _DAY_S
-    if timing.cron is not None:
-        shortest_s = _check_cron(timing, timing.cron)
-    elif timing.every_s is not None:
-        shortest_s = _check_interval(timing, timing.every_s, anchor)
-    elif timing.at is not None:
-        shortest_s = _check_time(timing, timing.at)
+    match given[0]:
+        case str() as expression:
+            shortest_s = _check_cron(timing, expression)
+        case datetime() as at:
+            shortest_s = _check_time(timing, at)
+        case every_s:
+            shortest_s = _check_interval(timing, every_s, anchor)
     if not 0 <= timing.jitter_s <= shortest_s:
         message = f"a jitter of {timing.jitter_s:g} s: expected 0 to {shortest_s:g} s, the shortest"
         message += " time between two firings; with more the next would overtake it"
@@ -253,7 +253,7 @@ def _cron_slots(timing: Timing, expression: str, after: datetime) -> Iterator[da
         first, again = _shown(wall, zone)
         while repeated and repeated[0] < first:
             yield (last := repeated.popleft())
-        if cron.is_every_so_often and again > max(first, after):
+        if cron.is_every_so_often and again > first:
             repeated.append(again)
         elif again < first:  # never shown
             if cron.names_every_hour:
