@@ -41,6 +41,7 @@ RUN = (
     "docs/guides/install-and-upgrade.md",
     "docs/guides/living-with-it.md",
     "docs/guides/run-it-every-minute.md",
+    "docs/guides/schedules.md",
     "docs/guides/test-a-policy.md",
     "docs/guides/try-a-policy.md",
     "docs/guides/what-is-it-doing.md",

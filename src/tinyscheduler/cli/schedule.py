@@ -248,7 +248,8 @@ def _add(asked: _Asked) -> int:
     if asked.is_json:
         emit_json(schedule=_json(made), warnings=[])
     else:
-        asked.invocation.answer(f"{name}: {_words(made.timing)}; next {_local(made.next_fire_at)}")
+        first = format_when(made.next_fire_at, now=now)
+        asked.invocation.answer(f"{name}: {_words(made.timing)}; next {first}")
     return EXIT_DONE
 
 
@@ -476,7 +477,8 @@ def _resume(asked: _Asked) -> int:
         emit_json(schedule=_json(after), is_changed=is_new)
     else:
         words = "goes on" if is_new else "was not paused"
-        asked.invocation.answer(f"schedule {name} {words}; next {_local(after.next_fire_at)}")
+        first = format_when(after.next_fire_at, now=schedules.now())
+        asked.invocation.answer(f"schedule {name} {words}; next {first}")
     return EXIT_DONE
 
 
