@@ -252,6 +252,42 @@ def test_what_makes_no_sense_is_refused_with_a_way_out(
     assert "hint:" in answer.err
 
 
+def test_all_that_was_asked_for_is_kept_and_told(home: Place):
+    (home.base / "prompt.txt").write_text("do it")
+    (home.base / "agents.yaml").write_text(
+        "agents: {coder: {queue: dev, limit: 1, command: [cat, '{prompt_file}']}}\n"
+    )
+    added = home.run(
+        *("schedule", "add", "--name", "full", "--cron", "0 9 * * *", "--tz", "Asia/Tokyo"),
+        *("--jitter", "5m", "--active-hours", "08:00-18:30", "--overlap", "queue_one"),
+        *("--catch-up", "all", "--max-firings", "9", "--expires", "30d"),
+        *("--max-run-duration", "2m", "--agent", "coder", "--queue", "dev", "--title", "it"),
+        *("--prompt-file", "prompt.txt", "--priority", "3", "--class", "interactive"),
+        *("--gpus", "0", "--vram", "1G", "--memory", "2G", "--model", "m", "--seed", "4"),
+        *("--tenant", "red", "--project", "apollo", "--max-turns", "20", "--max-attempts", "2"),
+        *("--label", "a=b", "--env", "X=1", "--cwd", str(home.base), "--json"),
+    )
+
+    assert added.code == EXIT_DONE, added.err
+    told = added.json["schedule"]
+    assert told["description"] == (
+        "at 09:00 every day, only from 08:00 to 18:30, up to 5 minutes later, Asia/Tokyo"
+    )
+    assert (told["jitter_sec"], told["active_hours"]) == (300.0, [480, 1110])
+    assert (told["overlap"], told["catch_up"], told["max_firings"]) == ("queue_one", "all", 9)
+    assert (told["max_run_duration_sec"], told["max_turns"], told["agent"]) == (120, 20, "coder")
+    assert told["expires_at"] > told["next_fire_at"]
+    home.run("schedule", "run", "full")
+    task = home.run("show", "1", "--json").json
+    assert (task["title"], task["prompt"], task["max_attempts"]) == ("it", "do it", 2)
+    assert (task["tenant"], task["project"], task["seed"]) == ("red", "apollo", 4)
+    assert task["max_runtime_sec"] == 120
+    both = ("--prompt", "x", "--prompt-file", "prompt.txt")
+    assert "--prompt-file" in home.run("schedule", "add", "--name", "b", "--at", "1h", *both).err
+    strayed = ("--agent", "coder", "--recipe", "../x.yaml", "--number", "2")
+    assert home.run("schedule", "add", "--name", "b", "--at", "1h", *strayed).code == EXIT_USAGE
+
+
 def test_a_name_is_taken_once(here: Callable[..., Answer]):
     here("schedule", "add", "--name", "a", "--every", "1h", "--", "true")
     again = here("schedule", "add", "--name", "a", "--every", "2h", "--", "true")

@@ -35,8 +35,8 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "tinyscheduler replay latest --policy old.lua",
     ),
     "schedule": (
-        'tinyscheduler schedule add --name backup --cron "30 2 * * *" -- ./backup.sh',
-        "tinyscheduler schedule add --name review --every 2h --agent coder --prompt 'review'",
+        'tinyscheduler schedule add --name backup --cron "30 2 * * *" -- ./backup',
+        "tinyscheduler schedule add --name look --every 2h --agent coder --prompt 'look'",
         "tinyscheduler schedule list",
         'tinyscheduler schedule next --cron "*/15 9-17 * * 1-5" --tz Europe/Warsaw',
         "tinyscheduler schedule run backup --force",

@@ -81,7 +81,7 @@ def schedule(
     rest: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[ID] [COMMAND]...",
+            metavar="ID|COMMAND",
             help="The schedule; for add, behind --, the command of each firing.",
             show_default=False,
         ),
