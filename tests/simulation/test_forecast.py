@@ -301,6 +301,23 @@ def test_starved_is_who_waits_long_and_much_longer_than_others(
 
     assert measure(course_of(*tasks, ended_s=10_000.0)).starved == starved
 
+def test_a_made_up_task_ends_before_it_would_be_ended():
+    place = made_up_site(Shape(pools=2, workers_per_pool=4), replace(SETTINGS, max_runtime_s=600.0))
+    made = generate(place, queue_depth=20, seed=1)
+
+    assert 590 < max(one.runs_s for job in made.jobs for one in job.trials) < 600
+    course = play(made, Platform())
+    assert len(course.attempts) == sum(len(one.trials) for one in made.jobs)
+
+
+def test_a_gpu_that_cannot_be_seen_is_not_asked_for():
+    place = made_up_site(Shape(pools=1, workers_per_pool=2), SETTINGS)
+    broken = replace(place.gpus.gpus[0], fault="fell off the bus")
+    made = generate(replace(place, gpus=GpuReading(gpus=(broken,))), queue_depth=5, seed=1)
+
+    assert not any(one.spec.gpus or one.spec.vram_bytes for one in made.jobs)
+
+
 
 def test_beside_another_course_starved_is_who_would_be_there():
     good = measure(course_of(task("a", 0.0, 10.0), task("b", 0.0, 20.0)))
