@@ -330,8 +330,9 @@ def test_beside_another_course_starved_is_who_would_be_there():
 def test_use_is_the_share_of_what_there_was():
     found = measure(course_of())
 
-    assert found.slots_used == pytest.approx(1000.0 / (2 * 1000.0))
-    assert found.gpus_used == pytest.approx(0.5 * 500.0 / 1000.0)
+    # From the beginning to the end of the last attempt.
+    assert found.slots_used == pytest.approx(1000.0 / (2 * 750.0))
+    assert found.gpus_used == pytest.approx(0.5 * 500.0 / 750.0)
     assert measure(course_of(gpus=0)).gpus_used is None
 
 
@@ -378,3 +379,14 @@ def test_waiting_and_running_over_time():
 
     assert waiting_over_time(course) == [(0.0, 1), (5.0, 2), (10.0, 0), (50.0, 1)]
     assert running_on_average(course, 250.0) == [1.0, 2.0, 1.0, 0.0]
+def test_days_of_waiting_for_what_never_starts_are_no_time_in_which_slots_were_free():
+    found = measure(course_of(task("a", 0.0, 0.0), task("b", 0.0, None), ended_s=700_000.0))
+
+    assert found.slots_used == pytest.approx(1000.0 / (2 * 750.0))
+
+
+
+
+@given(ended_s=st.floats(1.0, 1e6))
+def test_a_time_in_so_many_parts_has_so_many(ended_s: float):
+    assert len(running_on_average(course_of(ended_s=ended_s), ended_s / 120)) == 120
