@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import os
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING
 
 from tinyscheduler.adapters.policies_file import FilePolicies
 from tinyscheduler.adapters.policy_confined import ConfinedPolicy
 from tinyscheduler.app.deploying import version_of
 from tinyscheduler.app.policies import own_policy
-from tinyscheduler.app.replaying import UNDECIDABLE
-from tinyscheduler.errors import NotFoundError, PolicyError, TinySchedulerError, UsageError
+from tinyscheduler.app.policy_loads import refusing_nonsense
+from tinyscheduler.errors import NotFoundError, PolicyError, UsageError
 from tinyscheduler.simulator.forecast.figures import compare_starts, measure
 from tinyscheduler.simulator.forecast.play import play
 from tinyscheduler.values import dataclass, replace
@@ -132,16 +132,8 @@ def compare(
 
 
 def _play(load: Load, contender: Contender) -> Course:
-    """Play it; TinySchedulerError for a document about what no machine ever was like."""
-    try:
+    with refusing_nonsense() if load.kind == "snapshot" else nullcontext():
         return play(load, contender)
-    except UNDECIDABLE as error:
-        if load.kind != "snapshot":
-            raise
-        raise TinySchedulerError(
-            f"this snapshot cannot be played: {type(error).__name__}: {error}",
-            hint="if nobody changed its document this is a bug: please send it in",
-        ) from error
 
 
 # -- policies -------------------------------------------------------------------------
