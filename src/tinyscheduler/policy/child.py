@@ -17,7 +17,7 @@ from contextlib import suppress
 
 sys.path[:0] = sys.argv[1:]
 
-from tinyscheduler.policy.confinement import confine
+from tinyscheduler.policy.confinement import confine, die_with_parent
 from tinyscheduler.policy.limits import LuaLimits
 from tinyscheduler.policy.lua import LuaEngine
 
@@ -57,6 +57,7 @@ def _close_all_but_pipes() -> None:
 
 def main() -> None:
     """Answer until nobody asks."""
+    die_with_parent()
     _close_all_but_pipes()
     setup = marshal.loads(read_message())
     source = read_message()
