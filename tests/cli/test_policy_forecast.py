@@ -138,6 +138,21 @@ def test_a_policy_remembers_nothing_from_tick_to_tick(here: Callable[..., Answer
     assert document["faults"] == []
 
 
+def test_a_policy_that_draws_as_it_is_loaded_draws_the_same_each_time(
+    here: Callable[..., Answer], home: Place
+):
+    (home.base / "salted.lua").write_text("""
+local salt = math.random(1000)
+function schedule(context)
+  local queue = context.queue
+  return { action = "dispatch", job_id = queue[1 + (salt + #queue) % #queue].id }
+end
+""")
+    asked = ("policy", "simulate", "salted.lua", *MADE_UP, "--json")
+
+    assert len({here(*asked).out for _ in range(4)}) == 1
+
+
 def test_a_policy_that_fails_is_told_and_its_place(here: Callable[..., Answer], home: Place):
     (home.base / "failing.lua").write_text(
         "function schedule(context)\n  return nothing.at.all\nend\n"
