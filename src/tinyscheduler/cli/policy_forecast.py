@@ -228,6 +228,11 @@ def _made_up(config: Config, options: ForecastOptions, *, depth: int = DEFAULT_D
         site = site_here(config)
     seed = DEFAULT_SEED if options.seed is None else options.seed
     return generate(site, queue_depth=options.queue_depth or depth, seed=seed)
+        if not any(agent.limit for agent in site.settings.agents):
+            raise UsageError(
+                "no agent here may run anything: the limit of each is 0",
+                hint="say --pools and --workers-per-pool for a made-up machine",
+            )
 
 
 # -- what is told ---------------------------------------------------------------------
