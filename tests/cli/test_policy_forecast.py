@@ -344,6 +344,52 @@ def test_what_is_compared_with_can_be_named(here: Callable[..., Answer]):
     assert platform["is_worse"]
 
 
+def test_where_the_active_policy_is_broken_that_is_compared_with_which_decides_instead(
+    here: Callable[..., Answer], home: Place
+):
+    here("policy", "deploy", "bad.lua")
+    (home.state / "policies" / "1.lua").write_text("function schedule(\n")
+    platform = here("policy", "diff", "good.lua", *MADE_UP, "--gate")
+    deployed = here("policy", "deploy", "good.lua", "--gate", *MADE_UP)
+
+    assert (platform.code, deployed.code) == (EXIT_DONE, EXIT_DONE)
+    assert "platform  good.lua  CHANGE" in platform.out
+    for answer in (platform, deployed):
+        assert "warning: the active policy cannot be loaded: " in answer.err
+        assert "; platform decides" in answer.err.replace("\n", " ")
+
+
+def test_the_last_good_version_stands_for_a_broken_one_as_in_ticks(home: Place):
+    home.run("policy", "deploy", "bad.lua")
+    home.add("--", "true")
+    home.run("run", "--once")
+    (home.state / "policies" / "1.lua").write_text("function schedule(\n")
+    document = home.run("policy", "diff", "good.lua", *MADE_UP, "--json").json
+
+    assert document["baseline"]["policy"] == "state/policies/last-good.lua"
+    assert figures(document["baseline"])["slots_used"] < 0.3
+
+
+def test_a_candidate_is_a_file_whatever_it_is_called(here: Callable[..., Answer], home: Place):
+    for name in ("platform", "active", "1"):
+        (home.base / name).write_text(BAD)
+        answer = here("policy", "deploy", name, "--gate", *MADE_UP)
+
+        assert answer.code == EXIT_FAILED
+        assert "worse: " in answer.out
+
+
+def test_what_the_gate_rests_on_is_told(here: Callable[..., Answer], home: Place):
+    """A slow one is only slow where much waits, so that `check` has nothing against it."""
+    home.settings["POLICY_TIMEOUT_MS"] = "20"
+    slow = "if context.metrics.busy_workers > 2 then for i = 1, 5000000 do end end; return"
+    (home.base / "slow.lua").write_text(GOOD.replace("return", slow))
+    answer = here("policy", "deploy", "slow.lua", "--gate", *MADE_UP)
+
+    assert answer.code == EXIT_DONE
+    assert "to slow.lua took longer than POLICY_TIMEOUT_MS" in answer.err.replace("\n", " ")
+
+
 def test_a_difference_is_told_in_a_table(here: Callable[..., Answer]):
     answer = here("policy", "diff", "bad.lua", *MADE_UP)
 

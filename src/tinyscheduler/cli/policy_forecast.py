@@ -135,7 +135,9 @@ def judge(config: Config, file: str, options: ForecastOptions) -> Difference:
             load = None
     if load is None:
         load = _made_up(config, options, depth=_GATE_DEPTH)
-    return compare(config, load, file, against=options.against or ACTIVE, bounds=bounds)
+    # What is deployed is a file, whatever it is called.
+    path = os.path.abspath(file)
+    return compare(config, load, path, against=options.against or ACTIVE, bounds=bounds)
 
 
 def _configure(invocation: Invocation, *, is_past: bool) -> Config:
