@@ -406,6 +406,16 @@ def test_a_table_fits_a_terminal(home: Place):
     assert "\x1b[31m" in text
 
 
+def test_where_no_agent_may_run_anything_no_load_is_made_up(
+    here: Callable[..., Answer], home: Place
+):
+    home.settings["AGENT_LIMITS"] = "shell:0,coder:0"
+    answer = here("policy", "simulate", "good.lua")
+
+    assert (answer.code, answer.out) == (EXIT_USAGE, "")
+    assert "no agent here may run anything" in answer.err
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "told"),
     [
@@ -452,16 +462,6 @@ def test_a_table_fits_a_terminal(home: Place):
             ("diff", "good.lua", *MADE_UP, "--bound", "wait=1"),
             EXIT_USAGE,
             "--bound 'wait' is no figure",
-def test_where_no_agent_may_run_anything_no_load_is_made_up(
-    here: Callable[..., Answer], home: Place
-):
-    home.settings["AGENT_LIMITS"] = "shell:0,coder:0"
-    answer = here("policy", "simulate", "good.lua")
-
-    assert (answer.code, answer.out) == (EXIT_USAGE, "")
-    assert "no agent here may run anything" in answer.err
-
-
             id="figure",
         ),
         pytest.param(

@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.policy.asking import a_policy
 
-from tinyscheduler.errors import PolicyError, StoreError
+from tinyscheduler.app.forecasting import OwnContender
+from tinyscheduler.errors import BusyError, PolicyError, StoreError
 from tinyscheduler.model.config import AgentProfile
 from tinyscheduler.model.plan import Proposal
 from tinyscheduler.model.resources import Gpu, GpuReading
@@ -30,6 +32,7 @@ from tinyscheduler.values import replace
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from pathlib import Path
 
     from tinyscheduler.model.policy import PolicyContext
     from tinyscheduler.ports import Policy
@@ -250,6 +253,14 @@ def test_a_policy_that_fails_is_counted_and_the_platform_decides():
     # It is given up after three, as by real ticks.
     assert course.faults[0].times == 3
     assert None not in starts(course).values()
+
+
+def test_a_policy_that_this_machine_gives_no_time_is_not_judged(tmp_path: Path):
+    """What would come of it is a matter of the moment."""
+    hurried = a_policy(tmp_path, "function schedule() return {} end", start_ms=1)
+
+    with pytest.raises(BusyError, match=r"p\.lua cannot be tried on a machine so busy"):
+        play(load(*(job(str(number)) for number in range(3))), OwnContender(hurried, 50))
 
 
 def test_a_policy_is_found_anew_by_each_tick():

@@ -89,7 +89,7 @@ def simulate(invocation: Invocation, file: str, options: ForecastOptions, *, is_
     else:
         for line in _lines(one, invocation.page):
             emit(line)
-    _note(invocation, load, one)
+    note(invocation, load, one)
     return EXIT_DONE
 
 
@@ -115,7 +115,7 @@ def diff(invocation: Invocation, file: str, options: ForecastOptions, *, is_json
     else:
         for line in difference_lines(found, invocation.page):
             emit(line)
-    _note(invocation, load, found.candidate)
+    note(invocation, load, found.candidate, found.baseline)
     return EXIT_FAILED if found.worse and options.is_gate else EXIT_DONE
 
 
@@ -228,13 +228,13 @@ def _made_up(config: Config, options: ForecastOptions, *, depth: int = DEFAULT_D
         site = made_up_site(shape, settings_of(config))
     else:
         site = site_here(config)
-    seed = DEFAULT_SEED if options.seed is None else options.seed
-    return generate(site, queue_depth=options.queue_depth or depth, seed=seed)
         if not any(agent.limit for agent in site.settings.agents):
             raise UsageError(
                 "no agent here may run anything: the limit of each is 0",
                 hint="say --pools and --workers-per-pool for a made-up machine",
             )
+    seed = DEFAULT_SEED if options.seed is None else options.seed
+    return generate(site, queue_depth=options.queue_depth or depth, seed=seed)
 
 
 # -- what is told ---------------------------------------------------------------------
@@ -246,14 +246,20 @@ def _advise(invocation: Invocation, load: Load) -> None:
         invocation.advise(f"playing {len(load.jobs)} tasks; this may take minutes")
 
 
-def _note(invocation: Invocation, load: Load, one: Forecast) -> None:
-    for note in load.notes:
-        invocation.note(note)
-    if one.slow:
-        invocation.warn(
-            f"{count(one.slow, 'question')} took longer than POLICY_TIMEOUT_MS just now: a tick"
-            " would have let the platform policy decide; `tinyscheduler policy check` times it"
-        )
+def note(invocation: Invocation, load: Load, *forecasts: Forecast) -> None:
+    """Say beside the result what it rests on."""
+    for words in load.notes:
+        invocation.note(words)
+    for one in forecasts:
+        name = one.course.policy
+        if one.instead is not None:
+            invocation.warn(f"the active policy cannot be loaded: {one.instead}; {name} decides")
+        if one.slow:
+            invocation.warn(
+                f"{count(one.slow, 'question')} to {name} took longer than POLICY_TIMEOUT_MS just"
+                " now: a tick would have let the platform policy decide;"
+                " `tinyscheduler policy check` times it"
+            )
 
 
 def _lines(one: Forecast, page: Page) -> Iterator[str]:
