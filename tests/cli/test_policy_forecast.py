@@ -397,6 +397,16 @@ def test_a_difference_is_told_in_a_table(here: Callable[..., Answer]):
     compare("policy-diff.txt", answer.out)
 
 
+@pytest.mark.parametrize("action", ["simulate", "diff"])
+def test_a_name_does_nothing_to_a_terminal(here: Callable[..., Answer], home: Place, action: str):
+    (home.base / "\x1b[31m.lua").write_text(GOOD)
+    answer = here("policy", action, "\x1b[31m.lua", *MADE_UP)
+
+    assert answer.code == EXIT_DONE
+    assert "\x1b" not in answer.out + answer.err
+    assert "\\x1b[31m.lua" in answer.out
+
+
 def test_a_table_fits_a_terminal(home: Place):
     code, text = home.type("policy", "diff", "bad.lua", *MADE_UP)
 

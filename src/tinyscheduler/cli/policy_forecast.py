@@ -266,7 +266,7 @@ def _lines(one: Forecast, page: Page) -> Iterator[str]:
     yield from format_table((), [("policy:", one.course.policy), *_head(one.course.load)], page)
     yield ""
     rows: list[Row] = [(words, _told(name, value)) for name, words, value in _figures(one)]
-    yield from format_table(("FIGURE", one.course.policy), rows, page)
+    yield from format_table(("FIGURE", escape(one.course.policy)), rows, page)
     yield ""
     yield from _groups(one, page)
     yield from _faults(one, page)
@@ -369,7 +369,7 @@ def _named(one: Forecast) -> str:
     """Return what a column is called: the end of a path tells more than its beginning."""
     name = one.course.policy
     most = 22
-    return name if len(name) <= most else "…" + name[1 - most :]
+    return escape(name if len(name) <= most else "…" + name[1 - most :])
 
 
 def _change(name: str, was: float | None, now: float | None) -> str:
