@@ -382,6 +382,46 @@ _tinyscheduler() {
             :
             return
             ;;
+        policy:--case)
+            :
+            return
+            ;;
+        policy:--since)
+            :
+            return
+            ;;
+        policy:--snapshot)
+            mapfile -t COMPREPLY < <(compgen -f -- "$cur")
+            return
+            ;;
+        policy:--queue-depth)
+            :
+            return
+            ;;
+        policy:--pools)
+            :
+            return
+            ;;
+        policy:--workers-per-pool)
+            :
+            return
+            ;;
+        policy:--seed)
+            :
+            return
+            ;;
+        policy:--against)
+            mapfile -t COMPREPLY < <(compgen -W "FILE V" -- "$cur")
+            return
+            ;;
+        policy:--bound)
+            :
+            return
+            ;;
+        policy:--plot)
+            mapfile -t COMPREPLY < <(compgen -f -- "$cur")
+            return
+            ;;
         policy:--limit)
             :
             return
@@ -432,7 +472,7 @@ _tinyscheduler() {
         "reset") words="-y --yes --json -h --help --help" ;;
         "config") words="--show --json -h --help --help" ;;
         "validate-config") words="--fix --json -h --help --help" ;;
-        "policy") words="--fixture --limit --force --json -h --help --help" ;;
+        "policy") words="--fixture --case --since --snapshot --queue-depth --pools --workers-per-pool --seed --against --gate --bound --plot --limit --force --json -h --help --help" ;;
         "init") words="--base-path -y --yes --json -h --help --help" ;;
         "doctor") words="--json -h --help --help" ;;
         "service") words="--user --system --print -y --yes --json -h --help --help" ;;
@@ -464,7 +504,7 @@ _tinyscheduler() {
         "pause") mapfile -t COMPREPLY < <(compgen -W "$(_tinyscheduler_ask targets)" -- "$cur") ;;
         "resume") mapfile -t COMPREPLY < <(compgen -W "$(_tinyscheduler_ask paused)" -- "$cur") ;;
         "edit") mapfile -t COMPREPLY < <(compgen -W "$(_tinyscheduler_ask tasks:waiting,held)" -- "$cur") ;;
-        "policy") mapfile -t COMPREPLY < <(compgen -W "show source check compile test templates trace deploy rollback versions" -- "$cur") ;;
+        "policy") mapfile -t COMPREPLY < <(compgen -W "show source check compile test simulate diff templates trace deploy rollback versions" -- "$cur") ;;
         "service") mapfile -t COMPREPLY < <(compgen -W "install uninstall status cron timer daemon logrotate" -- "$cur") ;;
         "completion") mapfile -t COMPREPLY < <(compgen -W "bash zsh fish" -- "$cur") ;;
         "help") mapfile -t COMPREPLY < <(compgen -W "run add status list show why ps logs wait parked history report top health gpu events snapshot replay cancel retry hold release pause resume drain undrain edit prune reset config validate-config policy init doctor service demo selftest completion help" -- "$cur") ;;

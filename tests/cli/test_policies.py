@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 if TYPE_CHECKING:
-    from tests.cli.place import Place
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from tests.cli.place import Answer, Place
 
 LAST_FIRST = """
 function schedule(context)
@@ -165,6 +169,22 @@ def test_checking_one_that_could_not_rule_ends_with_1(home: Place, source: str, 
 
     assert (answer.code, answer.out) == (1, words)
     assert home.run("policy", "check", "policies/p.lua", "--json").json["is_usable"] is False
+
+
+def test_checking_waits_for_a_process_that_is_long_in_starting(
+    home: Place,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    run_at: Callable[..., Answer],
+):
+    """On a busy machine a start takes longer than a tick would wait for it."""
+    slow = tmp_path / "python"
+    slow.write_text(f'#!/bin/sh\nsleep 0.4\nexec {sys.executable} "$@"\n')
+    slow.chmod(0o700)
+    monkeypatch.setattr(sys, "executable", str(slow))
+    answer = run_at(home, "policy", "check", "policies/p.lua")
+
+    assert (answer.code, "can rule" in answer.out) == (0, True), answer
 
 
 def test_checking_warns_of_one_that_is_slow(home: Place):

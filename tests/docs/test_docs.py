@@ -42,6 +42,7 @@ RUN = (
     "docs/guides/living-with-it.md",
     "docs/guides/run-it-every-minute.md",
     "docs/guides/test-a-policy.md",
+    "docs/guides/try-a-policy.md",
     "docs/guides/what-is-it-doing.md",
 )
 PACKAGE = TOP / "src" / "tinyscheduler"

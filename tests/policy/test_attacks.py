@@ -241,6 +241,9 @@ def _processes_of_policies() -> list[Path]:
     return found
 
 
+_MOST_EXCUSES = 30
+
+
 def _end_children() -> None:
     """End, by another program, the first process of a policy that has begun to compute."""
     while True:
@@ -266,7 +269,12 @@ def test_who_uses_its_time_up_in_one_call_is_to_blame(tmp_path: Path):
     pattern = "return ('a'):rep(5000):find(('a-'):rep(30) .. 'b')"
     policy = a_policy(tmp_path, FRAME.format(attack=pattern), wall_ms=1000)
 
-    with pytest.raises(PolicyError, match="did not answer in time and was killed") as killed:
-        policy.propose(a_context())
+    # On a machine that is busy by itself it may not get half of its time, and is excused.
+    for _ in range(_MOST_EXCUSES):
+        with pytest.raises(PolicyError) as killed:
+            policy.propose(a_context())
+        if not isinstance(killed.value, PolicyLateError):
+            break
 
     assert not isinstance(killed.value, PolicyLateError)
+    assert killed.match("did not answer in time and was killed")

@@ -18,6 +18,7 @@ from tinyscheduler.errors import PolicyError
 from tinyscheduler.model.config import PolicySettings
 from tinyscheduler.model.policy import AgentView, PolicyContext
 from tinyscheduler.policy.artefacts import MOST_FILES, Artefacts
+from tinyscheduler.values import replace
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -73,6 +74,34 @@ def place(tmp_path: Path) -> Iterator[Place]:
 
 def starts(policy: ConfinedPolicy) -> list[tuple[str, str]]:
     return [(one.task.task_id, one.agent) for one in policy.propose(CONTEXT)]
+
+
+AT_NIGHT = """scheduler:
+  name: mine
+  rules:
+    - name: weekends and nights
+      condition:
+        any:
+          - metrics.hour: {ge: 22}
+          - metrics.weekday: {ge: 6}
+      action: dispatch
+"""
+
+
+@pytest.mark.parametrize(
+    ("now", "number"),
+    [
+        pytest.param(datetime(2026, 3, 6, 21, 59), 0, id="Friday evening"),  # noqa: DTZ001 - of this place
+        pytest.param(datetime(2026, 3, 6, 22, 0), 2, id="Friday night"),  # noqa: DTZ001 - of this place
+        pytest.param(datetime(2026, 3, 7, 12, 0), 2, id="Saturday"),  # noqa: DTZ001 - of this place
+    ],
+)
+def test_a_rule_may_ask_for_the_hour_and_the_day_of_this_place(
+    place: Place, now: datetime, number: int
+):
+    found = place.policy(AT_NIGHT).propose(replace(CONTEXT, now=now.astimezone(UTC)))
+
+    assert len(found) == number
 
 
 # -- asked by a tick -----------------------------------------------------------------

@@ -46,6 +46,8 @@ _PATIENCE_S = 5.0
 _MOST_BYTES = 4 << 20
 # Seconds of CPU time that the process may use from its start to its end.
 _MOST_CPU_S = 5
+# Of what it may be asked, that which is no context.
+_FORGET = marshal.dumps(None)
 
 
 class ConfinedPolicy:
@@ -63,18 +65,21 @@ class ConfinedPolicy:
         artefacts: Artefacts | None = None,
         fault: str | None = None,
         start_ms: int = _START_MS,
+        cpu_s: int = _MOST_CPU_S,
     ) -> None:
         """Take where the policy is and what it may take; fewer ``layers`` only to test each.
 
         One in YAML is compiled, or found among the ``artefacts``.  With a ``fault`` its file is
-        not even looked at.  Starting its process may take ``start_ms``; longer where no tick
-        waits for it.
+        not even looked at.  Starting its process may take ``start_ms``, and all it does may
+        take ``cpu_s``; longer where no tick waits for it.
         """
         assert settings.path is not None  # noqa: S101 - who has none asks the platform
         self._settings = settings
         self._path = settings.path
         self._layers = layers
         self._start_ms = start_ms
+        self._cpu_s = cpu_s
+        self._is_to_forget = False
         self._child: _Child | None = None
         self.answers: list[Answer] = []
         self.calls: list[PolicyCall] = []
@@ -140,6 +145,20 @@ class ConfinedPolicy:
                 raise PolicyLoadError(error.what, cause=error.cause, hint=error.hint) from error
         return self._compiled
 
+    def start(self) -> None:
+        """Load it, if it is not yet; PolicyError where it cannot be."""
+        if self._child is None:
+            try:
+                self._child = self._start()
+            except PolicyError as error:
+                raise self._located(error) from error
+
+    def forget(self) -> None:
+        """Let the next question be the first: what it remembers is gone, as with a new tick."""
+        self.answers.clear()
+        self.calls.clear()
+        self._is_to_forget = self._child is not None
+
     def close(self) -> None:
         """End the process, if there is one."""
         if self._child is not None:
@@ -149,12 +168,13 @@ class ConfinedPolicy:
     # -- parts --------------------------------------------------------------------
 
     def _ask(self, content: bytes, context: PolicyContext) -> Answer:
-        compiled = self.compiled()
         if self._child is None:
-            source = self._load()[0] if compiled is None else compiled.lua.encode()
-            self._child = self._start(source)
+            self._child = self._start()
         wall_s = self._settings.wall_ms / 1000
         try:
+            if self._is_to_forget:
+                self._is_to_forget = False
+                _check_hello(self._child.ask(_FORGET, time.monotonic() + self._start_ms / 1000))
             answer = self._child.ask(content, time.monotonic() + wall_s)
         except PolicyError as error:
             child, self._child = self._child, None
@@ -199,13 +219,16 @@ class ConfinedPolicy:
             return source, f"{self._path} has more than the {most} bytes that a policy may have"
         return source, None
 
-    def _start(self, source: bytes) -> _Child:
+    def _start(self) -> _Child:
+        compiled = self.compiled()
+        source = self._load()[0] if compiled is None else compiled.lua.encode()
         child, hello = _greet(
             source,
             self.name if self._compiled is None else self.name + SUFFIX,
             limits=self._limits,
             layers=self._layers,
             patience_s=self._start_ms / 1000,
+            cpu_s=self._cpu_s,
         )
         if hello["fault"] is not None:
             child.kill()
@@ -226,13 +249,19 @@ def find_missing_layers() -> Mapping[str, str]:
 
 
 def _greet(
-    source: bytes, name: str, *, limits: LuaLimits, layers: tuple[str, ...], patience_s: float
+    source: bytes,
+    name: str,
+    *,
+    limits: LuaLimits,
+    layers: tuple[str, ...],
+    patience_s: float,
+    cpu_s: int = _MOST_CPU_S,
 ) -> tuple[_Child, dict[str, Any]]:
     """Start the process and load a policy in it; return what it says of that."""
     setup: dict[str, Any] = {
         "limits": asdict(limits),
         "layers": layers,
-        "cpu_s": _MOST_CPU_S,
+        "cpu_s": cpu_s,
         "name": name,
         "is_bounded": True,
     }
@@ -244,17 +273,32 @@ def _greet(
     deadline = time.monotonic() + patience_s
     try:
         child.send(marshal.dumps(setup), deadline)
-        hello = json.loads(child.ask(source, deadline))
-        return child, {name: hello[name] for name in ("missing", "fault")}
-    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        return child, _read_hello(child.ask(source, deadline))
+    except PolicyLoadError:
         child.kill()
-        raise PolicyLoadError(f"it greeted with nonsense: {error}", cause="nonsense") from error
+        raise
     except PolicyError as error:
         child.kill()
         error = child.excused(error, patience_s)
         if isinstance(error, PolicyLateError):
             raise error from None
         raise PolicyLoadError(error.what, cause=error.cause, hint=error.hint) from error
+
+
+def _read_hello(content: bytes) -> dict[str, Any]:
+    """Return what it says of itself; PolicyLoadError for what is no greeting."""
+    try:
+        hello = json.loads(content)
+        return {name: hello[name] for name in ("missing", "fault")}
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        raise PolicyLoadError(f"it greeted with nonsense: {error}", cause="nonsense") from error
+
+
+def _check_hello(content: bytes) -> None:
+    """Raise PolicyLoadError where it could not be loaded once more."""
+    fault = _read_hello(content)["fault"]
+    if fault is not None:
+        raise _load_error(fault)
 
 
 def _load_error(text: str) -> PolicyError:
@@ -341,7 +385,7 @@ class _Child:
             return PolicyError("its process ended without an answer", cause="error")
         number = os.WTERMSIG(status)
         if number == signal.SIGXCPU:
-            return PolicyError(f"it used {_MOST_CPU_S} s of CPU time", cause="timeout")
+            return PolicyError("it used all the CPU time that it may", cause="timeout")
         if number == signal.SIGABRT:
             return PolicyError("it used more memory than it may (POLICY_MEMORY_MB)", cause="memory")
         return PolicyError(f"its process died by {signal.Signals(number).name}", cause="error")

@@ -18,8 +18,9 @@ from tinyscheduler.policy.limits import LuaLimits
 from tinyscheduler.values import dataclass
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
+    from tinyscheduler.app.forecasting import Difference
     from tinyscheduler.app.policies import Checked
     from tinyscheduler.model.config import Config
     from tinyscheduler.model.versions import KeptPolicy
@@ -35,19 +36,27 @@ class Deployment:
     """What is active now, what was before, and what was left undone.
 
     Nothing is ``kept`` where the policy was refused; it is not ``changed`` where it was active
-    already.
+    already.  ``judged`` is how it compares with the active one, where that was asked.
     """
 
     kept: KeptPolicy | None
     before: KeptPolicy | None = None
     is_changed: bool = False
     checked: Checked | None = None
+    judged: Difference | None = None
     warnings: tuple[str, ...] = ()
 
 
-def deploy(config: Config, path: str, *, despite_warnings: bool) -> Deployment:
+def deploy(
+    config: Config,
+    path: str,
+    *,
+    despite_warnings: bool,
+    judge: Callable[[], Difference] | None = None,
+) -> Deployment:
     """Check a policy as a tick would load it, keep it, and make it the active one.
 
+    It is refused, too, where one who is asked to ``judge`` finds that anything gets worse.
     Raises ConfigError where POLICY_FILE is set, and NotFoundError, UsageError, BusyError or
     StoreError with what was active still active.
     """
@@ -56,13 +65,16 @@ def deploy(config: Config, path: str, *, despite_warnings: bool) -> Deployment:
     checked = check_policy(config, path)
     if not checked.is_usable or (checked.findings and not despite_warnings):
         return Deployment(kept=None, checked=checked)
+    judged = None if judge is None else judge()
+    if judged is not None and judged.worse:
+        return Deployment(kept=None, checked=checked, judged=judged)
     if _read(path) != source:
         raise BusyError(f"{path} was changed while it was checked", hint="try again")
     clock, name, suffix = SystemClock(), os.path.basename(path), suffix_of(path)
     with _locked(config, clock) as policies:
         before = policies.active()
         if before is not None and _is_same(before, source, suffix):
-            return Deployment(kept=before, before=before, checked=checked)
+            return Deployment(kept=before, before=before, checked=checked, judged=judged)
         kept = policies.keep(source, suffix=suffix, name=name, at=clock.now().wall)
         try:
             policies.activate(kept)
@@ -71,7 +83,14 @@ def deploy(config: Config, path: str, *, despite_warnings: bool) -> Deployment:
             raise
         warnings = _make_room(policies)
         _announce(config, clock, kept, reason="deploy")
-    return Deployment(kept=kept, before=before, is_changed=True, checked=checked, warnings=warnings)
+    return Deployment(
+        kept=kept,
+        before=before,
+        is_changed=True,
+        checked=checked,
+        judged=judged,
+        warnings=warnings,
+    )
 
 
 def roll_back(config: Config, number: int | None) -> Deployment:

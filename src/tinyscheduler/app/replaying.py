@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from tinyscheduler.tick import Foresight
 
 # What deciding may end with on something that no tick ever saw, such as a weight of 0.
-_UNDECIDABLE = (ArithmeticError, AssertionError, LookupError, TypeError, ValueError)
+UNDECIDABLE = (ArithmeticError, AssertionError, LookupError, TypeError, ValueError)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,7 +42,7 @@ def replay(one: Round) -> Replay:
     policy = PlatformPolicy()
     try:
         plan = decide(one.snapshot, policy)
-    except _UNDECIDABLE as error:
+    except UNDECIDABLE as error:
         cause = f"{type(error).__name__}: {error}"
         raise TinySchedulerError(
             f"round {one.number} of tick {one.tick_id} cannot be decided again: {cause}",

@@ -126,6 +126,11 @@ def may_have_gpus(config: Config) -> bool:
     return has_driver()
 
 
+def read_gpus(config: Config) -> GpuReading:
+    """Look at the GPUs as configured; all that there are, whichever CUDA_VISIBLE_DEVICES shows."""
+    return _GpuProbe(config, may_write=False).read()
+
+
 def foresee_task(config: Config, task: WaitingTask, *, window: int) -> Foresight:
     """Say what a tick would do, with this task in its window, wherever in line it stands.
 

@@ -11,8 +11,9 @@ import typer
 from tinyscheduler.cli import policy_versions
 from tinyscheduler.cli.invocation import Invocation
 from tinyscheduler.cli.options import option
-from tinyscheduler.cli.parsing import whole_number
+from tinyscheduler.cli.parsing import pairs, whole_number
 from tinyscheduler.cli.policy_checked import checked_json, checked_lines
+from tinyscheduler.cli.policy_forecast import ForecastOptions
 from tinyscheduler.cli.render import emit, emit_json, escape
 from tinyscheduler.errors import EXIT_DONE, EXIT_FAILED, UsageError
 from tinyscheduler.values import dataclass
@@ -30,6 +31,8 @@ class Action(StrEnum):
     CHECK = "check"
     COMPILE = "compile"
     TEST = "test"
+    SIMULATE = "simulate"
+    DIFF = "diff"
     TEMPLATES = "templates"
     TRACE = "trace"
     DEPLOY = "deploy"
@@ -39,9 +42,21 @@ class Action(StrEnum):
 
 # Which of them need a FILE, and which may be told something: the number of a version, or the
 # name of a template.
-_OF_FILES = frozenset({Action.CHECK, Action.COMPILE, Action.TEST, Action.DEPLOY})
+_OF_FILES = frozenset(
+    {
+        Action.CHECK,
+        Action.COMPILE,
+        Action.TEST,
+        Action.SIMULATE,
+        Action.DIFF,
+        Action.DEPLOY,
+    }
+)
 _OF_NAMES = frozenset({Action.SHOW, Action.ROLLBACK, Action.TEMPLATES})
 _MOST_TICKS = 100_000
+_MOST_DEPTH, _MOST_POOLS, _MOST_WORKERS, _MOST_SEED = 1000, 64, 64, 2**63 - 1
+# Who plays a load.
+_FORECASTS = frozenset({Action.SIMULATE, Action.DIFF, Action.DEPLOY})
 
 
 def policy(
@@ -59,7 +74,78 @@ def policy(
     ] = None,
     fixture: Annotated[
         str | None,
-        option("--fixture", metavar="F", help="For test: the cases, instead of FILE's .test.yaml."),
+        option(
+            "--fixture",
+            metavar="F",
+            help="For test: the cases, instead of FILE's .test.yaml. Else: play one of them.",
+        ),
+    ] = None,
+    case: Annotated[
+        str | None, option("--case", metavar="NAME", help="Of --fixture: the case to play.")
+    ] = None,
+    since: Annotated[
+        str | None,
+        option("--since", metavar="TIME", help="Play what has ended since then; for diff, 7d."),
+    ] = None,
+    snapshot: Annotated[
+        str | None,
+        option("--snapshot", metavar="FILE", help="Play what runs and waits there; - for stdin."),
+    ] = None,
+    queue_depth: Annotated[
+        int | None,
+        option(
+            "--queue-depth",
+            parser=whole_number(least=1, most=_MOST_DEPTH),
+            metavar="N",
+            help="Play made-up tasks, so many at once and nine times as many later.",
+        ),
+    ] = None,
+    pools: Annotated[
+        int | None,
+        option(
+            "--pools",
+            parser=whole_number(least=1, most=_MOST_POOLS),
+            metavar="N",
+            help="On a made-up machine: so many pools, a GPU each.",
+        ),
+    ] = None,
+    workers_per_pool: Annotated[
+        int | None,
+        option(
+            "--workers-per-pool",
+            parser=whole_number(least=1, most=_MOST_WORKERS),
+            metavar="N",
+            help="On a made-up machine: so many slots a pool.",
+        ),
+    ] = None,
+    seed: Annotated[
+        int | None,
+        option(
+            "--seed",
+            parser=whole_number(least=1, most=_MOST_SEED),
+            metavar="N",
+            help="Of what is made up or drawn; 1.",
+        ),
+    ] = None,
+    against: Annotated[
+        str | None,
+        option(
+            "--against",
+            metavar="FILE|V",
+            help="Compare with that instead of the active one; or with platform.",
+        ),
+    ] = None,
+    gate: Annotated[
+        bool,
+        option("--gate", help="End with 1, and deploy nothing, if a figure is worse than allowed."),
+    ] = False,
+    bound: Annotated[
+        list[str] | None,
+        option("--bound", metavar="FIGURE=PCT", help="How much worse a figure may be."),
+    ] = None,
+    plot: Annotated[
+        str | None,
+        option("--plot", metavar="FILE", help="Draw it as well: FILE.png or FILE.html."),
     ] = None,
     limit: Annotated[
         int | None,
@@ -75,13 +161,16 @@ def policy(
     ] = False,
     json: Annotated[bool, option("--json", help="Print one JSON document.")] = False,
 ) -> int:
-    """Show or check a policy, deploy it, or go back.
+    """Show or check a policy, try it out, deploy it, or go back.
 
     `show` says who decides and how that went of late; `show V` prints a version. `source` prints
     the platform policy, to start from. `check FILE` loads a policy as a tick would, asks it about
     a few worlds, one of them with a thousand tasks, and ends with 1 if it could not rule.
     `compile FILE` prints the Lua that a policy in YAML becomes. `test FILE` asks it about the
     cases of its fixtures, the file FILE.test.yaml beside it, and ends with 1 if one fails.
+    `simulate FILE` plays a load under it in simulated time, made up unless --since, --snapshot or
+    --fixture says which, and tells how long tasks waited. `diff FILE` plays the last seven days
+    under it and under the active one, and tells what gets worse and what starts when.
     `templates` lists policies to start from, `templates NAME` prints one, and
     `templates NAME.test.yaml` its fixtures. `deploy FILE` checks it, keeps a copy, and lets that
     decide from the next tick on, unless POLICY_FILE is set or POLICY_MODE is platform.
@@ -96,6 +185,20 @@ def policy(
         limit=limit,
         is_forced=force,
         is_json=json,
+        forecast=ForecastOptions(
+            since=since,
+            snapshot=snapshot,
+            fixture=None if action is Action.TEST else fixture,
+            case=case,
+            queue_depth=queue_depth,
+            pools=pools,
+            workers_per_pool=workers_per_pool,
+            seed=seed,
+            against=against,
+            plot=plot,
+            bounds=pairs("--bound", bound),
+            is_gate=gate,
+        ),
     )
     _refuse_arguments(asked)
     return _DOERS[action](asked)
@@ -112,6 +215,7 @@ class _Asked:
     limit: int | None
     is_forced: bool
     is_json: bool
+    forecast: ForecastOptions
 
 
 def _refuse_arguments(asked: _Asked) -> None:
@@ -122,13 +226,39 @@ def _refuse_arguments(asked: _Asked) -> None:
         raise UsageError(f"policy {action} needs a FILE", hint=hint)
     if file is not None and action not in _OF_FILES | _OF_NAMES:
         raise UsageError(f"policy {action} takes no FILE and no version", hint=hint)
-    for option_name, is_given, only in (
-        ("--force", asked.is_forced, Action.DEPLOY),
-        ("--fixture", asked.fixture is not None, Action.TEST),
-        ("--limit", asked.limit is not None, Action.TRACE),
-    ):
-        if is_given and action is not only:
-            raise UsageError(f"{option_name} goes with {only}", hint="leave it out")
+    for option_name, is_given, those in _options(asked):
+        if is_given and action not in those:
+            names = " and ".join(one for one in Action if one in those)
+            raise UsageError(f"{option_name} goes with {names}", hint="leave it out")
+    if action is Action.DEPLOY and not asked.forecast.is_gate:
+        given = [
+            name for name, is_given, those in _options(asked) if is_given and those == _FORECASTS
+        ]
+        if given:
+            raise UsageError(f"{given[0]} goes with --gate, here", hint="add --gate")
+
+
+def _options(asked: _Asked) -> list[tuple[str, bool, frozenset[Action]]]:
+    """Return each option that few actions take, whether it was given, and these."""
+    forecast = asked.forecast
+    differing = frozenset({Action.DIFF, Action.DEPLOY})
+    drawing = frozenset({Action.SIMULATE, Action.DIFF})
+    return [
+        ("--force", asked.is_forced, frozenset({Action.DEPLOY})),
+        ("--fixture", asked.fixture is not None, _FORECASTS | {Action.TEST}),
+        ("--limit", asked.limit is not None, frozenset({Action.TRACE})),
+        ("--since", forecast.since is not None, _FORECASTS),
+        ("--snapshot", forecast.snapshot is not None, _FORECASTS),
+        ("--case", forecast.case is not None, _FORECASTS),
+        ("--queue-depth", forecast.queue_depth is not None, _FORECASTS),
+        ("--pools", forecast.pools is not None, _FORECASTS),
+        ("--workers-per-pool", forecast.workers_per_pool is not None, _FORECASTS),
+        ("--seed", forecast.seed is not None, _FORECASTS),
+        ("--against", forecast.against is not None, differing),
+        ("--bound", bool(forecast.bounds), differing),
+        ("--gate", forecast.is_gate, differing),
+        ("--plot", forecast.plot is not None, drawing),
+    ]
 
 
 def _test(asked: _Asked) -> int:
@@ -137,6 +267,18 @@ def _test(asked: _Asked) -> int:
     return test_policy(
         asked.invocation, str(asked.file), fixture=asked.fixture, is_json=asked.is_json
     )
+
+
+def _simulate(asked: _Asked) -> int:
+    from tinyscheduler.cli.policy_forecast import simulate
+
+    return simulate(asked.invocation, str(asked.file), asked.forecast, is_json=asked.is_json)
+
+
+def _diff(asked: _Asked) -> int:
+    from tinyscheduler.cli.policy_forecast import diff
+
+    return diff(asked.invocation, str(asked.file), asked.forecast, is_json=asked.is_json)
 
 
 def _show_templates(asked: _Asked) -> int:
@@ -161,7 +303,11 @@ def _show(asked: _Asked) -> int:
 
 def _deploy(asked: _Asked) -> int:
     return policy_versions.deploy(
-        asked.invocation, str(asked.file), is_forced=asked.is_forced, is_json=asked.is_json
+        asked.invocation,
+        str(asked.file),
+        is_forced=asked.is_forced,
+        gate=asked.forecast if asked.forecast.is_gate else None,
+        is_json=asked.is_json,
     )
 
 
@@ -280,6 +426,8 @@ _DOERS: dict[Action, Callable[[_Asked], int]] = {
     Action.CHECK: _check,
     Action.COMPILE: _compile,
     Action.TEST: _test,
+    Action.SIMULATE: _simulate,
+    Action.DIFF: _diff,
     Action.TEMPLATES: _show_templates,
     Action.TRACE: _trace,
     Action.DEPLOY: _deploy,

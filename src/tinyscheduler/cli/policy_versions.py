@@ -19,7 +19,9 @@ from tinyscheduler.model.clock import format_time
 
 if TYPE_CHECKING:
     from tinyscheduler.app.deploying import Deployment
+    from tinyscheduler.app.forecasting import Difference
     from tinyscheduler.cli.invocation import Invocation
+    from tinyscheduler.cli.policy_forecast import ForecastOptions
     from tinyscheduler.model.config import Config
     from tinyscheduler.model.versions import KeptPolicy
 
@@ -40,12 +42,26 @@ def version_number(text: str) -> int:
     return int(text)
 
 
-def deploy(invocation: Invocation, file: str, *, is_forced: bool, is_json: bool) -> int:
+def deploy(
+    invocation: Invocation,
+    file: str,
+    *,
+    is_forced: bool,
+    gate: ForecastOptions | None,
+    is_json: bool,
+) -> int:
     """Deploy a policy, or say why not."""
     from tinyscheduler.app.deploying import deploy
 
     config = invocation.configure_writing()
-    done = deploy(config, file, despite_warnings=is_forced)
+    ask = None
+    if gate is not None:
+        from tinyscheduler.cli.policy_forecast import judge
+
+        def ask() -> Difference:
+            return judge(config, file, gate)
+
+    done = deploy(config, file, despite_warnings=is_forced, judge=ask)
     assert done.checked is not None  # noqa: S101 - nothing is deployed unchecked
     if is_json:
         emit_json(
@@ -54,20 +70,43 @@ def deploy(invocation: Invocation, file: str, *, is_forced: bool, is_json: bool)
             **_kept_json(done.kept),
             mode=config.policy.mode,
             check=checked_json(done.checked),
+            **_judged_json(done.judged),
         )
     else:
-        for line in checked_lines(done.checked):
+        for line in (*checked_lines(done.checked), *_judged_lines(invocation, done.judged)):
             emit(line)
     if done.kept is None:
         if not is_json:
-            hint = "mend it and try again" if not done.checked.is_usable else "--force deploys it"
-            invocation.fail(f"{file} is not deployed", hint=hint)
+            invocation.fail(f"{file} is not deployed", hint=_advice(done))
         return EXIT_FAILED
     if not is_json:
         is_now = "is active from the next tick on" if done.is_changed else "is active already"
         _answer(invocation, done, is_now)
     _warn(invocation, config, done)
     return EXIT_DONE
+
+
+def _advice(done: Deployment) -> str:
+    assert done.checked is not None  # noqa: S101 - nothing is deployed unchecked
+    if done.judged is not None:
+        return "mend it, or allow more with --bound FIGURE=PCT; without --gate nobody compares"
+    return "mend it and try again" if not done.checked.is_usable else "--force deploys it"
+
+
+def _judged_lines(invocation: Invocation, judged: Difference | None) -> list[str]:
+    if judged is None:
+        return []
+    from tinyscheduler.cli.policy_forecast import difference_lines
+
+    return ["", *difference_lines(judged, invocation.page)]
+
+
+def _judged_json(judged: Difference | None) -> dict[str, Any]:
+    if judged is None:
+        return {}
+    from tinyscheduler.cli.policy_forecast import difference_json
+
+    return {"gate": difference_json(judged, with_tasks=False)}
 
 
 def roll_back(invocation: Invocation, number: str | None, *, is_json: bool) -> int:

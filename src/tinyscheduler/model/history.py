@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from tinyscheduler.model.leases import ReclaimReason
-    from tinyscheduler.model.tasks import FailureReason, Outcome
+    from tinyscheduler.model.tasks import FailureReason, Outcome, TaskSpec
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,3 +51,18 @@ class MeasuredAttempt:
     failure_reason: FailureReason | None
     reclaim_reason: ReclaimReason | None
     ready_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecordedTask:
+    """A task that was tried, what it asked for but its prompt, and all that came of it.
+
+    ``summary`` is what people know it by.  ``attempts`` are in the order in which they began;
+    there is at least one.
+    """
+
+    task_id: str
+    summary: str
+    spec: TaskSpec
+    created_at: datetime
+    attempts: tuple[AttemptRecord, ...]

@@ -2,8 +2,9 @@
 
 Started anew for each tick, with nothing open but a pipe to it and one from it.  Messages are
 four bytes of length and that many of content; the first is how to confine oneself, the second
-the policy, each further one a context.  What comes is marshalled, for it is ours and is the
-quickest to read; what goes out is JSON, for it is not.  The arguments are where modules are found.
+the policy, each further one a context, or None: then the policy is loaded anew and has forgotten
+all.  What comes is marshalled, for it is ours and is the quickest to read; what goes out is JSON,
+for it is not.  The arguments are where modules are found.
 """
 
 from __future__ import annotations
@@ -69,7 +70,14 @@ def main() -> None:
     fault = engine.load(source, setup["name"])
     write_message(json.dumps({"missing": missing, "fault": fault}).encode())
     while fault is None and (content := read_message()):
-        write_message(engine.schedule(marshal.loads(content)).encode())
+        context = marshal.loads(content)
+        if context is None:
+            del engine  # there is not room for two
+            engine = LuaEngine(limits=limits, is_bounded=setup["is_bounded"])
+            fault = engine.load(source, setup["name"])
+            write_message(json.dumps({"missing": missing, "fault": fault}).encode())
+        else:
+            write_message(engine.schedule(context).encode())
 
 
 if __name__ == "__main__":

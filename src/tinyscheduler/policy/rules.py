@@ -68,6 +68,8 @@ FIELDS = {
         "free_slots": Kind.NUMBER,
         "memory_pressure": Kind.TEXT,
         "now_ms": Kind.NUMBER,
+        "hour": Kind.NUMBER,
+        "weekday": Kind.NUMBER,
     },
 }
 # Fields that hold one of a few words: another would never match.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from functools import cache
 
 PLATFORM_NAME = "platform.lua"
 PLATFORM_TEMPLATE = "platform"
@@ -42,7 +43,8 @@ def describe_template(name: str) -> str:
     return read_template(name).decode().partition("\n")[0].removeprefix("-- ")
 
 
+@cache
 def read_source(name: str) -> bytes:
-    """Return one of the files beside this one."""
+    """Return one of the files beside this one; who may open none any more gets it again."""
     with open(os.path.join(_FOLDER, name), "rb") as stream:
         return stream.read()

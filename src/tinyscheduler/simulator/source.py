@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import Enum
@@ -125,7 +126,7 @@ class SimulatedQueue:
 
     def blockers(self, row: Row) -> tuple[str, ...]:
         """Return the unfinished tasks that this one waits for, oldest first."""
-        if self.is_blocking_disabled:
+        if self.is_blocking_disabled or not row.spec.after:
             return ()
         # One that was pruned was done.
         unfinished = (self.rows[one] for one in row.spec.after if one in self.rows)
@@ -141,7 +142,10 @@ class SimulatedQueue:
 
     def is_due(self, row: Row) -> bool:
         """Whether neither a wish nor a backoff keeps the task waiting."""
-        now, until = self.now(), row.backing_off_until
+        until = row.backing_off_until
+        if until is None and row.spec.not_before is None:
+            return True
+        now = self.now()
         if row.spec.not_before is not None and row.spec.not_before > now:
             return False
         return until is None or not 0 < (until - now).total_seconds() <= self.longest_backoff_s
@@ -154,6 +158,7 @@ class SimulatedSource:
         """Ask as this process."""
         self._process = process
         self._queue = queue
+        self._blocks: Counter[str] = Counter()  # how many unfinished tasks wait for each
 
     @property
     def name(self) -> str:
@@ -165,9 +170,11 @@ class SimulatedSource:
         self._process.reach("source.look")
         if self._queue.trouble is Trouble.DOWN:
             raise self._down()
-        rows = list(self._queue.rows.values())
+        rows = [row for row in self._queue.rows.values() if not row.state.is_final]
+        self._blocks = Counter(blocker for row in rows for blocker in set(row.spec.after))
         told = [*self._startable(rows, window), *self._unstartable(rows)]
-        told += [row for row in self._first_of_each_owner(rows, window) if row not in told]
+        known = {row.task_id for row in told}
+        told += [row for row in self._first_of_each_owner(rows, window) if row.task_id not in known]
         return SourceView(
             name=self.name,
             waiting=tuple(self._waiting_task(row) for row in sorted(told, key=self._rank)),
@@ -244,7 +251,8 @@ class SimulatedSource:
             yield from ordered[:window]
             # Beside them what goes first whatever its age.
             first = [row for row in ordered if row.spec.priority_class is urgent]
-            yield from [row for row in first[:window] if row not in ordered[:window]]
+            told = {row.task_id for row in ordered[:window]}
+            yield from [row for row in first[:window] if row.task_id not in told]
 
     def _first_of_each_owner(self, rows: Iterable[Row], window: int) -> Iterator[Row]:
         """Yield what each tenant or project has first in line, where they share fairly."""
@@ -278,7 +286,7 @@ class SimulatedSource:
 
     def _rank(self, row: Row) -> tuple[int, int, int]:
         priority = row.spec.priority if self._queue.is_priority_enabled else 0
-        return (-self._queue.blocks(row), -priority, row.order)
+        return (-self._blocks[row.task_id], -priority, row.order)
 
     def _waiting_task(self, row: Row) -> WaitingTask:
         return WaitingTask(
@@ -291,7 +299,7 @@ class SimulatedSource:
             agent=row.spec.agent,
             queue=row.spec.queue,
             priority=row.spec.priority,
-            blocks=self._queue.blocks(row),
+            blocks=self._blocks[row.task_id],
             blocked_by=self._queue.blockers(row)[:_MOST_BLOCKERS_TOLD],
             not_before=row.spec.not_before,
             backing_off_until=row.backing_off_until,

@@ -11,10 +11,11 @@ from tinyscheduler.adapters.sqlite.rows import (
     from_micros,
     marks_of,
     record_of,
+    spec_of,
     to_micros,
     waiting_of,
 )
-from tinyscheduler.model.history import MeasuredAttempt
+from tinyscheduler.model.history import MeasuredAttempt, RecordedTask
 from tinyscheduler.model.leases import ReclaimReason
 from tinyscheduler.model.records import WaitingLine
 from tinyscheduler.model.tasks import (
@@ -93,6 +94,22 @@ SELECT attempts.agent, attempts.attempt, attempts.started_at, attempts.ended_at,
     max(tasks.created_at, coalesce(tasks.not_before, 0)) AS ready_at
 FROM attempts LEFT JOIN tasks ON source = 'local' AND tasks.id = CAST(task_id AS INTEGER)
 WHERE attempts.ended_at >= :since ORDER BY attempts.rowid DESC LIMIT :limit
+"""
+# The newest tasks of which an attempt ended since, and then each with all its attempts.
+_RECORDED = """
+SELECT tasks.id, summary, tasks.created_at, NULL AS prompt, details FROM tasks
+JOIN task_specs ON task_specs.task_id = tasks.id
+WHERE tasks.id IN (
+    SELECT CAST(task_id AS INTEGER) FROM attempts WHERE ended_at >= :since AND source = 'local'
+)
+ORDER BY tasks.id DESC LIMIT :limit
+"""
+_ATTEMPTS_SINCE = """
+SELECT * FROM attempts
+WHERE source = 'local' AND task_id IN (
+    SELECT task_id FROM attempts WHERE ended_at >= :since AND source = 'local'
+)
+ORDER BY started_at, rowid
 """
 
 
@@ -200,6 +217,42 @@ class Inquiry:
             return [_measured_of(row) for row in connection.execute(_MEASURED, values)]
 
         return self._database.read(question)
+
+    def recorded(self, *, since: datetime, limit: int) -> tuple[list[RecordedTask], int]:
+        """Return the newest tasks of which an attempt ended since, oldest first.
+
+        Also how many of them are left out, since what they ask for cannot be read.
+        """
+        values = {"since": to_micros(since), "limit": limit}
+
+        def question(connection: sqlite3.Connection) -> tuple[list[sqlite3.Row], list[sqlite3.Row]]:
+            tasks = connection.execute(_RECORDED, values).fetchall()
+            return tasks, connection.execute(_ATTEMPTS_SINCE, values).fetchall()
+
+        tasks, rows = self._database.read(question)
+        attempts: dict[str, list[AttemptRecord]] = {}
+        for row in rows:
+            attempts.setdefault(row["task_id"], []).append(attempt_of(row))
+        found, unreadable = [], 0
+        for row in reversed(tasks):
+            task_id, created_at = str(row["id"]), from_micros(row["created_at"])
+            if created_at is None:
+                raise AssertionError("a task in the queue has no beginning")
+            try:
+                spec = spec_of(row)
+            except (TypeError, ValueError):
+                unreadable += 1
+                continue
+            found.append(
+                RecordedTask(
+                    task_id=task_id,
+                    summary=row["summary"],
+                    spec=spec,
+                    created_at=created_at,
+                    attempts=tuple(attempts[task_id]),
+                )
+            )
+        return found, unreadable
 
     def lines(self) -> list[WaitingLine]:
         """Return how many tasks wait in each line, and how many are held."""
