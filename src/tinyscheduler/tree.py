@@ -69,13 +69,29 @@ def read_tree(content: bytes, path: str) -> Node:
             where=f"{path}:{line}",
             hint="indent with spaces and quote texts that hold ':' or '#'",
         ) from error
-    except yaml.YAMLError as error:
-        # A character that YAML forbids; the message is the library's last line.
+    except yaml.reader.ReaderError as error:
+        # A character that YAML forbids.  Where it stands is counted in bytes or in characters.
+        at = text.find(chr(error.character))
         raise ConfigError(
             f"not YAML: {str(error).splitlines()[0]}",
-            where=path,
+            where=f"{path}:{_line_at(text, at)}",
             hint="remove control characters from the file",
         ) from error
+    except ValueError as error:
+        # Without libyaml a number beyond all characters is no error of YAML.
+        found = _NO_CHARACTER.search(text)
+        raise ConfigError(
+            f"not YAML: {error}",
+            where=f"{path}:{_line_at(text, found.start() if found else 0)}",
+            hint="write characters of Unicode",
+        ) from error
+
+
+_NO_CHARACTER = re.compile(r"\\U(?!00(?:0[0-9A-Fa-f]|10))")
+
+
+def _line_at(text: str, at: int) -> int:
+    return text.count("\n", 0, max(0, at)) + 1
 
 
 class _Composer:

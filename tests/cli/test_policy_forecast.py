@@ -138,6 +138,21 @@ def test_a_policy_remembers_nothing_from_tick_to_tick(here: Callable[..., Answer
     assert document["faults"] == []
 
 
+def test_a_policy_that_draws_as_it_is_loaded_draws_the_same_each_time(
+    here: Callable[..., Answer], home: Place
+):
+    (home.base / "salted.lua").write_text("""
+local salt = math.random(1000)
+function schedule(context)
+  local queue = context.queue
+  return { action = "dispatch", job_id = queue[1 + (salt + #queue) % #queue].id }
+end
+""")
+    asked = ("policy", "simulate", "salted.lua", *MADE_UP, "--json")
+
+    assert len({here(*asked).out for _ in range(4)}) == 1
+
+
 def test_a_policy_that_fails_is_told_and_its_place(here: Callable[..., Answer], home: Place):
     (home.base / "failing.lua").write_text(
         "function schedule(context)\n  return nothing.at.all\nend\n"
@@ -329,11 +344,67 @@ def test_what_is_compared_with_can_be_named(here: Callable[..., Answer]):
     assert platform["is_worse"]
 
 
+def test_where_the_active_policy_is_broken_that_is_compared_with_which_decides_instead(
+    here: Callable[..., Answer], home: Place
+):
+    here("policy", "deploy", "bad.lua")
+    (home.state / "policies" / "1.lua").write_text("function schedule(\n")
+    platform = here("policy", "diff", "good.lua", *MADE_UP, "--gate")
+    deployed = here("policy", "deploy", "good.lua", "--gate", *MADE_UP)
+
+    assert (platform.code, deployed.code) == (EXIT_DONE, EXIT_DONE)
+    assert "platform  good.lua  CHANGE" in platform.out
+    for answer in (platform, deployed):
+        assert "warning: the active policy cannot be loaded: " in answer.err
+        assert "; platform decides" in answer.err.replace("\n", " ")
+
+
+def test_the_last_good_version_stands_for_a_broken_one_as_in_ticks(home: Place):
+    home.run("policy", "deploy", "bad.lua")
+    home.add("--", "true")
+    home.run("run", "--once")
+    (home.state / "policies" / "1.lua").write_text("function schedule(\n")
+    document = home.run("policy", "diff", "good.lua", *MADE_UP, "--json").json
+
+    assert document["baseline"]["policy"] == "state/policies/last-good.lua"
+    assert figures(document["baseline"])["slots_used"] < 0.3
+
+
+def test_a_candidate_is_a_file_whatever_it_is_called(here: Callable[..., Answer], home: Place):
+    for name in ("platform", "active", "1"):
+        (home.base / name).write_text(BAD)
+        answer = here("policy", "deploy", name, "--gate", *MADE_UP)
+
+        assert answer.code == EXIT_FAILED
+        assert "worse: " in answer.out
+
+
+def test_what_the_gate_rests_on_is_told(here: Callable[..., Answer], home: Place):
+    """A slow one is only slow where much waits, so that `check` has nothing against it."""
+    home.settings["POLICY_TIMEOUT_MS"] = "20"
+    slow = "if context.metrics.busy_workers > 2 then for i = 1, 5000000 do end end; return"
+    (home.base / "slow.lua").write_text(GOOD.replace("return", slow))
+    answer = here("policy", "deploy", "slow.lua", "--gate", *MADE_UP)
+
+    assert answer.code == EXIT_DONE
+    assert "to slow.lua took longer than POLICY_TIMEOUT_MS" in answer.err.replace("\n", " ")
+
+
 def test_a_difference_is_told_in_a_table(here: Callable[..., Answer]):
     answer = here("policy", "diff", "bad.lua", *MADE_UP)
 
     assert answer.code == EXIT_DONE
     compare("policy-diff.txt", answer.out)
+
+
+@pytest.mark.parametrize("action", ["simulate", "diff"])
+def test_a_name_does_nothing_to_a_terminal(here: Callable[..., Answer], home: Place, action: str):
+    (home.base / "\x1b[31m.lua").write_text(GOOD)
+    answer = here("policy", action, "\x1b[31m.lua", *MADE_UP)
+
+    assert answer.code == EXIT_DONE
+    assert "\x1b" not in answer.out + answer.err
+    assert "\\x1b[31m.lua" in answer.out
 
 
 def test_a_table_fits_a_terminal(home: Place):
@@ -343,6 +414,16 @@ def test_a_table_fits_a_terminal(home: Place):
     plain = re.sub(r"\x1b\[[0-9;]*m", "", text)
     assert max(map(len, plain.splitlines())) <= 80
     assert "\x1b[31m" in text
+
+
+def test_where_no_agent_may_run_anything_no_load_is_made_up(
+    here: Callable[..., Answer], home: Place
+):
+    home.settings["AGENT_LIMITS"] = "shell:0,coder:0"
+    answer = here("policy", "simulate", "good.lua")
+
+    assert (answer.code, answer.out) == (EXIT_USAGE, "")
+    assert "no agent here may run anything" in answer.err
 
 
 @pytest.mark.parametrize(

@@ -228,7 +228,7 @@ def test_other_keys_of_the_array_warn_as_they_always_have(tmp_path: Path):
         ("agents: {a: {}}\n---\nagents: {}", "agents.yaml:2: holds a second document"),
         (b"\xff\xfe", "agents.yaml:1: not UTF-8"),
         (b"agents: {}\n# b\xe9", "agents.yaml:2: not UTF-8"),
-        ("agents: \x01", "agents.yaml: not YAML"),
+        ("agents: \x01", "agents.yaml:1: not YAML"),
         ("#" * (2**20 + 1), "agents.yaml: the agents file is larger than 1 MiB"),
         ("just words", "agents.yaml:1: holds no mapping"),
         ("7", "agents.yaml:1: holds no mapping"),

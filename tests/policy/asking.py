@@ -2,16 +2,49 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Any
 
 from tests.builders import NOW, a_task
 
 from tinyscheduler.adapters.policy_confined import ConfinedPolicy
+from tinyscheduler.errors import PolicyError
 from tinyscheduler.model.config import PolicySettings
 from tinyscheduler.model.policy import AgentView, PolicyContext
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
+
+    from tinyscheduler.ports import Policy
+
+# Of a start and an answer together: all that a policy may take of a tick.
+MOST_S = 0.25 + 0.2
+_LOOKS = 3
+
+
+def in_time(
+    look: Callable[[], tuple[str, str | None, float]], *, most_s: float
+) -> tuple[str, str | None]:
+    """Return what came of a policy, and what is wrong with that, if anything: also its time.
+
+    What took too long is looked at again: a busy machine does not do so each time, a policy does.
+    """
+    for number in range(_LOOKS):
+        outcome, wrong, took_s = look()
+        if wrong is not None or took_s <= most_s:
+            return (outcome if number == 0 else f"{outcome} (asked again)"), wrong
+    return outcome, f"it held up the tick for {took_s:.2f} s, {_LOOKS} times"
+
+
+def timed(policy: Policy, context: PolicyContext) -> tuple[PolicyError | None, float]:
+    """Ask a policy; return how it failed, if it did, and how many seconds that took."""
+    began, failed = time.monotonic(), None
+    try:
+        policy.propose(context)
+    except PolicyError as error:
+        failed = error
+    return failed, time.monotonic() - began
 
 
 def a_policy(

@@ -7,13 +7,19 @@ import os
 import signal
 import subprocess
 import sys
-from typing import Any
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from tinyscheduler.adapters.policy_confined import find_missing_layers
 from tinyscheduler.policy.limits import LAYERS
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+ROOT = Path(__file__).parents[2]
 # Puts up the walls that are named, then tries one thing and says what came of it.
 PROGRAM = """if True:
     import ctypes, errno, json, os, resource, socket, sys
@@ -154,3 +160,48 @@ def test_what_a_policy_runs_in_loads_nothing_that_takes_long():
     heavy = {"ctypes", "enum", "json", "platform", "re", "typing"}
     assert "lupa.lua54" in told.stdout.split()
     assert heavy & set(told.stdout.split()) == set()
+
+
+# Asks a policy that never answers, and says who that is.
+ASKER = """if True:
+    import glob, os, sys
+    from pathlib import Path
+    from tests.policy.asking import a_context
+    from tinyscheduler.adapters.policy_confined import ConfinedPolicy
+    from tinyscheduler.model.config import PolicySettings
+    settings = PolicySettings(mode="home", path=sys.argv[1], cpu_ms=60_000, wall_ms=60_000)
+    policy = ConfinedPolicy(settings, base="/", start_ms=60_000, cpu_s=3600)
+    policy.start()
+    (task,) = glob.glob("/proc/self/task/*/children")
+    print(Path(task).read_text(), flush=True)
+    policy.propose(a_context())
+"""
+
+
+def test_nobody_computes_for_one_who_was_killed(tmp_path: Path):
+    path = tmp_path / "endless.lua"
+    path.write_text("function schedule() while true do end end")
+    argv = [sys.executable, "-c", ASKER, str(path)]
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True, cwd=ROOT) as asker:
+        assert asker.stdout is not None
+        pid = int(asker.stdout.readline())
+        wait_until(lambda: cpu_ticks(pid) >= 30)
+        asker.kill()
+
+    wait_until(lambda: cpu_ticks(pid) < 0)
+
+
+def cpu_ticks(pid: int) -> int:
+    """Return what a process has computed; -1 for one that is gone."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except FileNotFoundError:
+        return -1
+    return -1 if fields[0] == "Z" else int(fields[11])
+
+
+def wait_until(is_so: Callable[[], bool]) -> None:
+    until = time.monotonic() + 30
+    while not is_so():
+        assert time.monotonic() < until
+        time.sleep(0.02)

@@ -222,7 +222,7 @@ NOTHING = "expect: {starts: []}"
         (b"- &a {}\n", 1, "holds an anchor"),
         (b"- a: [\n", 1, "not YAML"),
         (b"- name: \xff\n", 1, "not UTF-8 text"),
-        (b"- name: \x1b[31m\n", None, "not YAML"),
+        (b"- name: \x1b[31m\n", 1, "not YAML"),
         (b" " * (1 << 20) + b"- a", None, "larger than 1 MiB"),
         (b"[" * 200_000, None, "nested too deeply"),
         (b"[{]", 1, "not JSON"),

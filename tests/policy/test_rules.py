@@ -6,6 +6,7 @@ import json
 from typing import TYPE_CHECKING
 
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -272,6 +273,8 @@ def test_an_action_that_cannot_be_meant_is_refused(action: str, expected: str):
         ("", "p.yaml:1: the policy is empty [begin with `scheduler:`"),
         ("# nothing", "p.yaml:1: the policy is empty"),
         ("[1]", "p.yaml:1: a list stands where a mapping is expected"),
+        ("\ufeff[1]", "p.yaml:1: a list stands where a mapping is expected"),
+        ("\n\xa0[1]", "p.yaml:2: a list stands where a mapping is expected"),
         (
             "hello",
             "p.yaml:1: the policy is 'hello', and no mapping [write `scheduler: …` below it]",
@@ -306,7 +309,8 @@ def test_an_action_that_cannot_be_meant_is_refused(action: str, expected: str):
         ("scheduler:\n\tname: a", "p.yaml:2: not YAML: "),
         ("scheduler: {name: a}\n---\nb: 1", "p.yaml:2: holds a second document"),
         (b"scheduler:\n  name: \xff", "p.yaml:2: not UTF-8 text"),
-        (b"scheduler:\n  name: a\x1b[31m", "p.yaml: not YAML: "),
+        (b"scheduler:\n  name: a\x1b[31m", "p.yaml:2: not YAML: "),
+        ("scheduler:\n  name: ü\n\ufffe", "p.yaml:3: not YAML: "),
         (
             'scheduler:\n  name: "a\\e[31m"\n  rules: []',
             "p.yaml:2: the name cannot be 'a\\x1b[31m'",
@@ -320,6 +324,19 @@ def test_an_action_that_cannot_be_meant_is_refused(action: str, expected: str):
 )
 def test_a_file_that_is_no_policy_is_refused(text: str | bytes, expected: str):
     assert refusal(text).startswith(expected)
+
+
+@pytest.mark.parametrize("has_libyaml", [True, False])
+def test_a_character_that_does_not_exist_is_refused_with_its_line(
+    monkeypatch: pytest.MonkeyPatch,
+    has_libyaml: bool,  # noqa: FBT001 - a case
+):
+    if not has_libyaml:  # then PyYAML is slower, and raises what it never says it raises
+        monkeypatch.delattr(yaml, "CSafeLoader")
+
+    words = refusal('scheduler:\n  name: "a\\U00010000"\n  version: "\\U00110000"\n')
+
+    assert words.startswith("p.yaml:3: not YAML: ")
 
 
 def test_aliases_that_would_grow_without_bound_are_refused_at_the_first():

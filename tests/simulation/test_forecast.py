@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.policy.asking import a_policy
 
-from tinyscheduler.errors import PolicyError
+from tinyscheduler.app.forecasting import OwnContender
+from tinyscheduler.errors import BusyError, PolicyError, StoreError
 from tinyscheduler.model.config import AgentProfile
 from tinyscheduler.model.plan import Proposal
 from tinyscheduler.model.resources import Gpu, GpuReading
@@ -30,6 +32,7 @@ from tinyscheduler.values import replace
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from pathlib import Path
 
     from tinyscheduler.model.policy import PolicyContext
     from tinyscheduler.ports import Policy
@@ -137,6 +140,75 @@ def test_what_failed_is_tried_again_after_its_backoff_and_holds_a_slot_each_time
     assert course.tasks[0].ended_s == about(second.ended_s)
 
 
+def test_a_task_comes_no_earlier_than_what_it_comes_after():
+    # One was held when the other was added, or was named only later.
+    course = play(load(job("b", after=("a",)), job("a", 500.0), slots=3), Platform())
+
+    assert starts(course) == {"a": about(500), "b": about(600)}
+    assert {one.name: one.ready_s for one in course.tasks} == {"a": 500.0, "b": about(600)}
+
+
+def test_tasks_that_come_at_once_keep_their_places_but_for_what_they_come_after():
+    jobs = (job("b", after=("d",)), job("a"), job("d"), job("c"))
+    course = play(load(*jobs), Platform())
+
+    # By the number that blocks most, then by age: b is older than c once it may start.
+    assert list(starts(course)) == ["a", "d", "b", "c"]
+    assert sorted(starts(course), key=lambda name: starts(course)[name] or 0) == list("dabc")
+
+
+@pytest.mark.parametrize(
+    "wish",
+    [
+        pytest.param(timedelta(hours=5, seconds=90), id="when nothing has changed for long"),
+        pytest.param(timedelta(days=10), id="when anything else would have been given up"),
+    ],
+)
+def test_what_asked_to_wait_for_a_time_starts_in_the_minute_after_it(wish: timedelta):
+    course = play(load(job("a", not_before=MONDAY + wish)), Platform())
+
+    (task,) = course.tasks
+    assert task.ready_s == wish.total_seconds()
+    assert 0 <= (task.started_s or 0.0) - wish.total_seconds() <= 61
+    assert measure(course).waits.max_s <= 61
+
+
+def test_nobody_waits_for_what_comes_after_a_task_that_was_parked():
+    failing = replace(job("a", runs_s=10.0), trials=(Trial(runs_s=10.0, exit_code=1),) * 3)
+    course = play(load(failing, job("b", after=("a",)), job("c", after=("b",))), Platform())
+
+    assert starts(course) == {"a": about(0), "b": None, "c": None}
+    assert course.ended_s < 600
+
+
+def test_what_runs_at_the_beginning_runs_from_there_on_however_starts_are_spread():
+    """Of twelve starts ten seconds apart a tick would begin but a few."""
+    busy = [replace(job(f"busy {n}", runs_s=500.0), is_running=True) for n in range(12)]
+    plain = load(*busy, job("a"), slots=12)
+    place = replace(plain.site, settings=replace(plain.site.settings, stagger_s=10.0))
+    course = play(replace(plain, site=place), Platform())
+
+    assert starts(course) == {"a": about(500)}
+
+
+def test_what_runs_without_a_slot_keeps_none_from_others():
+    busy = [replace(job(f"busy {n}", runs_s=500.0), is_running=True) for n in range(3)]
+    course = play(load(*busy, job("a")), Platform())
+
+    # The limit is one by now.
+    assert starts(course) == {"a": about(500)}
+
+
+def test_a_tick_that_fails_is_no_forecast():
+    class Broken(Platform):
+        def find(self) -> Policy | None:
+            message = "the disk is gone"
+            raise StoreError(message)
+
+    with pytest.raises(StoreError, match="the disk is gone"):
+        play(load(job("a")), Broken())
+
+
 def test_what_runs_at_the_beginning_holds_its_slot_and_is_not_measured():
     busy = replace(job("busy", runs_s=500.0), is_running=True)
     course = play(load(busy, job("a")), Platform())
@@ -181,6 +253,14 @@ def test_a_policy_that_fails_is_counted_and_the_platform_decides():
     # It is given up after three, as by real ticks.
     assert course.faults[0].times == 3
     assert None not in starts(course).values()
+
+
+def test_a_policy_that_this_machine_gives_no_time_is_not_judged(tmp_path: Path):
+    """What would come of it is a matter of the moment."""
+    hurried = a_policy(tmp_path, "function schedule() return {} end", start_ms=1)
+
+    with pytest.raises(BusyError, match=r"p\.lua cannot be tried on a machine so busy"):
+        play(load(*(job(str(number)) for number in range(3))), OwnContender(hurried, 50))
 
 
 def test_a_policy_is_found_anew_by_each_tick():
@@ -230,6 +310,23 @@ def test_another_seed_makes_another_load():
 
     assert generate(place, queue_depth=3, seed=1) == generate(place, queue_depth=3, seed=1)
     assert generate(place, queue_depth=3, seed=1) != generate(place, queue_depth=3, seed=2)
+
+
+def test_a_made_up_task_ends_before_it_would_be_ended():
+    place = made_up_site(Shape(pools=2, workers_per_pool=4), replace(SETTINGS, max_runtime_s=600.0))
+    made = generate(place, queue_depth=20, seed=1)
+
+    assert 590 < max(one.runs_s for job in made.jobs for one in job.trials) < 600
+    course = play(made, Platform())
+    assert len(course.attempts) == sum(len(one.trials) for one in made.jobs)
+
+
+def test_a_gpu_that_cannot_be_seen_is_not_asked_for():
+    place = made_up_site(Shape(pools=1, workers_per_pool=2), SETTINGS)
+    broken = replace(place.gpus.gpus[0], fault="fell off the bus")
+    made = generate(replace(place, gpus=GpuReading(gpus=(broken,))), queue_depth=5, seed=1)
+
+    assert not any(one.spec.gpus or one.spec.vram_bytes for one in made.jobs)
 
 
 # -- figures --------------------------------------------------------------------------
@@ -313,9 +410,16 @@ def test_beside_another_course_starved_is_who_would_be_there():
 def test_use_is_the_share_of_what_there_was():
     found = measure(course_of())
 
-    assert found.slots_used == pytest.approx(1000.0 / (2 * 1000.0))
-    assert found.gpus_used == pytest.approx(0.5 * 500.0 / 1000.0)
+    # From the beginning to the end of the last attempt.
+    assert found.slots_used == pytest.approx(1000.0 / (2 * 750.0))
+    assert found.gpus_used == pytest.approx(0.5 * 500.0 / 750.0)
     assert measure(course_of(gpus=0)).gpus_used is None
+
+
+def test_days_of_waiting_for_what_never_starts_are_no_time_in_which_slots_were_free():
+    found = measure(course_of(task("a", 0.0, 0.0), task("b", 0.0, None), ended_s=700_000.0))
+
+    assert found.slots_used == pytest.approx(1000.0 / (2 * 750.0))
 
 
 def test_fairness_is_jains_index_over_the_mean_slowdowns():
@@ -361,3 +465,8 @@ def test_waiting_and_running_over_time():
 
     assert waiting_over_time(course) == [(0.0, 1), (5.0, 2), (10.0, 0), (50.0, 1)]
     assert running_on_average(course, 250.0) == [1.0, 2.0, 1.0, 0.0]
+
+
+@given(ended_s=st.floats(1.0, 1e6))
+def test_a_time_in_so_many_parts_has_so_many(ended_s: float):
+    assert len(running_on_average(course_of(ended_s=ended_s), ended_s / 120)) == 120

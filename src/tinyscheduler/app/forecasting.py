@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import os
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING
 
 from tinyscheduler.adapters.policies_file import FilePolicies
 from tinyscheduler.adapters.policy_confined import ConfinedPolicy
 from tinyscheduler.app.deploying import version_of
-from tinyscheduler.app.policies import PLATFORM, own_policy
-from tinyscheduler.app.replaying import UNDECIDABLE
-from tinyscheduler.errors import NotFoundError, PolicyError, TinySchedulerError, UsageError
+from tinyscheduler.app.policies import PLATFORM
+from tinyscheduler.app.policy_loads import refusing_nonsense
+from tinyscheduler.errors import (
+    BusyError,
+    NotFoundError,
+    PolicyError,
+    PolicyLateError,
+    UsageError,
+)
 from tinyscheduler.simulator.forecast.figures import compare_starts, measure
 from tinyscheduler.simulator.forecast.play import play
 from tinyscheduler.values import dataclass, replace
@@ -20,6 +26,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from tinyscheduler.model.config import Config
+    from tinyscheduler.model.plan import Proposal
+    from tinyscheduler.model.policy import PolicyContext
     from tinyscheduler.ports import Policy
     from tinyscheduler.simulator.forecast.figures import Figures, Moves
     from tinyscheduler.simulator.forecast.load import Load
@@ -38,12 +46,14 @@ class Forecast:
     """What came of a load under a policy.
 
     ``slow`` is how many questions took longer than a tick would have waited: on this machine,
-    and not a part of what is the same each time.
+    and not a part of what is the same each time.  ``instead`` says why it is not the active
+    policy that decided, though that was asked for.
     """
 
     course: Course
     figures: Figures
     slow: int = 0
+    instead: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,39 +90,62 @@ class _Platform:
         return None
 
 
-class _Own:
+class OwnContender:
     """A policy of one's own, in one process, that has forgotten all with each tick."""
 
     def __init__(self, policy: ConfinedPolicy, cpu_ms: int) -> None:
         self._policy = policy
         self._cpu_ms = cpu_ms
+        self._late: PolicyLateError | None = None
         self.name, self.version = policy.name, policy.version
         self.slow = 0
 
     def find(self) -> Policy | None:
         """Return it as the next tick finds it."""
-        self.note_slow()
+        self.conclude()
         self._policy.forget()
-        return self._policy
+        return self
 
-    def note_slow(self) -> None:
-        """Count the questions since the last tick that a tick would not have waited for."""
+    def propose(self, context: PolicyContext) -> Sequence[Proposal]:
+        """Ask it."""
+        try:
+            return self._policy.propose(context)
+        except PolicyLateError as error:
+            self._late = error
+            raise
+
+    def conclude(self) -> None:
+        """Count the questions since the last tick that a tick would not have waited for.
+
+        Raises BusyError where one had no time to be answered: on a machine that is less busy
+        something else would come of it.
+        """
         self.slow += sum((one.cpu_ms or 0.0) > self._cpu_ms for one in self._policy.calls)
+        self._policy.calls.clear()
+        if self._late is not None:
+            raise _too_busy(self.name, self._late) from self._late
+
+
+def _too_busy(name: str, error: PolicyLateError) -> BusyError:
+    message = f"{name} cannot be tried on a machine so busy: {error.what}"
+    return BusyError(message, hint="try again when less runs here")
 
 
 def forecast(config: Config, load: Load, policy: str) -> Forecast:
     """Play the load under a policy: `platform`, `active`, a file, or the number of a version.
 
+    An active one that cannot even be loaded decides nothing: what does instead is played.
+
     Raises NotFoundError or ConfigError where there is no such policy, PolicyError where it
-    cannot even be loaded.
+    cannot even be loaded, and BusyError where this machine gives it no time.
     """
-    with _contender(config, policy) as contender:
+    with _contender(config, policy) as (contender, instead):
         course = _play(load, contender)
         slow = 0
-        if isinstance(contender, _Own):
-            contender.note_slow()
+        if isinstance(contender, OwnContender):
+            contender.conclude()
             slow = contender.slow
-    return Forecast(course=course, figures=measure(course), slow=slow)
+    return Forecast(course=course, figures=measure(course), slow=slow, instead=instead)
 
 
 def compare(
@@ -132,40 +165,39 @@ def compare(
 
 
 def _play(load: Load, contender: Contender) -> Course:
-    """Play it; TinySchedulerError for a document about what no machine ever was like."""
-    try:
+    with refusing_nonsense() if load.kind == "snapshot" else nullcontext():
         return play(load, contender)
-    except UNDECIDABLE as error:
-        if load.kind != "snapshot":
-            raise
-        raise TinySchedulerError(
-            f"this snapshot cannot be played: {type(error).__name__}: {error}",
-            hint="if nobody changed its document this is a bug: please send it in",
-        ) from error
 
 
 # -- policies -------------------------------------------------------------------------
 
 
 @contextmanager
-def _contender(config: Config, word: str) -> Iterator[Contender]:
-    policy = _find(config, word)
-    if policy is None:
-        yield _Platform()
-        return
+def _contender(config: Config, word: str) -> Iterator[tuple[Contender, str | None]]:
+    """Start the policy that is meant; also say why it is another, if so."""
+    policy, instead = _find(config, word), None
     try:
-        _load(policy)
-        yield _Own(policy, config.policy.cpu_ms)
+        if policy is not None:
+            try:
+                _load(policy)
+            except PolicyError as error:
+                if word != ACTIVE:
+                    raise
+                policy, instead = _last_good(config, but=policy.version), error.what
+        yield (
+            (_Platform() if policy is None else OwnContender(policy, config.policy.cpu_ms)),
+            instead,
+        )
     finally:
-        policy.close()
+        if policy is not None:
+            policy.close()
 
 
 def _find(config: Config, word: str) -> ConfinedPolicy | None:
     if word == PLATFORM:
         return None
     if word == ACTIVE:
-        own = own_policy(config)
-        return None if own is None else _patient(config, own.path)
+        return _active(config)
     if word.isdecimal() and word.isascii() and not os.path.exists(word):
         kept = version_of(FilePolicies(config.paths).versions(), int(word))
         return _patient(config, kept.path)
@@ -177,7 +209,30 @@ def _find(config: Config, word: str) -> ConfinedPolicy | None:
     return _patient(config, os.path.abspath(word))
 
 
-def _patient(config: Config, path: str) -> ConfinedPolicy:
+def _active(config: Config) -> ConfinedPolicy | None:
+    """Return the one that decides now; None if that is the built-in one."""
+    if config.policy.mode == PLATFORM:
+        return None
+    if config.policy.path is not None:
+        return _patient(config, config.policy.path)
+    deployed = FilePolicies(config.paths).active()
+    return None if deployed is None else _patient(config, deployed.path, fault=deployed.fault)
+
+
+def _last_good(config: Config, *, but: str) -> ConfinedPolicy | None:
+    """Return the one that answered last, as ticks ask it then; None where there is no other."""
+    kept = FilePolicies(config.paths).last_good()
+    if kept is None or kept.fault is not None or kept.digest == but:
+        return None
+    policy = _patient(config, kept.path)
+    try:
+        policy.start()
+    except PolicyError:
+        return None
+    return policy
+
+
+def _patient(config: Config, path: str, *, fault: str | None = None) -> ConfinedPolicy:
     settings = replace(
         config.policy,
         path=path,
@@ -185,7 +240,7 @@ def _patient(config: Config, path: str) -> ConfinedPolicy:
         wall_ms=max(config.policy.wall_ms, _PATIENCE_MS),
     )
     return ConfinedPolicy(
-        settings, base=config.paths.base, start_ms=_PATIENCE_MS, cpu_s=_MOST_CPU_S
+        settings, base=config.paths.base, fault=fault, start_ms=_PATIENCE_MS, cpu_s=_MOST_CPU_S
     )
 
 
@@ -193,6 +248,8 @@ def _load(policy: ConfinedPolicy) -> None:
     """Raise PolicyError for one that no tick could even load."""
     try:
         policy.start()
+    except PolicyLateError as error:
+        raise _too_busy(policy.name, error) from error
     except PolicyError as error:
         hint = error.hint or "`tinyscheduler policy check FILE` says more"
         raise PolicyError(error.what, cause=error.cause, hint=hint) from error

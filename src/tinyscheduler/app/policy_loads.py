@@ -2,34 +2,40 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from collections import Counter
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from tinyscheduler.adapters.probe_host import ProcProbe
 from tinyscheduler.adapters.sqlite.database import Access
 from tinyscheduler.app.queue import open_queue
+from tinyscheduler.app.replaying import UNDECIDABLE
 from tinyscheduler.app.ticks import may_have_gpus, read_gpus, settings_of
+from tinyscheduler.core.capacity import measure, slot_holders
 from tinyscheduler.core.gpus import masked
+from tinyscheduler.core.leases import judge_all
 from tinyscheduler.core.queueing import candidates
-from tinyscheduler.errors import NotFoundError
+from tinyscheduler.errors import NotFoundError, TinySchedulerError
+from tinyscheduler.model.clock import Instant
 from tinyscheduler.model.config import AgentProfile, Inventory, ModelPlace, Quota
-from tinyscheduler.model.leases import Lease
-from tinyscheduler.model.resources import Gpu, GpuReading
-from tinyscheduler.model.tasks import Outcome, PriorityClass, TaskSpec
+from tinyscheduler.model.resources import Gpu, GpuReading, HostState
+from tinyscheduler.model.snapshot import LeaseScan, Snapshot
+from tinyscheduler.model.tasks import Outcome, PriorityClass, TaskSpec, WaitingTask
 from tinyscheduler.simulator.chance import Chance
 from tinyscheduler.simulator.forecast.load import Job, Load, Site, Trial
 from tinyscheduler.simulator.machine import NO_GPU
 from tinyscheduler.values import replace
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 
     from tinyscheduler.app.policy_fixtures import FixtureCase
+    from tinyscheduler.core.capacity import Capacity
     from tinyscheduler.model.config import Config
-    from tinyscheduler.model.history import AttemptRecord, RecordedTask
+    from tinyscheduler.model.history import RecordedTask
+    from tinyscheduler.model.leases import Lease
     from tinyscheduler.model.policy import AgentView, PolicyContext
-    from tinyscheduler.model.snapshot import Snapshot
-    from tinyscheduler.model.tasks import WaitingTask
     from tinyscheduler.tick import TickSettings
 
 # Tasks of one load: what takes minutes to play is tried by few.
@@ -38,6 +44,10 @@ MOST_TASKS = 10_000
 _MEAN_S = 600.0
 # How far back it is looked how long tasks of an agent take.
 _LOOK_BACK = timedelta(days=30)
+# Of what waits, that which asked to wait for longer is not waited for.
+_AHEAD = timedelta(days=7)
+# So much less than an attempt may take one takes, or it would be ended.
+_SPARE_S = 1.0
 _EXIT_FAILED, _EXIT_LATER = 1, 75
 _EXIT_CODES = {
     Outcome.FAILED: _EXIT_FAILED,
@@ -63,60 +73,95 @@ def site_here(config: Config) -> Site:
 def recorded_load(config: Config, *, since: datetime) -> Load:
     """Return what was tried on this machine since: it comes when it came, and takes as long.
 
-    Raises NotFoundError where nothing was.
+    What is older comes at the beginning, and what is to come by a clock that was wrong, now.
+    Raises NotFoundError where nothing was tried.
     """
     queue = open_queue(config, Access.READ)
+    now = queue.clock.now().wall
     found, unreadable = queue.inquiry.recorded(since=since, limit=MOST_TASKS + 1)
-    has_more = len(found) > MOST_TASKS
     site = site_here(config)
-    agents = _views(site.settings)
-    tasks, strangers = [], 0
-    for task in found[-MOST_TASKS:]:
-        if not candidates(_as_waiting(task.spec), agents):
-            strangers += 1
-        elif any(one.started_at is not None for one in task.attempts):
-            tasks.append(task)
+    room = _room_of(site)
+    tried = [
+        task
+        for task in found[-MOST_TASKS:]
+        if any(one.started_at is not None for one in task.attempts)
+    ]
+    tasks = [task for task in tried if _could_start(_as_waiting(task.spec), room)]
     if not tasks:
         raise NotFoundError(
             "no attempt has ended since that could be played again",
             hint="say --since for longer ago, or --queue-depth for a made-up load",
         )
-    begins_at = min(map(_arrival, tasks))
+    came = [min(max(_arrival(task), since), now) for task in tasks]
+    begins_at = min(came)
+    left_out = Counter({_WITHOUT_PLACE: len(tried) - len(tasks), _UNREADABLE: unreadable})
+    older = (f"only the newest {MOST_TASKS} tasks are played",) if len(found) > MOST_TASKS else ()
     return Load(
         kind="recorded",
-        words=f"{len(tasks)} recorded tasks, from {begins_at.astimezone():%a %d %b %H:%M} on",
+        words=f"{_tasks(len(tasks), 'recorded ')}, from {begins_at.astimezone():%a %d %b %H:%M} on",
         begins_at=begins_at,
         site=site,
-        jobs=tuple(_job_of_past(task, begins_at, site.settings) for task in tasks),
-        notes=tuple(_notes(unreadable=unreadable, strangers=strangers, has_more=has_more)),
+        jobs=tuple(
+            _job_of_past(config, task, at, begins_at) for task, at in zip(tasks, came, strict=True)
+        ),
+        notes=(*older, *_notes(left_out)),
     )
 
 
 def snapshot_load(config: Config, snapshot: Snapshot, *, seed: int) -> Load:
     """Return what runs and waits in a snapshot; how long it takes is drawn from what is recorded.
 
-    Raises NotFoundError where nothing waits.
+    Raises NotFoundError where nothing waits that could start, and TinySchedulerError for a
+    document about what no machine ever was like.
     """
+    with refusing_nonsense():
+        return _snapshot_load(config, snapshot, seed=seed)
+
+
+@contextmanager
+def refusing_nonsense() -> Iterator[None]:
+    """Raise TinySchedulerError for what no tick ever saw, whoever has written it."""
+    try:
+        yield
+    except UNDECIDABLE as error:
+        raise TinySchedulerError(
+            f"this snapshot cannot be played: {type(error).__name__}: {error}",
+            hint="if nobody changed its document this is a bug: please send it in",
+        ) from error
+
+
+def _snapshot_load(config: Config, snapshot: Snapshot, *, seed: int) -> Load:
     durations = _Durations(config, seed)
-    now = snapshot.now.wall
+    verdicts = judge_all(snapshot)
     running = [
-        _running_job(entry.lease, snapshot, durations)
-        for entry in snapshot.scan.entries
-        if isinstance(entry.lease, Lease)
+        _running_job(holder.lease, snapshot, durations)
+        for holder in slot_holders(snapshot, verdicts)
+        if holder.lease is not None and not holder.is_over
     ]
-    waiting = [task for view in snapshot.sources for task in view.waiting if not task.is_held]
+    occupied = measure(snapshot, verdicts)
+    site = _site_of(config, snapshot, occupied.give_back(occupied.held))
+    told = sorted(
+        (task for view in snapshot.sources for task in view.waiting),
+        key=lambda task: task.created_order,
+    )
+    names = {job.name for job in running}
+    waiting, left_out = _that_can_start(_with_own_names(told), names, site, snapshot.now.wall)
+    notes = tuple(_notes(left_out))
     if not waiting:
-        raise NotFoundError("nothing waits in that snapshot", hint="take one of a busy moment")
-    waiting = _with_own_names(sorted(waiting, key=lambda task: task.created_order))
-    names = {job.name for job in running} | {task.task_id for task in waiting}
-    site = _site_of(config, snapshot, running)
+        what = "; ".join(("nothing waits in that snapshot that could start", *notes))
+        raise NotFoundError(what, hint="take one of a busy moment")
+    names |= {task.task_id for task in waiting}
     return Load(
         kind="snapshot",
-        words=f"{len(waiting)} tasks that wait in a snapshot, beside {len(running)} that run",
-        begins_at=now,
+        words=f"{_tasks(len(waiting), 'waiting ')} of a snapshot, {len(running)} running",
+        begins_at=snapshot.now.wall,
         site=site,
-        jobs=(*running, *(_waiting_job(task, now, durations, names) for task in waiting)),
+        jobs=(
+            *running,
+            *(_waiting_job(task, snapshot.now.wall, durations, names, site) for task in waiting),
+        ),
         seed=seed,
+        notes=notes,
         memory=replace(snapshot.memory, stale=(), policy=type(snapshot.memory.policy)()),
     )
 
@@ -125,75 +170,180 @@ def fixture_load(config: Config, case: FixtureCase, *, seed: int) -> Load:
     """Return the jobs of a case, and its machine; how long they take is drawn by the seed."""
     context = case.context
     durations = _Durations(None, seed)
-    busy = [job for agent in context.agents for job in _busy_jobs(agent, durations)]
+    site = _site_of_case(config, context)
+    busy = [job for agent in context.agents for job in _busy_jobs(agent, durations, site)]
     tasks = [
-        _waiting_job(task, context.now, durations, frozenset())
+        _waiting_job(task, context.now, durations, frozenset(), site)
         for task in sorted(context.waiting, key=lambda task: task.created_order)
     ]
     return Load(
         kind="fixture",
-        words=f"{len(tasks)} tasks of the case {case.name!r}",
+        words=f"{_tasks(len(tasks))} of the case {case.name!r}",
         begins_at=context.now,
-        site=_site_of_case(config, context),
+        site=site,
         jobs=(*busy, *tasks),
         seed=seed,
     )
 
 
+# -- what is left out -----------------------------------------------------------------
+
+_UNREADABLE = "what they ask for cannot be read"
+_HELD = "held"
+_WITHOUT_PLACE = "no agent may run them, or the machine has not what they need"
+_LATE = "asked to wait for more than a week"
+_BLOCKED = "what they come after is not played"
+
+
+def _notes(left_out: Counter[str]) -> Iterable[str]:
+    for why, number in left_out.items():
+        if number:
+            yield f"left out: {_tasks(number)} ({why})"
+
+
+def _tasks(number: int, kind: str = "") -> str:
+    return f"{number} {kind}task" if number == 1 else f"{number} {kind}tasks"
+
+
+def _that_can_start(
+    tasks: Iterable[WaitingTask], running: Iterable[str], site: Site, now: datetime
+) -> tuple[list[WaitingTask], Counter[str]]:
+    """Return the tasks that start once there is room, and why how many others do not."""
+    room = _room_of(site)
+    left_out: Counter[str] = Counter()
+    found: dict[str, WaitingTask] = {}
+    for task in tasks:
+        why = _why_not(task, room, site, now)
+        if why is None:
+            found[task.task_id] = task
+        else:
+            left_out[why] += 1
+    names = {*running, *found}
+    while lost := [one.task_id for one in found.values() if not names.issuperset(one.blocked_by)]:
+        left_out[_BLOCKED] += len(lost)
+        names.difference_update(lost)
+        for name in lost:
+            del found[name]
+    return list(found.values()), left_out
+
+
+def _why_not(task: WaitingTask, room: Capacity, site: Site, now: datetime) -> str | None:
+    """Return why the task would not start within a week if all were free; None if it would."""
+    until = _until(task, now, site)
+    if task.is_held:
+        return _HELD
+    if not _could_start(task, room):
+        return _WITHOUT_PLACE
+    return _LATE if until is not None and until > now + _AHEAD else None
+
+
+def _could_start(task: WaitingTask, room: Capacity) -> bool:
+    """Whether any agent could run the task where nothing else runs."""
+    return any(
+        agent.limit and not any(one.is_lasting for one in room.shortages(task, agent))
+        for agent in candidates(task, room.agents)
+    )
+
+
+def _room_of(site: Site) -> Capacity:
+    """Return what there is where nothing runs."""
+    host = HostState(
+        hostname="",
+        boot_id="",
+        pid_ns=0,
+        memory_total_bytes=site.memory_bytes,
+        memory_available_bytes=site.memory_bytes - site.memory_used_bytes,
+        load=0.0,
+        cores=1,
+    )
+    empty = Snapshot(
+        now=Instant(wall=datetime.min.replace(tzinfo=UTC), monotonic_ns=0, boot_id=""),
+        host=host,
+        scan=LeaseScan(entries=(), results=()),
+        gpus=site.gpus,
+        agents=site.settings.agents,
+        inventory=site.settings.inventory,
+        rules=site.settings.rules,
+    )
+    return measure(empty, ())
+
+
 # -- the past -------------------------------------------------------------------------
 
 
-def _notes(*, unreadable: int, strangers: int, has_more: bool) -> Iterable[str]:
-    if has_more:
-        yield f"only the newest {MOST_TASKS} tasks are played"
-    if strangers:
-        yield f"{strangers} tasks are left out: no agent that is configured now may run them"
-    if unreadable:
-        yield f"{unreadable} tasks are left out: what they ask for cannot be read"
-
-
-def _views(settings: TickSettings) -> Sequence[AgentView]:
-    from tinyscheduler.model.policy import AgentView
-
-    return [
-        AgentView(name=one.name, queue=one.queue, limit=one.limit, active=0)
-        for one in settings.agents
-    ]
-
-
 def _as_waiting(spec: TaskSpec) -> WaitingTask:
-    from tinyscheduler.model.tasks import WaitingTask
-
     return WaitingTask(
-        task_id="", source="", created_order=0, attempt=1, agent=spec.agent, queue=spec.queue
+        task_id="",
+        source="",
+        created_order=0,
+        attempt=1,
+        agent=spec.agent,
+        queue=spec.queue,
+        memory_bytes=spec.memory_bytes,
+        gpus=spec.gpus,
+        vram_bytes=spec.vram_bytes,
+        model=spec.model,
+        tenant=spec.tenant,
     )
 
 
 def _arrival(task: RecordedTask) -> datetime:
-    """Return when it could first be seen by a tick: one that was held, when it was let go."""
-    first = next(one.started_at for one in task.attempts if one.started_at is not None)
-    return first if task.spec.is_held else min(task.created_at, first)
+    """Return when it could first be seen by a tick, as far as anybody knows.
+
+    One that was held was let go at its first start at the latest, and so did one wait again
+    that was tried before.
+    """
+    first = _first_start(task)
+    if task.spec.is_held or task.attempts[0].attempt > 1:
+        return first
+    return min(task.created_at, first)
 
 
-def _job_of_past(task: RecordedTask, begins_at: datetime, settings: TickSettings) -> Job:
-    longest_s = task.spec.max_runtime_s or settings.max_runtime_s
+def _first_start(task: RecordedTask) -> datetime:
+    return next(one.started_at for one in task.attempts if one.started_at is not None)
+
+
+def _job_of_past(config: Config, task: RecordedTask, came: datetime, begins_at: datetime) -> Job:
+    spec = task.spec
+    # What it was asked to wait for later says nothing of this time.
+    is_later = spec.not_before is not None and spec.not_before > max(came, _first_start(task))
+    failed = sum(one.outcome is Outcome.FAILED for one in task.attempts)
     return Job(
         name=task.task_id,
-        spec=replace(task.spec, is_held=False, environment=(), cwd=None),
-        arrives_s=(_arrival(task) - begins_at).total_seconds(),
-        trials=tuple(_trials(task.attempts, longest_s)),
+        spec=replace(
+            spec,
+            is_held=False,
+            environment=(),
+            cwd=None,
+            after=() if config.blocking_disabled else spec.after,
+            not_before=None if is_later else spec.not_before,
+            # As often as it was tried, by hand as well.
+            max_attempts=failed + (task.attempts[-1].outcome is not Outcome.FAILED),
+        ),
+        arrives_s=(came - begins_at).total_seconds(),
+        trials=tuple(_trials(task, settings_of(config))),
         summary=task.summary,
+        age_s=max(0.0, (came - task.created_at).total_seconds()),
+        attempt=task.attempts[0].attempt,
     )
 
 
-def _trials(attempts: Iterable[AttemptRecord], longest_s: float) -> Iterable[Trial]:
-    for one in attempts:
+def _trials(task: RecordedTask, settings: TickSettings) -> Iterable[Trial]:
+    for one in task.attempts:
         if one.started_at is not None:
             took_s = (one.ended_at - one.started_at).total_seconds()
             yield Trial(
-                runs_s=min(max(0.0, took_s), longest_s),
+                runs_s=min(
+                    max(0.0, took_s), _longest_s(task.spec.max_runtime_s, one.agent, settings)
+                ),
                 exit_code=_EXIT_CODES.get(one.outcome, 0),
             )
+
+
+def _longest_s(said_s: float | None, agent: str | None, settings: TickSettings) -> float:
+    """Return how long an attempt may take so that nobody ends it.  Seconds."""
+    of_agent = next((one.max_runtime_s for one in settings.agents if one.name == agent), None)
+    return max(0.0, (said_s or of_agent or settings.max_runtime_s) - _SPARE_S)
 
 
 class _Durations:
@@ -230,9 +380,19 @@ def _with_own_names(tasks: Iterable[WaitingTask]) -> list[WaitingTask]:
     return list(named.values())
 
 
+def _until(task: WaitingTask, now: datetime, site: Site) -> datetime | None:
+    """Return what the task waits for, if that is a time."""
+    rules, until = site.settings.rules, task.backing_off_until
+    longest_s = max(rules.retry_max_s, rules.retry_later_s)
+    if until is not None and (until - now).total_seconds() > longest_s:
+        # Begun under a clock that has been set back since: over, as for a tick.
+        until = None
+    return max((one for one in (task.not_before, until) if one is not None), default=None)
+
+
 def _running_job(lease: Lease, snapshot: Snapshot, durations: _Durations) -> Job:
     age_s = max(0.0, (snapshot.now.monotonic_ns - lease.monotonic_started_ns) / 1e9)
-    left_s = max(1.0, durations.draw(lease.agent, lease.max_runtime_s) - age_s)
+    left_s = max(1.0, durations.draw(lease.agent, lease.max_runtime_s - _SPARE_S) - age_s)
     spec = TaskSpec(
         agent=lease.agent,
         command=("work",),
@@ -254,13 +414,9 @@ def _running_job(lease: Lease, snapshot: Snapshot, durations: _Durations) -> Job
 
 
 def _waiting_job(
-    task: WaitingTask, now: datetime, durations: _Durations, names: Iterable[str]
+    task: WaitingTask, now: datetime, durations: _Durations, names: Container[str], site: Site
 ) -> Job:
-    known = set(names)
-    until = max(
-        (one for one in (task.not_before, task.backing_off_until) if one is not None), default=None
-    )
-    longest_s = task.max_runtime_s or float("inf")
+    longest_s = _longest_s(task.max_runtime_s, task.agent, site.settings)
     spec = TaskSpec(
         agent=task.agent,
         queue=task.queue,
@@ -276,8 +432,8 @@ def _waiting_job(
         tenant=task.tenant,
         project=task.project,
         max_runtime_s=task.max_runtime_s,
-        after=tuple(one for one in task.blocked_by if one in known),
-        not_before=until,
+        after=tuple(one for one in task.blocked_by if one in names),
+        not_before=_until(task, now, site),
         labels=task.labels,
     )
     age_s = 0.0 if task.created_at is None else (now - task.created_at).total_seconds()
@@ -292,19 +448,17 @@ def _waiting_job(
     )
 
 
-def _site_of(config: Config, snapshot: Snapshot, running: Sequence[Job]) -> Site:
-    """Return the machine of a snapshot; what its attempts use is theirs again once they run."""
-    rules, host = snapshot.rules, snapshot.host
-    reserved = sum(job.spec.memory_bytes or 0 for job in running)
-    used = host.memory_total_bytes - host.memory_available_bytes - reserved
-    ours: dict[str, int] = {}
-    for entry in snapshot.scan.entries:
-        if isinstance(entry.lease, Lease):
-            for uuid in entry.lease.gpu_uuids:
-                ours[uuid] = ours.get(uuid, 0) + entry.lease.needs.vram_bytes
+def _site_of(config: Config, snapshot: Snapshot, room: Capacity) -> Site:
+    """Return the machine of a snapshot, with all free that is once its attempts have ended."""
+    rules = snapshot.rules
     reading = snapshot.gpus or NO_GPU
+    free = {view.uuid: view.free_bytes for view in room.gpus.gpus}
     gpus = tuple(
-        replace(gpu, used_bytes=max(0, gpu.used_bytes - ours.get(gpu.uuid, 0)), processes=())
+        replace(
+            gpu,
+            used_bytes=0 if gpu.total_bytes is None else gpu.total_bytes - free[gpu.uuid],
+            processes=(),
+        )
         for gpu in reading.gpus
     )
     return Site(
@@ -314,10 +468,11 @@ def _site_of(config: Config, snapshot: Snapshot, running: Sequence[Job]) -> Site
             rules=rules,
             inventory=snapshot.inventory,
             window=rules.host_slots + rules.lookahead,
+            max_runtime_s=rules.max_runtime_s,
             is_enabled=True,
         ),
-        memory_bytes=host.memory_total_bytes,
-        memory_used_bytes=max(0, used),
+        memory_bytes=room.memory.total_bytes,
+        memory_used_bytes=room.memory.total_bytes - room.memory.available_bytes,
         gpus=replace(reading, gpus=gpus),
     )
 
@@ -325,14 +480,15 @@ def _site_of(config: Config, snapshot: Snapshot, running: Sequence[Job]) -> Site
 # -- a case ---------------------------------------------------------------------------
 
 
-def _busy_jobs(agent: AgentView, durations: _Durations) -> Iterable[Job]:
+def _busy_jobs(agent: AgentView, durations: _Durations, site: Site) -> Iterable[Job]:
+    longest_s = _longest_s(None, agent.name, site.settings)
     for number in range(1, agent.active + 1):
         spec = TaskSpec(agent=agent.name, command=("work",), memory_bytes=0)
         yield Job(
             name=f"{agent.name}/{number}",
             spec=spec,
             arrives_s=0.0,
-            trials=(Trial(runs_s=durations.draw(agent.name, float("inf"))),),
+            trials=(Trial(runs_s=durations.draw(agent.name, longest_s)),),
             is_running=True,
         )
 
@@ -386,9 +542,7 @@ def _inventory_of_case(context: PolicyContext) -> Inventory:
     """Return the models with the slots that are free, and who may have how much more."""
     return Inventory(
         models=tuple(
-            ModelPlace(model=one.model, host=one.host, max_slots=one.free)
-            for one in context.models
-            if one.free
+            ModelPlace(model=one.model, host=one.host, max_slots=one.free) for one in context.models
         ),
         tenants=tuple(
             Quota(

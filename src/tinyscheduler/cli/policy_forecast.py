@@ -89,7 +89,7 @@ def simulate(invocation: Invocation, file: str, options: ForecastOptions, *, is_
     else:
         for line in _lines(one, invocation.page):
             emit(line)
-    _note(invocation, load, one)
+    note(invocation, load, one)
     return EXIT_DONE
 
 
@@ -115,7 +115,7 @@ def diff(invocation: Invocation, file: str, options: ForecastOptions, *, is_json
     else:
         for line in difference_lines(found, invocation.page):
             emit(line)
-    _note(invocation, load, found.candidate)
+    note(invocation, load, found.candidate, found.baseline)
     return EXIT_FAILED if found.worse and options.is_gate else EXIT_DONE
 
 
@@ -135,7 +135,9 @@ def judge(config: Config, file: str, options: ForecastOptions) -> Difference:
             load = None
     if load is None:
         load = _made_up(config, options, depth=_GATE_DEPTH)
-    return compare(config, load, file, against=options.against or ACTIVE, bounds=bounds)
+    # What is deployed is a file, whatever it is called.
+    path = os.path.abspath(file)
+    return compare(config, load, path, against=options.against or ACTIVE, bounds=bounds)
 
 
 def _configure(invocation: Invocation, *, is_past: bool) -> Config:
@@ -226,6 +228,11 @@ def _made_up(config: Config, options: ForecastOptions, *, depth: int = DEFAULT_D
         site = made_up_site(shape, settings_of(config))
     else:
         site = site_here(config)
+        if not any(agent.limit for agent in site.settings.agents):
+            raise UsageError(
+                "no agent here may run anything: the limit of each is 0",
+                hint="say --pools and --workers-per-pool for a made-up machine",
+            )
     seed = DEFAULT_SEED if options.seed is None else options.seed
     return generate(site, queue_depth=options.queue_depth or depth, seed=seed)
 
@@ -239,21 +246,27 @@ def _advise(invocation: Invocation, load: Load) -> None:
         invocation.advise(f"playing {len(load.jobs)} tasks; this may take minutes")
 
 
-def _note(invocation: Invocation, load: Load, one: Forecast) -> None:
-    for note in load.notes:
-        invocation.note(note)
-    if one.slow:
-        invocation.warn(
-            f"{count(one.slow, 'question')} took longer than POLICY_TIMEOUT_MS just now: a tick"
-            " would have let the platform policy decide; `tinyscheduler policy check` times it"
-        )
+def note(invocation: Invocation, load: Load, *forecasts: Forecast) -> None:
+    """Say beside the result what it rests on."""
+    for words in load.notes:
+        invocation.note(words)
+    for one in forecasts:
+        name = one.course.policy
+        if one.instead is not None:
+            invocation.warn(f"the active policy cannot be loaded: {one.instead}; {name} decides")
+        if one.slow:
+            invocation.warn(
+                f"{count(one.slow, 'question')} to {name} took longer than POLICY_TIMEOUT_MS just"
+                " now: a tick would have let the platform policy decide;"
+                " `tinyscheduler policy check` times it"
+            )
 
 
 def _lines(one: Forecast, page: Page) -> Iterator[str]:
     yield from format_table((), [("policy:", one.course.policy), *_head(one.course.load)], page)
     yield ""
     rows: list[Row] = [(words, _told(name, value)) for name, words, value in _figures(one)]
-    yield from format_table(("FIGURE", one.course.policy), rows, page)
+    yield from format_table(("FIGURE", escape(one.course.policy)), rows, page)
     yield ""
     yield from _groups(one, page)
     yield from _faults(one, page)
@@ -356,7 +369,7 @@ def _named(one: Forecast) -> str:
     """Return what a column is called: the end of a path tells more than its beginning."""
     name = one.course.policy
     most = 22
-    return name if len(name) <= most else "…" + name[1 - most :]
+    return escape(name if len(name) <= most else "…" + name[1 - most :])
 
 
 def _change(name: str, was: float | None, now: float | None) -> str:

@@ -75,6 +75,15 @@ def deploy(
     else:
         for line in (*checked_lines(done.checked), *_judged_lines(invocation, done.judged)):
             emit(line)
+    if done.judged is not None:
+        from tinyscheduler.cli.policy_forecast import note
+
+        note(
+            invocation,
+            done.judged.candidate.course.load,
+            done.judged.candidate,
+            done.judged.baseline,
+        )
     if done.kept is None:
         if not is_json:
             invocation.fail(f"{file} is not deployed", hint=_advice(done))

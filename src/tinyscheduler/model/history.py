@@ -54,10 +54,10 @@ class MeasuredAttempt:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RecordedTask:
-    """A task that was tried, what it asked for but its prompt, and all that came of it.
+    """A task that was tried, what it asked for but its prompt, and what came of it of late.
 
-    ``summary`` is what people know it by.  ``attempts`` are in the order in which they began;
-    there is at least one.
+    ``summary`` is what people know it by.  ``attempts`` are those that ended in the time that
+    was asked for, in the order of their numbers; there is at least one.
     """
 
     task_id: str

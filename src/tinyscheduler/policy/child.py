@@ -16,7 +16,7 @@ import sys
 sys.path[:0] = sys.argv[1:]
 
 from tinyscheduler.jsontext import dumps
-from tinyscheduler.policy.confinement import confine
+from tinyscheduler.policy.confinement import confine, die_with_parent
 from tinyscheduler.policy.limits import LuaLimits
 from tinyscheduler.policy.lua import LuaEngine
 
@@ -58,6 +58,7 @@ def _close_all_but_pipes() -> None:
 
 def main() -> None:
     """Answer until nobody asks."""
+    die_with_parent()
     _close_all_but_pipes()
     setup = marshal.loads(read_message())
     source = read_message()

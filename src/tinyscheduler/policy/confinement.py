@@ -17,6 +17,8 @@ from _ctypes import CFuncPtr, _SimpleCData, addressof, dlopen, dlsym, get_errno
 
 from tinyscheduler.policy.limits import LAYERS
 
+_PR_SET_PDEATHSIG = 1
+_SIGKILL = 9  # signal(7); the module for it would be loaded for this alone
 _PR_SET_NO_NEW_PRIVS = 38
 _PR_SET_SECCOMP = 22
 _SECCOMP_MODE_FILTER = 2
@@ -113,6 +115,11 @@ _syscall = _Function(dlsym(_program, "syscall"))
 
 class UnavailableError(Exception):
     """This kernel, or what surrounds this process, does not offer the layer."""
+
+
+def die_with_parent() -> None:
+    """Let this process be killed when the thread ends that started it: nobody asks any more."""
+    _check(_prctl(_PR_SET_PDEATHSIG, _SIGKILL, 0, 0, 0))
 
 
 def confine(layers: tuple[str, ...], *, memory_bytes: int, cpu_s: int) -> dict[str, str]:

@@ -8,6 +8,8 @@ characters, ``.``, ``[…]``, ``\d \w \s`` and the like, ``* + ?`` behind one of
 
 from __future__ import annotations
 
+from tinyscheduler.wording import quote
+
 MOST_CHARACTERS = 128
 MOST_PATTERNS = 16
 # Each may try every length: with more of them one call could take all the time there is.
@@ -161,13 +163,14 @@ class _Reader:
         while is_first or not self.rest.startswith("]"):
             if not self.rest:
                 raise UnsupportedError("does not close a [", remedy=r"write \[ for the sign")
-            low = self._of_set()
+            before, low = self.rest, self._of_set()
             if self.rest.startswith("-") and self.rest[1:2] not in ("]", ""):
                 self._take()
                 high = self._of_set()
                 if not (low.isalnum() and high.isalnum() and low <= high):
                     remedy = "write letters or digits, such as [a-z0-9]"
-                    raise UnsupportedError(f"has the range {low}-{high}", remedy=remedy)
+                    written = before.removesuffix(self.rest)
+                    raise UnsupportedError(f"has the range {quote(written)}", remedy=remedy)
                 content += f"{low}-{high}"
             else:
                 content += low

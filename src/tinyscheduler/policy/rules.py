@@ -236,8 +236,10 @@ def parse_rules(content: bytes, *, path: str) -> RuleSet:
             cause="syntax",
             hint="write fewer rules, or the policy in Lua",
         )
-    if content.lstrip().startswith(b"["):
-        _Reader(path).refuse(1, "a list stands where a mapping is expected", _OUTLINE)
+    text = content.decode(errors="replace").removeprefix("\ufeff")
+    if text.lstrip().startswith("["):
+        line = text.count("\n", 0, text.index("[")) + 1
+        _Reader(path).refuse(line, "a list stands where a mapping is expected", _OUTLINE)
     try:
         root = read_tree(content, path)
     except ConfigError as error:

@@ -475,6 +475,7 @@ local sandbox = {}
 
 -- Load a policy and the platform's beside it; return what is wrong, or nil.
 function sandbox.load(source, name, source_of_platform)
+  math.randomseed(0) -- a policy that draws as it is loaded draws the same each time
   local fault = run(platform, source_of_platform, "platform.lua")
   if fault ~= nil then return fault end
   local of_platform = platform.schedule

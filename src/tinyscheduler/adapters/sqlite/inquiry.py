@@ -94,7 +94,7 @@ SELECT attempts.agent, attempts.attempt, attempts.started_at, attempts.ended_at,
 FROM attempts LEFT JOIN tasks ON source = 'local' AND tasks.id = CAST(task_id AS INTEGER)
 WHERE attempts.ended_at >= :since ORDER BY attempts.rowid DESC LIMIT :limit
 """
-# The newest tasks of which an attempt ended since, and then each with all its attempts.
+# The newest tasks of which an attempt ended since, and these attempts.
 _RECORDED = """
 SELECT tasks.id, summary, tasks.created_at, NULL AS prompt, details FROM tasks
 JOIN task_specs ON task_specs.task_id = tasks.id
@@ -103,12 +103,11 @@ WHERE tasks.id IN (
 )
 ORDER BY tasks.id DESC LIMIT :limit
 """
+# Clocks may have been set back, but the numbers of attempts go on.
 _ATTEMPTS_SINCE = """
 SELECT * FROM attempts
-WHERE source = 'local' AND task_id IN (
-    SELECT task_id FROM attempts WHERE ended_at >= :since AND source = 'local'
-)
-ORDER BY started_at, rowid
+WHERE source = 'local' AND ended_at >= :since AND CAST(task_id AS INTEGER) >= :first
+ORDER BY attempt, rowid LIMIT :most
 """
 
 
@@ -220,13 +219,16 @@ class Inquiry:
     def recorded(self, *, since: datetime, limit: int) -> tuple[list[RecordedTask], int]:
         """Return the newest tasks of which an attempt ended since, oldest first.
 
-        Also how many of them are left out, since what they ask for cannot be read.
+        Also how many of them are left out, since what they ask for cannot be read.  At most a
+        million attempts are looked at, the first ones of all tasks before the second ones.
         """
-        values = {"since": to_micros(since), "limit": limit}
+        values = {"since": to_micros(since), "limit": limit, "most": _MOST_MEASURED}
 
         def question(connection: sqlite3.Connection) -> tuple[list[sqlite3.Row], list[sqlite3.Row]]:
             tasks = connection.execute(_RECORDED, values).fetchall()
-            return tasks, connection.execute(_ATTEMPTS_SINCE, values).fetchall()
+            first = tasks[-1]["id"] if tasks else 0
+            rows = connection.execute(_ATTEMPTS_SINCE, {**values, "first": first}).fetchall()
+            return tasks, rows
 
         tasks, rows = self._database.read(question)
         attempts: dict[str, list[AttemptRecord]] = {}
@@ -235,6 +237,8 @@ class Inquiry:
         found, unreadable = [], 0
         for row in reversed(tasks):
             task_id, created_at = str(row["id"]), from_micros(row["created_at"])
+            if task_id not in attempts:
+                continue
             if created_at is None:
                 raise AssertionError("a task in the queue has no beginning")
             try:

@@ -42,7 +42,7 @@ class Waits:
 class Figures:
     """All that is told of a course.
 
-    ``slots_used`` and ``gpus_used`` are shares of what there was from the beginning to the end;
+    ``slots_used`` and ``gpus_used`` are shares of what there was until the last attempt ended;
     None where there is no GPU.  The fairness is Jain's index over the mean slowdown of each, from
     1 for all alike down to 1/n; None where there are fewer than two.  ``starved`` waited longer
     than ``starved_from_s``, an hour and ten times the median, or never started.
@@ -165,7 +165,8 @@ def waiting_over_time(course: Course) -> list[tuple[float, int]]:
 
 def running_on_average(course: Course, width_s: float) -> list[float]:
     """Return how many slots were in use on the average of each stretch of so many seconds."""
-    levels = [0.0] * max(1, math.ceil(course.ended_s / width_s))
+    # What division leaves over is no stretch of its own.
+    levels = [0.0] * max(1, math.ceil(course.ended_s / width_s - 1e-6))
     for one in course.attempts:
         place = int(one.started_s / width_s)
         while place < len(levels) and place * width_s < one.ended_s:
@@ -249,4 +250,6 @@ def _took_s(one: AttemptCourse) -> float:
 
 
 def _share(used_s: float, of: int, course: Course) -> float:
-    return used_s / (of * course.ended_s) if of and course.ended_s else 0.0
+    # Not to the end of the course: for whoever never starts that is days of nothing.
+    until_s = max((one.ended_s for one in course.attempts), default=0.0)
+    return used_s / (of * until_s) if of and until_s else 0.0

@@ -32,6 +32,8 @@ _LOADED = 0.7
 _INTERACTIVE = 0.3
 _INTERACTIVE_S, _BATCH_S = 60.0, 900.0
 _FAILING = 0.05
+# Of the time that an attempt may take: who took it whole would be ended, and tried again.
+_SHARE_OF_LONGEST = 0.99
 _ON_GPU, _WHOLE_GPU = 0.5, 0.05
 _SEEDED = 0.5
 _TENANTS = (*["red"] * 6, *["green"] * 3, "blue")
@@ -98,8 +100,9 @@ class _Maker:
         self.chance = Chance(seed, "load")
         self._agents = [one for one in site.settings.agents for _ in range(one.limit)]
         self._by_queue = all(one.queue == _QUEUE for one in site.settings.agents)
-        self._gpu_bytes = min((one.total_bytes or 0 for one in site.gpus.gpus), default=0)
-        self._shares = max(1, len(self._agents) // max(1, len(site.gpus.gpus)))
+        gpus = [one for one in site.gpus.gpus if one.fault is None]
+        self._gpu_bytes = min((one.total_bytes or 0 for one in gpus), default=0)
+        self._shares = max(1, len(self._agents) // max(1, len(gpus)))
         mean_s = _INTERACTIVE * _INTERACTIVE_S + (1 - _INTERACTIVE) * _BATCH_S
         slots = max(1, min(site.settings.rules.host_slots, len(self._agents)))
         self.every_s = mean_s / slots / _LOADED
@@ -124,7 +127,8 @@ class _Maker:
             seed=seed,
             tenant=chance.pick(_TENANTS),
         )
-        runs_s = min(max(1.0, runs_s), self._longest_s)
+        longest_s = _SHARE_OF_LONGEST * (agent.max_runtime_s or self._longest_s)
+        runs_s = min(max(1.0, runs_s), longest_s)
         first = (Trial(runs_s=runs_s / 2, exit_code=1),) if fails else ()
         return Job(
             name=str(number),

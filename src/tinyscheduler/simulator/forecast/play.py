@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 from functools import partial
+from heapq import heapify, heappop, heappush
 from typing import TYPE_CHECKING, Protocol
 
 from tinyscheduler.model.events import EventName
@@ -15,7 +16,7 @@ from tinyscheduler.simulator.world import SimulatedWorld
 from tinyscheduler.values import dataclass, replace
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from tinyscheduler.model.events import Event
     from tinyscheduler.model.plan import TickReport
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from tinyscheduler.simulator.source import Row
     from tinyscheduler.tick import World
 
-# Cron ticks each minute, where something waits; the longer nothing has changed the more seldom.
+# Cron ticks each minute, where something waits; where nothing has changed for long more seldom.
 _CRON_S = 60.0
 _QUIET_S, _QUIET_CRON_S = 2 * 3600.0, 600.0
 # Whoever starts nothing for so long, weekends included, starts nothing any more.
@@ -106,7 +107,10 @@ class Course:
 
 
 def play(load: Load, contender: Contender) -> Course:
-    """Let it happen.  The same for the same load and policy, to the microsecond."""
+    """Let it happen.  The same for the same load and policy, to the microsecond.
+
+    Raises what a tick ended with, if one did: here nothing goes wrong.
+    """
     return _Play(load, contender).run()
 
 
@@ -152,8 +156,9 @@ class _Play:
         self.ids: dict[str, str] = {}  # by name
         self.begins_ns = 0
         self.has_begun = False
-        self.to_come = 0
+        self.to_come = 0  # not there yet, or not before a time
         self.changed_s = 0.0
+        self.ticked_s = 0.0
         self.is_kicked = False
 
     def run(self) -> Course:
@@ -162,13 +167,11 @@ class _Play:
         self._settle_in()
         self._set_clock()
         self.begins_ns, self.has_begun = machine.running_ns, True
-        coming = sorted(
-            (job for job in self.load.jobs if not job.is_running), key=lambda job: job.arrives_s
-        )
-        self._remember(coming)
+        coming = _in_turn(job for job in self.load.jobs if not job.is_running)
+        self._remember([job for job, _ in coming])
         self.to_come = len(coming)
-        for job in coming:
-            machine.schedule(job.arrives_s, partial(self._arrive, job))
+        for job, arrives_s in coming:
+            machine.schedule(arrives_s, partial(self._arrive, job))
         machine.schedule(_CRON_S, self._cron)
         while not self._is_over():
             machine.advance(_CRON_S)
@@ -231,13 +234,20 @@ class _Play:
         machine.step_wall((self.load.begins_at - machine.wall).total_seconds() - ahead_s)
 
     def _settle_in(self) -> None:
-        """Start what runs already, whoever may have decided that."""
+        """Start what runs already, whoever may have decided that, and all of it at once."""
+        world, settings = self.world, self.world.settings
         running = [job for job in self.load.jobs if job.is_running]
         for job in running:
             self._add(job)
         if running:
-            self.world.run_ticks()
-            self.world.machine.advance(_SETTLING_S)
+            world.settings = replace(settings, stagger_s=0.0)
+            world.run_ticks()
+            world.machine.advance(_SETTLING_S)
+            world.settings = settings
+        for row in self._unfinished():
+            # For what there is no room any more nobody else is to wait.
+            if row.state is TaskState.WAITING:
+                row.state, row.ended_at = TaskState.DONE, world.queue.now()
 
     def _remember(self, coming: Sequence[Job]) -> None:
         """Let ticks remember what they are to, by the numbers that jobs will get."""
@@ -251,13 +261,20 @@ class _Play:
         self.world.disk.memory = replace(memory, skips=skips)
 
     def _arrive(self, job: Job) -> None:
-        self.to_come -= 1
-        self.changed_s = self._now_s()
         self._add(job)
+        until, now = job.spec.not_before, self.world.queue.now()
+        if until is not None and until > now:
+            self.world.machine.schedule((until - now).total_seconds(), self._note_come)
+        else:
+            self._note_come()
         if self.world.settings.heeds_ends and not self.is_kicked:
             # Tasks that come at once are seen at once.
             self.is_kicked = True
             self.world.machine.schedule(_KICK_S, self._kick)
+
+    def _note_come(self) -> None:
+        self.to_come -= 1
+        self.changed_s = self._now_s()
 
     def _add(self, job: Job) -> None:
         queue = self.world.queue
@@ -277,23 +294,39 @@ class _Play:
         self.world.run_ticks()
 
     def _cron(self) -> None:
-        is_quiet = self._now_s() - self.changed_s > _QUIET_S
-        self.world.machine.schedule(_QUIET_CRON_S if is_quiet else _CRON_S, self._cron)
+        self.world.machine.schedule(_CRON_S, self._cron)
+        now_s = self._now_s()
+        is_quiet = now_s - self.changed_s > _QUIET_S
+        if is_quiet and now_s - self.ticked_s < _QUIET_CRON_S:
+            return
         if any(row.state is TaskState.WAITING for row in self._unfinished()):
+            self.ticked_s = now_s
             self.world.run_ticks()
 
     def _unfinished(self) -> list[Row]:
         return [row for row in self.world.queue.rows.values() if not row.state.is_final]
 
     def _is_over(self) -> bool:
+        if self.world.failures:
+            raise self.world.failures[0]
         if self.to_come:
             return False
         left = self._unfinished()
-        if not left:
-            return True
         if any(row.state is TaskState.WORKING for row in left):
             return False
-        return self._now_s() - self.changed_s > _PATIENCE_S
+        if self._now_s() - self.changed_s > _PATIENCE_S:
+            return True
+        hopeless = self._hopeless()
+        return all(row.task_id in hopeless for row in left)
+
+    def _hopeless(self) -> set[str]:
+        """Return what ended and was not done, and what waits for it, however far down."""
+        found: set[str] = set()
+        for row in self.world.queue.rows.values():  # what others come after stands before them
+            is_lost = row.state.is_final and row.state is not TaskState.DONE
+            if is_lost or not found.isdisjoint(row.spec.after):
+                found.add(row.task_id)
+        return found
 
     # -- what came of it ----------------------------------------------------------
 
@@ -372,6 +405,34 @@ class _Play:
 
     def _since(self, running_ns: int) -> float:
         return (running_ns - self.begins_ns) / 1e9
+
+
+def _in_turn(jobs: Iterable[Job]) -> list[tuple[Job, float]]:
+    """Return the jobs in the order in which they arrive, and when, none before what it comes after.
+
+    One that was held when others were added to come after it arrives later than they did.
+    """
+    listed = list(jobs)
+    known = {job.name for job in listed}
+    followers: dict[str, list[int]] = {}
+    left = [0] * len(listed)
+    arrives_s = [job.arrives_s for job in listed]
+    for place, job in enumerate(listed):
+        for name in known.intersection(job.spec.after):
+            followers.setdefault(name, []).append(place)
+            left[place] += 1
+    able = [(arrives_s[place], place) for place in range(len(listed)) if not left[place]]
+    heapify(able)
+    found = []
+    while able:
+        at_s, place = heappop(able)
+        found.append((listed[place], at_s))
+        for follower in followers.get(listed[place].name, ()):
+            arrives_s[follower] = max(arrives_s[follower], at_s)
+            left[follower] -= 1
+            if not left[follower]:
+                heappush(able, (arrives_s[follower], follower))
+    return found
 
 
 def _nobody_audits() -> None:
