@@ -10,10 +10,17 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tinyscheduler.errors import EXIT_BUSY, EXIT_DONE, EXIT_NOT_FOUND, EXIT_USAGE
+from tinyscheduler.errors import (
+    EXIT_BUSY,
+    EXIT_DONE,
+    EXIT_NOT_FOUND,
+    EXIT_UNAVAILABLE,
+    EXIT_USAGE,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from tests.cli.place import Answer, Place
 
@@ -79,6 +86,70 @@ def test_what_is_due_becomes_a_task_once(home: Place):
 
 def events(place: Place) -> list[str]:
     return (place.state / "logs" / "events.jsonl").read_text().splitlines()
+
+
+@pytest.mark.parametrize("moment", ["before", "after"])
+def test_a_tick_that_is_killed_while_it_fires_leaves_one_firing_to_the_next(
+    home: Place, tmp_path: Path, moment: str
+):
+    home.run("schedule", "add", "--name", "a", "--every", "1h", "--", "true")
+    due_now(home, "a")
+    mark = tmp_path / "mark"
+
+    home.run("run", TINYSCHEDULER_CRASH_AT=f"schedule.fire:{moment} {mark}")
+    assert mark.exists()
+    home.run("run")
+    until(home, lambda: states(home) == {"1": "done"})
+    home.run("run")
+
+    assert states(home) == {"1": "done"}
+    assert home.run("schedule", "show", "a", "--json").json["schedule"]["fired"] == 1
+
+
+@pytest.mark.parametrize("moment", ["before", "after"])
+@pytest.mark.parametrize(
+    ("step", "command"),
+    [
+        ("add", ("add", "--name", "b", "--every", "1h", "--", "true")),
+        ("state", ("pause", "a")),
+        ("run", ("run", "a", "--force")),
+        ("remove", ("rm", "a")),
+    ],
+)
+def test_a_command_that_is_killed_has_done_all_or_nothing(
+    home: Place, tmp_path: Path, step: str, command: tuple[str, ...], moment: str
+):
+    home.run("schedule", "add", "--name", "a", "--every", "1h", "--", "true")
+    before = content(home)
+    mark = tmp_path / "mark"
+
+    crash = {"TINYSCHEDULER_CRASH_AT": f"schedule.{step}:{moment} {mark}"}
+    home.start("schedule", *command, **crash).communicate(timeout=LIMIT_S)
+
+    assert mark.exists()
+    assert (content(home) != before) == (moment == "after")
+
+
+def content(place: Place) -> list[str]:
+    with closing(sqlite3.connect(place.state / "tinyscheduler.db")) as database:
+        return list(database.iterdump())
+
+
+def test_ten_ticks_at_once_fire_each_time_once(home: Place):
+    names = [f"s{number}" for number in range(5)]
+    for name in names:
+        home.run("schedule", "add", "--name", name, "--every", "1h", "--", "true")
+    for _ in range(3):
+        due_now(home, *names)
+        ticks = [home.start("run") for _ in range(10)]
+        for tick in ticks:
+            tick.communicate(timeout=LIMIT_S)
+            assert tick.returncode == EXIT_DONE
+        until(home, lambda: set(states(home).values()) == {"done"})
+
+    shown = home.run("schedule", "list", "--json").json["schedules"]
+    assert [one["fired"] for one in shown] == [3] * 5
+    assert len(states(home)) == 15
 
 
 def test_of_five_that_are_due_two_run_and_the_queue_drains_in_order(home: Place):
@@ -310,3 +381,21 @@ def test_a_bound_that_is_none_is_told_and_two_run(home: Place, value: str):
     assert "SCHEDULE_MAX_CONCURRENT" in told
     assert value in told
     assert "2" in told
+
+
+def test_one_that_is_damaged_is_told_and_the_others_fire(home: Place):
+    for name in "ab":
+        home.run("schedule", "add", "--name", name, "--every", "1h", "--", "true")
+    due_now(home, "a", "b")
+    with closing(sqlite3.connect(home.state / "tinyscheduler.db")) as database, database:
+        database.execute("UPDATE schedules SET definition = '{broken' WHERE id = 'a'")
+
+    answer = home.run("run", "--json")
+
+    assert answer.json["stats"]["firings"] == 1
+    (warning,) = answer.json["warnings"]
+    assert warning.startswith("the definition of schedule a cannot be read")
+    shown = home.run("schedule", "show", "a")
+    assert shown.code == EXIT_UNAVAILABLE
+    assert "schedule rm a" in shown.err.replace("\n", " ")
+    assert home.run("schedule", "rm", "a").code == EXIT_DONE

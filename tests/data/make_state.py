@@ -1,6 +1,6 @@
 """Write a base path with everything in it that a version of the program leaves behind.
 
-    .venv-dev/bin/python tests/data/make_state.py tests/data/state-v5
+    .venv-dev/bin/python tests/data/make_state.py tests/data/state-v6
 
 Run once per format of the state (the number is that of the database's tables), by the
 program that writes it, and kept: what later versions must load is what that program
@@ -120,6 +120,11 @@ def play(scene: Scene) -> None:
     pull_the_plug(scene)
     scene.type("cancel", "9")
     scene.type("pause", "agent:coder", "--reason", "key expired")
+    every = ("schedule", "add", "--name", "nightly", "--cron", "0 3 * * *", "--tz", "Asia/Tokyo")
+    scene.type(*every, "--overlap", "queue_all", "--max-run-duration", "5m", "--", "true")
+    scene.type("schedule", "run", "nightly")  # 15, a firing
+    scene.type("schedule", "add", "--name", "paused", "--every", "2h", "--", "false")
+    scene.type("schedule", "pause", "paused")
 
 
 def pull_the_plug(scene: Scene) -> None:

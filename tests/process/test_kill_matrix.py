@@ -81,6 +81,11 @@ POLICIES = both(
     "policy.keep", "policy.activate", "policy.forget", "policy.keep_good", "policy.name_good"
 )
 
+# Killed there in tests/cli/test_schedules.py.
+SCHEDULES = both(
+    "schedule.add", "schedule.fire", "schedule.state", "schedule.run", "schedule.remove"
+)
+
 # From here on the result is durable: the command must never run again.
 RECORDED = frozenset({"wrapper.result:after", "wrapper.kicked:before"}) | both(
     "wrapper.lock",
@@ -95,7 +100,7 @@ RECORDED = frozenset({"wrapper.result:after", "wrapper.kicked:before"}) | both(
 
 
 def test_every_durable_step_of_the_code_is_in_the_matrix():
-    apart = SET_UP | SWITCHES | REMOVING | POLICIES
+    apart = SET_UP | SWITCHES | REMOVING | POLICIES | SCHEDULES
     assert points_in_the_code() == PLAIN | RECLAIM | CORRUPT | COMMANDS | apart
 
 

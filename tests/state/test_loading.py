@@ -137,10 +137,15 @@ def test_the_first_tick_converts_it_keeps_a_copy_and_loses_nothing(old: Place):
 
 
 def test_the_state_of_the_commit_before_loads_and_loses_nothing(tmp_path: Path):
-    last = unpack("state-v5", tmp_path / "base")
+    last = unpack("state-v6", tmp_path / "base")
     before = last.digest()
     found = states(last)
-    assert found.keys() == {str(number) for number in range(1, 15)}
+    assert found.keys() == {str(number) for number in range(1, 16)}
+    kept = last.run("schedule", "list", "--json").json["schedules"]
+    assert [(one["schedule_id"], one["state"], one["fired"]) for one in kept] == [
+        ("nightly", "active", 1),
+        ("paused", "paused", 0),
+    ]
     assert last.digest() == before
 
     tick = last.run("run", "--json")
@@ -183,7 +188,9 @@ def test_what_a_task_needs_is_where_ticks_look_for_it_after_converting(tmp_path:
     old.clean_up()
 
 
-@pytest.mark.parametrize("name", ["state-v1", "state-v2", "state-v3", "state-v4", "state-v5"])
+@pytest.mark.parametrize(
+    "name", ["state-v1", "state-v2", "state-v3", "state-v4", "state-v5", "state-v6"]
+)
 def test_a_tick_kicked_after_a_downgrade_leaves_what_it_does_not_know(tmp_path: Path, name: str):
     old = unpack(name, tmp_path / "base")
     settings = old.state / "settings.json"
@@ -318,7 +325,9 @@ def test_the_copy_in_the_place_of_a_damaged_database_goes_on(old: Place):
     assert states(old)["7"] == "held"
 
 
-@pytest.mark.parametrize("name", ["state-v1", "state-v2", "state-v3", "state-v4", "state-v5"])
+@pytest.mark.parametrize(
+    "name", ["state-v1", "state-v2", "state-v3", "state-v4", "state-v5", "state-v6"]
+)
 def test_every_file_of_the_kept_state_is_free_of_the_machine_it_was_made_on(name: str):
     for path in (DATA / name).rglob("*"):
         if path.is_file():

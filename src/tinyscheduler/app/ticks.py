@@ -47,7 +47,7 @@ from tinyscheduler.values import replace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from datetime import datetime
 
     from tinyscheduler.adapters.policy_trace_file import PolicyTraceFile
@@ -212,7 +212,9 @@ def wired(
             ledger=SqliteLedger(database, shared_with="local"),
             memory=FileMemoryStore(config.paths, warn=warnings.append, may_write=acts),
             switches=SqliteSwitches(database),
-            schedules=_Schedules(database, clock, run_s=config.timing.schedule_run_s),
+            schedules=_Schedules(
+                database, clock, run_s=config.timing.schedule_run_s, warn=warnings.append
+            ),
             observers=observers if acts else (),
             recorder=partial(recorder_of, config),
             pruners=partial(pruners_of, config, database, may_write=acts),
@@ -227,10 +229,13 @@ def wired(
 class _Schedules:
     """The schedules, loaded by the few ticks in which one is due."""
 
-    def __init__(self, database: Database, clock: Clock, *, run_s: float) -> None:
+    def __init__(
+        self, database: Database, clock: Clock, *, run_s: float, warn: Callable[[str], None]
+    ) -> None:
         self._database = database
         self._clock = clock
         self._run_s = run_s
+        self._warn = warn
         self._loaded: SqliteSchedules | None = None
 
     def due(self, now: datetime) -> Sequence[tuple[Schedule, LiveFirings]]:
@@ -249,7 +254,9 @@ class _Schedules:
         if self._loaded is None:
             from tinyscheduler.adapters.sqlite.schedules import SqliteSchedules
 
-            self._loaded = SqliteSchedules(self._database, self._clock, run_s=self._run_s)
+            self._loaded = SqliteSchedules(
+                self._database, self._clock, run_s=self._run_s, warn=self._warn
+            )
         return self._loaded
 
 

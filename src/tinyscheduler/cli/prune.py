@@ -104,7 +104,7 @@ def reset(
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
     json: _Json = False,
 ) -> int:
-    """Remove every task and all history.
+    """Remove every task, every schedule and all history.
 
     Refused while anything runs.  A copy of the database is kept; logs, settings and
     pauses stay.
@@ -136,11 +136,14 @@ def _tell_reset(invocation: Invocation, queue: Queue, done: Emptied, *, as_json:
         emit_json(
             tasks_removed=done.tasks,
             attempts_removed=done.attempts,
+            schedules_removed=done.schedules,
             copy=done.copy,
             reset_at=format_time(queue.clock.now().wall),
         )
     else:
         removed = f"{count(done.tasks, 'task')} and {count(done.attempts, 'attempt')} removed"
+        if done.schedules:
+            removed = f"{count(done.schedules, 'schedule')}, {removed}"
         kept = "" if done.copy is None else f"; a copy of the database is kept: {done.copy}"
         invocation.answer(removed + kept)
 

@@ -64,6 +64,7 @@ class Emptied:
     tasks: int
     attempts: int
     copy: str | None
+    schedules: int = 0
 
 
 def merge_pruned(parts: tuple[Pruned, ...]) -> Pruned:

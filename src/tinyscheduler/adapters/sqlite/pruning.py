@@ -64,6 +64,12 @@ SELECT count(*) FROM attempts WHERE source = 'local'
 """
 _REMOVE_TASKS = "DELETE FROM tasks WHERE id IN (SELECT value FROM json_each(:ids))"
 _REMOVE_ATTEMPTS = "DELETE FROM attempts WHERE rowid IN (SELECT value FROM json_each(:ids))"
+# Kept as long as the firings that they are of, and gone with them.
+_REMOVE_METRICS = """
+DELETE FROM schedule_firing_metrics WHERE id IN (
+    SELECT id FROM schedule_firing_metrics INDEXED BY firing_metrics_by_end
+    WHERE completed_at < :before ORDER BY completed_at LIMIT :most)
+"""
 # A parked task's owner will want to read why it was, whenever that is.
 _NEEDED = """
 SELECT id FROM tasks AS task WHERE id IN (SELECT value FROM json_each(:ids))
@@ -106,7 +112,7 @@ class SqlitePruner:
         )
 
     def empty(self) -> Emptied:
-        """Remove every task and every attempt at once, and keep a copy of the database.
+        """Remove all tasks, attempts and schedules at once, and keep a copy of the database.
 
         Numbers go on: no task to come is taken for one of before.
         """
@@ -114,9 +120,11 @@ class SqlitePruner:
             copy = self._database.keep_copy("reset")
             tasks = connection.execute("DELETE FROM tasks").rowcount
             attempts = connection.execute("DELETE FROM attempts").rowcount
+            connection.execute("DELETE FROM schedule_firing_metrics")
+            schedules = connection.execute("DELETE FROM schedules").rowcount
             with durable_step("reset.rows"):
                 connection.commit()
-        return Emptied(tasks=tasks, attempts=attempts, copy=copy)
+        return Emptied(tasks=tasks, attempts=attempts, schedules=schedules, copy=copy)
 
     def needed(self, task_ids: Sequence[str]) -> frozenset[str]:
         """Return those that have not ended or are parked, or that such a task comes after."""
@@ -140,6 +148,7 @@ class SqlitePruner:
             connection.execute(_REMOVE_TASKS, ids)
             left = {"ids": dumps(attempts[:most])}
             told += connection.execute(_REMOVE_ATTEMPTS, left).rowcount
+            connection.execute(_REMOVE_METRICS, values)
             size = max(0, _free_bytes(connection) - before)
             with durable_step("prune.rows"):
                 connection.commit()

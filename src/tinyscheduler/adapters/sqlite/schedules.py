@@ -32,7 +32,7 @@ from tinyscheduler.values import replace
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from tinyscheduler.adapters.sqlite.database import Database
     from tinyscheduler.model.schedules import FiringPlan
@@ -113,8 +113,19 @@ _DELETE = "DELETE FROM schedules WHERE id = ?"
 class SqliteSchedules:
     """The schedules, in the same file as the tasks that they fire."""
 
-    def __init__(self, database: Database, clock: Clock, *, run_s: float = _RUN_S) -> None:
-        """Take how long a firing may run of which its schedule does not say it, in seconds."""
+    def __init__(
+        self,
+        database: Database,
+        clock: Clock,
+        *,
+        run_s: float = _RUN_S,
+        warn: Callable[[str], None] | None = None,
+    ) -> None:
+        """Take how long a firing may run of which its schedule does not say it, in seconds.
+
+        Ticks hear by ``warn`` of those that are due and cannot be read.
+        """
+        self._warn = warn
         self._database = database
         self._clock = clock
         self._run_s = run_s
@@ -128,8 +139,12 @@ class SqliteSchedules:
         def question(
             connection: sqlite3.Connection,
         ) -> list[tuple[Schedule, LiveFirings]]:
-            rows = connection.execute(_DUE, values).fetchall()
-            return [(schedule_of(row), _live(connection, row["id"])) for row in rows]
+            found = []
+            for row in connection.execute(_DUE, values).fetchall():
+                one = self._readable(row)
+                if one is not None:
+                    found.append((one, _live(connection, one.schedule_id)))
+            return found
 
         try:
             return self._database.read(question)
@@ -170,6 +185,16 @@ class SqliteSchedules:
             with durable_step("schedule.fire"):
                 connection.commit()
         return [str(one) for one in ids]
+
+    def _readable(self, row: sqlite3.Row) -> Schedule | None:
+        """Return a schedule; None, loudly, for one that is damaged: the others fire."""
+        try:
+            return schedule_of(row)
+        except StoreError as error:
+            if self._warn is None:
+                raise
+            self._warn(f"{error.what} ({error.hint})")
+            return None
 
     def paused_by(self, task_id: str) -> Schedule | None:
         """Return the schedule that stopped itself when that firing ended, if one did."""

@@ -249,7 +249,7 @@ _INDEXES_BY_OWNER = (
 _SCHEDULES = (
     """
     CREATE TABLE schedules (
-        id TEXT PRIMARY KEY,
+        id TEXT NOT NULL PRIMARY KEY,
         state TEXT NOT NULL CHECK (state IN ('active', 'paused', 'completed', 'expired')),
         definition TEXT NOT NULL,
         next_slot INTEGER,  -- the next time it is to fire for; NULL: none
@@ -264,7 +264,7 @@ _SCHEDULES = (
         last_fired_at INTEGER,
         created_at INTEGER NOT NULL,
         updated_at INTEGER NOT NULL
-    ) WITHOUT ROWID
+    )
     """,
     """
     CREATE INDEX schedules_due ON schedules (due_at)
