@@ -298,3 +298,33 @@ def test_tasks_that_failed_together_do_not_come_back_together():
     waits = {backoff_s(str(task), 1, base_s=5, most_s=300) for task in range(100)}
 
     assert len(waits) == 100
+
+
+@pytest.mark.parametrize(
+    ("reason", "told"),
+    [
+        (FailureReason.TIMEOUT, FailureReason.LEASE_EXPIRED),
+        (FailureReason.COMMAND_FAILED, FailureReason.COMMAND_FAILED),
+    ],
+)
+def test_a_firing_that_failed_for_good_has_failed_and_is_not_parked(
+    reason: FailureReason, told: FailureReason
+):
+    claim = a_claim("1", max_attempts=1, schedule_id="nightly")
+    ending = after_result(claim, a_result("1", outcome=Outcome.FAILED, failure_reason=reason))
+
+    assert ending == Finish(state=TaskState.FAILED, reason=told, failures=1)
+
+
+def test_a_firing_that_a_tick_ended_has_failed_too():
+    claim = a_claim("1", max_attempts=1, schedule_id="nightly")
+    ending = after_reclaim(claim, ReclaimReason.LEASE_EXPIRED, OnExpire.REQUEUE)
+
+    assert ending == Finish(state=TaskState.FAILED, reason=FailureReason.LEASE_EXPIRED, failures=1)
+
+
+def test_a_firing_that_was_to_be_cancelled_ends_cancelled():
+    claim = a_claim("1", max_attempts=1, schedule_id="nightly", cancel_requested=True)
+    ending = after_reclaim(claim, ReclaimReason.LEASE_EXPIRED, OnExpire.REQUEUE)
+
+    assert ending.reason is FailureReason.CANCELLED

@@ -35,10 +35,8 @@ def _fire(progress: Progress, schedule: Schedule, live: LiveFirings, now: dateti
     from tinyscheduler.core.firings import plan_firings  # few ticks fire anything
 
     plan = plan_firings(schedule, live, now)
-    if plan is None:
-        return False
-    ids = progress.world.schedules.fire(plan)
-    if ids is None:
+    ids = None if plan is None else progress.world.schedules.fire(plan)
+    if plan is None or ids is None:
         return False
     progress.firings += len(ids)
     for task_id in ids:
