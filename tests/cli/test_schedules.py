@@ -164,6 +164,13 @@ def test_of_five_that_are_due_two_run_and_the_queue_drains_in_order(home: Place)
     waits = [one for one in report["decisions"] if one["action"] == "wait"]
     assert [one["reason"] for one in waits] == ["schedule_cap"] * 3
     assert "2 of 2 firings run" in home.run("why", "3").out
+    seen = home.run("status", "--json").json["schedules"]
+    assert [one["schedule_id"] for one in seen["running"]] == ["s0", "s1"]
+    assert [(one["schedule_id"], one["position"]) for one in seen["queued"]] == [
+        ("s2", 1),
+        ("s3", 2),
+        ("s4", 3),
+    ]
     most = 0
 
     def is_over() -> bool:
@@ -205,6 +212,10 @@ def test_a_firing_that_fails_is_not_tried_again_and_the_third_pauses_its_schedul
     assert paused["schedule"] == "bad"
     listed = home.run("schedule", "list").out
     assert "paused" in listed
+    why = "3 firings in a row failed, at last: command_failed"
+    stopped = home.run("status", "--json").json["schedules"]["stopped"]
+    assert stopped == [{"schedule_id": "bad", "why": why}]
+    assert f"schedule bad has paused itself: {why}" in home.run("status").out
     due_now(home, "bad")
     assert home.run("run", "--json").json["stats"]["firings"] == 0
 

@@ -33,7 +33,7 @@ from tinyscheduler.model.leases import Lease, LeaseEntry
 from tinyscheduler.model.plan import TickReport, Wait
 from tinyscheduler.model.snapshot import LeaseScan
 from tinyscheduler.model.tasks import TaskState
-from tinyscheduler.values import dataclass
+from tinyscheduler.values import dataclass, field
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -69,6 +69,7 @@ class Overview:
     host_active: int
     daemon: RunningDaemon | None
     ticking: Ticking
+    stopped: Mapping[str, str] = field(default_factory=dict)  # schedules that paused themselves
 
     @property
     def report(self) -> TickReport:
@@ -108,6 +109,7 @@ def look(config: Config) -> Overview:
         host_active=len(occupied),
         daemon=find_daemon(config),
         ticking=find_ticking(queue),
+        stopped=queue.inquiry.stopped_schedules(),
     )
 
 
@@ -312,7 +314,7 @@ def status_json(overview: Overview) -> dict[str, Any]:
         "gpus": _gpus_json(overview),
         "models": _models_json(overview),
         "pools": [],
-        "schedules": {"running": [], "queued": []},
+        "schedules": _schedules_json(overview),
         "health": health,
         "paused": paused_json(overview),
         "policy": _policy_json(overview),
@@ -324,6 +326,25 @@ def status_json(overview: Overview) -> dict[str, Any]:
         "lastClaimTime": None if last_claim is None else format_time(last_claim),
         "resourceHealth": health,
         "errors": [{"where": one.where, "message": one.message} for one in report.errors],
+    }
+
+
+def _schedules_json(overview: Overview) -> dict[str, Any]:
+    """Return the firings that run, those that wait, as they stand in line, and what stopped."""
+    queued = [one.task for one in overview.report.decisions if one.task.schedule_id is not None]
+    return {
+        "running": [
+            {"schedule_id": one.lease.schedule_id, "task_id": one.record.task_id}
+            for one in overview.running
+            if one.lease is not None and one.lease.schedule_id is not None
+        ],
+        "queued": [
+            {"schedule_id": task.schedule_id, "task_id": task.task_id, "position": place}
+            for place, task in enumerate(
+                sorted(queued, key=lambda task: task.created_order), start=1
+            )
+        ],
+        "stopped": [{"schedule_id": name, "why": why} for name, why in overview.stopped.items()],
     }
 
 
@@ -364,6 +385,11 @@ def _paused_lines(overview: Overview, page: Page) -> list[str]:
     ]
     if not overview.config.enabled:
         lines.insert(0, "nothing starts: TINYSCHEDULER_ENABLED is false")
+    lines += [
+        f"schedule {name} has paused itself: {why};"
+        f" `tinyscheduler schedule resume {name}` lets it go on"
+        for name, why in overview.stopped.items()
+    ]
     pieces = [piece for line in lines for piece in wrap(escape(line), page)]
     return [page.paint(piece, Ink.YELLOW) for piece in pieces]
 

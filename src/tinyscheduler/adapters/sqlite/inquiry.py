@@ -27,6 +27,7 @@ from tinyscheduler.model.tasks import (
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import sqlite3
+    from collections.abc import Mapping
     from datetime import datetime
 
     from tinyscheduler.adapters.sqlite.database import Database
@@ -108,6 +109,10 @@ _ATTEMPTS_SINCE = """
 SELECT * FROM attempts
 WHERE source = 'local' AND ended_at >= :since AND CAST(task_id AS INTEGER) >= :first
 ORDER BY attempt, rowid LIMIT :most
+"""
+_STOPPED = """
+SELECT id, why_paused FROM schedules WHERE state = 'paused' AND why_paused IS NOT NULL
+ORDER BY id LIMIT 20
 """
 
 
@@ -256,6 +261,11 @@ class Inquiry:
                 )
             )
         return found, unreadable
+
+    def stopped_schedules(self) -> Mapping[str, str]:
+        """Return why schedules paused themselves, by their names; the first few."""
+        rows = self._database.read(lambda connection: connection.execute(_STOPPED).fetchall())
+        return {row["id"]: row["why_paused"] for row in rows}
 
     def lines(self) -> list[WaitingLine]:
         """Return how many tasks wait in each line, and how many are held."""
