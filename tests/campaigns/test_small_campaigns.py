@@ -21,6 +21,7 @@ from tests.campaigns import (
 )
 from tests.campaigns.measuring import Process
 from tests.campaigns.week import WeekPlan
+from tests.core.policies import POLICIES
 
 from tinyscheduler.values import replace
 
@@ -37,11 +38,22 @@ if TYPE_CHECKING:
 
 
 def test_a_property_that_does_not_hold_in_some_world_is_a_violation():
-    _, report = campaign_decide.check("test_decide.py::test_no_such_property", worlds=1)
-    held, none = campaign_decide.check(campaign_decide.PROPERTIES[0], worlds=20)
+    missing = campaign_decide.check("test_decide.py::test_no_such_property", worlds=1)
+    found = campaign_decide.check(campaign_decide.PROPERTIES[0], worlds=20)
 
-    assert report
-    assert (held, none) == (20, "")
+    assert missing.report
+    assert (found.held, found.report) == (20, "")
+    assert set(POLICIES) == set(found.asked)
+
+
+def test_a_property_of_policies_that_hardly_asks_one_is_a_violation():
+    often = dict.fromkeys(POLICIES, 50.0)
+
+    assert campaign_decide.blame_silence(often) == ""
+    assert campaign_decide.blame_silence({**often, "night-batch": 3.0}) == (
+        "too seldom asked: night-batch"
+    )
+    assert campaign_decide.blame_silence({})
 
 
 @pytest.mark.parametrize("seed", range(900, 903))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -38,20 +37,18 @@ from tinyscheduler.model.leases import (
     UnreadableLease,
     WrapperLife,
 )
-from tinyscheduler.model.plan import Proposal
 from tinyscheduler.model.resources import Gpu, GpuReading
 from tinyscheduler.model.snapshot import StaleSighting, UnreadableResult
 from tinyscheduler.model.tasks import PriorityClass
 from tinyscheduler.values import replace
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from hypothesis.strategies import DrawFn, SearchStrategy
+    from hypothesis.strategies import DrawFn
     from tests.builders import Thing
 
-    from tinyscheduler.model.policy import PolicyContext
+    from tinyscheduler.model.config import AgentProfile
     from tinyscheduler.model.snapshot import LeaseScan, Snapshot
+    from tinyscheduler.model.tasks import WaitingTask
 
 AGENTS = ("coder", "tester", "writer")
 QUEUES = ("dev", "ops")
@@ -61,13 +58,14 @@ LOOKS = (
     *(ProcessEvidence(wrapper=life, survivors=number) for life in WrapperLife for number in (0, 1)),
 )
 
+# From a Sunday at noon on: then, on Monday morning, on Monday night.
+HOURS = (0, 21, 35)
+OUTAGES: tuple[tuple[str, ...], ...] = (*((),) * 14, ("tinytask",), ("local",), SOURCES)
+
 # Most tasks have nothing in their way, or little would ever start.
 SOON, PAST = (NOW.wall + timedelta(seconds=seconds) for seconds in (0.4, -60))
 OBSTACLES: tuple[dict[str, Any], ...] = (
-    {},
-    {},
-    {},
-    {},
+    *({} for _ in range(40)),
     {"not_before": PAST, "backing_off_until": NOW.wall},
     {"not_before": SOON},
     {"backing_off_until": SOON},
@@ -80,9 +78,15 @@ UNHINDERED: dict[str, Any] = {
     "is_held": False,
     "blocked_by": (),
 }
+# What an attempt may hold: whole GPUs, bytes, and which.
+HELD_GPUS: tuple[tuple[int, int, tuple[str, ...]], ...] = (
+    (0, 0, ()),
+    (0, 16 << 30, ("GPU-0",)),
+    (1, 0, ("GPU-0",)),
+    (1, 0, ("GPU-1",)),
+)
 GPU_WISHES: tuple[dict[str, Any], ...] = (
-    {},
-    {},
+    *({} for _ in range(6)),
     {"vram_bytes": 10 << 30},
     {"vram_bytes": 15 << 30},
     {"gpus": 1},
@@ -100,10 +104,17 @@ GPUS: tuple[Any, ...] = (
     (replace(a_gpu(0, p7=2, p8=1), total_bytes=None, used_bytes=0),),
 )
 WISHES: tuple[dict[str, Any], ...] = (
-    *({"agent": agent} for agent in AGENTS),
-    *({"queue": queue} for queue in QUEUES),
+    *({"agent": agent} for agent in AGENTS * 4),
+    *({"queue": queue} for queue in (*QUEUES, "dev") * 4),
     {"agent": AGENTS[0], "queue": QUEUES[0]},
     {"agent": None, "queue": None},
+)
+# What policies may look at; templates do.
+LABELS: tuple[tuple[tuple[str, str], ...], ...] = (
+    (),
+    (("deadline", "2026-03-02T18:00Z"),),
+    (("deadline", "1772442000"),),
+    (("deadline", "soon"), ("team", "a")),
 )
 TENANTS = ("red", "blue")
 INVENTORIES = (
@@ -120,24 +131,36 @@ INVENTORIES = (
     ),
     Inventory(models=(ModelPlace(model="large", max_slots=0),)),
 )
-some_agents = st.lists(
-    st.builds(
-        an_agent,
-        st.sampled_from(AGENTS),
-        limit=st.integers(0, 3),
-        queue=st.sampled_from(QUEUES),
-        memory_bytes=st.sampled_from((None, 2 << 30)),
-        model=st.sampled_from((None, None, "large", "opus")),
-        model_match=st.sampled_from(ModelMatch),
-        max_per_host=st.sampled_from((None, None, 1)),
-        priority_class=st.sampled_from((None, "interactive")),
-    ),
-    unique_by=lambda agent: agent.name,
-)
 
 
 @st.composite
-def some_task(draw: DrawFn, task_id: str, source: str) -> Thing:
+def some_agents(draw: DrawFn) -> list[AgentProfile]:
+    """Return those that are there: mostly all, and mostly with slots."""
+    return [
+        an_agent(
+            name,
+            limit=draw(st.sampled_from((2, 1, 3, 3, 0))),
+            queue=draw(st.sampled_from((*QUEUES, "dev"))),
+            memory_bytes=draw(st.sampled_from((None, 2 << 30))),
+            model=draw(st.sampled_from((None, None, None, "large", "opus"))),
+            model_match=draw(st.sampled_from(ModelMatch)),
+            max_per_host=draw(st.sampled_from((None, None, None, 1))),
+            priority_class=draw(st.sampled_from((None, "interactive"))),
+        )
+        for name in AGENTS
+        if draw(st.sampled_from((*(True,) * 9, False)))
+    ]
+
+
+@st.composite
+def some_name(draw: DrawFn, number: int) -> tuple[str, str]:
+    """Return a source and how it calls this one of its tasks."""
+    source = draw(st.sampled_from((*SOURCES, "local")))
+    return source, f"{number}" if source == "local" else f"{source}-{number}"
+
+
+@st.composite
+def some_task(draw: DrawFn, task_id: str, source: str) -> WaitingTask:
     return a_task(
         task_id,
         source=source,
@@ -217,9 +240,9 @@ def some_snapshot(draw: DrawFn) -> Snapshot:
     things: list[Thing] = []
     evidence: dict[str, ProcessEvidence] = {}
     stale: list[StaleSighting] = []
-    for number in range(draw(st.integers(0, 4))):
-        source = draw(st.sampled_from(SOURCES))
-        task_id = f"{number}" if source == "local" else f"tinytask-{number}"
+    odd = draw(st.sampled_from((2, 1, 3, 4, 0)))
+    for number in range(odd):
+        source, task_id = draw(some_name(number))
         mine = draw(some_things_of_a_task(task_id, source))
         things += mine
         for lease_id in (f"lease-{task_id}", f"other-{task_id}"):
@@ -237,15 +260,19 @@ def some_snapshot(draw: DrawFn) -> Snapshot:
             if isinstance(entry, LeaseEntry) and isinstance(entry.lease, Lease)
             if entry.beat_ns is not None and draw(st.booleans())
         ]
+    # Nothing lies about of most that wait, or hardly any could start.
+    for number in range(odd, odd + draw(st.sampled_from((3, 4, 2, 5, 1, 6)))):
+        source, task_id = draw(some_name(number))
+        things.append(draw(some_task(task_id, source)))
     return a_snapshot(
         *things,
-        agents=draw(some_agents),
-        slots=draw(st.integers(0, 4)),
-        down=draw(st.sets(st.sampled_from(SOURCES))),
+        agents=draw(some_agents()),
+        slots=draw(st.sampled_from((4, 2, 1, 3, 6, 6, 5, 4, 7, 6, 5, 8, 9, 8, 0))),
+        down=draw(st.sampled_from(OUTAGES)),
         evidence=evidence,
         stale=stale,
-        is_enabled=draw(st.sampled_from((True, True, True, False))),
-        memory_available_bytes=draw(st.sampled_from((8, 8, 8, 4, 1))) << 30,
+        is_enabled=draw(st.sampled_from((*(True,) * 24, False))),
+        memory_available_bytes=draw(st.sampled_from((*(8,) * 7, 4, 4, 3, 2, 1))) << 30,
         memory_used=draw(
             st.dictionaries(st.sampled_from([*evidence, "gone"]), st.sampled_from((0, 3 << 30)))
         ),
@@ -263,29 +290,66 @@ def some_snapshot(draw: DrawFn) -> Snapshot:
 
 
 @st.composite
+def some_attempt(draw: DrawFn, task_id: str) -> LeaseEntry:
+    """Return an attempt that holds something, of which some are dead and not given back yet."""
+    gpus, vram_bytes, uuids = draw(st.sampled_from(HELD_GPUS))
+    model, host = draw(st.sampled_from(((None, None), ("large", "local"), ("large", "box"))))
+    lease = a_lease(
+        task_id,
+        agent=draw(st.sampled_from(AGENTS)),
+        needs=Needs(memory_bytes=1 << 30, gpus=gpus, vram_bytes=vram_bytes),
+        gpu_uuids=uuids,
+        model=model,
+        model_host=host,
+        tenant=draw(st.sampled_from((None, *TENANTS))),
+        max_runtime_s=draw(st.sampled_from((60.0, 3600.0))),
+    )
+    return an_entry(lease, is_lock_held=draw(st.booleans()))
+
+
+@st.composite
 def some_busy_snapshot(draw: DrawFn) -> Snapshot:
-    """Return a world in which tasks only wait, and agents are there for most of them."""
-    names = map(str, range(draw(st.integers(1, 5))))
-    tasks = [replace(draw(some_task(name, "local")), **UNHINDERED) for name in names]
+    """Return a world in which tasks only wait or run, and agents are there for most of them."""
+    names = map(str, range(draw(st.sampled_from((4, 3, 5, 2, 6, 1)))))
+    tasks = [
+        replace(
+            draw(some_task(name, "local")),
+            seed=draw(st.sampled_from((None, 0, 7))),
+            labels=draw(st.sampled_from(LABELS)),
+            **UNHINDERED,
+        )
+        for name in names
+    ]
+    running = range(7, 7 + draw(st.sampled_from((1, 2, 0))))
     agents = [
         an_agent(
             name,
             limit=draw(st.integers(1, 3)),
-            queue=draw(st.sampled_from(QUEUES)),
+            queue=draw(st.sampled_from((*QUEUES, "dev"))),
             model=draw(st.sampled_from((None, None, "large"))),
         )
         for name in AGENTS
     ]
     return a_snapshot(
         *tasks,
+        *(draw(some_attempt(str(number))) for number in running),
         agents=agents,
-        slots=draw(st.integers(1, 4)),
-        inventory=draw(st.sampled_from(INVENTORIES)),
+        slots=draw(st.sampled_from((4, 3, 5, 2, 6, 7))),
+        inventory=draw(st.sampled_from((INVENTORIES[1], *INVENTORIES))),
         skips=draw(st.sampled_from(({}, {}, {"0": 2}, {"1": 1, "2": 2}))),
         lookahead=draw(st.sampled_from((5, 5, 1, 0))),
         fair_share=draw(st.sampled_from(FairShare)),
+        memory_available_bytes=draw(st.sampled_from((8, 8, 4, 3))) << 30,
         gpus=draw(st.sampled_from(GPUS)),
     )
+
+
+@st.composite
+def some_world(draw: DrawFn) -> Snapshot:
+    """Return any of both kinds, by day or by night; in most of them a policy is asked."""
+    snapshot = draw(some_busy_snapshot() | some_snapshot() | some_busy_snapshot())
+    later = NOW.wall + timedelta(hours=draw(st.sampled_from(HOURS)))
+    return replace(snapshot, now=replace(snapshot.now, wall=later))
 
 
 @st.composite
@@ -317,36 +381,3 @@ def shuffled(draw: DrawFn, snapshot: Snapshot) -> Snapshot:
         agents=tuple(draw(st.permutations(snapshot.agents))),
         memory=replace(memory, stale=tuple(draw(st.permutations(memory.stale)))),
     )
-
-
-@dataclass(frozen=True, kw_only=True)
-class WildPolicy:
-    """Proposes what it was told to, whatever is free; something else as the waiting get fewer."""
-
-    picks: tuple[tuple[tuple[int, str, str | None, str | None], ...], ...]
-    name = "wild"
-    version = ""
-
-    def propose(self, context: PolicyContext) -> Sequence[Proposal]:
-        waiting = context.waiting
-        return [
-            Proposal(task=waiting[index % len(waiting)], agent=agent, pool=pool, gpu=gpu)
-            for index, agent, pool, gpu in self.picks[len(waiting) % len(self.picks)]
-        ]
-
-
-some_wild_policy: SearchStrategy[WildPolicy] = st.builds(
-    WildPolicy,
-    picks=st.lists(
-        st.lists(
-            st.tuples(
-                st.integers(0, 9),
-                st.sampled_from(AGENTS),
-                st.sampled_from((None, None, "local", "box", "gone")),
-                st.sampled_from((None, None, "GPU-0", "GPU-1", "GPU-gone")),
-            )
-        ).map(tuple),
-        min_size=1,
-        max_size=4,
-    ).map(tuple),
-)
