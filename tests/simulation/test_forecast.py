@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
@@ -126,6 +127,16 @@ def test_a_task_is_ready_when_what_it_comes_after_is_done_and_when_it_asked_to_w
     assert ready == {"a": 0.0, "b": about(100), "c": about(3600)}
     # The one that waits for a time is seen by the next tick after it.
     assert starts(course) == {"a": about(0), "b": about(100), "c": pytest.approx(3630, abs=31)}
+
+
+def test_without_kicks_each_minute_sees_what_came_and_what_ended():
+    plain = load(job("a", 10.0, runs_s=3.5 * 3600), job("b", 20.0, after=("a",)))
+    settings = replace(plain.site.settings, heeds_ends=False, max_runtime_s=86_400.0)
+    course = play(replace(plain, site=replace(plain.site, settings=settings)), Platform())
+
+    a, b = course.tasks
+    assert (a.started_s, b.started_s) == (about(60), about(60 + 3.5 * 3600 + 60))
+    assert course.ended_s == about(60 * math.ceil(course.attempts[1].ended_s / 60))
 
 
 def test_what_failed_is_tried_again_after_its_backoff_and_holds_a_slot_each_time():

@@ -6,6 +6,7 @@ import math
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
+from tinyscheduler.core.workload import measure_spread
 from tinyscheduler.values import dataclass
 
 if TYPE_CHECKING:
@@ -203,26 +204,23 @@ def _wait_s(one: TaskCourse, course: Course) -> float | None:
 
 
 def _waits(tasks: Sequence[TaskCourse], waits: Mapping[str, float | None]) -> Waits:
-    ordered = sorted(waits[one.name] or 0.0 for one in tasks)
-    if not ordered:
+    waited = [waits[one.name] or 0.0 for one in tasks]
+    spread = measure_spread(waited)
+    if spread is None:
         return Waits(tasks=0, mean_s=0.0, p50_s=0.0, p95_s=0.0, max_s=0.0, slowdown=1.0)
-    slowdowns = [_slowdown(waits[one.name] or 0.0, one.runs_s) for one in tasks]
+    slowdowns = map(_slowdown, waited, (one.runs_s for one in tasks))
     return Waits(
-        tasks=len(ordered),
-        mean_s=math.fsum(ordered) / len(ordered),
-        p50_s=_rank(ordered, 0.5),
-        p95_s=_rank(ordered, 0.95),
-        max_s=ordered[-1],
-        slowdown=math.fsum(slowdowns) / len(slowdowns),
+        tasks=spread.number,
+        mean_s=math.fsum(waited) / spread.number,
+        p50_s=spread.median_s,
+        p95_s=spread.p95_s,
+        max_s=max(waited),
+        slowdown=math.fsum(slowdowns) / spread.number,
     )
 
 
 def _slowdown(wait_s: float, runs_s: float) -> float:
     return max(1.0, (wait_s + runs_s) / max(runs_s, _LEAST_RUN_S))
-
-
-def _rank(ordered: Sequence[float], share: float) -> float:
-    return ordered[math.ceil(share * len(ordered)) - 1]
 
 
 def _by(

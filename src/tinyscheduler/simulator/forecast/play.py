@@ -296,10 +296,12 @@ class _Play:
     def _cron(self) -> None:
         self.world.machine.schedule(_CRON_S, self._cron)
         now_s = self._now_s()
-        is_quiet = now_s - self.changed_s > _QUIET_S
+        # Where no kick follows an end, this is who settles it.
+        has_ended = bool(self.world.disk.results)
+        is_quiet = now_s - self.changed_s > _QUIET_S and not has_ended
         if is_quiet and now_s - self.ticked_s < _QUIET_CRON_S:
             return
-        if any(row.state is TaskState.WAITING for row in self._unfinished()):
+        if has_ended or any(row.state is TaskState.WAITING for row in self._unfinished()):
             self.ticked_s = now_s
             self.world.run_ticks()
 
