@@ -172,7 +172,16 @@ QUESTIONS = {
     "_HELD": ["tasks_by_state (state=?)"],
     "_CLAIMS": ["tasks_by_state (state=?)"],
     "_BLOCKERS": ["PRIMARY KEY (task_id=?)", "INTEGER PRIMARY KEY (rowid=?)"],
-    "_CLAIM": ["tasks USING INTEGER PRIMARY KEY (rowid=?)", "SCAN switches"],
+    "_CLAIM": [
+        "tasks USING INTEGER PRIMARY KEY (rowid=?)",
+        "SCAN switches",
+        "firings_at_work (schedule_id>?)",
+        "firings_at_work (schedule_id=?)",
+    ],
+    "_NOTE_CLAIM": ["tasks USING INTEGER PRIMARY KEY (rowid=?)", "firings_at_work"],
+    "_NOTE_END": ["sqlite_autoindex_schedule_firing_metrics_1 (task_id=?)"],
+    "_STREAK": ["sqlite_autoindex_schedules_1 (id=?)"],
+    "_IS_ANY_DUE": ["schedules_due (due_at>? AND due_at<?)"],
     "_REQUEUE": ["(rowid=?)"],
     "_FINISH": ["(rowid=?)"],
     "_UNBLOCK": ["INTEGER PRIMARY KEY (rowid=?)", "dependents (blocker_id=?)"],
@@ -189,7 +198,9 @@ def test_every_question_of_a_tick_is_answered_by_its_index(opened, question):
     statement = getattr(blockers if question == "_BLOCKERS" else queue_module, question)
     names = ("agent", "queue", "window", "now", "sorted", "by_priority", "limit", "id")
     more = ("lease_id", "attempt", "blocking_disabled", "state", "reason", "failures", "until")
-    values = dict.fromkeys((*names, *more, "launches", "change", "latest", "revision"), 1)
+    values = dict.fromkeys(
+        (*names, *more, "launches", "change", "latest", "revision", "most_firings"), 1
+    )
     opened.add(A_SPEC)
 
     with opened.database.writing() as connection:

@@ -162,7 +162,7 @@ def policy(
     ] = False,
     json: Annotated[bool, option("--json", help="Print one JSON document.")] = False,
 ) -> int:
-    """Show or check a policy, try it out, deploy it, or go back.
+    """Show, check, try or deploy a policy, or go back.
 
     `show` says who decides and how that went of late; `show V` prints a version. `source` prints
     the platform policy, to start from. `check FILE` loads a policy as a tick would, asks it about

@@ -16,19 +16,19 @@ if TYPE_CHECKING:
     from tinyscheduler.tick.progress import Progress
 
 
-def fire_due(progress: Progress) -> None:
-    """Fire what is due; nothing where nothing may start."""
+def fire_due(progress: Progress) -> StoreError | None:
+    """Fire what is due, nothing where nothing may start; return why nobody knows what is."""
     if not progress.settings.is_enabled:
-        return
+        return None
     now = progress.world.clock.now().wall
     try:
         due = progress.world.schedules.due(now)
     except StoreError as error:
-        progress.fail("schedules", error)
-        return
+        return error
     for schedule, live in due:
         action = partial(_fire, progress, schedule, live, now)
         progress.attempt(f"schedule {schedule.schedule_id}", action)
+    return None
 
 
 def _fire(progress: Progress, schedule: Schedule, live: LiveFirings, now: datetime) -> bool:

@@ -368,7 +368,7 @@ def _preview(progress: Progress) -> tuple[Snapshot, Plan]:
 def _act(progress: Progress) -> None:
     """Settle and reclaim, then start, looking again whenever the world has changed."""
     saved = progress.memory = progress.world.memory.load()
-    fire_due(progress)
+    unread = fire_due(progress)
     endings, starts = Endings(progress=progress), Starts(progress=progress)
     rounds = looks = 0
     while True:
@@ -376,6 +376,9 @@ def _act(progress: Progress) -> None:
         progress.note_round(snapshot, plan)
         if looks == 0:
             tell_leaks(progress, snapshot.scan)
+            # Where one database holds both, the source has told of its failure already.
+            if unread is not None and unread.what not in {one.error for one in snapshot.sources}:
+                progress.fail("schedules", unread)
         looks += 1
         tell_misplaced(progress, snapshot)
         if rounds < _MOST_CLEANING_ROUNDS and endings.clean_up(plan, snapshot):
