@@ -139,16 +139,20 @@ def test_a_task_comes_when_it_came_and_takes_as_long_and_what_follows_it_waits(p
     assert [one.runs_s for one in course.tasks] == [about(10), about(5)]
 
 
-def test_what_is_older_than_the_time_asked_for_is_there_at_its_beginning(past: Past):
+@pytest.mark.parametrize("since", [-30, -20])
+def test_what_is_older_than_the_time_asked_for_comes_with_the_first_thing_on_record(
+    past: Past, since: float
+):
+    """So the same comes of it while time goes by and nothing leaves the time asked for."""
     old, new = past.add(-20 * DAY_MIN), past.add(0)
-    past.tried(old, -5, 1)
+    past.tried(old, -50, -10)
     past.tried(new, 0, 1)
-    load = past.load(since=-30)
+    load = past.load(since=since)
 
-    assert load.begins_at == past.at(-30)
-    assert {job.name: job.arrives_s for job in load.jobs} == {old: 0.0, new: about(30)}
+    assert load.begins_at == past.at(-10)
+    assert {job.name: job.arrives_s for job in load.jobs} == {old: 0.0, new: about(10)}
     # It is as old as it was, so that it goes before others as it did.
-    assert load.jobs[0].age_s == about(20 * DAY_MIN - 30)
+    assert load.jobs[0].age_s == about(20 * DAY_MIN - 10)
 
 
 @pytest.mark.parametrize("year", [1970, 2099])

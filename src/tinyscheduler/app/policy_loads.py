@@ -73,7 +73,8 @@ def site_here(config: Config) -> Site:
 def recorded_load(config: Config, *, since: datetime) -> Load:
     """Return what was tried on this machine since: it comes when it came, and takes as long.
 
-    What is older comes at the beginning, and what is to come by a clock that was wrong, now.
+    What is older comes with the first thing on record, and what is to come by a clock that was
+    wrong, now.
     Raises NotFoundError where nothing was tried.
     """
     queue = open_queue(config, Access.READ)
@@ -92,7 +93,9 @@ def recorded_load(config: Config, *, since: datetime) -> Load:
             "no attempt has ended since that could be played again",
             hint="say --since for longer ago, or --queue-depth for a made-up load",
         )
-    came = [min(max(_arrival(task), since), now) for task in tasks]
+    # Not with the moment asked for, which is another each time: the same shall come of it.
+    first = min(at for task in tasks for at in _moments(task) if at >= since)
+    came = [min(max(_arrival(task), first), now) for task in tasks]
     begins_at = min(came)
     left_out = Counter({_WITHOUT_PLACE: len(tried) - len(tasks), _UNREADABLE: unreadable})
     older = (f"only the newest {MOST_TASKS} tasks are played",) if len(found) > MOST_TASKS else ()
@@ -297,6 +300,14 @@ def _arrival(task: RecordedTask) -> datetime:
     if task.spec.is_held or task.attempts[0].attempt > 1:
         return first
     return min(task.created_at, first)
+
+
+def _moments(task: RecordedTask) -> Iterable[datetime]:
+    yield _arrival(task)
+    for one in task.attempts:
+        if one.started_at is not None:
+            yield one.started_at
+        yield one.ended_at
 
 
 def _first_start(task: RecordedTask) -> datetime:
