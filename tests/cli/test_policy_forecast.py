@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from tests.cli.place import compare
 
 from tinyscheduler.errors import (
+    EXIT_BUSY,
     EXIT_CONFIG,
     EXIT_DONE,
     EXIT_FAILED,
@@ -318,6 +319,27 @@ def test_where_little_is_recorded_the_gate_judges_by_a_made_up_load(here: Callab
     assert "wait_p95" in {one["figure"] for one in refused.json["gate"]["worse"]}
 
 
+def test_another_policy_that_became_active_meanwhile_is_not_replaced_unseen(
+    home: Place, monkeypatch: pytest.MonkeyPatch, run_at: Callable[..., Answer]
+):
+    from tinyscheduler.cli import policy_forecast
+
+    compare = policy_forecast.judge
+
+    def while_somebody_deploys(*arguments: Any) -> Any:
+        found = compare(*arguments)
+        assert home.run("policy", "deploy", "night.yaml").code == EXIT_DONE
+        return found
+
+    monkeypatch.setattr(policy_forecast, "judge", while_somebody_deploys)
+    answer = run_at(home, "policy", "deploy", "good.lua", "--gate", *MADE_UP)
+
+    assert (answer.code, answer.out) == (EXIT_BUSY, "")
+    assert "another policy was made the active one" in answer.err
+    (kept,) = home.run("policy", "versions", "--json").json["versions"]
+    assert kept["name"] == "night.yaml"
+
+
 def test_a_bound_says_how_much_worse_a_figure_may_be(here: Callable[..., Answer]):
     lax = [
         part
@@ -481,12 +503,18 @@ def test_where_no_agent_may_run_anything_no_load_is_made_up(
             id="percentage",
         ),
         pytest.param(
+            ("diff", "good.lua", *MADE_UP, "--bound", "wait_p50"),
+            EXIT_USAGE,
+            "write it as --bound wait_p95=10%",
+            id="no percentage",
+        ),
+        pytest.param(
             ("simulate", "good.lua", "--plot", "a.gif"), EXIT_USAGE, "neither a .png", id="plot"
         ),
         pytest.param(
             ("simulate", "good.lua", *MADE_UP, "--plot", "no/where.png"),
             EXIT_UNAVAILABLE,
-            "cannot write 'no/where.png': No such file or directory",
+            "--plot 'no/where.png' cannot be written",
             id="folder",
         ),
         pytest.param(

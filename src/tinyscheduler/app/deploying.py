@@ -65,6 +65,7 @@ def deploy(
     checked = check_policy(config, path)
     if not checked.is_usable or (checked.findings and not despite_warnings):
         return Deployment(kept=None, checked=checked)
+    compared_with = FilePolicies(config.paths).active()
     judged = None if judge is None else judge()
     if judged is not None and judged.worse:
         return Deployment(kept=None, checked=checked, judged=judged)
@@ -73,6 +74,11 @@ def deploy(
     clock, name, suffix = SystemClock(), os.path.basename(path), suffix_of(path)
     with _locked(config, clock) as policies:
         before = policies.active()
+        if judged is not None and _path_of(before) != _path_of(compared_with):
+            raise BusyError(
+                "another policy was made the active one while this one was compared with it",
+                hint="try again",
+            )
         if before is not None and _is_same(before, source, suffix):
             return Deployment(kept=before, before=before, checked=checked, judged=judged)
         kept = policies.keep(source, suffix=suffix, name=name, at=clock.now().wall)
@@ -189,6 +195,10 @@ def _read(path: str) -> bytes:
             hint="make it shorter",
         )
     return source
+
+
+def _path_of(kept: KeptPolicy | None) -> str | None:
+    return None if kept is None else kept.path
 
 
 def _is_same(kept: KeptPolicy, source: bytes, suffix: str) -> bool:

@@ -61,14 +61,16 @@ def moment_ago(option: str, text: str, *, now: datetime) -> datetime:
         ) from error
 
 
-def pairs(option: str, texts: list[str] | None) -> tuple[tuple[str, str], ...]:
+def pairs(
+    option: str, texts: list[str] | None, *, example: str = "color=blue"
+) -> tuple[tuple[str, str], ...]:
     """Split ``NAME=VALUE`` texts; of several values for one name the last counts."""
     found: dict[str, str] = {}
     for text in texts or ():
         name, equals, value = text.partition("=")
         if not equals or not name:
             raise UsageError(
-                f"{option} {quote(text)} is not NAME=VALUE", hint=f"write it as {option} color=blue"
+                f"{option} {quote(text)} is not NAME=VALUE", hint=f"write it as {option} {example}"
             )
         found[name] = value
     return tuple(found.items())

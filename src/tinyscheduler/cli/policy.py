@@ -197,7 +197,7 @@ def policy(
             seed=seed,
             against=against,
             plot=plot,
-            bounds=pairs("--bound", bound),
+            bounds=pairs("--bound", bound, example="wait_p95=10%"),
             is_gate=gate,
         ),
     )

@@ -22,7 +22,7 @@ from tinyscheduler.cli.render import (
     wrap,
 )
 from tinyscheduler.config.problems import quote
-from tinyscheduler.errors import EXIT_DONE, EXIT_FAILED, NotFoundError, UsageError
+from tinyscheduler.errors import EXIT_DONE, EXIT_FAILED, NotFoundError, StoreError, UsageError
 from tinyscheduler.model.resources import format_size
 from tinyscheduler.values import dataclass
 
@@ -527,6 +527,10 @@ def _refuse_plot(path: str | None) -> None:
             f"--plot {quote(path)} is neither a .png nor a .html",
             hint="name the file FILE.png or FILE.html",
         )
+    if path is not None:
+        folder = os.path.dirname(path) or "."
+        if os.path.isdir(path) or not os.access(path if os.path.lexists(path) else folder, os.W_OK):
+            raise StoreError(f"--plot {quote(path)} cannot be written", hint="name another file")
 
 
 def _draw(path: str | None, forecasts: Sequence[Forecast], lines: Iterable[str]) -> None:
