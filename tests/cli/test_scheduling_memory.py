@@ -75,6 +75,7 @@ POINTS = [
 @pytest.mark.parametrize("point", POINTS)
 def test_skips_survive_a_kill_anywhere_in_a_start(place: Place, point: str, tmp_path: Path):
     """Of a start that overtakes: counted before it happens, so never once too few."""
+    place.settings["RETRY_BASE_SEC"] = "0"  # ticks follow each other faster than any backoff
     a_queue_with_skips(place)
     place.add("--vram", "2G", "--", "sleep", "600")
     mark = tmp_path / "died"
