@@ -1,6 +1,6 @@
 """Write a base path with everything in it that a version of the program leaves behind.
 
-    .venv-dev/bin/python tests/data/make_state.py tests/data/state-v6
+    .venv-dev/bin/python tests/data/make_state.py tests/data/state-v7
 
 Run once per format of the state (the number is that of the database's tables), by the
 program that writes it, and kept: what later versions must load is what that program

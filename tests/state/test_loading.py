@@ -137,7 +137,7 @@ def test_the_first_tick_converts_it_keeps_a_copy_and_loses_nothing(old: Place):
 
 
 def test_the_state_of_the_commit_before_loads_and_loses_nothing(tmp_path: Path):
-    last = unpack("state-v6", tmp_path / "base")
+    last = unpack("state-v7", tmp_path / "base")
     before = last.digest()
     found = states(last)
     assert found.keys() == {str(number) for number in range(1, 16)}
@@ -189,7 +189,7 @@ def test_what_a_task_needs_is_where_ticks_look_for_it_after_converting(tmp_path:
 
 
 @pytest.mark.parametrize(
-    "name", ["state-v1", "state-v2", "state-v3", "state-v4", "state-v5", "state-v6"]
+    "name", ["state-v1", "state-v2", "state-v3", "state-v4", "state-v5", "state-v6", "state-v7"]
 )
 def test_a_tick_kicked_after_a_downgrade_leaves_what_it_does_not_know(tmp_path: Path, name: str):
     old = unpack(name, tmp_path / "base")
@@ -326,7 +326,7 @@ def test_the_copy_in_the_place_of_a_damaged_database_goes_on(old: Place):
 
 
 @pytest.mark.parametrize(
-    "name", ["state-v1", "state-v2", "state-v3", "state-v4", "state-v5", "state-v6"]
+    "name", ["state-v1", "state-v2", "state-v3", "state-v4", "state-v5", "state-v6", "state-v7"]
 )
 def test_every_file_of_the_kept_state_is_free_of_the_machine_it_was_made_on(name: str):
     for path in (DATA / name).rglob("*"):

@@ -229,6 +229,10 @@ def decode_result(document: object) -> AttemptResult:
         turns=reader.optional_integer("turns"),
         peak_rss_mb=reader.optional_number("peak_rss_mb"),
         log=reader.text("log"),
+        tokens=reader.optional_integer("tokens"),
+        cost_usd=reader.optional_number("cost_usd"),
+        cpu_s=reader.optional_number("cpu_sec"),
+        gpu_s=reader.optional_number("gpu_sec"),
     )
 
 

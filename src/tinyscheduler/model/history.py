@@ -14,7 +14,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AttemptRecord:
-    """One row of the ledger: an attempt that ended, told once per ``lease_id``."""
+    """One row of the ledger: an attempt that ended, told once per ``lease_id``.
+
+    What is not known is None: ``turns``, ``tokens`` and ``cost_usd`` where its agent does not tell
+    them, ``cpu_s`` and ``gpu_s``, seconds of processors and of whole GPUs, where its end was not
+    seen.
+    """
 
     lease_id: str
     task_id: str
@@ -32,6 +37,11 @@ class AttemptRecord:
     turns: int | None = None
     peak_rss_mb: float | None = None
     log: str | None = None
+    tokens: int | None = None
+    cost_usd: float | None = None
+    cpu_s: float | None = None
+    gpu_s: float | None = None
+    schedule_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

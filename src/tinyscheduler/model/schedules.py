@@ -100,6 +100,13 @@ class Schedule:
     ``max_run_duration_s`` bounds each firing, in seconds; None means the setting's default.
     ``passed_over`` counts times for which nothing fired.  ``failure_streak`` is how many firings
     in a row failed; ``why_paused``, if it stopped itself for that.
+
+    ``max_turns_set_at`` is when the bound on turns was last changed.  ``average_turns`` follows
+    the turns of its firings, of which the newest took ``last_turns``.  In a row: ``breach_streak``
+    firings went over their turns, ``drift_streak`` took most of their time, and ``deferrals``
+    times it made way for somebody at work.  ``suppressed`` counts the firings that found nothing
+    to do.  ``declared_in`` is the file that says what it is, if one does; ``revision`` counts
+    what was edited.
     """
 
     schedule_id: str
@@ -123,6 +130,15 @@ class Schedule:
     last_failure: str | None = None
     why_paused: str | None = None
     last_fired_at: datetime | None = None
+    max_turns_set_at: datetime | None = None
+    average_turns: int | None = None
+    last_turns: int | None = None
+    breach_streak: int = 0
+    drift_streak: int = 0
+    deferrals: int = 0
+    suppressed: int = 0
+    declared_in: str | None = None
+    revision: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

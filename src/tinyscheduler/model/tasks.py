@@ -226,6 +226,10 @@ class AttemptResult:
     turns: int | None
     peak_rss_mb: float | None
     log: str
+    tokens: int | None = None
+    cost_usd: float | None = None
+    cpu_s: float | None = None
+    gpu_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -141,6 +141,11 @@ class Endings:
             turns=result.turns,
             peak_rss_mb=result.peak_rss_mb,
             log=result.log,
+            tokens=result.tokens,
+            cost_usd=result.cost_usd,
+            cpu_s=result.cpu_s,
+            gpu_s=result.gpu_s,
+            schedule_id=None if claim is None else claim.schedule_id,
         )
         self._conclude(record, ending, record, _RECORDED)
         self.progress.settled += 1
@@ -249,6 +254,7 @@ class Endings:
             reclaim_reason=reason,
             turns=lease.turns if lease is not None else None,
             log=lease.run.log if lease is not None else None,
+            schedule_id=claim.schedule_id,
         )
 
     def _clear(self, entry: LeaseEntry | None, lease_id: str | None, judged: Found) -> None:

@@ -17,10 +17,12 @@ if TYPE_CHECKING:
 _RECORD = """
 INSERT INTO attempts (
     lease_id, task_id, source, agent, attempt, started_at, ended_at, outcome, failure_reason,
-    reclaim_reason, exit_code, signal, message, turns, peak_rss_mb, log
+    reclaim_reason, exit_code, signal, message, turns, peak_rss_mb, log,
+    tokens, cost_usd, cpu_s, gpu_s, schedule_id
 ) VALUES (
     :lease_id, :task_id, :source, :agent, :attempt, :started_at, :ended_at, :outcome,
-    :failure_reason, :reclaim_reason, :exit_code, :signal, :message, :turns, :peak_rss_mb, :log
+    :failure_reason, :reclaim_reason, :exit_code, :signal, :message, :turns, :peak_rss_mb, :log,
+    :tokens, :cost_usd, :cpu_s, :gpu_s, :schedule_id
 ) ON CONFLICT (lease_id) DO NOTHING
 """
 _ATTEMPTS = "SELECT * FROM attempts WHERE task_id = ? ORDER BY attempt, ended_at, lease_id"

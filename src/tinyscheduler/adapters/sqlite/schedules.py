@@ -478,6 +478,15 @@ def _read(row: sqlite3.Row, document: dict[str, Any]) -> Schedule:
         last_failure=row["last_failure"],
         why_paused=row["why_paused"],
         last_fired_at=from_micros(row["last_fired_at"]),
+        max_turns_set_at=from_micros(row["max_turns_set_at"]),
+        average_turns=row["average_turns"],
+        last_turns=row["last_turns"],
+        breach_streak=row["breach_streak"],
+        drift_streak=row["drift_streak"],
+        deferrals=row["deferrals"],
+        suppressed=row["suppressed"],
+        declared_in=row["declared_in"],
+        revision=row["revision"],
     )
 
 

@@ -318,6 +318,43 @@ _SCHEDULES = (
     "CREATE INDEX firing_metrics_of ON schedule_firing_metrics (schedule_id, id)",
 )
 
+# What schedules learn from their firings, and what firings and attempts cost.
+_COSTS = (
+    # Where nobody edited it, it counts from the schedule's beginning.
+    "ALTER TABLE schedules ADD COLUMN max_turns_set_at INTEGER",
+    "ALTER TABLE schedules ADD COLUMN average_turns INTEGER",
+    "ALTER TABLE schedules ADD COLUMN last_turns INTEGER",
+    "ALTER TABLE schedules ADD COLUMN breach_streak INTEGER NOT NULL DEFAULT 0",
+    # How many in a row took most of their time.
+    "ALTER TABLE schedules ADD COLUMN drift_streak INTEGER NOT NULL DEFAULT 0",
+    # How often in a row it made way for somebody at work.
+    "ALTER TABLE schedules ADD COLUMN deferrals INTEGER NOT NULL DEFAULT 0",
+    # How often it found nothing to do.
+    "ALTER TABLE schedules ADD COLUMN suppressed INTEGER NOT NULL DEFAULT 0",
+    # The file that declares it, if one does.
+    "ALTER TABLE schedules ADD COLUMN declared_in TEXT",
+    # Counts what was edited: who looked before must look again.
+    "ALTER TABLE schedules ADD COLUMN revision INTEGER NOT NULL DEFAULT 0",
+    "ALTER TABLE attempts ADD COLUMN tokens INTEGER",
+    "ALTER TABLE attempts ADD COLUMN cost_usd REAL",
+    "ALTER TABLE attempts ADD COLUMN cpu_s REAL",
+    "ALTER TABLE attempts ADD COLUMN gpu_s REAL",
+    "ALTER TABLE attempts ADD COLUMN schedule_id TEXT",
+    "CREATE INDEX attempts_by_agent_and_end ON attempts (agent, ended_at)",
+    """
+    CREATE INDEX attempts_by_schedule_and_end ON attempts (schedule_id, ended_at)
+    WHERE schedule_id IS NOT NULL
+    """,
+    # From when on what was used counts against a budget: it was lifted then.
+    """
+    CREATE TABLE budget_starts (
+        subject TEXT NOT NULL PRIMARY KEY,
+        since INTEGER NOT NULL
+    ) WITHOUT ROWID
+    """,
+    "CREATE INDEX audit_by_time ON audit (at)",
+)
+
 # The statements at place N make version N + 1 out of version N.  A released entry is
 # never changed again: a new one is added behind it.
 MIGRATIONS: tuple[tuple[str, ...], ...] = (
@@ -327,4 +364,5 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
     _INDEXES_BY_TURN,
     _INDEXES_BY_OWNER,
     _SCHEDULES,
+    _COSTS,
 )

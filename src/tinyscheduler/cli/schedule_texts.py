@@ -1,0 +1,70 @@
+"""How is a schedule told, in words and as JSON?"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from tinyscheduler.cli.standing import time_or_none
+from tinyscheduler.model.clock import format_time
+from tinyscheduler.model.schedules import Schedule, ScheduleState, Timing
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+
+def words_of(timing: Timing) -> str:
+    """Say in words when a schedule fires."""
+    from tinyscheduler.core.firing_times import describe
+
+    return describe(timing)
+
+
+def local_time(moment: datetime | None, zone: str | None = None) -> str:
+    """Return a moment by the clock of a zone; of this machine, if none is named."""
+    if moment is None:
+        return "never"
+    if zone is None:
+        return f"{moment.astimezone():%Y-%m-%d %H:%M %Z}"
+    from zoneinfo import ZoneInfo
+
+    return f"{moment.astimezone(ZoneInfo(zone)):%a %Y-%m-%d %H:%M %Z}"
+
+
+def schedule_json(one: Schedule) -> dict[str, Any]:
+    """Return what `--json` tells of a schedule."""
+    timing = one.timing
+    hours = timing.active_hours
+    return {
+        "schedule_id": one.schedule_id,
+        "state": one.state.value,
+        "description": words_of(timing),
+        "cron": timing.cron,
+        "every_sec": timing.every_s,
+        "at": time_or_none(timing.at),
+        "zone": timing.zone,
+        "jitter_sec": timing.jitter_s,
+        "active_hours": None if hours is None else [hours.begin_minute, hours.end_minute],
+        "overlap": one.overlap.value,
+        "catch_up": one.catch_up.value,
+        "catch_up_window_sec": one.catch_up_window_s,
+        "max_firings": one.max_firings,
+        "expires_at": time_or_none(one.expires_at),
+        "max_run_duration_sec": one.max_run_duration_s,
+        "agent": one.spec.agent,
+        "queue": one.spec.queue,
+        "project": one.spec.project,
+        "max_turns": one.spec.max_turns,
+        "next_fire_at": time_or_none(one.next_fire_at) if fires(one) else None,
+        "last_fired_at": time_or_none(one.last_fired_at),
+        "fired": one.fired,
+        "passed_over": one.passed_over,
+        "failure_streak": one.failure_streak,
+        "last_failure_reason": one.last_failure,
+        "why_paused": one.why_paused,
+        "created_at": format_time(one.created_at),
+    }
+
+
+def fires(one: Schedule) -> bool:
+    """Whether anything of it is to come."""
+    return one.state is ScheduleState.ACTIVE and one.next_fire_at is not None
