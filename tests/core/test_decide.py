@@ -25,6 +25,7 @@ from tinyscheduler.core.decide import decide
 from tinyscheduler.core.leases import judge_all
 from tinyscheduler.core.queueing import key_of
 from tinyscheduler.errors import PolicyError
+from tinyscheduler.model.config import Inventory, ModelPlace
 from tinyscheduler.model.leases import (
     LeaseFault,
     Needs,
@@ -107,6 +108,25 @@ def test_tasks_of_several_sources_that_have_the_same_ids_are_decided_each(snapsh
 @given(some_snapshot())
 def test_the_built_in_policy_leaves_no_slot_empty_that_a_task_could_take(snapshot: Snapshot):
     assert Reason.POLICY_WAIT not in reasons(decide(snapshot, PLATFORM)).values()
+
+
+@pytest.mark.parametrize("host", ["box", "rack"])
+def test_a_policy_may_say_on_which_host_the_model_is_used(host: str):
+    places = tuple(ModelPlace(model="large", host=one, max_slots=1) for one in ("box", "rack"))
+    task = a_task("1", model="large")
+    policy = Proposing(Proposal(task=task, agent="coder", pool=host))
+
+    plan = decide(a_snapshot(task, inventory=Inventory(models=places)), policy)
+
+    assert [one.model_host for one in plan.decisions if isinstance(one, Dispatch)] == [host]
+
+
+def test_a_policy_that_names_a_host_on_which_the_task_uses_nothing_is_refused():
+    task = a_task("1")
+    policy = Proposing(Proposal(task=task, agent="coder", pool="box"))
+
+    with pytest.raises(PolicyError, match="nothing of what it asked for can be had"):
+        decide(a_snapshot(task), policy)
 
 
 @pytest.mark.parametrize("wants", [{"vram_bytes": 1 << 30}, {"gpus": 1}])

@@ -9,13 +9,23 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.builders import NOW, a_lease, a_result, a_snapshot, a_task, an_agent, an_entry
+from tests.builders import (
+    NOW,
+    a_claim,
+    a_lease,
+    a_result,
+    a_snapshot,
+    a_task,
+    an_agent,
+    an_entry,
+)
 
 from tinyscheduler.core.capacity import measure
 from tinyscheduler.core.decide import decide
 from tinyscheduler.core.fairness import settle_accounts
 from tinyscheduler.core.queueing import in_line
 from tinyscheduler.model.config import FairShare, Inventory, Quota
+from tinyscheduler.model.leases import Needs
 from tinyscheduler.model.plan import Dispatch
 from tinyscheduler.model.policy import AgentView
 from tinyscheduler.model.snapshot import Account, LeaseScan, SchedulingMemory
@@ -221,6 +231,64 @@ def test_class_goes_before_fair_share():
     assert found == ["2", "1"]
 
 
+def running_for(seconds: float, **more: Any) -> Any:
+    begun = {
+        "started_at": NOW.wall - timedelta(seconds=seconds),
+        "monotonic_started_ns": NOW.monotonic_ns - int(seconds * 1e9),
+    }
+    return an_entry(a_lease(**{**begun, "tenant": "red", **more}))
+
+
+def shared_out(*begun: Any, **more: Any) -> list[str]:
+    """Return how tasks of red and blue stand in line once those attempts have begun."""
+    red, blue = tasks_of("red", 1, 2, **more), tasks_of("blue", 3, 4, **more)
+    snapshot = a_snapshot(*begun, fair_share=FairShare.TENANT)
+    return [task.task_id for task in in_line((*red, *blue), snapshot, agents=())]
+
+
+def test_what_has_just_begun_counts_as_much_as_it_was_reckoned_beforehand():
+    # So that free slots that come one by one are shared out like those of one tick.
+    assert shared_out() == ["1", "3", "2", "4"]
+    assert shared_out(running_for(0, task_id="9")) == ["3", "1", "4", "2"]
+    assert shared_out(running_for(59, task_id="9")) == ["3", "1", "4", "2"]
+    assert shared_out(running_for(0, task_id="9", needs=Needs(gpus=1))) == ["3", "4", "1", "2"]
+
+
+@pytest.mark.parametrize(
+    "things",
+    [
+        (running_for(60, task_id="9"),),
+        (running_for(0, task_id="9", boot_id="earlier-boot"),),
+        (running_for(0, task_id="9", lease_id="lease-9"), a_result("9")),
+        (an_entry(None, task_id="9"),),
+    ],
+)
+def test_what_has_had_that_or_has_ended_counts_by_its_account_alone(things: tuple[Any, ...]):
+    assert shared_out(*things) == ["1", "3", "2", "4"]
+
+
+def test_free_slots_that_come_one_by_one_are_shared_out_as_if_they_came_at_once():
+    tasks = [*tasks_of("red", 1, 2, 3), *tasks_of("blue", 4, 5, 6)]
+    begun: list[WaitingTask] = []
+
+    for slots in range(1, 5):
+        leases = [a_lease(task.task_id, tenant=task.tenant) for task in begun]
+        plan = decide(
+            a_snapshot(
+                *map(an_entry, leases),
+                *(a_claim(task.task_id) for task in begun),
+                *(task for task in tasks if task not in begun),
+                agents=[an_agent(limit=9)],
+                slots=slots,
+                fair_share=FairShare.TENANT,
+            ),
+            PlatformPolicy(),
+        )
+        begun += [one.task for one in plan.decisions if isinstance(one, Dispatch)]
+
+    assert [task.task_id for task in begun] == ["1", "4", "2", "5"]
+
+
 # -- accounts --------------------------------------------------------------------------
 
 NOTHING = SchedulingMemory()
@@ -241,14 +309,6 @@ def settled(
     )
     found = settle_accounts(memory, scan, rules=replace(SHARED, **more), now=now)
     return {one.owner: (one.slot_s, one.gpu_s) for one in found.accounts}
-
-
-def running_for(seconds: float, **more: Any) -> Any:
-    begun = {
-        "started_at": NOW.wall - timedelta(seconds=seconds),
-        "monotonic_started_ns": NOW.monotonic_ns - int(seconds * 1e9),
-    }
-    return an_entry(a_lease(**{**begun, "tenant": "red", **more}))
 
 
 def test_an_attempt_is_charged_for_its_slot_and_its_gpus():

@@ -303,6 +303,26 @@ def test_then_one_looks():
     assert plan.deferrals == ()
 
 
+@pytest.mark.parametrize(
+    ("holder", "deferred_s"),
+    [
+        ((using("9", "alpha", agent="other"),), {}),
+        ((using("9", "alpha", agent="other"),), {"alpha": 20}),
+        ((), {"alpha": 20}),
+    ],
+)
+def test_a_reservation_holds_while_nobody_looks_for_a_slot_of_its_model(
+    holder: tuple[Any, ...], deferred_s: dict[str, float]
+):
+    things = (*holder, task(1, "alpha"), task(2, "beta"))
+
+    plan = planned(*things, agents=(an_agent(limit=1),), skips={"1": 2}, deferred_s=deferred_s)
+
+    # The only slot of their agent is what the first needs besides.
+    assert started(plan) == {}
+    assert wait(plan, "2").reason is Reason.OVERTAKEN_LIMIT
+
+
 def test_what_nobody_waits_for_just_now_is_not_looked_at_all_the_same():
     assert in_s(planned(deferred_s={"alpha": 20})) == {"alpha": 20}
 

@@ -272,6 +272,10 @@ class Capacity:
             self, agents=tuple(agent for agent in self.agents if agent.name not in names)
         )
 
+    def looked_at(self) -> Capacity:
+        """Return the same once somebody looks for slots of all models again."""
+        return replace(self, models=replace(self.models, looked_at_in_s={}))
+
     def give_back(self, ended: Sequence[Held]) -> Capacity:
         """Return what there is once those attempts have ended."""
         active = Counter(one.agent for one in ended)

@@ -15,14 +15,14 @@ from tinyscheduler.model.snapshot import Account
 from tinyscheduler.values import replace
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from tinyscheduler.model.clock import Instant
-    from tinyscheduler.model.config import Inventory
-    from tinyscheduler.model.snapshot import LeaseScan, Rules, SchedulingMemory
+    from tinyscheduler.model.snapshot import LeaseScan, Rules, SchedulingMemory, Snapshot
     from tinyscheduler.model.tasks import WaitingTask
 
 # What a start is reckoned at beforehand, in seconds: who is so far behind goes first once more.
+# That holds until it has had as much, or the next tick, a moment later, would reckon anew.
 _ADVANCE_S = 60.0
 # Less than that, in seconds, is nothing.
 _LEAST_S = 1.0
@@ -71,20 +71,39 @@ def settle_accounts(
     )
 
 
-def turns_of(
-    tasks: Sequence[WaitingTask], *, rules: Rules, accounts: Iterable[Account], inventory: Inventory
-) -> Mapping[tuple[str, str], float]:
+def turns_of(tasks: Sequence[WaitingTask], snapshot: Snapshot) -> Mapping[tuple[str, str], float]:
     """Return how far each task is from its turn, by source and id: the least goes first.
 
     ``tasks`` stand in line within each owner.
     """
-    had = {one.owner: one.slot_s + one.gpu_s for one in accounts}
+    rules, inventory = snapshot.rules, snapshot.inventory
+    had = defaultdict(
+        float, {one.owner: one.slot_s + one.gpu_s for one in snapshot.memory.accounts}
+    )
+    for owner, seconds in _reckoned(snapshot):
+        had[owner] += seconds
     weights = {one.name: one.weight for one in inventory.tenants}
     if rules.fair_share == FairShare.PROJECT:
         weights = {}
     found = {}
     for task in tasks:
         owner = owner_of(task, rules)
-        found[task.source, task.task_id] = had.get(owner, 0.0) / weights.get(owner, 1.0)
-        had[owner] = had.get(owner, 0.0) + _ADVANCE_S * (1 + task.gpus)
+        found[task.source, task.task_id] = had[owner] / weights.get(owner, 1.0)
+        had[owner] += _ADVANCE_S * (1 + task.gpus)
     return found
+
+
+def _reckoned(snapshot: Snapshot) -> Iterator[tuple[str, float]]:
+    """Yield what owners of attempts that run have not had yet of what a start is reckoned at.
+
+    Sums of floats depend on their order, so this has one of its own.
+    """
+    now, ended = snapshot.now, {result.lease_id for result in snapshot.scan.results}
+    for entry in sorted(snapshot.scan.entries, key=lambda one: one.task_id):
+        lease = entry.lease
+        # Nothing of an earlier boot runs.
+        if not isinstance(lease, Lease) or lease.boot_id != now.boot_id:
+            continue
+        age_s = max(0.0, (now.monotonic_ns - lease.monotonic_started_ns) / 1e9)
+        if age_s < _ADVANCE_S and lease.lease_id not in ended:
+            yield owner_of(lease, snapshot.rules), (_ADVANCE_S - age_s) * (1 + lease.needs.gpus)

@@ -110,9 +110,7 @@ def put_in_line(
         return ordered, {}
     from tinyscheduler.core.fairness import turns_of  # few share fairly, and ticks are short
 
-    turns = turns_of(
-        ordered, rules=rules, accounts=snapshot.memory.accounts, inventory=snapshot.inventory
-    )
+    turns = turns_of(ordered, snapshot)
     # The sort is stable: within one turn all stay as they stand.
     return sorted(ordered, key=lambda task: (is_batch(task), turns[key_of(task)])), turns
 

@@ -84,10 +84,12 @@ class Refusals:
         return self._earliest[kind]
 
     def _find_earliest_s(self, task: WaitingTask) -> float | None:
-        ending = sorted(self.capacity.held, key=lambda one: (one.ends_in_s, one.task_id))
+        # That nobody looks for a slot of its model just now ends within seconds.
+        capacity = self.capacity.looked_at()
+        ending = sorted(capacity.held, key=lambda one: (one.ends_in_s, one.task_id))
 
         def starts_after(number: int) -> bool:
-            left = self.capacity.give_back(ending[:number])
+            left = capacity.give_back(ending[:number])
             return next(_starts_of(task, left), None) is not None
 
         if starts_after(0):
