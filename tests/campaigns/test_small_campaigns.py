@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from tests.campaigns import (
+    campaign_attacks,
     campaign_daemon,
     campaign_decide,
     campaign_kill,
@@ -22,6 +23,7 @@ from tests.campaigns import (
 from tests.campaigns.measuring import Process
 from tests.campaigns.week import WeekPlan
 from tests.core.policies import POLICIES
+from tests.policy.test_attacks import ATTACKS
 
 from tinyscheduler.values import replace
 
@@ -54,6 +56,15 @@ def test_a_property_of_policies_that_hardly_asks_one_is_a_violation():
         "too seldom asked: night-batch"
     )
     assert campaign_decide.blame_silence({})
+
+
+def test_a_tick_comes_to_its_decision_whatever_is_tried_and_such_a_campaign_would_see_if_not(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    monkeypatch.setitem(ATTACKS, "an escape", "return 'ESCAPED'")
+
+    assert campaign_attacks.run(["py_init_globals", "table_grow"]) == 0
+    assert campaign_attacks.run(["an escape"]) == 1
 
 
 @pytest.mark.parametrize("seed", range(900, 903))
