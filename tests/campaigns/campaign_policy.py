@@ -23,7 +23,7 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tests.policy.asking import MOST_S, a_context, a_policy, in_time, timed
+from tests.policy.asking import MOST_S, a_context, a_policy, endless_s, in_time, timed
 from tests.policy.documents import a_document
 from tests.policy.judging import judge
 from tests.policy.programs import a_program
@@ -38,7 +38,7 @@ CAUSES = {"syntax", "error", "timeout", "memory", "nonsense", "refused"}
 
 def ask(base: Path, source: str, *, most_s: float) -> tuple[str, str | None]:
     """Ask a policy in Lua; return how that ended, and what is wrong with that, if anything."""
-    return in_time(lambda: _ask(base, source), most_s=most_s)
+    return in_time(lambda: _ask(base, source), lambda: endless_s(base), most_s=most_s)
 
 
 def _ask(base: Path, source: str) -> tuple[str, str | None, float]:
@@ -52,7 +52,8 @@ def _ask(base: Path, source: str) -> tuple[str, str | None, float]:
     else:
         outcome, said = failed.cause, failed.what
     wrong = None
-    if "ESCAPED" in said:
+    # What is no Lua did not run, and its error repeats what stands there.
+    if "ESCAPED" in said and outcome != "syntax":
         wrong = f"it got hold of something: {said}"
     elif failed is not None and outcome not in CAUSES:
         wrong = f"unknown cause: {said}"

@@ -63,8 +63,8 @@ def test_a_tick_comes_to_its_decision_whatever_is_tried_and_such_a_campaign_woul
 ):
     monkeypatch.setitem(ATTACKS, "an escape", "return 'ESCAPED'")
 
-    assert campaign_attacks.run(["py_init_globals", "table_grow"]) == 0
-    assert campaign_attacks.run(["an escape"]) == 1
+    assert campaign_attacks.run(["py_init_globals", "table_grow"], most_s=60) == 0
+    assert campaign_attacks.run(["an escape"], most_s=60) == 1
 
 
 @pytest.mark.parametrize("seed", range(900, 903))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from zlib import crc32
 
 from tests.builders import NOW, a_task
-from tests.policy.asking import a_context, a_policy, in_time, timed
+from tests.policy.asking import a_context, a_policy, endless_s, in_time, timed
 from tests.policy.documents import ATTACKS, MARKER
 from tests.policy.published import SCHEMA, is_valid
 
@@ -139,7 +139,9 @@ def _judge(base: Path, content: bytes, *, most_s: float) -> tuple[str, str | Non
     outcome, wrong = judge_text(content)
     if outcome == "refused":
         return outcome, wrong or _blame_again(base, content)
-    outcome, wrong_then = in_time(lambda: _ask_twice(base, content), most_s=most_s)
+    outcome, wrong_then = in_time(
+        lambda: _ask_twice(base, content), lambda: endless_s(base), most_s=most_s
+    )
     return outcome, wrong or wrong_then
 
 
