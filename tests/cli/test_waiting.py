@@ -164,6 +164,19 @@ def test_that_nothing_ticks_is_told_at_a_terminal_and_in_a_pipe(place: Place):
     assert "task 1 still waits: no daemon runs here" in screen
 
 
+def test_while_something_ticks_nobody_is_told_to(place: Place):
+    place.add("--", "true")
+    place.run("pause", "all")
+
+    with place.start("wait", "1", "--timeout", "5s") as waiting:
+        while waiting.poll() is None:
+            place.run("run")
+        assert waiting.stderr is not None
+        told = waiting.stderr.read().decode()
+
+    assert told == "gave up after 5s: 1 task not ended\n"
+
+
 def test_what_a_tick_follows_by_itself_is_told_to_people_alone(place: Place):
     place.settings["MAX_CONCURRENT_SLOTS"] = "1"
     place.add("--", "sleep", "60")

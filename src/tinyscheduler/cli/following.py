@@ -128,6 +128,8 @@ class Follower:
         else:
             last = "and nothing has ticked here yet"
             if ticking.last_at is not None:
+                if (ticking.now - ticking.last_at).total_seconds() <= _ADVISE_AFTER_S:
+                    return  # something ticks; between an end and a start nothing works
                 last = f"and the last tick was {format_when(ticking.last_at, now=ticking.now)}"
             self._note(
                 f"task {task_id} still waits: no daemon runs here, {last};"
