@@ -140,7 +140,7 @@ def as_read(document: dict[str, Any]) -> Any:
 
 def a_result_document(result: AttemptResult) -> dict[str, Any]:
     """Return what a wrapper writes; it has no encoder in the package, being alone."""
-    named = {"duration_s": "duration_sec"}
+    named = {"duration_s": "duration_sec", "cpu_s": "cpu_sec", "gpu_s": "gpu_sec"}
     document: dict[str, Any] = {"version": 1}
     for field in fields(result):
         value = getattr(result, field.name)
@@ -281,6 +281,7 @@ def test_a_document_that_lacks_a_field_is_refused_by_that_fields_name(decode, go
     may_lack = {
         *("pid", "process", "recipe", "handle", "schedule_id", "max_turns", "turns", "model"),
         *("failure_reason", "exit_code", "signal", "peak_rss_mb"),
+        *("tokens", "cost_usd", "cpu_sec", "gpu_sec"),
         *("last_start_ns", "last_start_boot_id", "pruned_at", "told", "skips", "deferrals"),
         *("model_host", "tenant", "project", "gpu_share", "accounts", "accounted_at"),
         *("gpu_sightings", "used_slots", "active_agent_counts"),
