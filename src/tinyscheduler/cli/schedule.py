@@ -13,6 +13,7 @@ from tinyscheduler.cli.edit import Class, Gpus, Priority
 from tinyscheduler.cli.options import option
 from tinyscheduler.cli.parsing import whole_number
 from tinyscheduler.cli.schedule_request import Request
+from tinyscheduler.errors import UsageError
 from tinyscheduler.model.schedules import CatchUp, Overlap
 
 
@@ -34,6 +35,15 @@ class Action(StrEnum):
 
 
 _MOST_NEXT = 1000
+# The options that go with some actions; all the others say what a schedule is.
+_DEFINES = frozenset({Action.ADD})
+_TIMES = frozenset({"cron", "every", "at", "tz", "jitter", "active_hours"})
+_GOES_WITH = {
+    **dict.fromkeys(_TIMES, _DEFINES | {Action.NEXT}),
+    "number": frozenset({Action.NEXT}),
+    "force": frozenset({Action.RUN}),
+    "json": frozenset(Action),
+}
 
 
 def schedule(
@@ -166,6 +176,7 @@ def schedule(
     times in a row pauses itself; `resume` lets it go on.
     """
     asked = dict(locals())
+    _refuse_strays(context, action)
     request = Request(
         invocation=context.obj,
         action=action,
@@ -177,6 +188,22 @@ def schedule(
 
 
 schedule.context_settings = {"allow_interspersed_args": True}  # type: ignore[attr-defined]  # read where the command is built
+
+
+def _refuse_strays(context: typer.Context, action: Action) -> None:
+    """Raise UsageError for an option that the action does not take: it would do nothing."""
+    for parameter in context.command.params:
+        name = parameter.name or ""
+        source = context.get_parameter_source(name)
+        if source is None or source.name != "COMMANDLINE" or parameter.param_type_name != "option":
+            continue
+        those = _GOES_WITH.get(name, _DEFINES)
+        if action not in those:
+            names = " and ".join(one for one in Action if one in those)
+            raise UsageError(
+                f"schedule {action} takes no {parameter.opts[-1]}: it goes with {names}",
+                hint="leave it out",
+            )
 
 
 def _doer(action: Action) -> Callable[[Request], int]:
