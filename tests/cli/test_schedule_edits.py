@@ -126,7 +126,7 @@ def test_every_option_of_add_can_be_edited_and_be_taken_back(here: Callable[...,
     [
         ((), "needs an ID"),
         (("a",), "nothing to change"),
-        (("a", "--name", "b", "--jitter", "1m"), "keeps its name"),
+        (("a", "--name", "b", "--jitter", "1m"), "takes no --name"),
         (("a", "--cron", "* * *"), "has 3 fields, not five"),
         (("a", "--cron", "@daily", "--every", "1h"), "one of --cron, --every and --at"),
         (("a", "--jitter", "3h"), "a jitter of 10800 s"),
@@ -258,6 +258,10 @@ def test_an_expression_is_told_in_words_with_the_next_three_times(here: Callable
     assert lines[0] == "at 07:30 on weekdays, Europe/Warsaw"
     assert len(lines) == 4
     assert all("07:30 CE" in line for line in lines[1:])
+
+
+def test_a_file_is_checked_without_other_options(here: Callable[..., Answer]):
+    assert here("schedule", "check", "-f", "s.yaml", "--jitter", "1m").code == EXIT_USAGE
 
 
 def test_options_are_checked_as_add_would_and_change_nothing(

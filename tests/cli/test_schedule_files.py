@@ -181,7 +181,7 @@ def test_files_and_folders_are_meant_from_where_the_file_is(
 
 
 FAULTS = {
-    "unknown key": ("a: {every: 1h, command: [x], evry: 1}", "s.yaml:2: a.evry: unknown key"),
+    "unknown key": ("a: {every: 1h, command: [x], everyy: 1}", "s.yaml:2: a.everyy: unknown key"),
     "two ways": ('a: {every: 1h, cron: "@daily", command: [x]}', "s.yaml:2: a: say when"),
     "no way": ("a: {command: [x]}", "s.yaml:2: a: say when"),
     "bad cron": ('a: {cron: "61 * * * *", command: [x]}', "s.yaml:2: a.cron: cron expression"),

@@ -36,12 +36,18 @@ class Action(StrEnum):
 
 _MOST_NEXT = 1000
 # The options that go with some actions; all the others say what a schedule is.
-_DEFINES = frozenset({Action.ADD})
+_DEFINES = frozenset({Action.ADD, Action.EDIT, Action.CHECK})
 _TIMES = frozenset({"cron", "every", "at", "tz", "jitter", "active_hours"})
 _GOES_WITH = {
     **dict.fromkeys(_TIMES, _DEFINES | {Action.NEXT}),
-    "number": frozenset({Action.NEXT}),
+    "name": frozenset({Action.ADD, Action.CHECK}),
+    "number": frozenset({Action.NEXT, Action.HISTORY}),
     "force": frozenset({Action.RUN}),
+    "file": frozenset({Action.APPLY, Action.CHECK}),
+    "prune": frozenset({Action.APPLY}),
+    "dry_run": frozenset({Action.APPLY}),
+    "unset": frozenset({Action.EDIT}),
+    "revision": frozenset({Action.EDIT}),
     "json": frozenset(Action),
 }
 
@@ -199,7 +205,7 @@ def _refuse_strays(context: typer.Context, action: Action) -> None:
             continue
         those = _GOES_WITH.get(name, _DEFINES)
         if action not in those:
-            names = " and ".join(one for one in Action if one in those)
+            names = ", ".join(one for one in Action if one in those)
             raise UsageError(
                 f"schedule {action} takes no {parameter.opts[-1]}: it goes with {names}",
                 hint="leave it out",

@@ -55,8 +55,6 @@ def edit(asked: Request) -> int:
 
     if not asked.rest:
         raise UsageError("schedule edit needs an ID", hint="`tinyscheduler schedule edit ID`")
-    if asked.values["name"] is not None:
-        raise UsageError("a schedule keeps its name", hint="add it under the other, and remove it")
     name, unset = asked.rest[0], read_unset(asked.values["unset"] or ())
     values = _values(asked, asked.rest[1:])
     if not unset and not any(value is not None for value in values.values()):
@@ -101,6 +99,10 @@ def check(asked: Request) -> int:
     if is_file or (asked.rest and all(values[one] is None for one in ("cron", "every", "at"))):
         from tinyscheduler.cli.schedule_apply import check_file
 
+        if any(values[one] is not None for one in values if one != "command"):
+            raise UsageError(
+                "a file is checked without other options", hint="write them into the file"
+            )
         return check_file(asked)
     config = asked.invocation.configure_reading()
     schedules = open_store(config, writes=False)
