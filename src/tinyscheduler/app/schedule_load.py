@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from tinyscheduler.adapters.sqlite.firing_history import FiringHistory
 from tinyscheduler.core.collisions import Board, Room, Weight, course_of
 from tinyscheduler.model.config import LOCAL_HOST
+from tinyscheduler.model.schedules import ScheduleState
 from tinyscheduler.values import dataclass
 
 if TYPE_CHECKING:
@@ -43,6 +44,30 @@ def load_of(schedules: Schedules, everything: Sequence[Schedule], stretch: Stret
     }
     board = Board(courses.values(), room)
     return ScheduleLoad(stretch=stretch, courses=courses, room=room, board=board)
+
+
+def rivals_of(
+    some: Sequence[Schedule], everything: Sequence[Schedule], config: Config
+) -> list[Schedule]:
+    """Return those schedules that take anything of what some of them take, these included."""
+
+    def takes(one: Schedule) -> set[tuple[str, str | None]]:
+        weight = weight_of(one, config, took_s=None, gpu_bytes=1)
+        asked = (
+            ("turns", one.spec.project, weight.turns),
+            ("memory", None, weight.memory_bytes),
+            ("vram", None, weight.vram_bytes),
+        )
+        return {(what, whose) for what, whose, amount in asked if amount}
+
+    taken = {what for one in some for what in takes(one)}
+    names = {one.schedule_id for one in some}
+    return [
+        one
+        for one in everything
+        if one.schedule_id in names
+        or (one.state is ScheduleState.ACTIVE and not taken.isdisjoint(takes(one)))
+    ]
 
 
 def weight_of(one: Schedule, config: Config, *, took_s: float | None, gpu_bytes: int = 0) -> Weight:

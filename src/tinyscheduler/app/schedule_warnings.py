@@ -9,9 +9,9 @@ from statistics import median
 from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
 
-from tinyscheduler.app.schedule_load import load_of
+from tinyscheduler.app.schedule_load import load_of, rivals_of
 from tinyscheduler.core.collisions import Kind, Stretch
-from tinyscheduler.core.expansion import BUCKET_S, moment_of
+from tinyscheduler.core.expansion import BUCKET_S, moment_of, seconds_of
 from tinyscheduler.core.explain import join_names
 from tinyscheduler.model.clock import format_time
 from tinyscheduler.model.resources import format_size
@@ -20,6 +20,7 @@ from tinyscheduler.values import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from datetime import datetime
 
     from tinyscheduler.app.schedules import Schedules
     from tinyscheduler.core.collisions import Collision, Course
@@ -73,28 +74,33 @@ def collision_warnings(
     if not active:
         return []
     now = schedules.now()
-    load = load_of(schedules, everything, Stretch.starting(now, _LOOKED_AHEAD))
+    rivals = rivals_of(active, everything, schedules.queue.config)
+    load = load_of(schedules, rivals, Stretch.starting(now, _LOOKED_AHEAD))
     return [
-        _collision_warning(load.courses[one.schedule_id], collision)
+        _collision_warning(load.courses[one.schedule_id], collision, coming)
         for one in active
         for collision in load.board.collisions_of(load.courses[one.schedule_id])
+        if (coming := _coming(load.courses[one.schedule_id], collision, now))
     ]
 
 
-def _collision_warning(course: Course, collision: Collision) -> ScheduleWarning:
+def _coming(course: Course, collision: Collision, now: datetime) -> list[datetime]:
+    """Return the moments of a collision that are not over: of turns the times of its firings."""
+    if collision.kind is not Kind.TURNS:
+        return [max(now, moment_of(bucket * BUCKET_S)) for bucket in collision.buckets]
+    buckets = set(collision.buckets)
+    slots = (one for one in course.slots.seconds if one // BUCKET_S in buckets)
+    return [slot for one in slots if (slot := moment_of(one)) >= now]
+
+
+def _collision_warning(
+    course: Course, collision: Collision, coming: Sequence[datetime]
+) -> ScheduleWarning:
     zone = ZoneInfo(course.schedule.timing.zone)
-    starts = [moment_of(bucket * BUCKET_S).astimezone(zone) for bucket in collision.buckets]
+    buckets = {seconds_of(one) // BUCKET_S for one in coming}
+    starts = [moment_of(one * BUCKET_S).astimezone(zone) for one in buckets]
     minutes = sorted({60 * one.hour + one.minute for one in starts})
-    first = moment_of(
-        next(
-            (
-                second
-                for second in course.slots.seconds
-                if second // BUCKET_S == collision.buckets[0]
-            ),
-            collision.buckets[0] * BUCKET_S,
-        )
-    )
+    first = coming[0]
     facts: list[tuple[str, Any]] = [
         ("overlappingSchedules", list(collision.names)),
         ("overlappingMinutes", minutes),
@@ -108,7 +114,7 @@ def _collision_warning(course: Course, collision: Collision) -> ScheduleWarning:
         much = f"{format_size(collision.amount)} of {what} together, and there is"
         much += f" {format_size(collision.limit)}"
     facts.append(("nextCollisionAt", format_time(first)))
-    times = len(collision.buckets)
+    times = len(buckets)
     often = "once" if times == 1 else f"{times} times"
     return ScheduleWarning(
         type=WarningType(collision.kind.value),
@@ -132,7 +138,9 @@ def warnings_of(
     found: list[ScheduleWarning | None] = []
     for before, after in changes:
         if before is None or before.spec != after.spec:
-            found += [_bound_in_prompt(after), _similar_turns(after, everything)]
+            found.append(_bound_in_prompt(after))
+            # Who declares many at once has them all before their eyes.
+            found += [_similar_turns(after, everything)] if len(changes) == 1 else []
     moved = [after for before, after in changes if before is None or _is_moved(before, after)]
     return [
         *collision_warnings(schedules, moved, everything),

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from tinyscheduler.core.expansion import BUCKET_S, Slots, expand, moment_of, seconds_of
 from tinyscheduler.model.schedules import ScheduleState
-from tinyscheduler.values import dataclass
+from tinyscheduler.values import dataclass, replace
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping
@@ -110,6 +110,11 @@ class Course:
             )
         )
 
+    def later(self, shift_s: int) -> Course:
+        """Return the same so many seconds later."""
+        seconds = tuple(one + shift_s for one in self.slots.seconds)
+        return replace(self, slots=replace(self.slots, seconds=seconds))
+
     def buckets(self, kind: Kind, shift_s: int = 0) -> frozenset[int]:
         """Return the buckets in which it takes something of that kind."""
         return self.starts(shift_s) if kind is Kind.TURNS else self.runs(shift_s)
@@ -138,6 +143,28 @@ def course_of(schedule: Schedule, weight: Weight, stretch: Stretch) -> Course:
         end = moment_of(stretch.end * BUCKET_S + MOST_SHIFT_S)
         slots = expand(schedule, begin, end)
     return Course(schedule=schedule, weight=weight, slots=slots, stretch=stretch)
+
+
+def busy_seconds(courses: Iterable[Course], stretch: Stretch) -> list[float]:
+    """Return how long firings run in each bucket, all together, in seconds.
+
+    Each schedule runs once at a time.
+    """
+    found = [0.0] * (stretch.end - stretch.begin)
+    for course in courses:
+        seconds, run_s = course.slots.seconds, course.weight.run_s
+        for number, slot in enumerate(seconds):
+            start: float = slot
+            following = seconds[number + 1] if number + 1 < len(seconds) else start + run_s
+            # Dense ones come again, and again, before the bucket is over.
+            end = min(start + run_s, following) if not course.slots.is_dense else following
+            while start < end:
+                bucket = int(start // BUCKET_S)
+                until = min(end, (bucket + 1) * BUCKET_S)
+                if stretch.begin <= bucket < stretch.end:
+                    found[bucket - stretch.begin] += until - start
+                start = until
+    return found
 
 
 Cell = tuple[Group, int]

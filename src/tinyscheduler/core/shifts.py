@@ -7,7 +7,6 @@ hang together what is found within a bounded number of steps.  Both are the same
 
 from __future__ import annotations
 
-from collections import deque
 from datetime import timedelta
 from heapq import heappop, heappush
 from itertools import pairwise
@@ -290,20 +289,26 @@ class _Search:
     def _good(self, cells: Sequence[Cell]) -> dict[str, int]:
         """Move one after the other, each by what removes a collision and makes none."""
         found: dict[str, int] = {}
-        left = deque(cells)
-        while left and self._steps < _STEPS_FOR_ALL:
-            cell = left.popleft()
-            while self._board.is_over(cell) and self._steps < _STEPS_FOR_ALL:
-                way = self._best_way_out(cell, found)
+        for cell in cells:
+            moves: dict[str, int] = {}
+            while self._board.is_over(cell):
+                way = self._best_way_out(cell, {**found, **moves})
                 if way is None:
+                    # Whoever was moved was so for nothing.
+                    for name in moves:
+                        self._move(name, self._home[name])
+                    moves = {}
                     break
                 name, option = way
                 self._move(name, option.buckets)
-                found[name] = option.minutes
+                moves[name] = option.minutes
+            found |= moves
         return found
 
     def _best_way_out(self, cell: Cell, moves: Mapping[str, int]) -> tuple[str, _Option] | None:
         """Return who leaves a cell by the fewest minutes and without a new collision."""
+        if self._steps >= _STEPS_FOR_ALL:
+            return None
         group, bucket = cell
         names = sorted(name for name in self._board.who(cell) if name not in moves)
         ways = [
