@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from tinyscheduler.core.collisions import Collision, Course
     from tinyscheduler.model.schedules import Schedule
 
-_LOOKED_AHEAD = timedelta(days=1)
+# A day from now on, which begins within a bucket.
+_LOOKED_AHEAD = timedelta(days=1, seconds=BUCKET_S)
 _BOUND_IN_PROMPT = re.compile(
     r"\bMAX(?:IMUM)?(?: OF)?[ :=]+([0-9]{1,9}) (?:agent )?(?:turns|steps)\b", re.IGNORECASE
 )
