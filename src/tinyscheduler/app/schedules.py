@@ -19,12 +19,15 @@ if TYPE_CHECKING:
 
     from tinyscheduler.adapters.sqlite.database import Access
     from tinyscheduler.app.queue import Queue
+    from tinyscheduler.core.firing_measures import CapAdvice
     from tinyscheduler.model.config import Config
     from tinyscheduler.model.schedules import Schedule
 
 # Where no lease tells when a slot is free.
 _UNKNOWN_ETA_S = 60.0
 _MOST_NEXT = 1000
+# Rows of measurements that a command reads at once.
+MOST_MEASURED = 1_000_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,6 +120,21 @@ def run_by_hand(schedules: Schedules, schedule_id: str, *, is_forced: bool, by: 
     if isinstance(done, int):
         raise CapacityFullError(running=done, limit=limit, eta_s=_eta_s(schedules))
     return done
+
+
+def advise(schedules: Schedules, *, since: datetime) -> CapAdvice:
+    """Judge by what was measured since whether one more firing may run at once."""
+    from tinyscheduler.core.firing_measures import advise_cap
+
+    config = schedules.queue.config
+    return advise_cap(
+        schedules.store.metrics(None, since=since, limit=MOST_MEASURED),
+        schedules.queue.inquiry.interactive_waits_s(since=since),
+        cap=config.limits.schedule_max_concurrent,
+        since=schedules.store.measured_since(),
+        interval_s=config.timing.loop_interval_s,
+        now=schedules.now(),
+    )
 
 
 def _eta_s(schedules: Schedules) -> float:

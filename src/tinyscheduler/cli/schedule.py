@@ -27,6 +27,7 @@ class Action(StrEnum):
     RESUME = "resume"
     RUN = "run"
     NEXT = "next"
+    METRICS = "metrics"
 
 
 _MOST_NEXT = 1000
@@ -103,6 +104,16 @@ def schedule(
     force: Annotated[
         bool, option("--force", help="With run: beyond SCHEDULE_MAX_CONCURRENT.")
     ] = False,
+    since: Annotated[
+        str | None,
+        option("--since", metavar="TIME", help="With metrics: fired since then, or so long ago."),
+    ] = None,
+    as_csv: Annotated[
+        bool, option("--csv", help="With metrics: print each firing, comma-separated.")
+    ] = False,
+    advise: Annotated[
+        bool, option("--advise", help="With metrics: say whether more may run at once.")
+    ] = False,
     agent: add.Agent = None,
     queue: add.QueueName = None,
     title: add.Title = None,
@@ -131,6 +142,7 @@ def schedule(
     Each firing is a task, tried once unless --max-attempts says otherwise. `next` shows the times
     to come, of a schedule or of --cron and its like. `run` fires one now, and ends with 75 where
     as many run as may. What failed three times in a row pauses itself; `resume` lets it go on.
+    `metrics` tells how long firings waited and ran, and with --advise whether more may run at once.
     """
     asked = dict(locals())
     request = Request(
@@ -149,6 +161,7 @@ schedule.context_settings = {"allow_interspersed_args": True}  # type: ignore[at
 def _doer(action: Action) -> Callable[[Request], int]:
     from tinyscheduler.cli import schedule_changes as changes
     from tinyscheduler.cli import schedule_definitions as definitions
+    from tinyscheduler.cli import schedule_metrics as metrics
     from tinyscheduler.cli import schedule_views as views
 
     doers: dict[Action, Callable[[Request], int]] = {
@@ -160,5 +173,6 @@ def _doer(action: Action) -> Callable[[Request], int]:
         Action.RESUME: changes.resume,
         Action.RUN: changes.run,
         Action.NEXT: views.show_next,
+        Action.METRICS: metrics.show_metrics,
     }
     return doers[action]

@@ -6,7 +6,7 @@ import json
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from tinyscheduler.adapters.sqlite.queue import insert_firing
+from tinyscheduler.adapters.sqlite.queue import NOTE_CANCELLED, insert_firing
 from tinyscheduler.adapters.sqlite.rows import (
     from_micros,
     micros_or_none,
@@ -103,9 +103,11 @@ INSERT INTO audit (at, by, activity, subject, task_id)
 VALUES (:now, :by, 'manual_force_bypass', :subject, :task)
 """
 _METRICS = """
-SELECT * FROM schedule_firing_metrics WHERE :id IS NULL OR schedule_id = :id
+SELECT * FROM schedule_firing_metrics
+WHERE (:id IS NULL OR schedule_id = :id) AND fired_at >= :since
 ORDER BY id DESC LIMIT :limit
 """
+_MEASURED_SINCE = "SELECT min(fired_at) FROM schedule_firing_metrics"
 _FIRED = "SELECT 1 FROM tasks WHERE schedule_id = ? AND slot = ? AND slot IS NOT NULL"
 _DELETE = "DELETE FROM schedules WHERE id = ?"
 
@@ -172,7 +174,8 @@ class SqliteSchedules:
                 return None
             for task_id in plan.replaces:
                 replaced = {"id": int(task_id), "now": now}
-                connection.execute(_CANCEL_WAITING, replaced)
+                if connection.execute(_CANCEL_WAITING, replaced).rowcount:
+                    connection.execute(NOTE_CANCELLED, replaced)
                 # The next look tells its wrapper.
                 connection.execute(_CANCEL_AT_WORK, replaced)
             ids = [
@@ -316,13 +319,24 @@ class SqliteSchedules:
                 connection.commit()
         return str(task)
 
-    def metrics(self, schedule_id: str | None, *, limit: int) -> list[FiringMetrics]:
-        """Return what was measured of the newest firings, the oldest of them first."""
-        values = {"id": schedule_id, "limit": limit}
+    def metrics(
+        self, schedule_id: str | None, *, limit: int, since: datetime | None = None
+    ) -> list[FiringMetrics]:
+        """Return what was measured of the newest firings, the oldest of them first.
+
+        Those that were added since; of one schedule, there or removed, or of all of them.
+        """
+        values = {"id": schedule_id, "limit": limit, "since": micros_or_none(since) or 0}
         rows = self._database.read(
             lambda connection: connection.execute(_METRICS, values).fetchall()
         )
         return [_metrics_of(row) for row in reversed(rows)]
+
+    def measured_since(self) -> datetime | None:
+        """Return when the oldest firing was added of which there are measurements."""
+        return self._database.read(
+            lambda connection: from_micros(connection.execute(_MEASURED_SINCE).fetchone()[0])
+        )
 
     def _fire(
         self,
@@ -348,6 +362,7 @@ class SqliteSchedules:
             slot=micros_or_none(slot),
             is_beside=schedule.overlap is Overlap.ALLOW,
             is_forced=is_forced,
+            lag_ms=None if slot is None else _lag_ms(schedule, slot, now),
             now=now,
         )
 
@@ -372,6 +387,12 @@ def _metrics_of(row: sqlite3.Row) -> FiringMetrics:
         concurrent=row["concurrent_schedules"],
         failure_reason=row["failure_reason"],
     )
+
+
+def _lag_ms(schedule: Schedule, slot: datetime, now: int) -> int:
+    """Return how much later than it was due a slot fires."""
+    due_at = jittered(schedule.schedule_id, slot, schedule.timing.jitter_s)
+    return max(0, now - to_micros(due_at)) // 1000
 
 
 def _none_such(schedule_id: str) -> NotFoundError:

@@ -1,0 +1,98 @@
+"""How many firings run at once, and who is asked: S-01 to S-03, S-07, S-08, S-16."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from tests.cli.scheduled import (
+    add_hourly,
+    due_now,
+)
+
+if TYPE_CHECKING:
+    from tests.cli.place import Answer, Place
+
+WRONG = ["abc", "0", "-1", "1.5", "", "99999999999999999999"]
+NAMES = tuple(f"s{number}" for number in range(5))
+
+
+def fire_all(place: Place, **environment: Any) -> Answer:
+    """Fire five at once in one tick."""
+    add_hourly(place, *NAMES, command=("sleep", "60"))
+    due_now(place, *NAMES)
+    return place.run("run", "--json", **environment)
+
+
+def test_s01_two_firings_run_at_once_unless_it_is_set(home: Place):
+    report = fire_all(home).json
+
+    assert (report["stats"]["firings"], report["stats"]["tasks_spawned"]) == (5, 2)
+
+
+@pytest.mark.parametrize(
+    "name", ["TINYSCHEDULER_SCHEDULE_MAX_CONCURRENT", "SCHEDULE_MAX_CONCURRENT"]
+)
+def test_s01_it_is_set_by_its_name_with_the_prefix_or_without(home: Place, name: str):
+    assert fire_all(home, **{name: "3"}).json["stats"]["tasks_spawned"] == 3
+
+
+def test_s01_the_name_with_the_prefix_wins(home: Place):
+    both = {"TINYSCHEDULER_SCHEDULE_MAX_CONCURRENT": "4", "SCHEDULE_MAX_CONCURRENT": "1"}
+
+    assert fire_all(home, **both).json["stats"]["tasks_spawned"] == 4
+
+
+def test_s01_the_environment_comes_before_the_file_and_the_file_before_the_default(home: Place):
+    (home.base / ".env").write_text("SCHEDULE_MAX_CONCURRENT=3\n")
+    assert fire_all(home, SCHEDULE_MAX_CONCURRENT="1").json["stats"]["tasks_spawned"] == 1
+
+    assert home.run("run", "--json").json["stats"]["tasks_spawned"] == 2
+
+
+def test_s01_tasks_from_add_are_not_counted(home: Place):
+    for _ in range(3):
+        home.add("--", "sleep", "60")
+
+    assert fire_all(home).json["stats"]["tasks_spawned"] == 3 + 2
+
+
+@pytest.mark.parametrize("value", WRONG)
+@pytest.mark.parametrize("prefix", ["", "TINYSCHEDULER_"])
+def test_s02_what_is_no_positive_integer_warns_and_two_run(home: Place, prefix: str, value: str):
+    name = f"{prefix}SCHEDULE_MAX_CONCURRENT"
+
+    answer = fire_all(home, **{name: value})
+
+    (warning,) = [line for line in answer.err.splitlines() if line.startswith("warning: ")]
+    assert warning.startswith(f"warning: {name}: {value!r} from the environment is not ")
+    assert warning.endswith("; using the default 2")
+    assert answer.json["stats"]["tasks_spawned"] == 2
+
+
+@pytest.mark.parametrize("value", WRONG)
+@pytest.mark.parametrize(
+    ("setting", "default"),
+    [("SCHEDULE_MAX_RUN_DURATION_SEC", 1200), ("SCHEDULE_CHAT_PRESSURE_DELAY_SEC", 30)],
+)
+@pytest.mark.parametrize("prefix", ["", "TINYSCHEDULER_"])
+def test_s02_the_other_two_warn_as_well_and_have_their_defaults(
+    home: Place, prefix: str, setting: str, default: int, value: str
+):
+    environment: dict[str, Any] = {f"{prefix}{setting}": value}
+
+    answer = home.run("config", "--show", "--json", **environment)
+
+    (warning,) = answer.json["warnings"]
+    assert warning.startswith(f"{prefix}{setting}: {value!r} from the environment is not ")
+    assert warning.endswith(f"; using the default {default}")
+    found = {one["name"]: one["value"] for one in answer.json["settings"]}
+    assert found[setting] == default
+
+
+def test_s02_a_firing_has_the_default_lease_where_the_setting_is_wrong(home: Place):
+    add_hourly(home, "a", command=("sleep", "60"))
+
+    home.run("schedule", "run", "a", SCHEDULE_MAX_RUN_DURATION_SEC="abc")
+
+    assert home.run("show", "1", "--json").json["max_runtime_sec"] == 1200
