@@ -96,3 +96,51 @@ def test_s02_a_firing_has_the_default_lease_where_the_setting_is_wrong(home: Pla
     home.run("schedule", "run", "a", SCHEDULE_MAX_RUN_DURATION_SEC="abc")
 
     assert home.run("show", "1", "--json").json["max_runtime_sec"] == 1200
+
+
+def test_s07_five_are_due_two_run_three_queue_and_status_tells_their_places(home: Place):
+    assert home.run("status", "--json").json["load_state"] == "quiet"
+    report = fire_all(home).json
+
+    told = home.run("status", "--json").json
+
+    waits = [one for one in report["decisions"] if one["action"] == "wait"]
+    assert [one["reason"] for one in waits] == ["schedule_cap"] * 3
+    # Six slots of the host are free: it is the bound on firings that is reached.
+    assert told["load_state"] == "saturated"
+    assert [one["schedule_id"] for one in told["schedules"]["running"]] == ["s0", "s1"]
+    assert [(one["task_id"], one["position"]) for one in told["schedules"]["queued"]] == [
+        ("3", 1),
+        ("4", 2),
+        ("5", 3),
+    ]
+    assert [(one["task_id"], one["position"]) for one in told["waiting"]] == [
+        ("3", 1),
+        ("4", 2),
+        ("5", 3),
+    ]
+    words = home.run("status").out
+    assert words.startswith("saturated, 2 of 8 slots in use: ")
+    assert "s4        5     waits at place 3\n" in words
+    assert "4 more" not in words
+
+
+def test_s07_one_that_runs_alone_is_at_work_and_saturates_nothing(home: Place):
+    add_hourly(home, "a", command=("sleep", "60"))
+    home.run("schedule", "run", "a")
+    home.run("run")
+
+    assert home.run("status", "--json").json["load_state"] == "working"
+
+
+def test_what_is_held_or_may_not_start_yet_has_no_place_in_line(home: Place):
+    home.settings["AGENT_LIMITS"] = "shell:1"
+    home.add("--", "sleep", "60")
+    home.run("run")
+    held, first = home.add("--hold", "--", "true"), home.add("--", "true")
+    later, second = home.add("--not-before", "1h", "--", "true"), home.add("--", "true")
+
+    waiting = home.run("status", "--json").json["waiting"]
+
+    places = {one["task_id"]: one["position"] for one in waiting}
+    assert places == {held: None, later: None, first: 1, second: 2}
