@@ -154,6 +154,19 @@ class LiveFirings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LiveFiring:
+    """A firing that takes up a place among those that may run at once, or is about to.
+
+    ``started_at`` is None where it waits.  ``most_s`` is how long it may take, ``usual_s`` how long
+    those of its schedule took of late, where that is known; in seconds.
+    """
+
+    started_at: datetime | None
+    most_s: float | None
+    usual_s: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class FiringPlan:
     """What to do about the times of a schedule that have come.
 

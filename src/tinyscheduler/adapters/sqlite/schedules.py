@@ -21,6 +21,7 @@ from tinyscheduler.model.schedules import (
     ActiveHours,
     CatchUp,
     FiringMetrics,
+    LiveFiring,
     LiveFirings,
     Overlap,
     Schedule,
@@ -97,6 +98,28 @@ SELECT (
     WHERE state IN ('waiting', 'held') AND schedule_id IS NOT NULL
         AND state = 'waiting' AND blockers_left = 0 AND start_after <= :now
 )
+"""
+# The same ones, those at work first; how long firings of their schedules took that succeeded.
+_LIVE = """
+WITH live AS (
+    SELECT id, state, schedule_id, max_runtime_s, updated_at
+    FROM tasks INDEXED BY firings_at_work
+    WHERE state = 'working' AND schedule_id IS NOT NULL
+    UNION ALL
+    SELECT id, state, schedule_id, max_runtime_s, NULL
+    FROM tasks INDEXED BY firings_that_wait
+    WHERE state IN ('waiting', 'held') AND schedule_id IS NOT NULL
+        AND state = 'waiting' AND blockers_left = 0 AND start_after <= :now
+)
+SELECT live.state = 'working' AS is_running, max_runtime_s,
+    coalesce(slot_claimed_at, live.updated_at) AS started_at,
+    (SELECT avg(duration_ms) FROM (
+        SELECT duration_ms FROM schedule_firing_metrics AS past INDEXED BY firing_metrics_of
+        WHERE past.schedule_id = live.schedule_id AND completed_at IS NOT NULL
+            AND failure_reason IS NULL
+        ORDER BY past.id DESC LIMIT 10)) AS usual_ms
+FROM live LEFT JOIN schedule_firing_metrics ON task_id = live.id
+ORDER BY is_running DESC, live.id
 """
 _AUDIT = """
 INSERT INTO audit (at, by, activity, subject, task_id)
@@ -318,6 +341,19 @@ class SqliteSchedules:
             with durable_step("schedule.run"):
                 connection.commit()
         return str(task)
+
+    def live_firings(self) -> list[LiveFiring]:
+        """Return the firings that run, and then those that would start now, the oldest first."""
+        values = {"now": to_micros(self._clock.now().wall)}
+        rows = self._database.read(lambda connection: connection.execute(_LIVE, values).fetchall())
+        return [
+            LiveFiring(
+                started_at=from_micros(row["started_at"]) if row["is_running"] else None,
+                most_s=row["max_runtime_s"],
+                usual_s=None if row["usual_ms"] is None else row["usual_ms"] / 1000,
+            )
+            for row in rows
+        ]
 
     def metrics(
         self, schedule_id: str | None, *, limit: int, since: datetime | None = None
