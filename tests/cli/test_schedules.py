@@ -418,7 +418,10 @@ def test_one_that_is_damaged_is_told_and_the_others_fire(home: Place):
         (("list", "--priority", "5"), "schedule list takes no --priority: it goes with add"),
         (("pause", "x", "--cron", "@daily"), "schedule pause takes no --cron: it goes with add"),
         (("show", "x", "--force"), "schedule show takes no --force: it goes with run"),
-        (("run", "x", "--number", "2"), "schedule run takes no --number: it goes with next"),
+        (
+            ("run", "x", "--number", "2"),
+            "schedule run takes no --number: it goes with history, next",
+        ),
         (("rm", "x", "--name", "y"), "schedule rm takes no --name: it goes with add"),
     ],
 )
