@@ -485,3 +485,10 @@ def test_s25_nothing_measured_is_no_evidence(home: Place):
 
     assert (told["may_raise"], told["firings"]) == (False, 0)
     assert unmet(told) == ["data", "lag", "wait"]
+
+
+def test_a_firing_that_waits_is_shown_as_such(home: Place):
+    add_hourly(home, "a")
+    home.run("schedule", "run", "a")
+
+    assert "  task 1: waiting, " in home.run("schedule", "show", "a").out
