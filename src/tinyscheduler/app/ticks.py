@@ -56,8 +56,9 @@ if TYPE_CHECKING:
     from tinyscheduler.model.config import Config
     from tinyscheduler.model.events import Event
     from tinyscheduler.model.plan import TickReport
+    from tinyscheduler.model.pressure import InteractivePressure
     from tinyscheduler.model.resources import GpuReading
-    from tinyscheduler.model.schedules import FiringPlan, LiveFirings, Schedule
+    from tinyscheduler.model.schedules import Deferral, FiringPlan, LiveFirings, Schedule
     from tinyscheduler.model.snapshot import SourceView
     from tinyscheduler.model.tasks import WaitingTask
     from tinyscheduler.ports import Clock, Observer, TaskSource
@@ -191,6 +192,8 @@ def wired(
     acts = mode is Mode.ACT
     database = kept or Database(config.paths.database, Access.WRITE if acts else Access.READ)
     platform = PlatformPolicy()
+    launcher = LocalLauncher(config, wrapper=wrapper_path(), kick_argv=kick_argv(config))
+    gpus = _GpuProbe(config, may_write=acts)
     own = ActivePolicy(config, clock, may_write=acts)
     observers: tuple[Observer, ...] = (*observers_of(config), _OwnTrace(config, own))
     try:
@@ -201,9 +204,9 @@ def wired(
                 _source(name, config, database=database, clock=clock) for name in config.sources
             ),
             store=FileLeaseStore(config.paths, locks=LockTrial() if acts else LockTable()),
-            launcher=LocalLauncher(config, wrapper=wrapper_path(), kick_argv=kick_argv(config)),
+            launcher=launcher,
             probe=ProcProbe(sees_stalls=config.limits.memory_stall_critical is not None),
-            gpus=_GpuProbe(config, may_write=acts),
+            gpus=gpus,
             policy=platform,
             fallback=platform,
             find_policy=own.find,
@@ -214,6 +217,9 @@ def wired(
             switches=SqliteSwitches(database),
             schedules=_Schedules(
                 database, clock, run_s=config.timing.schedule_run_s, warn=warnings.append
+            ),
+            pressures=_Pressures(
+                config, clock, gpus=gpus, launcher=launcher, warn=warnings.append, may_write=acts
             ),
             observers=observers if acts else (),
             recorder=partial(recorder_of, config),
@@ -246,6 +252,10 @@ class _Schedules:
         """Add the tasks of a plan."""
         return self._load().fire(plan)
 
+    def defer(self, deferral: Deferral) -> bool:
+        """Let a schedule that is due be so later."""
+        return self._load().defer(deferral)
+
     def paused_by(self, task_id: str) -> Schedule | None:
         """Return the schedule that stopped itself, if one did."""
         return self._load().paused_by(task_id)
@@ -258,6 +268,49 @@ class _Schedules:
                 self._database, self._clock, run_s=self._run_s, warn=self._warn
             )
         return self._loaded
+
+
+class _Pressures:
+    """Who is at work, looked for by the few ticks in which a firing may have to make way."""
+
+    def __init__(
+        self,
+        config: Config,
+        clock: Clock,
+        *,
+        gpus: _GpuProbe,
+        launcher: LocalLauncher,
+        warn: Callable[[str], None],
+        may_write: bool,
+    ) -> None:
+        self._config = config
+        self._clock = clock
+        self._gpus = gpus
+        self._launcher = launcher
+        self._warn = warn
+        self._may_write = may_write
+
+    def live(self) -> Sequence[InteractivePressure]:
+        """Return who is at work now."""
+        from tinyscheduler.app.pressure import ConfiguredPressures
+
+        return ConfiguredPressures(
+            self._config,
+            self._clock,
+            gpus=self._gpus.read,
+            owners=self._launcher.owners,
+            warn=self._warn,
+            may_write=self._may_write,
+        ).live()
+
+
+def pressures_of(config: Config, *, warn: Callable[[str], None]) -> Sequence[InteractivePressure]:
+    """Return who is at work now, for a person who asks; nothing is moved."""
+    launcher = LocalLauncher(config, wrapper=wrapper_path(), kick_argv=kick_argv(config))
+    gpus = _GpuProbe(config, may_write=False)
+    return _Pressures(
+        config, SystemClock(), gpus=gpus, launcher=launcher, warn=warn, may_write=False
+    ).live()
 
 
 class _OwnTrace:
@@ -359,6 +412,7 @@ def settings_of(config: Config, *, window: int | None = None) -> TickSettings:
             fair_share=limits.fair_share,
             fair_share_half_life_s=limits.fair_share_half_life_s,
             schedule_max_concurrent=limits.schedule_max_concurrent,
+            schedule_pressure_delay_s=timing.schedule_pressure_delay_s,
         ),
         heartbeat_s=timing.heartbeat_s,
         max_runtime_s=timing.max_runtime_s,

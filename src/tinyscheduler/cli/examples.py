@@ -42,6 +42,12 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "tinyscheduler schedule run backup --force",
         "tinyscheduler schedule resume backup",
     ),
+    "pressure": (
+        "tinyscheduler pressure on --id chat --ttl 5m",
+        "tinyscheduler pressure on --id shell --pid $$ --ttl 8h",
+        "tinyscheduler pressure off --id chat",
+        "tinyscheduler pressure list",
+    ),
     "policy": (
         "tinyscheduler policy show",
         "tinyscheduler policy source > mine.lua",

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from tinyscheduler.core.firing_times import due
-from tinyscheduler.model.schedules import FiringPlan, Overlap, ScheduleState
+from tinyscheduler.core.pressure import is_patient
+from tinyscheduler.model.schedules import Deferral, FiringPlan, Overlap, ScheduleState
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -35,6 +37,24 @@ def plan_firings(schedule: Schedule, live: LiveFirings, now: datetime) -> Firing
         next_fire_at=found.next_slot,
         state=_state_after(schedule, len(slots), found.next_slot, now),
         replaces=replaces,
+    )
+
+
+def plan_deferral(schedule: Schedule, now: datetime, *, delay_s: float) -> Deferral | None:
+    """Return how an active schedule that is due makes way; None if it has to fire.
+
+    It has to once it has made way so often in a row, and where none of its times would fire.
+    """
+    if not is_patient(schedule):
+        return None
+    found = due(schedule, now)
+    if not found.slots:
+        return None
+    return Deferral(
+        schedule=schedule,
+        slot=found.slots[0],
+        passed_over=found.skipped,
+        until=now + timedelta(seconds=delay_s),
     )
 
 

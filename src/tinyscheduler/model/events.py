@@ -50,6 +50,7 @@ class EventName(StrEnum):
     STAGGER_WAIT = "stagger-wait"
     GPU_MISPLACED = "gpu.misplaced"
     SCHEDULE_FIRED = "schedule.fired"
+    SCHEDULE_DEFERRED = "schedule.deferred"
     SCHEDULE_PAUSED = "schedule.paused"
     SCHEDULE_WARNING = "schedule.warning"
     POLICY_FALLBACK = "policy.fallback"

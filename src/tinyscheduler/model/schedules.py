@@ -104,9 +104,9 @@ class Schedule:
     ``max_turns_set_at`` is when the bound on turns was last changed.  ``average_turns`` follows
     the turns of its firings, of which the newest took ``last_turns``.  In a row: ``breach_streak``
     firings went over their turns, ``drift_streak`` took most of their time, and ``deferrals``
-    times it made way for somebody at work.  ``suppressed`` counts the firings that found nothing
-    to do.  ``declared_in`` is the file that says what it is, if one does; ``revision`` counts
-    what was edited.
+    times it made way for somebody at work, the last time ``deferred_until`` then.  ``suppressed``
+    counts the times at which there was nothing to do.  ``declared_in`` is the file that says what
+    it is, if one does; ``revision`` counts what was edited.
     """
 
     schedule_id: str
@@ -136,6 +136,7 @@ class Schedule:
     breach_streak: int = 0
     drift_streak: int = 0
     deferrals: int = 0
+    deferred_until: datetime | None = None
     suppressed: int = 0
     declared_in: str | None = None
     revision: int = 0
@@ -168,6 +169,20 @@ class FiringPlan:
     next_fire_at: datetime | None
     state: ScheduleState
     replaces: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Deferral:
+    """A schedule that is due and makes way for somebody at work, ``until`` then.
+
+    It goes on with its time ``slot``, which stays what it fires for; ``passed_over`` counts those
+    before it.  Nothing of it happens if the ``schedule`` has been moved on or put off since.
+    """
+
+    schedule: Schedule
+    slot: datetime
+    passed_over: int
+    until: datetime
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from datetime import datetime
 
-    from tinyscheduler.model.schedules import FiringPlan
+    from tinyscheduler.model.schedules import Deferral, FiringPlan
     from tinyscheduler.simulator.machine import Process
     from tinyscheduler.simulator.source import SimulatedQueue
 
@@ -32,7 +32,9 @@ class SimulatedSchedules:
         found = []
         for one in self._queue.schedules.values():
             if one.state is ScheduleState.ACTIVE and one.next_fire_at is not None:
-                due_at = jittered(one.schedule_id, one.next_fire_at, one.timing.jitter_s)
+                due_at = one.deferred_until or jittered(
+                    one.schedule_id, one.next_fire_at, one.timing.jitter_s
+                )
                 if due_at <= now:
                     found.append((due_at, one))
         found.sort(key=lambda pair: pair[0])
@@ -50,8 +52,10 @@ class SimulatedSchedules:
             for task_id in plan.replaces:
                 self._queue.request_cancel(task_id)
             ids = [
-                self._queue.add_firing(known.spec, name, is_beside=known.overlap is Overlap.ALLOW)
-                for _ in plan.slots
+                self._queue.add_firing(
+                    known.spec, name, slot=slot, is_beside=known.overlap is Overlap.ALLOW
+                )
+                for slot in plan.slots
             ]
             self._queue.schedules[name] = replace(
                 known,
@@ -59,8 +63,28 @@ class SimulatedSchedules:
                 state=plan.state,
                 fired=known.fired + len(ids),
                 passed_over=known.passed_over + plan.passed_over,
+                deferrals=0,
+                deferred_until=None,
             )
         return ids
+
+    def defer(self, deferral: Deferral) -> bool:
+        """Let a schedule that is due be so later, unless that was done since."""
+        with self._process.doing("schedules.defer"):
+            was, name = deferral.schedule, deferral.schedule.schedule_id
+            known = self._queue.schedules.get(name)
+            if known is None or known.state is not ScheduleState.ACTIVE:
+                return False
+            if (known.next_fire_at, known.deferrals) != (was.next_fire_at, was.deferrals):
+                return False
+            self._queue.schedules[name] = replace(
+                known,
+                next_fire_at=deferral.slot,
+                passed_over=known.passed_over + deferral.passed_over,
+                deferrals=known.deferrals + 1,
+                deferred_until=deferral.until,
+            )
+        return True
 
     def paused_by(self, task_id: str) -> Schedule | None:
         """Return the schedule that stopped itself when that firing ended, if one did."""

@@ -71,6 +71,8 @@ class Row:
     schedule_id: str | None = None
     is_beside: bool = False
     is_forced: bool = False
+    slot: datetime | None = None
+    pressure: int = 0  # how many were at work interactively when it began
 
 
 @dataclass(eq=False, slots=True, kw_only=True)
@@ -105,12 +107,19 @@ class SimulatedQueue:
         return task_id
 
     def add_firing(
-        self, spec: TaskSpec, schedule_id: str, *, is_beside: bool = False, is_forced: bool = False
+        self,
+        spec: TaskSpec,
+        schedule_id: str,
+        *,
+        slot: datetime | None = None,
+        is_beside: bool = False,
+        is_forced: bool = False,
     ) -> str:
         """Add a task as a firing of a schedule."""
         task_id = self.add(spec)
         row = self.rows[task_id]
         row.schedule_id, row.is_beside, row.is_forced = schedule_id, is_beside, is_forced
+        row.slot = slot
         return task_id
 
     def may_fire(self, row: Row) -> bool:
@@ -240,7 +249,16 @@ class SimulatedSource:
             raise StoreError(message)
         return self._queue.rows[task_id].spec
 
-    def claim(self, task_id: str, *, lease_id: str, agent: str, queue: str, attempt: int) -> bool:
+    def claim(
+        self,
+        task_id: str,
+        *,
+        lease_id: str,
+        agent: str,
+        queue: str,
+        attempt: int,
+        pressure: int = 0,
+    ) -> bool:
         """Make the task ours under this lease if it still waits as this attempt."""
         with self._answering("source.claim"):
             row = self._queue.rows.get(task_id)
@@ -251,6 +269,7 @@ class SimulatedSource:
             if self._is_switched_off(agent, row.spec.queue or queue):
                 return False
             row.state, row.lease_id, row.claimed_by = TaskState.WORKING, lease_id, agent
+            row.pressure = pressure
         return True
 
     def settle(self, task_id: str, *, lease_id: str, ending: Ending) -> TaskState | None:
@@ -368,6 +387,7 @@ class SimulatedSource:
             seed=row.spec.seed,
             labels=row.spec.labels,
             schedule_id=row.schedule_id,
+            slot=row.slot,
             is_beside=row.is_beside,
             is_forced=row.is_forced,
         )

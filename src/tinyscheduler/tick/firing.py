@@ -5,13 +5,17 @@ from __future__ import annotations
 from functools import partial
 
 from tinyscheduler.errors import StoreError
+from tinyscheduler.model.clock import format_time
 from tinyscheduler.model.events import EventName
+from tinyscheduler.model.plan import Reason
 from tinyscheduler.model.tasks import TaskState
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from datetime import datetime
 
+    from tinyscheduler.model.pressure import InteractivePressure
     from tinyscheduler.model.schedules import LiveFirings, Schedule
     from tinyscheduler.tick.progress import Progress
 
@@ -35,6 +39,8 @@ def _fire(progress: Progress, schedule: Schedule, live: LiveFirings, now: dateti
     from tinyscheduler.core.firings import plan_firings  # few ticks fire anything
 
     plan = plan_firings(schedule, live, now)
+    if plan is not None and plan.slots and _makes_way(progress, schedule, now):
+        return True
     ids = None if plan is None else progress.world.schedules.fire(plan)
     if plan is None or ids is None:
         return False
@@ -52,6 +58,40 @@ def _fire(progress: Progress, schedule: Schedule, live: LiveFirings, now: dateti
             details=(("schedule", schedule.schedule_id), ("times", plan.passed_over)),
         )
     return True
+
+
+def _makes_way(progress: Progress, schedule: Schedule, now: datetime) -> bool:
+    """Put a schedule off that would fire, where somebody is at work; whether it was."""
+    from tinyscheduler.core.firings import plan_deferral
+
+    if progress.pressed_by is None:
+        # Once, for all that is due: asking may take its time.
+        progress.pressed_by = names_of(progress.world.pressures.live())
+    if not progress.pressed_by:
+        return False
+    delay_s = progress.settings.rules.schedule_pressure_delay_s
+    deferral = plan_deferral(schedule, now, delay_s=delay_s)
+    if deferral is None:
+        return False
+    if not progress.world.schedules.defer(deferral):
+        return True  # somebody else has dealt with it
+    progress.notice(
+        EventName.SCHEDULE_DEFERRED,
+        reason=Reason.PRESSURE.value,
+        details=(
+            ("schedule", schedule.schedule_id),
+            ("slot", format_time(deferral.slot)),
+            ("until", format_time(deferral.until)),
+            ("times", schedule.deferrals + 1),
+            ("pressed_by", progress.pressed_by),
+        ),
+    )
+    return True
+
+
+def names_of(found: Sequence[InteractivePressure]) -> tuple[str, ...]:
+    """Return who is at work, in order."""
+    return tuple(sorted(one.name for one in found))
 
 
 def tell_if_paused(progress: Progress, task_id: str, state: TaskState) -> None:

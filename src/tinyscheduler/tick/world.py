@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         MemoryStore,
         Observer,
         Policy,
+        Pressures,
         Probe,
         Pruner,
         Recorder,
@@ -95,6 +96,7 @@ class World:
     memory: MemoryStore
     switches: Switches
     schedules: Schedules
+    pressures: Pressures
     observers: tuple[Observer, ...]
     # Asked for by ticks that have something to keep: few do.
     recorder: Callable[[], Recorder]

@@ -182,10 +182,10 @@ WHERE id = :id AND state = 'working' AND lease_id = :lease_id
 _NOTE_CLAIM = """
 INSERT INTO schedule_firing_metrics (
     schedule_id, task_id, fired_at, slot_claimed_at, slot_wait_ms, max_turns_at_firing,
-    tick_lag_ms, concurrent_schedules
+    tick_lag_ms, pressure, concurrent_schedules
 )
 SELECT schedule_id, id, created_at, :now, max(0, :now - created_at) / 1000,
-    json_extract(details, '$.max_turns'), max(0, created_at - slot) / 1000,
+    json_extract(details, '$.max_turns'), max(0, created_at - slot) / 1000, :pressure,
     (SELECT count(*) FROM tasks AS other INDEXED BY firings_at_work
         WHERE other.state = 'working' AND other.schedule_id IS NOT NULL)
 FROM tasks LEFT JOIN task_specs ON task_id = id
@@ -357,7 +357,16 @@ class LocalQueue:
                 hint="cancel it and add it anew",
             ) from error
 
-    def claim(self, task_id: str, *, lease_id: str, agent: str, queue: str, attempt: int) -> bool:
+    def claim(
+        self,
+        task_id: str,
+        *,
+        lease_id: str,
+        agent: str,
+        queue: str,
+        attempt: int,
+        pressure: int = 0,
+    ) -> bool:
         """Make the task ours under this lease if it still waits as this attempt."""
         claim = {
             "id": row_id(task_id),
@@ -368,6 +377,7 @@ class LocalQueue:
             "blocking_disabled": self._blocking_disabled,
             "revision": self._revisions.get(task_id),
             "most_firings": self._most_firings,
+            "pressure": pressure,
             "now": self._now(),
             # Any later, and it was reckoned under a clock that has been set back since.
             "latest": self._now() + int(self._longest_backoff_s * 1e6),

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from tinyscheduler.adapters.sqlite.database import Database
-    from tinyscheduler.model.schedules import FiringPlan
+    from tinyscheduler.model.schedules import Deferral, FiringPlan
     from tinyscheduler.ports import Clock
 
 # Of those that are due a tick deals with so many; the next one goes on.
@@ -65,15 +65,22 @@ INSERT INTO schedules (
 _MOVE_ON = """
 UPDATE schedules SET next_slot = :next_slot, due_at = :due_at, state = :state,
     fired = fired + :fired, passed_over = passed_over + :passed_over,
-    last_fired_at = CASE WHEN :fired THEN :now ELSE last_fired_at END, updated_at = :now
+    last_fired_at = CASE WHEN :fired THEN :now ELSE last_fired_at END, deferrals = 0,
+    updated_at = :now
 WHERE id = :id AND state = 'active' AND next_slot IS :was
+"""
+# As above; and nobody counts twice what two have seen together.
+_DEFER = """
+UPDATE schedules SET next_slot = :slot, due_at = :until, deferrals = deferrals + 1,
+    passed_over = passed_over + :passed_over, updated_at = :now
+WHERE id = :id AND state = 'active' AND next_slot IS :was AND deferrals = :deferrals
 """
 _COUNT_ONE = """
 UPDATE schedules SET fired = fired + 1, last_fired_at = :now, updated_at = :now WHERE id = :id
 """
 _SET_STATE = """
 UPDATE schedules SET state = :state, why_paused = :why, paused_after = NULL,
-    next_slot = :next_slot, due_at = :due_at,
+    next_slot = :next_slot, due_at = :due_at, deferrals = 0,
     failure_streak = CASE WHEN :state = 'active' THEN 0 ELSE failure_streak END,
     updated_at = :now
 WHERE id = :id
@@ -185,6 +192,25 @@ class SqliteSchedules:
             with durable_step("schedule.fire"):
                 connection.commit()
         return [str(one) for one in ids]
+
+    def defer(self, deferral: Deferral) -> bool:
+        """Let a schedule that is due be so later; False where it was moved on or put off since."""
+        schedule = deferral.schedule
+        values = {
+            "id": schedule.schedule_id,
+            "was": micros_or_none(schedule.next_fire_at),
+            "deferrals": schedule.deferrals,
+            "slot": to_micros(deferral.slot),
+            "until": to_micros(deferral.until),
+            "passed_over": deferral.passed_over,
+            "now": to_micros(self._clock.now().wall),
+        }
+        with self._database.writing() as connection:
+            if connection.execute(_DEFER, values).rowcount == 0:
+                return False
+            with durable_step("schedule.defer"):
+                connection.commit()
+        return True
 
     def _readable(self, row: sqlite3.Row) -> Schedule | None:
         """Return a schedule; None, loudly, for one that is damaged: the others fire."""
@@ -484,6 +510,7 @@ def _read(row: sqlite3.Row, document: dict[str, Any]) -> Schedule:
         breach_streak=row["breach_streak"],
         drift_streak=row["drift_streak"],
         deferrals=row["deferrals"],
+        deferred_until=from_micros(row["due_at"]) if row["deferrals"] else None,
         suppressed=row["suppressed"],
         declared_in=row["declared_in"],
         revision=row["revision"],
