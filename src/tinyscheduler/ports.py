@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from tinyscheduler.model.pruning import PruneBounds, Pruned
     from tinyscheduler.model.resources import GpuReading, HostState
     from tinyscheduler.model.rounds import Round
-    from tinyscheduler.model.schedules import Deferral, FiringPlan, LiveFirings, Schedule
+    from tinyscheduler.model.schedules import FiringDeferral, FiringPlan, LiveFirings, Schedule
     from tinyscheduler.model.snapshot import LeaseScan, SchedulingMemory, SourceView
     from tinyscheduler.model.switches import Switch, SwitchKind, Target
     from tinyscheduler.model.tasks import Ending, TaskSpec, TaskState
@@ -281,7 +281,7 @@ class Schedules(Protocol):
         moved the schedule on since it was read, and nothing was changed.
         """
 
-    def defer(self, deferral: Deferral) -> bool:
+    def defer(self, deferral: FiringDeferral) -> bool:
         """Let a schedule that is due be so later, durably, and count that.
 
         False where somebody else has moved it on or put it off since, and nothing was changed.

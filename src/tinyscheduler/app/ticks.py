@@ -58,7 +58,7 @@ if TYPE_CHECKING:
     from tinyscheduler.model.plan import TickReport
     from tinyscheduler.model.pressure import InteractivePressure
     from tinyscheduler.model.resources import GpuReading
-    from tinyscheduler.model.schedules import Deferral, FiringPlan, LiveFirings, Schedule
+    from tinyscheduler.model.schedules import FiringDeferral, FiringPlan, LiveFirings, Schedule
     from tinyscheduler.model.snapshot import SourceView
     from tinyscheduler.model.tasks import WaitingTask
     from tinyscheduler.ports import Clock, Observer, TaskSource
@@ -252,7 +252,7 @@ class _Schedules:
         """Add the tasks of a plan."""
         return self._load().fire(plan)
 
-    def defer(self, deferral: Deferral) -> bool:
+    def defer(self, deferral: FiringDeferral) -> bool:
         """Let a schedule that is due be so later."""
         return self._load().defer(deferral)
 

@@ -58,6 +58,8 @@ def schedule_json(one: Schedule) -> dict[str, Any]:
         "last_fired_at": time_or_none(one.last_fired_at),
         "fired": one.fired,
         "passed_over": one.passed_over,
+        "deferrals": one.deferrals,
+        "deferred_until": time_or_none(one.deferred_until),
         "failure_streak": one.failure_streak,
         "last_failure_reason": one.last_failure,
         "why_paused": one.why_paused,

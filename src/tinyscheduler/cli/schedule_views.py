@@ -8,6 +8,7 @@ from tinyscheduler.cli.render import (
     Cell,
     Ink,
     Row,
+    count,
     emit,
     emit_json,
     escape,
@@ -48,7 +49,7 @@ def show_all(asked: Request) -> int:
         (
             one.schedule_id,
             Cell(text=one.state, ink=_INK_OF_STATE[one.state]),
-            format_when(one.next_fire_at, now=now) if fires(one) else "-",
+            format_when(one.deferred_until or one.next_fire_at, now=now) if fires(one) else "-",
             format_when(one.last_fired_at, now=now),
             str(one.fired),
             str(one.failure_streak),
@@ -88,6 +89,10 @@ def show_one(asked: Request) -> int:
         ("failed", f"{one.failure_streak} in a row"),
         ("live", ", ".join(live.all()) or "-"),
     ]
+    if one.deferrals and fires(one):
+        until = format_when(one.deferred_until, now=now)
+        words = f"{count(one.deferrals, 'time')} in a row, due again {until}: pressure"
+        lines.insert(4, ("deferred", f"{words}, `tinyscheduler pressure list` shows whose"))
     emit(
         "\n".join(
             format_table((), [(f"{key}:", value) for key, value in lines], asked.invocation.page)

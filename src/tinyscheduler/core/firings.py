@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from tinyscheduler.core.firing_times import due
 from tinyscheduler.core.pressure import is_patient
-from tinyscheduler.model.schedules import Deferral, FiringPlan, Overlap, ScheduleState
+from tinyscheduler.model.schedules import FiringDeferral, FiringPlan, Overlap, ScheduleState
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -40,7 +40,7 @@ def plan_firings(schedule: Schedule, live: LiveFirings, now: datetime) -> Firing
     )
 
 
-def plan_deferral(schedule: Schedule, now: datetime, *, delay_s: float) -> Deferral | None:
+def plan_deferral(schedule: Schedule, now: datetime, *, delay_s: float) -> FiringDeferral | None:
     """Return how an active schedule that is due makes way; None if it has to fire.
 
     It has to once it has made way so often in a row, and where none of its times would fire.
@@ -50,7 +50,7 @@ def plan_deferral(schedule: Schedule, now: datetime, *, delay_s: float) -> Defer
     found = due(schedule, now)
     if not found.slots:
         return None
-    return Deferral(
+    return FiringDeferral(
         schedule=schedule,
         slot=found.slots[0],
         passed_over=found.skipped,

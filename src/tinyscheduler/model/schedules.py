@@ -172,7 +172,7 @@ class FiringPlan:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Deferral:
+class FiringDeferral:
     """A schedule that is due and makes way for somebody at work, ``until`` then.
 
     It goes on with its time ``slot``, which stays what it fires for; ``passed_over`` counts those

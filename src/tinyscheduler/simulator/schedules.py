@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from datetime import datetime
 
-    from tinyscheduler.model.schedules import Deferral, FiringPlan
+    from tinyscheduler.model.schedules import FiringDeferral, FiringPlan
     from tinyscheduler.simulator.machine import Process
     from tinyscheduler.simulator.source import SimulatedQueue
 
@@ -68,7 +68,7 @@ class SimulatedSchedules:
             )
         return ids
 
-    def defer(self, deferral: Deferral) -> bool:
+    def defer(self, deferral: FiringDeferral) -> bool:
         """Let a schedule that is due be so later, unless that was done since."""
         with self._process.doing("schedules.defer"):
             was, name = deferral.schedule, deferral.schedule.schedule_id

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from tinyscheduler.adapters.sqlite.database import Database
-    from tinyscheduler.model.schedules import Deferral, FiringPlan
+    from tinyscheduler.model.schedules import FiringDeferral, FiringPlan
     from tinyscheduler.ports import Clock
 
 # Of those that are due a tick deals with so many; the next one goes on.
@@ -193,7 +193,7 @@ class SqliteSchedules:
                 connection.commit()
         return [str(one) for one in ids]
 
-    def defer(self, deferral: Deferral) -> bool:
+    def defer(self, deferral: FiringDeferral) -> bool:
         """Let a schedule that is due be so later; False where it was moved on or put off since."""
         schedule = deferral.schedule
         values = {
