@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import select
+import signal
 import subprocess
+from contextlib import suppress
 
 from tinyscheduler.errors import ProbeError
 from tinyscheduler.model.pressure import InteractivePressure, PressureKind
@@ -13,9 +16,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from tinyscheduler.model.resources import GpuReading
+    from tinyscheduler.ports import Clock
 
 _LIMIT_S = 2.0
-_MOST_CHARACTERS = 1 << 16
+_MOST_BYTES = 1 << 16
 _MOST_SESSIONS = 100
 _SHOWN = ("Id", "Name", "Seat", "Class", "State", "Active", "IdleHint")
 
@@ -28,6 +32,7 @@ class PressureSources:
         sources: Sequence[str],
         *,
         base: str,
+        clock: Clock,
         gpus: Callable[[], GpuReading],
         owners: Callable[[Sequence[int]], Mapping[int, str | None]],
         warn: Callable[[str], None],
@@ -35,6 +40,7 @@ class PressureSources:
         """Take which there are: ``seat``, ``gpu`` and ``file:PATH``, below ``base``."""
         self._sources = sources
         self._base = base
+        self._clock = clock
         self._gpus = gpus
         self._owners = owners
         self._warn = warn
@@ -74,20 +80,63 @@ class PressureSources:
     def _seats(self) -> Iterator[InteractivePressure]:
         """Ask logind who is at a screen of this machine, and not idle (loginctl(1))."""
         try:
-            names = [
-                line.split()[0] for line in _ask("list-sessions", "--no-legend") if line.split()
-            ]
+            listed = [line.split() for line in self._ask("list-sessions", "--no-legend")]
+            names = [words[0] for words in listed if words and _is_session(words[0])]
             if not names:
                 return
             properties = ",".join(_SHOWN)
-            shown = _ask("show-session", f"--property={properties}", *names[:_MOST_SESSIONS])
-        except (OSError, subprocess.SubprocessError) as error:
+            shown = self._ask("show-session", f"--property={properties}", *names[:_MOST_SESSIONS])
+        except (OSError, ProbeError) as error:
             self._warn(f"nobody knows who sits at this machine: {_words_of(error)}")
             return
         for session in read_sessions(shown):
             if is_at_work(session):
                 name = f"seat:{session.get('Name') or session.get('Id')}"
                 yield InteractivePressure(name=name, kind=PressureKind.SEAT)
+
+    def _ask(self, *arguments: str) -> list[str]:
+        """Return what loginctl prints; ProbeError if it fails, says too much or takes too long."""
+        with subprocess.Popen(
+            ["loginctl", "--no-pager", "--no-ask-password", *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, "LC_ALL": "C"},
+            # What it starts itself holds its output open, and is to end with it.
+            start_new_session=True,
+        ) as process:
+            try:
+                said = self._read(process)
+            finally:
+                with suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)
+        lines = said.decode(errors="replace").splitlines()
+        if process.returncode != 0:
+            words = lines[0].strip() if lines else f"it ended with {process.returncode}"
+            message = f"loginctl says: {words}"
+            raise ProbeError(message)
+        return lines
+
+    def _read(self, process: subprocess.Popen[bytes]) -> bytes:
+        assert process.stdout is not None  # noqa: S101 - it is a pipe
+        out, said = process.stdout.fileno(), b""
+        poll = select.poll()
+        poll.register(out, select.POLLIN)
+        deadline_ns = self._clock.now().monotonic_ns + round(_LIMIT_S * 1e9)
+        while True:
+            left_ms = (deadline_ns - self._clock.now().monotonic_ns) / 1e6
+            if left_ms <= 0 or not poll.poll(left_ms):
+                message = f"loginctl did not answer within {_LIMIT_S:g} s"
+                raise ProbeError(message)
+            chunk = os.read(out, _MOST_BYTES)
+            if not chunk:
+                # It has closed its output, and has nothing else to do.
+                process.wait(timeout=_LIMIT_S)
+                return said
+            said += chunk
+            if len(said) > _MOST_BYTES:
+                message = f"loginctl says more than {_MOST_BYTES} bytes"
+                raise ProbeError(message)
 
 
 def read_sessions(lines: Sequence[str]) -> list[dict[str, str]]:
@@ -122,26 +171,16 @@ def is_at_work(session: Mapping[str, str]) -> bool:
     )
 
 
-def _ask(*arguments: str) -> list[str]:
-    done = subprocess.run(
-        ["loginctl", "--no-pager", "--no-ask-password", *arguments],
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        timeout=_LIMIT_S,
-        check=True,
-        env={**os.environ, "LC_ALL": "C"},
-    )
-    return done.stdout.decode(errors="replace")[:_MOST_CHARACTERS].splitlines()
+def _is_session(text: str) -> bool:
+    """Whether this may name a session, as logind names them: it is asked about by that."""
+    return text.isascii() and text.isalnum()
 
 
-def _words_of(error: Exception) -> str:
+def _words_of(error: OSError | ProbeError) -> str:
     match error:
+        case ProbeError():
+            return error.what
         case FileNotFoundError():
             return "there is no loginctl here"
-        case subprocess.TimeoutExpired():
-            return f"loginctl did not answer within {_LIMIT_S:g} s"
-        case subprocess.CalledProcessError():
-            said = (error.stderr or b"").decode(errors="replace").strip()
-            return f"loginctl says: {said.splitlines()[0] if said else error.returncode}"
         case _:
-            return str(error)
+            return f"loginctl: {error.strerror}"

@@ -32,6 +32,7 @@ class ConfiguredPressures:
         """Say on ``warn`` what cannot be found out; with ``may_write`` off nothing is moved."""
         self.markers = PressureFiles(config.paths, clock, warn=warn, may_write=may_write)
         self._config = config
+        self._clock = clock
         self._gpus = gpus
         self._owners = owners
         self._warn = warn
@@ -48,6 +49,7 @@ class ConfiguredPressures:
         return PressureSources(
             self._config.pressure_sources,
             base=self._config.paths.base,
+            clock=self._clock,
             gpus=self._gpus,
             owners=self._owners,
             warn=self._warn,
