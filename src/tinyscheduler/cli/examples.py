@@ -44,7 +44,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     ),
     "pressure": (
         "tinyscheduler pressure on --id chat --ttl 5m",
-        "tinyscheduler pressure on --id shell --pid $$ --ttl 8h",
+        "tinyscheduler pressure on --id editor --pid 4711 --ttl 8h",
         "tinyscheduler pressure off --id chat",
         "tinyscheduler pressure list",
     ),

@@ -408,7 +408,7 @@ def _config(understood: Understood) -> Config:
         dry_run=settings.dry_run,
         log_level=settings.log_level,
         gpu_probe=settings.gpu_probe,
-        pressure_sources=settings.pressure_sources,
+        pressure_sources=settings.pressure_sources or (),
         inventory=understood.agents_file.inventory,
         policy=_policy(understood),
         environment=(),

@@ -225,7 +225,7 @@ def _parse_gpu_probe(value: object) -> str:
     return text
 
 
-def _parse_pressure_sources(value: object) -> tuple[str, ...]:
+def _parse_pressure_sources(value: object) -> tuple[str, ...] | None:
     names = tuple(part.strip() for part in str(value).split(",") if part.strip())
     for name in names:
         kind, _, path = name.partition(":")
@@ -233,7 +233,7 @@ def _parse_pressure_sources(value: object) -> tuple[str, ...]:
             raise UnusableError("a comma list of seat, gpu and file:PATH, or nothing")
     if len(set(names)) != len(names):
         raise UnusableError("each source at most once")
-    return names
+    return names or None
 
 
 def _parse_token(value: object) -> str:
@@ -260,7 +260,7 @@ FairShareSetting = Annotated[str, _one_of(tuple(FairShare)), Severity.STRUCTURE]
 PolicyMode = Annotated[str, _one_of(POLICY_MODES), Severity.STRUCTURE]
 Sources = Annotated[tuple[str, ...], BeforeValidator(_parse_sources), Severity.STRUCTURE]
 PressureSources = Annotated[
-    tuple[str, ...], BeforeValidator(_parse_pressure_sources), Severity.STRUCTURE
+    tuple[str, ...] | None, BeforeValidator(_parse_pressure_sources), Severity.STRUCTURE
 ]
 Endpoint = Annotated[str, BeforeValidator(_parse_endpoint), Severity.STRUCTURE]
 GpuProbe = Annotated[str, BeforeValidator(_parse_gpu_probe), Severity.STRUCTURE]
@@ -361,7 +361,7 @@ class Settings(BaseSettings):
         30, description="Seconds a firing is put off under interactive pressure."
     )
     pressure_sources: PressureSources = Field(
-        (), description="What else says that somebody is at work: seat, gpu, file:PATH; none."
+        None, description="What else says that somebody is at work: seat, gpu, file:PATH; none."
     )
     policy_mode: PolicyMode = Field(
         "platform", description="platform; home and lab allow a policy of your own."
