@@ -76,6 +76,30 @@ def put_off_until_now(place: Place, name: str) -> None:
         )
 
 
+def test_an_edit_makes_way_still_unless_it_fires_for_another_time_then(
+    place: Place, here: Callable[..., Answer]
+):
+    here("schedule", "add", "--name", "a", "--every", "1h", "--", "true")
+    here("pressure", "on")
+    due_now(place, "a")
+    place.run("run")
+    before = schedule_of(place)
+
+    here("schedule", "edit", "a", "--max-turns", "9", "--max-firings", "99")
+    after = schedule_of(place)
+    assert [after[one] for one in ("deferrals", "deferred_until", "next_fire_at")] == [
+        before[one] for one in ("deferrals", "deferred_until", "next_fire_at")
+    ]
+    assert before["deferrals"] == 1
+
+    here("schedule", "edit", "a", "--every", "2h")
+    after = schedule_of(place)
+    assert (after["deferrals"], after["deferred_until"]) == (0, None)
+    here("schedule", "pause", "a")
+    here("schedule", "resume", "a")
+    assert schedule_of(place)["deferrals"] == 0
+
+
 @pytest.mark.parametrize("moment", ["before", "after"])
 def test_a_tick_that_is_killed_while_it_puts_off_leaves_the_time_to_the_next(
     place: Place, tmp_path: Path, moment: str

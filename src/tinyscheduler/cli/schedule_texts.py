@@ -63,6 +63,8 @@ def schedule_json(one: Schedule) -> dict[str, Any]:
         "failure_streak": one.failure_streak,
         "last_failure_reason": one.last_failure,
         "why_paused": one.why_paused,
+        "declared_in": one.declared_in,
+        "revision": one.revision,
         "created_at": format_time(one.created_at),
     }
 
