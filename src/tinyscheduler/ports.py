@@ -287,6 +287,9 @@ class Schedules(Protocol):
         False where somebody else has moved it on or put it off since, and nothing was changed.
         """
 
+    def is_heartbeat(self, schedule_id: str) -> bool:
+        """Whether it goes through a checklist; not if it was removed meanwhile."""
+
     def paused_by(self, task_id: str) -> Schedule | None:
         """Return the schedule that stopped itself when that firing ended, if one did."""
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, cast
 from tests.campaigns.file_world import FileDisk, FileLauncher
 
 from tinyscheduler import crash
+from tinyscheduler.adapters.checklist_file import read_checklist
 from tinyscheduler.adapters.leases_file import FileLeaseStore, LockTable, LockTrial
 from tinyscheduler.adapters.memory_file import FileMemoryStore
 from tinyscheduler.adapters.pressure_files import PressureFiles
@@ -373,6 +374,7 @@ class WeekWorld(SimulatedWorld):
             switches=SqliteSwitches(database),
             schedules=SqliteSchedules(database, clock),
             pressures=PressureFiles(self.config.paths, clock, warn=warnings.append, may_write=True),
+            read_checklist=read_checklist,
             observers=observers_of(self.config),
             recorder=partial(FileRecorder, self.config.paths),
             pruners=partial(self._pruners, database),

@@ -5,14 +5,16 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
+from tinyscheduler.adapters.checklist_file import read_checklist
 from tinyscheduler.adapters.sqlite.schedule_changes import ScheduleChanges
 from tinyscheduler.adapters.sqlite.schedules import SqliteSchedules
 from tinyscheduler.app.queue import open_queue
 from tinyscheduler.core.firing_times import check_timing
+from tinyscheduler.core.heartbeats import heartbeat_prompt
 from tinyscheduler.core.schedule_edits import redefined, upcoming
 from tinyscheduler.errors import CapacityFullError, UsageError
 from tinyscheduler.model.leases import Lease
-from tinyscheduler.model.schedules import ScheduleState
+from tinyscheduler.model.schedules import ScheduleKind, ScheduleState
 from tinyscheduler.values import dataclass, replace
 
 if TYPE_CHECKING:
@@ -132,10 +134,24 @@ def run_by_hand(schedules: Schedules, schedule_id: str, *, is_forced: bool, by: 
     on firings counts.
     """
     limit = schedules.queue.config.limits.schedule_max_concurrent
-    done = schedules.store.fire_by_hand(schedule_id, most=None if is_forced else limit, by=by)
+    done = schedules.store.fire_by_hand(
+        schedule_id,
+        most=None if is_forced else limit,
+        by=by,
+        prompt=_prompt_now(schedules.store.schedule(schedule_id)),
+    )
     if isinstance(done, int):
         raise CapacityFullError(running=done, limit=limit, eta_s=_eta_s(schedules))
     return done
+
+
+def _prompt_now(schedule: Schedule) -> str | None:
+    """Return what a heartbeat has its agent read, whatever is in its checklist; None of others."""
+    if schedule.kind is not ScheduleKind.HEARTBEAT:
+        return None
+    path = schedule.checklist
+    checklist = None if path is None else read_checklist(path)
+    return heartbeat_prompt(schedule.spec.prompt, checklist)
 
 
 def _eta_s(schedules: Schedules) -> float:

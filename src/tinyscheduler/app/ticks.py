@@ -221,6 +221,7 @@ def wired(
             pressures=_Pressures(
                 config, clock, gpus=gpus, launcher=launcher, warn=warnings.append, may_write=acts
             ),
+            read_checklist=_read_checklist,
             observers=observers if acts else (),
             recorder=partial(recorder_of, config),
             pruners=partial(pruners_of, config, database, may_write=acts),
@@ -256,6 +257,10 @@ class _Schedules:
         """Let a schedule that is due be so later."""
         return self._load().defer(deferral)
 
+    def is_heartbeat(self, schedule_id: str) -> bool:
+        """Whether it goes through a checklist."""
+        return self._load().is_heartbeat(schedule_id)
+
     def paused_by(self, task_id: str) -> Schedule | None:
         """Return the schedule that stopped itself, if one did."""
         return self._load().paused_by(task_id)
@@ -268,6 +273,13 @@ class _Schedules:
                 self._database, self._clock, run_s=self._run_s, warn=self._warn
             )
         return self._loaded
+
+
+def _read_checklist(path: str) -> str | None:
+    """Read the checklist of a heartbeat that is due; few are."""
+    from tinyscheduler.adapters.checklist_file import read_checklist
+
+    return read_checklist(path)
 
 
 class _Pressures:

@@ -27,6 +27,8 @@ DEFINITION = (
     "max_firings",
     "expires_at",
     "max_run_duration_s",
+    "max_per_day",
+    "checklist",
     "declared_in",
 )
 _INSTANT = timedelta(microseconds=1)

@@ -51,6 +51,7 @@ class EventName(StrEnum):
     GPU_MISPLACED = "gpu.misplaced"
     SCHEDULE_FIRED = "schedule.fired"
     SCHEDULE_DEFERRED = "schedule.deferred"
+    SCHEDULE_REPORTED = "schedule.reported"
     SCHEDULE_PAUSED = "schedule.paused"
     SCHEDULE_WARNING = "schedule.warning"
     POLICY_FALLBACK = "policy.fallback"

@@ -232,6 +232,7 @@ class AttemptResult:
     cost_usd: float | None = None
     cpu_s: float | None = None
     gpu_s: float | None = None
+    found_nothing: bool = False  # its last line says that there was nothing to do
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -247,11 +248,15 @@ class Requeue:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finish:
-    """End the task in a final state; ``failures`` as counted with this attempt."""
+    """End the task in a final state; ``failures`` as counted with this attempt.
+
+    It may have ``found_nothing`` to do, and say so.
+    """
 
     state: TaskState
     reason: FailureReason | None
     failures: int
+    found_nothing: bool = False
 
 
 # What a source is told when an attempt has ended.

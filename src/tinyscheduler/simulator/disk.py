@@ -44,6 +44,7 @@ class Disk:
     switches: dict[tuple[str, str], Switch] = field(default_factory=dict)  # by kind and target
     rounds: dict[tuple[str, int], Round | str] = field(default_factory=dict)  # by tick and number
     are_switches_readable: bool = True
+    checklists: dict[str, str] = field(default_factory=dict)  # by path
     pressures: dict[str, InteractivePressure] = field(default_factory=dict)  # by name
 
     def refuse_bytes(self) -> None:

@@ -13,7 +13,7 @@ from tinyscheduler.core.streaks import judge_firing
 from tinyscheduler.errors import SourceError, StoreError
 from tinyscheduler.model.config import FairShare
 from tinyscheduler.model.records import AlreadyEnded, Cancelled, CancelRequested
-from tinyscheduler.model.schedules import ScheduleState
+from tinyscheduler.model.schedules import ScheduleKind, ScheduleState
 from tinyscheduler.model.snapshot import SourceView
 from tinyscheduler.model.switches import EVERYTHING
 from tinyscheduler.model.tasks import (
@@ -151,6 +151,13 @@ class SimulatedQueue:
             self.paused_after[row.task_id] = schedule.schedule_id
         self.schedules[schedule.schedule_id] = schedule
 
+    def count_suppressed(self, row: Row) -> None:
+        """Note in its schedule that a firing found nothing to do."""
+        schedule = self.schedules.get(row.schedule_id or "")
+        if schedule is not None and schedule.kind is ScheduleKind.HEARTBEAT:
+            again = replace(schedule, suppressed=schedule.suppressed + 1)
+            self.schedules[schedule.schedule_id] = again
+
     def state(self, task_id: str) -> TaskState:
         """Return where the task stands."""
         return self.rows[task_id].state
@@ -281,6 +288,8 @@ class SimulatedSource:
             _end(row, ending)
             row.ended_at = self._queue.now() if row.state.is_final else None
             self._queue.judge(row)
+            if isinstance(ending, Finish) and ending.found_nothing:
+                self._queue.count_suppressed(row)
         return row.state
 
     def _is_free(self, row: Row, attempt: int) -> bool:

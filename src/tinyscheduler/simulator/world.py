@@ -172,6 +172,7 @@ class SimulatedWorld:
             switches=SimulatedSwitches(process, self.disk),
             schedules=SimulatedSchedules(process, self.queue),
             pressures=SimulatedPressures(process, self.disk),
+            read_checklist=self.disk.checklists.get,
             observers=(self.observer,),
             recorder=lambda: SimulatedRecorder(process, self.disk),
             warnings=warnings,

@@ -97,6 +97,8 @@ class World:
     switches: Switches
     schedules: Schedules
     pressures: Pressures
+    # What is in the checklist of a heartbeat; None if there is none.  StoreError if it is no text.
+    read_checklist: Callable[[str], str | None]
     observers: tuple[Observer, ...]
     # Asked for by ticks that have something to keep: few do.
     recorder: Callable[[], Recorder]

@@ -210,6 +210,12 @@ UPDATE schedules SET failure_streak = :streak,
     updated_at = :now
 WHERE id = :id
 """
+# What says so and is no heartbeat may mean something else by it.
+_COUNT_SUPPRESSED = """
+UPDATE schedules SET suppressed = suppressed + 1
+WHERE id = ? AND 'heartbeat' =
+    CASE WHEN json_valid(definition) THEN json_extract(definition, '$.kind') END
+"""
 _UNBLOCK = """
 UPDATE tasks SET blockers_left = blockers_left - 1
 WHERE id IN (SELECT task_id FROM dependencies WHERE blocker_id = ?)
@@ -400,6 +406,8 @@ class LocalQueue:
             _tell_neighbours(connection, task)
             if task["schedule_id"] is not None and TaskState(task["state"]).is_final:
                 _tell_schedule(connection, task, lease_id=lease_id, now=now)
+                if isinstance(ending, Finish) and ending.found_nothing:
+                    connection.execute(_COUNT_SUPPRESSED, (task["schedule_id"],))
             with durable_step("queue.settle"):
                 connection.commit()
         return TaskState(task["state"])
