@@ -255,7 +255,7 @@ _tinyscheduler() {
             return
             ;;
         events:--event)
-            mapfile -t COMPREPLY < <(compgen -W "task.added task.claimed task.started task.finished task.failed task.requeued task.parked task.cancelled task.edited task.retried task.held task.released lease.reclaimed lease.corrupt slot.leak_repaired source.down source.up scheduler.paused scheduler.resumed scheduler.draining scheduler.undrained scheduler.reset backpressure memory-pressure health-changed slot-available work-claimed queue-empty stagger-wait gpu.misplaced schedule.fired schedule.deferred schedule.paused schedule.warning policy.fallback policy.deployed" -- "$cur")
+            mapfile -t COMPREPLY < <(compgen -W "task.added task.claimed task.started task.finished task.failed task.requeued task.parked task.cancelled task.edited task.retried task.held task.released lease.reclaimed lease.corrupt slot.leak_repaired source.down source.up scheduler.paused scheduler.resumed scheduler.draining scheduler.undrained scheduler.reset backpressure memory-pressure health-changed slot-available work-claimed queue-empty stagger-wait gpu.misplaced schedule.fired schedule.deferred schedule.reported schedule.paused schedule.warning policy.fallback policy.deployed" -- "$cur")
             return
             ;;
         events:--task)
@@ -482,6 +482,18 @@ _tinyscheduler() {
             :
             return
             ;;
+        schedule:--kind)
+            mapfile -t COMPREPLY < <(compgen -W "job heartbeat" -- "$cur")
+            return
+            ;;
+        schedule:--checklist)
+            mapfile -t COMPREPLY < <(compgen -f -- "$cur")
+            return
+            ;;
+        schedule:--max-per-day)
+            :
+            return
+            ;;
         schedule:-n | schedule:--number)
             :
             return
@@ -637,7 +649,7 @@ _tinyscheduler() {
         "config") words="--show --json -h --help --help" ;;
         "validate-config") words="--fix --json -h --help --help" ;;
         "policy") words="--fixture --case --since --snapshot --queue-depth --pools --workers-per-pool --seed --against --gate --bound --plot --limit --force --json -h --help --help" ;;
-        "schedule") words="--name --cron --every --at --tz --jitter --active-hours --overlap --catch-up --catch-up-window --max-firings --expires --max-run-duration -n --number --force -f --file --prune --dry-run --unset --revision --agent --queue --title --prompt --prompt-file --recipe --priority --class --gpus --vram --memory --model --seed --tenant --project --max-turns --max-attempts --label --cwd --env --json -h --help --help" ;;
+        "schedule") words="--name --cron --every --at --tz --jitter --active-hours --overlap --catch-up --catch-up-window --max-firings --expires --max-run-duration --kind --checklist --max-per-day -n --number --force -f --file --prune --dry-run --unset --revision --agent --queue --title --prompt --prompt-file --recipe --priority --class --gpus --vram --memory --model --seed --tenant --project --max-turns --max-attempts --label --cwd --env --json -h --help --help" ;;
         "pressure") words="--id --ttl --pid --json -h --help --help" ;;
         "init") words="--base-path -y --yes --json -h --help --help" ;;
         "doctor") words="--json -h --help --help" ;;

@@ -12,13 +12,14 @@ from tests.contract.builders import START, SteppedClock, open_database
 
 from tinyscheduler.adapters.sqlite.queue import LocalQueue
 from tinyscheduler.adapters.sqlite.schedules import SqliteSchedules
-from tinyscheduler.core.firings import plan_deferral, plan_firings
+from tinyscheduler.core.firings import plan_deferral, plan_firings, plan_silence
 from tinyscheduler.model.schedules import (
     CatchUp,
     FiringDeferral,
     LiveFirings,
     Overlap,
     Schedule,
+    ScheduleKind,
     ScheduleState,
     Timing,
 )
@@ -398,6 +399,66 @@ def test_times_that_come_meanwhile_follow_what_is_said_of_missed_ones(
     assert len(place.fire()) == fired
     after, _ = one_of(place)
     assert after.fired + after.passed_over == 6
+
+
+def test_a_firing_that_found_nothing_counts_of_heartbeats_alone(place: Place):
+    place.keep(minutely("beat", kind=ScheduleKind.HEARTBEAT))
+    place.keep(minutely("job"))
+    place.advance(60)
+    for task in place.fire():
+        lease = place.claim(task)
+        assert lease is not None
+        place.end(task, lease, replace(DONE, found_nothing=True))
+
+    assert [one_of(place, name)[0].suppressed for name in ("beat", "job")] == [1, 0]
+    assert [place.keeper().is_heartbeat(name) for name in ("beat", "job", "none")] == [
+        True,
+        False,
+        False,
+    ]
+
+
+def test_where_there_is_nothing_to_do_a_schedule_moves_on_and_counts_it(place: Place):
+    place.keep(minutely(kind=ScheduleKind.HEARTBEAT))
+    place.advance(60)
+    ((one, _),) = place.keeper().due(place.now())
+
+    assert place.keeper().fire(plan_silence(one, place.now())) == []
+    assert place.keeper().fire(plan_silence(one, place.now())) is None
+
+    after, _ = one_of(place)
+    assert (after.suppressed, after.fired, after.next_fire_at) == (1, 0, START + 2 * MINUTE)
+
+
+def test_firings_of_today_are_counted_by_the_day_of_the_zone(place: Place):
+    # It is noon in UTC, and ten at night in Brisbane.
+    timing = Timing(every_s=3600.0, zone="Australia/Brisbane")
+    place.keep(minutely(timing=timing, next_fire_at=START + 60 * MINUTE, max_per_day=9))
+    place.keep(minutely("unbounded", timing=timing, next_fire_at=START + 60 * MINUTE))
+    for _ in range(3):
+        place.advance(3600)
+        for task in place.fire():
+            lease = place.claim(task)
+            assert lease is not None
+            place.end(task, lease)
+
+    # One at eleven; the one at midnight, and the one after it, count for the next day.
+    place.advance(3600)
+    live = {one.schedule_id: live for one, live in place.keeper().due(place.now())}
+    assert (live["a"].fired_today, live["unbounded"].fired_today) == (2, 0)
+
+
+def test_what_an_agent_reads_may_differ_from_what_the_schedule_says(place: Place):
+    place.keep(minutely(spec=TaskSpec(agent="shell", prompt="go through it")))
+    place.advance(60)
+    ((one, live),) = place.keeper().due(place.now())
+    plan = plan_firings(one, live, place.now())
+    assert plan is not None
+
+    (task,) = place.keeper().fire(replace(plan, prompt="- [ ] mail")) or ()
+
+    assert place.source().describe(task).prompt == "- [ ] mail"
+    assert one_of(place)[0].spec.prompt == "go through it"
 
 
 def test_how_many_were_at_work_is_kept_of_a_firing_that_begins(place: Place):

@@ -199,7 +199,7 @@ def test_every_question_of_a_tick_is_answered_by_its_index(opened, question):
     names = ("agent", "queue", "window", "now", "sorted", "by_priority", "limit", "id")
     more = ("lease_id", "attempt", "blocking_disabled", "state", "reason", "failures", "until")
     values = dict.fromkeys(
-        (*names, *more, "launches", "change", "latest", "revision", "most_firings"), 1
+        (*names, *more, "launches", "change", "latest", "revision", "most_firings", "pressure"), 1
     )
     opened.add(A_SPEC)
 

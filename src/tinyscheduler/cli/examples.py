@@ -37,6 +37,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "schedule": (
         'tinyscheduler schedule add --name backup --cron "30 2 * * *" -- ./backup',
         "tinyscheduler schedule add --name look --every 2h --agent coder --prompt hi",
+        "tinyscheduler schedule edit look --kind heartbeat --checklist HEARTBEAT.md",
         "tinyscheduler schedule list",
         'tinyscheduler schedule next --cron "*/15 9-17 * * 1-5" --tz Europe/Warsaw',
         "tinyscheduler schedule edit backup --every 3h --unset jitter",

@@ -22,7 +22,7 @@ _ANSWER = (
 _COMMENT = re.compile(r"<!--.*?(?:-->|\Z)", re.DOTALL)
 # What of a line of Markdown asks for nothing: headings, rules, empty items and ticked boxes.
 _NOTHING = re.compile(
-    r"\s*(?:#{1,6}(?:\s.*)?|(?:[-*_=]\s*){3,}|(?:[-*+]|\d{1,9}[.)])?\s*(?:\[ ?\]|\[[xX]\].*)?)\s*"
+    r"#{1,6}(?:\s.*)?|(?:[-*_=]\s*){3,}|(?:[-*+]|\d{1,9}[.)])?\s*(?:\[ ?\]|\[[xX]\].*)?"
 )
 
 
@@ -37,7 +37,7 @@ def has_work(checklist: str) -> bool:
     False
     """
     lines = _COMMENT.sub("", checklist).splitlines()
-    return any(_NOTHING.fullmatch(line) is None for line in lines)
+    return any(_NOTHING.fullmatch(line.strip()) is None for line in lines)
 
 
 def heartbeat_prompt(prompt: str | None, checklist: str | None) -> str | None:
