@@ -6,7 +6,7 @@ import json
 from typing import TYPE_CHECKING
 
 import pytest
-from tests.cli.test_schedules import due_now, states, until
+from tests.cli.scheduled import due_now, states, until
 
 from tinyscheduler.errors import EXIT_CONFIG, EXIT_DONE, EXIT_FAILED, EXIT_USAGE
 
@@ -150,9 +150,8 @@ def test_a_command_has_no_prompt_and_its_last_line_counts(home: Place):
 
 def test_all_of_it_can_be_changed_and_declared(home: Place):
     add(home, "--checklist", "HEARTBEAT.md", "--max-per-day", "9")
-    edited = home.run(
-        "schedule", "edit", "hb", "--max-per-day", "3", "--checklist", "b.md", "--json"
-    )
+    options = ("--max-per-day", "3", "--checklist", "b.md")
+    edited = home.run("schedule", "edit", "hb", *options, "--json")
     changed = {one["field"]: one["after"] for one in edited.json["changed"]}
     assert changed == {"max_per_day": 3, "checklist": str(home.base / "b.md")}
     unset = home.run("schedule", "edit", "hb", "--unset", "max-per-day")
@@ -178,7 +177,7 @@ def test_all_of_it_can_be_changed_and_declared(home: Place):
     ("arguments", "told"),
     [
         (("--checklist", "a.md", "--agent", "beat"), "--checklist is for heartbeats"),
-        (("--kind", "heartbeat", "--agent", "beat"), "reads a prompt, and there is none"),
+        (("--kind", "heartbeat", "--agent", "beat"), "give it a --prompt or a --prompt-file"),
         (
             ("--kind", "heartbeat", "--agent", "beat", "--prompt", "# only"),
             "there is nothing to do",

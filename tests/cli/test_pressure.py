@@ -8,7 +8,7 @@ import subprocess
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from tests.cli.test_schedules import due_now, until
+from tests.cli.scheduled import due_now, until
 
 from tinyscheduler.errors import EXIT_CONFIG, EXIT_DONE, EXIT_UNAVAILABLE, EXIT_USAGE
 

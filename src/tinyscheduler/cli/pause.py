@@ -221,12 +221,12 @@ def _new_switch(queue: Queue, kind: SwitchKind, target: Target, reason: str | No
         kind=kind,
         target=target,
         since=queue.clock.now().wall,
-        by=_name_self(),
+        by=name_self(),
         reason=reason,
     )
 
 
-def _name_self() -> str:
+def name_self() -> str:
     """Return who sets a switch: the user, or the task that runs as that user."""
     from tinyscheduler.files import user_name
 
@@ -254,7 +254,7 @@ def _check_reason(reason: str | None) -> str | None:
 def _announce(queue: Queue, name: EventName, switch: Switch) -> None:
     from tinyscheduler.app.queue import announce_event
 
-    details = (("target", str(switch.target)), ("by", _name_self()))
+    details = (("target", str(switch.target)), ("by", name_self()))
     announce_event(queue, name, reason=switch.reason, details=details)
 
 

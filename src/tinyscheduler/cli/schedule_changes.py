@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import getpass
 from typing import TYPE_CHECKING
 
+from tinyscheduler.cli.pause import name_self
 from tinyscheduler.cli.render import count, emit, emit_json, format_when
 from tinyscheduler.cli.schedule_request import open_store
 from tinyscheduler.cli.schedule_texts import schedule_json
-from tinyscheduler.errors import EXIT_DONE
+from tinyscheduler.errors import EXIT_DONE, CapacityFullError
 from tinyscheduler.model.schedules import ScheduleState
 
 if TYPE_CHECKING:
@@ -71,7 +71,12 @@ def run(asked: Request) -> int:
     config = asked.invocation.configure_changing()
     schedules = open_store(config, writes=True)
     is_forced = asked.values["force"]
-    task_id = run_by_hand(schedules, name, is_forced=is_forced, by=getpass.getuser())
+    try:
+        task_id = run_by_hand(schedules, name, is_forced=is_forced, by=name_self())
+    except CapacityFullError as error:
+        if asked.is_json:
+            emit_json(error="capacity_full", message=error.what, slotEtaSec=error.slot_eta_s)
+        raise
     kick(config)
     if asked.is_json:
         emit_json(task_id=task_id, forced=is_forced)
