@@ -1,4 +1,4 @@
-"""``pressure`` as people and scripts type it, and what real ticks make of it."""
+"""``pressure`` as people and scripts type it, and what real ticks make of it: S-06."""
 
 from __future__ import annotations
 

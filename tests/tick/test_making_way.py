@@ -1,10 +1,12 @@
-"""While somebody is at work what is due is put off, and firings that wait stay where they are."""
+"""While somebody is at work what is due is put off, and firings that wait stay there: S-06."""
 
 from __future__ import annotations
 
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from tests.tick.staging import a_world, reasons, started, states, tick
 from tests.tick.test_firing import minutely, told
 
@@ -13,6 +15,7 @@ from tinyscheduler.model.plan import Wait
 from tinyscheduler.model.pressure import InteractivePressure, PressureKind
 from tinyscheduler.model.schedules import CatchUp, Overlap, Timing
 from tinyscheduler.model.tasks import TaskSpec, TaskState
+from tinyscheduler.simulator.faults import DeathAt
 from tinyscheduler.simulator.pressures import SimulatedPressures
 from tinyscheduler.values import replace
 
@@ -197,3 +200,86 @@ def test_where_only_times_are_passed_over_nobody_is_looked_for():
 
     assert tick(world).stats.firings == 0
     assert not told(world, EventName.SCHEDULE_DEFERRED)
+
+
+def test_a_tick_killed_anywhere_while_it_makes_way_loses_nothing_and_fires_nothing_twice():
+    def set_up() -> SimulatedWorld:
+        world = a_world(0)
+        hourly(world)
+        press(world, for_s=150)
+        world.machine.advance(61)
+        return world
+
+    slot = set_up().queue.schedules["a"].next_fire_at
+    counter = DeathAt(programs=frozenset({"tick"}))
+    undisturbed = set_up()
+    undisturbed.machine.on_point = counter
+    tick(undisturbed)
+    assert {"schedules.defer:before", "schedules.defer:after", "pressures.live"} <= set(
+        counter.seen
+    )
+    for index in range(len(counter.seen)):
+        world = set_up()
+        world.machine.on_point = DeathAt(programs=frozenset({"tick"}), index=index)
+        assert world.tick() is None
+
+        for _ in range(10):
+            tick(world)
+            world.machine.advance(30)
+
+        assert [row.slot for row in world.queue.rows.values()] == [slot], counter.seen[index]
+        one = world.queue.schedules["a"]
+        assert (one.fired, one.passed_over, one.deferrals) == (1, 0, 0)
+
+
+ACTIONS = st.lists(
+    st.one_of(
+        st.tuples(st.just("wait"), st.sampled_from([1, 20, 30, 45, 60, 200, 4000])),
+        st.tuples(st.just("press"), st.sampled_from([1, 40, 400, 5000])),
+        st.tuples(st.just("leave"), st.just(0)),
+        st.tuples(st.just("clock"), st.sampled_from([-3600, -31, 31])),
+    ),
+    max_size=25,
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(ACTIONS, st.sampled_from(CatchUp), st.sampled_from([60.0, 600.0]))
+def test_whoever_comes_and_goes_each_time_fires_once_or_is_passed_over_once(
+    actions: list[tuple[str, int]], catch_up: CatchUp, every_s: float
+):
+    world = a_world(0, slots=9)
+    begin = world.machine.wall
+    timing = Timing(every_s=every_s)
+    first = begin + timedelta(seconds=every_s)
+    minutely(
+        *(world, "a"), timing=timing, catch_up=catch_up, overlap=Overlap.ALLOW, next_fire_at=first
+    )
+    for kind, amount in actions:
+        match kind:
+            case "press":
+                press(world, for_s=amount)
+            case "leave":
+                world.disk.pressures.clear()
+            case "clock":
+                world.machine.step_wall(amount)
+            case _:
+                world.machine.advance(amount)
+        before = world.queue.schedules["a"]
+        report = tick(world)
+        after = world.queue.schedules["a"]
+        assert report.errors == ()
+        # Put off at most ten times in a row, and never while nobody is at work.
+        assert after.deferrals <= 10
+        if after.deferrals > before.deferrals:
+            assert world.disk.pressures
+            assert after.fired == before.fired
+
+    one = world.queue.schedules["a"]
+    slots = [row.slot for row in world.queue.rows.values()]
+    assert len(set(slots)) == len(slots) == one.fired
+    assert all(slot is not None and (slot - begin).total_seconds() % every_s == 0 for slot in slots)
+    # Whatever has come is dealt with exactly once.
+    assert one.next_fire_at is not None
+    dealt_with = (one.next_fire_at - first).total_seconds() / every_s
+    assert one.fired + one.passed_over == dealt_with
