@@ -54,6 +54,9 @@ def events(place: Place) -> list[str]:
 def test_it_fires_where_there_is_something_to_do_and_tells_what_is_not_nothing(home: Place):
     added = add(home, "--checklist", "HEARTBEAT.md", "--max-per-day", "9")
     assert (added.code, added.out.split(";")[0]) == (EXIT_DONE, "hb: every hour"), added.err
+    assert "HEARTBEAT.md of hb is not there: nothing fires until it is" in " ".join(
+        added.err.split()
+    )
     due_now(home, "hb")
     assert home.run("run", "--json").json["stats"]["firings"] == 0
     assert shown(home)["suppressed"] == 1

@@ -257,6 +257,23 @@ def test_while_somebody_is_at_them_a_look_waits_for_nothing_and_clears_nothing_a
     assert desk.on_disk() == []
 
 
+def test_where_nothing_can_be_written_a_look_tells_it_and_goes_on(desk: Desk):
+    clock = SteppedClock()
+    desk.clock = clock
+    desk.press("a")
+    desk.press("chat")
+    clock.advance(61)
+    (desk.folder / ".lock").unlink()
+    (desk.folder / ".lock").mkdir()
+
+    assert desk.names() == []
+    assert desk.on_disk() == ["a.json", "chat.json"]
+    (warning,) = desk.warnings
+    assert warning.startswith(f"what is over in {desk.folder} could not be removed: ")
+    with pytest.raises(StoreError, match="Is a directory"):
+        desk.press()
+
+
 _CRASHING = """
 import sys
 from pathlib import Path

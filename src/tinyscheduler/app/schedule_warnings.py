@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from enum import StrEnum
 from statistics import median
@@ -24,6 +25,7 @@ class WarningType(StrEnum):
 
     PROMPT_TURNS = "prompt_turns"  # the prompt bounds the turns, and nothing holds it to that
     SIMILAR_TURNS = "similar_turns"  # what other schedules of the same agent take
+    NO_CHECKLIST = "no_checklist"  # a heartbeat whose checklist is not there
     DECLARED = "declared_in_file"  # a file will say otherwise when it is applied again
 
 
@@ -56,6 +58,8 @@ def warnings_of(
     found: list[ScheduleWarning | None] = []
     if before is None or before.spec != after.spec:
         found += [_bound_in_prompt(after), _similar_turns(after, others)]
+    if before is None or before.checklist != after.checklist:
+        found.append(_missing_checklist(after))
     return tuple(one for one in found if one is not None)
 
 
@@ -69,6 +73,18 @@ def declared_elsewhere(one: Schedule) -> ScheduleWarning | None:
         words=f"{one.declared_in} declares {one.schedule_id}: change it there as well, or the next"
         " `tinyscheduler schedule apply` takes this back",
         facts=(("file", one.declared_in),),
+    )
+
+
+def _missing_checklist(one: Schedule) -> ScheduleWarning | None:
+    if one.checklist is None or os.path.lexists(one.checklist):
+        return None
+    return ScheduleWarning(
+        type=WarningType.NO_CHECKLIST,
+        schedule_id=one.schedule_id,
+        words=f"the checklist {one.checklist} of {one.schedule_id} is not there:"
+        " nothing fires until it is",
+        facts=(("file", one.checklist),),
     )
 
 
