@@ -202,8 +202,8 @@ def live_through(
     found: list[str] = []
     try:
         for minute in range(1, minutes + 1):
-            ahead_s = 60.0 * minute
-            crowd = [_tick(station, ahead_s) for _ in range(ticks)]
+            now = begin + timedelta(minutes=minute)
+            crowd = [_tick(station, now) for _ in range(ticks)]
             figures.ticks += ticks
             for process in draw.sample(crowd, ticks // 3):
                 time.sleep(draw.uniform(0, 0.15))
@@ -215,7 +215,7 @@ def live_through(
         while not found and _ask(station, _ALL_FINAL)[0][0]:
             if time.monotonic() > deadline:
                 found.append(f"not all has ended: {_ask(station, _STATES)}")
-            found += _fault_of_tick(_tick(station, 60.0 * minutes))
+            found += _fault_of_tick(_tick(station, begin + timedelta(minutes=minutes)))
         found += judge_times(station, names, begin, minutes, figures)
     finally:
         station.clean_up()
@@ -245,8 +245,8 @@ def keep_minutely(station: Station, names: list[str]) -> datetime:
     return now
 
 
-def _tick(station: Station, ahead_s: float) -> subprocess.Popen[bytes]:
-    words = ["-m", "tests.campaigns.shifted", str(ahead_s)]
+def _tick(station: Station, now: datetime) -> subprocess.Popen[bytes]:
+    words = ["-m", "tests.campaigns.elsewhen", now.isoformat()]
     return subprocess.Popen(
         [PYTHON, *words, "--base-path", str(station.base), "run"],
         env=station.environment(),
