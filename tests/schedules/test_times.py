@@ -89,7 +89,7 @@ def slots_in(store: SqliteSchedules) -> list[datetime]:
     """Ask the tasks themselves for which times they are."""
     from tinyscheduler.adapters.sqlite.rows import from_micros
 
-    rows = store._database.read(  # noqa: SLF001 - there is no other way to see what is stored
+    rows = store._database.read(
         lambda connection: connection.execute("SELECT slot FROM tasks ORDER BY id").fetchall()
     )
     return [moment for row in rows if (moment := from_micros(row["slot"])) is not None]
