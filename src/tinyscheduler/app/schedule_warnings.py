@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from datetime import timedelta
 from enum import StrEnum
@@ -41,6 +42,7 @@ class WarningType(StrEnum):
     VRAM_COLLISION = "vram_collision"
     PROMPT_TURNS = "prompt_turns"  # the prompt bounds the turns, and nothing holds it to that
     SIMILAR_TURNS = "similar_turns"  # what other schedules of the same agent take
+    NO_CHECKLIST = "no_checklist"  # a heartbeat whose checklist is not there
     DECLARED = "declared_in_file"  # a file will say otherwise when it is applied again
 
 
@@ -142,6 +144,8 @@ def warnings_of(
             found.append(_bound_in_prompt(after))
             # Who declares many at once has them all before their eyes.
             found += [_similar_turns(after, everything)] if len(changes) == 1 else []
+        if before is None or before.checklist != after.checklist:
+            found.append(_missing_checklist(after))
     moved = [after for before, after in changes if before is None or _is_moved(before, after)]
     return [
         *collision_warnings(schedules, moved, everything),
@@ -167,6 +171,18 @@ def declared_elsewhere(one: Schedule) -> ScheduleWarning | None:
         words=f"{one.declared_in} declares {one.schedule_id}: change it there as well, or the next"
         " `tinyscheduler schedule apply` takes this back",
         facts=(("file", one.declared_in),),
+    )
+
+
+def _missing_checklist(one: Schedule) -> ScheduleWarning | None:
+    if one.checklist is None or os.path.lexists(one.checklist):
+        return None
+    return ScheduleWarning(
+        type=WarningType.NO_CHECKLIST,
+        schedule_id=one.schedule_id,
+        words=f"the checklist {one.checklist} of {one.schedule_id} is not there:"
+        " nothing fires until it is",
+        facts=(("file", one.checklist),),
     )
 
 

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from tinyscheduler.adapters.checklist_file import read_checklist
 from tinyscheduler.adapters.sqlite.schedule_changes import ScheduleChanges
 from tinyscheduler.adapters.sqlite.schedules import SqliteSchedules
 from tinyscheduler.app.queue import announce_event, open_queue
 from tinyscheduler.core.firing_times import check_timing
+from tinyscheduler.core.heartbeats import heartbeat_prompt
 from tinyscheduler.core.schedule_edits import redefined, upcoming
 from tinyscheduler.errors import BusyError, CapacityFullError, UsageError
 from tinyscheduler.model.events import EventName
-from tinyscheduler.model.schedules import ScheduleChange, ScheduleState
+from tinyscheduler.model.schedules import ScheduleChange, ScheduleKind, ScheduleState
 from tinyscheduler.values import dataclass, replace
 
 if TYPE_CHECKING:
@@ -157,7 +159,12 @@ def run_by_hand(schedules: Schedules, schedule_id: str, *, is_forced: bool, by: 
     on firings counts.
     """
     limit = schedules.queue.config.limits.schedule_max_concurrent
-    done = schedules.store.fire_by_hand(schedule_id, most=None if is_forced else limit, by=by)
+    done = schedules.store.fire_by_hand(
+        schedule_id,
+        most=None if is_forced else limit,
+        by=by,
+        prompt=_prompt_now(schedules.store.schedule(schedule_id)),
+    )
     if isinstance(done, int):
         from tinyscheduler.core.firing_eta import slot_eta_s
 
@@ -166,6 +173,15 @@ def run_by_hand(schedules: Schedules, schedule_id: str, *, is_forced: bool, by: 
         raise CapacityFullError(running=done, limit=limit, eta_s=eta_s)
     _tell_run(schedules, schedule_id, done, is_forced=is_forced, by=by)
     return done
+
+
+def _prompt_now(schedule: Schedule) -> str | None:
+    """Return what a heartbeat has its agent read, whatever is in its checklist; None of others."""
+    if schedule.kind is not ScheduleKind.HEARTBEAT:
+        return None
+    path = schedule.checklist
+    checklist = None if path is None else read_checklist(path)
+    return heartbeat_prompt(schedule.spec.prompt, checklist)
 
 
 def _tell_run(

@@ -14,7 +14,7 @@ from tinyscheduler.cli.options import option
 from tinyscheduler.cli.parsing import whole_number
 from tinyscheduler.cli.schedule_request import Request
 from tinyscheduler.errors import UsageError
-from tinyscheduler.model.schedules import CatchUp, Overlap
+from tinyscheduler.model.schedules import CatchUp, Overlap, ScheduleKind
 
 
 class Action(StrEnum):
@@ -120,6 +120,26 @@ def schedule(
     max_run_duration: Annotated[
         str | None,
         option("--max-run-duration", metavar="DURATION", help="End a firing after that; 20m."),
+    ] = None,
+    kind: Annotated[
+        ScheduleKind | None, option("--kind", help="What a firing is for.  [job]")
+    ] = None,
+    checklist: Annotated[
+        str | None,
+        option(
+            "--checklist",
+            metavar="FILE",
+            help="Of a heartbeat: what is to be done; nothing fires while it asks for nothing.",
+        ),
+    ] = None,
+    max_per_day: Annotated[
+        int | None,
+        option(
+            "--max-per-day",
+            parser=whole_number(least=1),
+            metavar="N",
+            help="Fire so often a day at most.",
+        ),
     ] = None,
     number: Annotated[
         int | None,

@@ -60,6 +60,7 @@ class Script:
     ignores_term: bool = False
     stuck_s: float = 0.0
     children: tuple[Child, ...] = ()
+    found_nothing: bool = False  # its last line says that there was nothing to do
 
 
 @dataclass(eq=False, slots=True, kw_only=True)
@@ -180,7 +181,7 @@ class Wrapper:
 
     def _let_command_go(self, command: Process) -> None:
         self.attempt.is_started = True
-        script = self.script(self.lease.task_id, self.lease.attempt)
+        script = self._script()
         self._listen(command, ignores_term=script.ignores_term)
         command.stuck_until_ns = self.machine.running_ns + round(script.stuck_s * 1e9)
         self.machine.schedule(script.runs_s, partial(self._exit, script.exit_code), command)
@@ -353,8 +354,12 @@ class Wrapper:
             "duration_sec": (self.ended_ns - self.started_ns) / 1e9,
             "turns": None,
             "peak_rss_mb": None,
+            "found_nothing": outcome is Outcome.SUCCEEDED and self._script().found_nothing,
             "log": self.lease.run.log,
         }
+
+    def _script(self) -> Script:
+        return self.script(self.lease.task_id, self.lease.attempt)
 
     def _outcome(self) -> tuple[Outcome, FailureReason | None, str]:
         if self.why is not None:

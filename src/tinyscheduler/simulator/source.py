@@ -13,7 +13,7 @@ from tinyscheduler.core.streaks import judge_firing
 from tinyscheduler.errors import SourceError, StoreError
 from tinyscheduler.model.config import FairShare
 from tinyscheduler.model.records import AlreadyEnded, Cancelled, CancelRequested
-from tinyscheduler.model.schedules import ScheduleState
+from tinyscheduler.model.schedules import ScheduleKind, ScheduleState
 from tinyscheduler.model.snapshot import SourceView
 from tinyscheduler.model.switches import EVERYTHING
 from tinyscheduler.model.tasks import (
@@ -71,6 +71,8 @@ class Row:
     schedule_id: str | None = None
     is_beside: bool = False
     is_forced: bool = False
+    slot: datetime | None = None
+    pressure: int = 0  # how many were at work interactively when it began
 
 
 @dataclass(eq=False, slots=True, kw_only=True)
@@ -105,12 +107,19 @@ class SimulatedQueue:
         return task_id
 
     def add_firing(
-        self, spec: TaskSpec, schedule_id: str, *, is_beside: bool = False, is_forced: bool = False
+        self,
+        spec: TaskSpec,
+        schedule_id: str,
+        *,
+        slot: datetime | None = None,
+        is_beside: bool = False,
+        is_forced: bool = False,
     ) -> str:
         """Add a task as a firing of a schedule."""
         task_id = self.add(spec)
         row = self.rows[task_id]
         row.schedule_id, row.is_beside, row.is_forced = schedule_id, is_beside, is_forced
+        row.slot = slot
         return task_id
 
     def may_fire(self, row: Row) -> bool:
@@ -141,6 +150,13 @@ class SimulatedQueue:
             schedule = replace(schedule, state=ScheduleState.PAUSED, why_paused=judged.why_paused)
             self.paused_after[row.task_id] = schedule.schedule_id
         self.schedules[schedule.schedule_id] = schedule
+
+    def count_suppressed(self, row: Row) -> None:
+        """Note in its schedule that a firing found nothing to do."""
+        schedule = self.schedules.get(row.schedule_id or "")
+        if schedule is not None and schedule.kind is ScheduleKind.HEARTBEAT:
+            again = replace(schedule, suppressed=schedule.suppressed + 1)
+            self.schedules[schedule.schedule_id] = again
 
     def state(self, task_id: str) -> TaskState:
         """Return where the task stands."""
@@ -240,7 +256,16 @@ class SimulatedSource:
             raise StoreError(message)
         return self._queue.rows[task_id].spec
 
-    def claim(self, task_id: str, *, lease_id: str, agent: str, queue: str, attempt: int) -> bool:
+    def claim(
+        self,
+        task_id: str,
+        *,
+        lease_id: str,
+        agent: str,
+        queue: str,
+        attempt: int,
+        pressure: int = 0,
+    ) -> bool:
         """Make the task ours under this lease if it still waits as this attempt."""
         with self._answering("source.claim"):
             row = self._queue.rows.get(task_id)
@@ -251,6 +276,7 @@ class SimulatedSource:
             if self._is_switched_off(agent, row.spec.queue or queue):
                 return False
             row.state, row.lease_id, row.claimed_by = TaskState.WORKING, lease_id, agent
+            row.pressure = pressure
         return True
 
     def settle(self, task_id: str, *, lease_id: str, ending: Ending) -> TaskState | None:
@@ -262,6 +288,8 @@ class SimulatedSource:
             _end(row, ending)
             row.ended_at = self._queue.now() if row.state.is_final else None
             self._queue.judge(row)
+            if isinstance(ending, Finish) and ending.found_nothing:
+                self._queue.count_suppressed(row)
         return row.state
 
     def _is_free(self, row: Row, attempt: int) -> bool:
@@ -368,6 +396,7 @@ class SimulatedSource:
             seed=row.spec.seed,
             labels=row.spec.labels,
             schedule_id=row.schedule_id,
+            slot=row.slot,
             is_beside=row.is_beside,
             is_forced=row.is_forced,
         )

@@ -24,7 +24,7 @@ from tinyscheduler.model.plan import (
     SweepCancel,
 )
 from tinyscheduler.model.tasks import FailureReason, Finish, Outcome, TaskState
-from tinyscheduler.tick.firing import tell_if_paused
+from tinyscheduler.tick.firing import tell_if_paused, tell_if_reported
 from tinyscheduler.tick.world import Mode
 from tinyscheduler.values import assert_never, dataclass, replace
 
@@ -290,6 +290,8 @@ class Endings:
                 if state is not None:
                     self.progress.notice_ending(told, ending, state, record)
                     tell_if_paused(self.progress, told.task_id, state)
+                    if state is TaskState.DONE and not _found_nothing(ending):
+                        tell_if_reported(self.progress, told.task_id, told.schedule_id)
             self.progress.world.store.clear(lock, told.lease_id)
         finally:
             lock.close()
@@ -424,6 +426,10 @@ class Endings:
                 self.progress.settled += 1
             case _:
                 pass
+
+
+def _found_nothing(ending: Ending) -> bool:
+    return isinstance(ending, Finish) and ending.found_nothing
 
 
 def _claim(snapshot: Snapshot, task_id: str, lease_id: str | None) -> Claim | None:

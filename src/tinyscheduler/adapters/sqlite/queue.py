@@ -187,6 +187,7 @@ INSERT INTO schedule_firing_metrics (
 # When it got its slot, and who else had one then.  One that is retried had its slot before.
 _NOTE_CLAIM = """
 UPDATE schedule_firing_metrics SET completed_at = NULL, failure_reason = NULL,
+    pressure = CASE WHEN slot_claimed_at IS NULL THEN :pressure ELSE pressure END,
     slot_claimed_at = coalesce(slot_claimed_at, :now),
     slot_wait_ms = coalesce(slot_wait_ms, max(0, :now - fired_at) / 1000),
     concurrent_schedules = coalesce(concurrent_schedules, (
@@ -194,7 +195,6 @@ UPDATE schedule_firing_metrics SET completed_at = NULL, failure_reason = NULL,
         WHERE state = 'working' AND schedule_id IS NOT NULL))
 WHERE task_id = :id
 """
-_NOTE_PRESSURE = "UPDATE schedule_firing_metrics SET pressure = ? WHERE task_id = ?"
 # Where nothing is left that tells how long it ran, it counts from when it had its slot.
 _NOTE_END = """
 UPDATE schedule_firing_metrics SET completed_at = :now,
@@ -218,6 +218,12 @@ UPDATE schedules SET failure_streak = :streak,
     paused_after = CASE WHEN :why IS NOT NULL AND state = 'active' THEN :task ELSE paused_after END,
     updated_at = :now
 WHERE id = :id
+"""
+# What says so and is no heartbeat may mean something else by it.
+_COUNT_SUPPRESSED = """
+UPDATE schedules SET suppressed = suppressed + 1
+WHERE id = ? AND 'heartbeat' =
+    CASE WHEN json_valid(definition) THEN json_extract(definition, '$.kind') END
 """
 _UNBLOCK = """
 UPDATE tasks SET blockers_left = blockers_left - 1
@@ -313,12 +319,11 @@ class LocalQueue:
         most_of_owners: int = _MAX_OF_OWNERS,
         tells_marks: bool = True,
         most_firings: int = 2,
-        count_pressure: Callable[[], int] | None = None,
     ) -> None:
         """Take what orders and bounds it.
 
         Titles, seeds and labels are read only if it ``tells_marks``: policies look at them, and
-        nothing else does.  ``count_pressure`` says how many ask for quiet when a firing starts.
+        nothing else does.
         """
         self._database = database
         self._clock = clock
@@ -331,7 +336,6 @@ class LocalQueue:
         self._most_of_owners = most_of_owners
         self._tells_marks = tells_marks
         self._most_firings = most_firings
-        self._count_pressure = count_pressure
         self._revisions: dict[str, int] = {}  # as they were at the last look
 
     @property
@@ -368,7 +372,16 @@ class LocalQueue:
                 hint="cancel it and add it anew",
             ) from error
 
-    def claim(self, task_id: str, *, lease_id: str, agent: str, queue: str, attempt: int) -> bool:
+    def claim(
+        self,
+        task_id: str,
+        *,
+        lease_id: str,
+        agent: str,
+        queue: str,
+        attempt: int,
+        pressure: int = 0,
+    ) -> bool:
         """Make the task ours under this lease if it still waits as this attempt."""
         claim = {
             "id": row_id(task_id),
@@ -379,6 +392,7 @@ class LocalQueue:
             "blocking_disabled": self._blocking_disabled,
             "revision": self._revisions.get(task_id),
             "most_firings": self._most_firings,
+            "pressure": pressure,
             "now": self._now(),
             # Any later, and it was reckoned under a clock that has been set back since.
             "latest": self._now() + int(self._longest_backoff_s * 1e6),
@@ -386,9 +400,7 @@ class LocalQueue:
         with _answering(), self._database.writing() as connection:
             if connection.execute(_CLAIM, claim).rowcount == 0:
                 return False
-            is_firing = connection.execute(_NOTE_CLAIM, claim).rowcount > 0
-            if is_firing and self._count_pressure is not None:
-                connection.execute(_NOTE_PRESSURE, (self._count_pressure(), claim["id"]))
+            connection.execute(_NOTE_CLAIM, claim)
             with durable_step("queue.claim"):
                 connection.commit()
         return True
@@ -403,6 +415,8 @@ class LocalQueue:
             _tell_neighbours(connection, task)
             if task["schedule_id"] is not None and TaskState(task["state"]).is_final:
                 _tell_schedule(connection, task, lease_id=lease_id, now=now)
+                if isinstance(ending, Finish) and ending.found_nothing:
+                    connection.execute(_COUNT_SUPPRESSED, (task["schedule_id"],))
             with durable_step("queue.settle"):
                 connection.commit()
         return TaskState(task["state"])
