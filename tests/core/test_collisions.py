@@ -386,7 +386,7 @@ def test_who_would_only_collide_elsewhere_stays():
     assert not found.is_least
 
 
-@pytest.mark.parametrize("most_steps", [0, 100, 1000])
+@pytest.mark.parametrize("most_steps", [0, 100, 300])
 def test_a_search_without_time_moves_nobody_for_nothing(most_steps: int):
     courses = [a_course("0 2 * * *", f"s{number}", 700) for number in range(20)]
 

@@ -167,6 +167,8 @@ class _Option:
 
 # Who is moved by how many minutes: equal for ways that differ in the order alone.
 _Key = tuple[tuple[str, int], ...]
+# Where one of some weight would be.
+_Place = tuple[tuple[tuple[Group, int], ...], tuple[frozenset[int], ...]]
 
 
 class _Search:
@@ -183,6 +185,7 @@ class _Search:
         self._home: dict[str, Mapping[Group, frozenset[int]]] = {
             one.name: {group: one.buckets(group[0]) for group in one.amounts()} for one in courses
         }
+        self._amounts = {one.name: one.amounts() for one in courses}
         self._at = dict(self._home)
         self._hopeless: frozenset[Cell] = frozenset()
         self._steps = 0
@@ -302,8 +305,9 @@ class _Search:
         found: dict[str, int] = {}
         for cell in cells:
             moves: dict[str, int] = {}
+            full: set[_Place] = set()
             while self._board.is_over(cell):
-                way = self._best_way_out(cell, {**found, **moves})
+                way = self._best_way_out(cell, {**found, **moves}, full)
                 if way is None:
                     # Whoever was moved was so for nothing.
                     for name in moves:
@@ -316,8 +320,13 @@ class _Search:
             found |= moves
         return found
 
-    def _best_way_out(self, cell: Cell, moves: Mapping[str, int]) -> tuple[str, _Option] | None:
-        """Return who leaves a cell by the fewest minutes and without a new collision."""
+    def _best_way_out(
+        self, cell: Cell, moves: Mapping[str, int], full: set[_Place]
+    ) -> tuple[str, _Option] | None:
+        """Return who leaves a cell by the fewest minutes and without a new collision.
+
+        ``full`` is where somebody of that weight would have collided: nobody is tried there again.
+        """
         group, bucket = cell
         names = sorted(name for name in self._board.who(cell) if name not in moves)
         ways = [
@@ -327,18 +336,22 @@ class _Search:
             if bucket not in option.buckets.get(group, ())
         ]
         for _, name, _, option in sorted(ways, key=lambda way: way[:3]):
+            place = (tuple(self._amounts[name].items()), tuple(option.buckets.values()))
+            if place in full:
+                continue
             if self._steps >= self._most_steps:
                 break
             self._move(name, option.buckets)
             is_clean = not any(
-                self._board.is_over((one, place))
+                self._board.is_over((one, number))
                 for one, buckets in option.buckets.items()
-                for place in buckets
+                for number in buckets
             )
             self._move(name, self._home[name])
             self._steps += 3 * sum(map(len, option.buckets.values()))
             if is_clean:
                 return name, option
+            full.add(place)
         return None
 
     # -- the board ----------------------------------------------------------------
@@ -363,7 +376,7 @@ class _Search:
 
     def _move(self, name: str, buckets: Mapping[Group, frozenset[int]]) -> None:
         """Let a schedule take these buckets in place of those that it has."""
-        for group, amount in self._courses[name].amounts().items():
+        for group, amount in self._amounts[name].items():
             self._board.take(name, group, self._at[name][group])
             self._board.put(name, group, amount, buckets[group])
         self._at[name] = buckets
