@@ -506,6 +506,14 @@ _tinyscheduler() {
             mapfile -t COMPREPLY < <(compgen -f -- "$cur")
             return
             ;;
+        schedule:--days)
+            :
+            return
+            ;;
+        schedule:--plot)
+            mapfile -t COMPREPLY < <(compgen -f -- "$cur")
+            return
+            ;;
         schedule:--unset)
             mapfile -t COMPREPLY < <(compgen -W "agent queue title prompt recipe priority class gpus vram memory model seed tenant project max-runtime max-turns max-attempts after not-before label cwd env command" -- "$cur")
             return
@@ -653,7 +661,7 @@ _tinyscheduler() {
         "config") words="--show --json -h --help --help" ;;
         "validate-config") words="--fix --json -h --help --help" ;;
         "policy") words="--fixture --case --since --snapshot --queue-depth --pools --workers-per-pool --seed --against --gate --bound --plot --limit --force --json -h --help --help" ;;
-        "schedule") words="--name --cron --every --at --tz --jitter --active-hours --overlap --catch-up --catch-up-window --max-firings --expires --max-run-duration --kind --checklist --max-per-day -n --number --force --since --csv --advise -f --file --prune --dry-run --unset --revision --agent --queue --title --prompt --prompt-file --recipe --priority --class --gpus --vram --memory --model --seed --tenant --project --max-turns --max-attempts --label --cwd --env --json -h --help --help" ;;
+        "schedule") words="--name --cron --every --at --tz --jitter --active-hours --overlap --catch-up --catch-up-window --max-firings --expires --max-run-duration --kind --checklist --max-per-day -n --number --force --since --csv --advise -f --file --prune --dry-run --days --apply --plot --unset --revision --agent --queue --title --prompt --prompt-file --recipe --priority --class --gpus --vram --memory --model --seed --tenant --project --max-turns --max-attempts --label --cwd --env --json -h --help --help" ;;
         "pressure") words="--id --ttl --pid --json -h --help --help" ;;
         "init") words="--base-path -y --yes --json -h --help --help" ;;
         "doctor") words="--json -h --help --help" ;;
@@ -687,7 +695,7 @@ _tinyscheduler() {
         "resume") mapfile -t COMPREPLY < <(compgen -W "$(_tinyscheduler_ask paused)" -- "$cur") ;;
         "edit") mapfile -t COMPREPLY < <(compgen -W "$(_tinyscheduler_ask tasks:waiting,held)" -- "$cur") ;;
         "policy") mapfile -t COMPREPLY < <(compgen -W "show source check compile test simulate diff templates trace deploy rollback versions" -- "$cur") ;;
-        "schedule") mapfile -t COMPREPLY < <(compgen -W "add list show edit check apply history rm pause resume run next metrics" -- "$cur") ;;
+        "schedule") mapfile -t COMPREPLY < <(compgen -W "add list show edit check apply history plan rm pause resume run next metrics" -- "$cur") ;;
         "pressure") mapfile -t COMPREPLY < <(compgen -W "on off list" -- "$cur") ;;
         "service") mapfile -t COMPREPLY < <(compgen -W "install uninstall status cron timer daemon logrotate" -- "$cur") ;;
         "completion") mapfile -t COMPREPLY < <(compgen -W "bash zsh fish" -- "$cur") ;;

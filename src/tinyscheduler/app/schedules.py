@@ -11,18 +11,19 @@ from tinyscheduler.app.queue import announce_event, open_queue
 from tinyscheduler.core.firing_times import check_timing
 from tinyscheduler.core.heartbeats import heartbeat_prompt
 from tinyscheduler.core.schedule_edits import redefined, upcoming
-from tinyscheduler.errors import CapacityFullError, UsageError
+from tinyscheduler.errors import BusyError, CapacityFullError, UsageError
 from tinyscheduler.model.events import EventName
-from tinyscheduler.model.schedules import ScheduleKind, ScheduleState
+from tinyscheduler.model.schedules import ScheduleChange, ScheduleKind, ScheduleState
 from tinyscheduler.values import dataclass, replace
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from datetime import datetime
 
     from tinyscheduler.adapters.sqlite.database import Access
     from tinyscheduler.app.queue import Queue
     from tinyscheduler.core.firing_measures import CapAdvice
+    from tinyscheduler.core.shifts import Shift
     from tinyscheduler.model.config import Config
     from tinyscheduler.model.schedules import Schedule
 
@@ -95,6 +96,29 @@ def edit_schedule(
         lambda before: amended(before, amend(before), schedules.now()),
         revision=revision,
     )
+
+
+def take_shifts(schedules: Schedules, shifts: Sequence[Shift]) -> None:
+    """Let schedules fire as it was proposed, all of them or none.
+
+    Raises BusyError if one of them was edited or removed since.
+    """
+
+    def decide(existing: Sequence[Schedule]) -> list[ScheduleChange]:
+        known = {one.schedule_id: one for one in existing}
+        changes, now = [], schedules.now()
+        for shift in shifts:
+            found = known.get(shift.before.schedule_id)
+            if found is None or found.revision != shift.before.revision:
+                raise BusyError(
+                    f"schedule {shift.before.schedule_id} was changed meanwhile; nothing is moved",
+                    hint="plan again: `tinyscheduler schedule plan`",
+                )
+            wished = replace(found, timing=shift.after.timing, anchor=shift.after.anchor)
+            changes.append(ScheduleChange(before=found, after=amended(found, wished, now)))
+        return changes
+
+    schedules.changes.apply(decide)
 
 
 def amended(before: Schedule, wished: Schedule, now: datetime) -> Schedule:

@@ -43,6 +43,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "tinyscheduler schedule edit backup --every 3h --unset jitter",
         "tinyscheduler schedule apply -f schedules.yaml --prune --dry-run",
         "tinyscheduler schedule history backup -n 5",
+        "tinyscheduler schedule plan --days 14 --plot plan.html",
         "tinyscheduler schedule run backup --force",
         "tinyscheduler schedule resume backup",
     ),
