@@ -509,6 +509,7 @@ def test_a_result_says_exactly_what_happened(hand_over: Callable[..., Handover])
     assert _seconds(started_at) + 0.29 <= _seconds(ended_at) <= time.time()
     assert 0.3 <= result.pop("duration_sec") < 10
     assert 0 < result.pop("peak_rss_mb") < 100
+    assert 0 <= result.pop("cpu_sec") < 10
     assert result == {
         "version": 1,
         "lease_id": handover.lease.lease_id,
@@ -522,6 +523,9 @@ def test_a_result_says_exactly_what_happened(hand_over: Callable[..., Handover])
         "signal": None,
         "message": "",
         "turns": 4,
+        "tokens": None,
+        "cost_usd": None,
+        "gpu_sec": None,
         "log": handover.lease.run.log,
     }
     assert stat.S_IMODE(handover.result_path.stat().st_mode) == 0o600

@@ -27,7 +27,7 @@ from tinyscheduler.model.config import (
     Quota,
     StdinSource,
 )
-from tinyscheduler.model.tasks import TASK_ID_RULE, is_task_id
+from tinyscheduler.model.tasks import MOST_TURNS, TASK_ID_RULE, is_task_id
 from tinyscheduler.tree import Entry, Node, read_tree
 from tinyscheduler.values import dataclass, field, replace
 
@@ -257,7 +257,7 @@ class _Reader:
             )
             return
         if "command" in values and "profile" not in values:
-            values["profile"] = "shell"
+            values["profile"] = _profile_of(name, values["command"])
         if "limit" in values:
             self._result.limited.add(name)
         self._result.agents[name] = replace(agent, **values)
@@ -341,6 +341,12 @@ class _Reader:
                     "write its keys below it, indented",
                 )
                 return {}
+
+
+def _profile_of(name: str, command: tuple[str, ...]) -> str:
+    """Return whose rules hold where nobody said it: by the program, or by the agent's name."""
+    program = command[0].rpartition("/")[2]
+    return next((one for one in (program, name) if one in PROFILES), SHELL)
 
 
 def _written(node: Node) -> str:
@@ -535,7 +541,7 @@ _AGENT_FIELDS: dict[str, tuple[str, Parser]] = {
     "vram": ("vram_bytes", _size),
     "model": ("model", _text),
     "max_runtime": ("max_runtime_s", _duration),
-    "max_turns": ("max_turns", _whole(1)),
+    "max_turns": ("max_turns", _whole(1, MOST_TURNS)),
     "max_per_host": ("max_per_host", _whole(1)),
     "account": ("account", _text),
     "idle_output": ("idle_output_s", _duration),

@@ -104,6 +104,8 @@ class PriorityClass(StrEnum):
     BATCH = "batch"
 
 
+# An attempt may be given so many turns at most.
+MOST_TURNS = 10_000
 # A batch task that has waited so long stands among the interactive ones.
 PROMOTED_AFTER_S = 300.0
 
