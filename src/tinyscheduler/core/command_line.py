@@ -103,7 +103,8 @@ def budget_header(*, max_turns: int, max_runtime_s: float) -> str:
     """
     minutes = max_runtime_s / 60
     time = f"{minutes:.0f} minutes" if minutes >= 2 else f"{max_runtime_s:g} seconds"  # noqa: PLR2004 - one minute is many seconds
-    return f"[Budget: at most {max_turns} turns and {time}. What goes beyond is ended: report before.]\n\n"
+    bounds = f"at most {max_turns} turns and {time}"
+    return f"[Budget: {bounds}. What goes beyond is ended: report before.]\n\n"
 
 
 def agent_kind(agent: AgentProfile, argv: tuple[str, ...], *, max_turns: int | None) -> str | None:
