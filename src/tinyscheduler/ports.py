@@ -270,6 +270,9 @@ class Schedules(Protocol):
         moved the schedule on since it was read, and nothing was changed.
         """
 
+    def find(self, schedule_id: str) -> Schedule | None:
+        """Return the schedule of that name; None if it is not there, or damaged."""
+
     def paused_by(self, task_id: str) -> Schedule | None:
         """Return the schedule that stopped itself when that firing ended, if one did."""
 

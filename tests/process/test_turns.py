@@ -222,6 +222,32 @@ def test_output_that_is_no_output_of_an_agent_costs_nothing(bench: Callable[...,
     assert (found["outcome"], found["turns"]) == ("succeeded", None)
 
 
+def test_firings_that_keep_going_over_their_turns_pause_their_schedule(
+    bench: Callable[..., Bench],
+):
+    station = bench("claude", turns=30).station
+    added = station.run(
+        *("schedule", "add", "--name", "s", "--every", "2h", "--agent", "helper"),
+        *("--max-turns", "2"),
+    )
+    assert added.returncode == 0, added.stderr
+    for number in range(1, 6):
+        firing = station.run("schedule", "run", "s").stdout.strip()
+        station.until_final(firing)
+        shown = json.loads(station.run("schedule", "show", "s", "--json").stdout)["schedule"]
+        assert (shown["turn_budget_breach_streak"], shown["failure_streak"]) == (number, 0)
+        assert shown["state"] == ("paused" if number == 5 else "active")
+
+    assert shown["why_paused"].startswith("5 firings in a row took more than their 2 turns, ")
+    assert shown["avg_turns_per_firing"] >= 3
+    text = station.run("schedule", "show", "s").stdout
+    assert "turns:     at most 2; " in text
+    assert "5 in a row went over" in text
+    assert station.run("schedule", "resume", "s").returncode == 0
+    again = json.loads(station.run("schedule", "show", "s", "--json").stdout)["schedule"]
+    assert (again["state"], again["turn_budget_breach_streak"]) == ("active", 0)
+
+
 def test_a_firing_reads_its_budget_above_its_prompt_and_a_task_its_prompt_alone(
     make_station: Callable[..., Station], tmp_path: Path
 ):

@@ -246,6 +246,10 @@ class _Schedules:
         """Add the tasks of a plan."""
         return self._load().fire(plan)
 
+    def find(self, schedule_id: str) -> Schedule | None:
+        """Return the schedule of that name, if it is there."""
+        return self._load().find(schedule_id)
+
     def paused_by(self, task_id: str) -> Schedule | None:
         """Return the schedule that stopped itself, if one did."""
         return self._load().paused_by(task_id)

@@ -15,7 +15,13 @@ from tinyscheduler.cli.render import (
     format_when,
 )
 from tinyscheduler.cli.schedule_request import open_store, timing_of
-from tinyscheduler.cli.schedule_texts import fires, local_time, schedule_json, words_of
+from tinyscheduler.cli.schedule_texts import (
+    fires,
+    local_time,
+    schedule_json,
+    words_of,
+    words_on_turns,
+)
 from tinyscheduler.errors import EXIT_DONE, UsageError
 from tinyscheduler.model.clock import format_time
 from tinyscheduler.model.schedules import Schedule, ScheduleState
@@ -86,6 +92,7 @@ def show_one(asked: Request) -> int:
         ("catch-up", one.catch_up),
         ("fired", f"{one.fired}, passed over {one.passed_over}"),
         ("failed", f"{one.failure_streak} in a row"),
+        ("turns", words_on_turns(one)),
         ("live", ", ".join(live.all()) or "-"),
     ]
     emit(

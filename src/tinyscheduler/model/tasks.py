@@ -247,11 +247,16 @@ class Requeue:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finish:
-    """End the task in a final state; ``failures`` as counted with this attempt."""
+    """End the task in a final state; ``failures`` as counted with this attempt.
+
+    A firing tells its schedule how many ``turns`` it took, and how many seconds it ran.
+    """
 
     state: TaskState
     reason: FailureReason | None
     failures: int
+    turns: int | None = None
+    ran_s: float | None = None
 
 
 # What a source is told when an attempt has ended.

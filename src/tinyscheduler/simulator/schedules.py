@@ -62,6 +62,10 @@ class SimulatedSchedules:
             )
         return ids
 
+    def find(self, schedule_id: str) -> Schedule | None:
+        """Return the schedule of that name; None if it is not there."""
+        return self._queue.schedules.get(schedule_id)
+
     def paused_by(self, task_id: str) -> Schedule | None:
         """Return the schedule that stopped itself when that firing ended, if one did."""
         name = self._queue.paused_after.get(task_id)

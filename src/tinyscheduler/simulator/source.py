@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING, assert_never
 
-from tinyscheduler.core.streaks import judge_firing
+from tinyscheduler.core.streaks import EndedFiring, Streaks, is_in_grace, judge_firing
 from tinyscheduler.errors import SourceError, StoreError
 from tinyscheduler.model.config import FairShare
 from tinyscheduler.model.records import AlreadyEnded, Cancelled, CancelRequested
@@ -126,17 +126,39 @@ class SimulatedQueue:
             return False
         return row.is_forced or len(at_work) < self.most_firings
 
-    def judge(self, row: Row) -> None:
+    def judge(self, row: Row, ending: Ending) -> None:
         """Note in its schedule how a firing has ended."""
         schedule = self.schedules.get(row.schedule_id or "")
         if schedule is None or not row.state.is_final:
             return
+        set_at = schedule.max_turns_set_at
         judged = judge_firing(
-            schedule.failure_streak,
-            is_done=row.state is TaskState.DONE,
-            reason=row.last_failure,
+            Streaks(
+                failures=schedule.failure_streak,
+                breaches=schedule.breach_streak,
+                drifts=schedule.drift_streak,
+                average_turns=schedule.average_turns,
+                last_turns=schedule.last_turns,
+            ),
+            EndedFiring(
+                is_done=row.state is TaskState.DONE,
+                reason=row.last_failure,
+                turns=ending.turns if isinstance(ending, Finish) else None,
+                max_turns=row.spec.max_turns,
+                ran_s=ending.ran_s if isinstance(ending, Finish) else None,
+                max_runtime_s=schedule.max_run_duration_s or row.spec.max_runtime_s,
+            ),
+            is_in_grace=set_at is not None
+            and is_in_grace(schedule.timing, anchor=schedule.anchor, set_at=set_at, now=self.now()),
         )
-        schedule = replace(schedule, failure_streak=judged.failure_streak)
+        schedule = replace(
+            schedule,
+            failure_streak=judged.streaks.failures,
+            breach_streak=judged.streaks.breaches,
+            drift_streak=judged.streaks.drifts,
+            average_turns=judged.streaks.average_turns,
+            last_turns=judged.streaks.last_turns,
+        )
         if judged.why_paused is not None and schedule.state is ScheduleState.ACTIVE:
             schedule = replace(schedule, state=ScheduleState.PAUSED, why_paused=judged.why_paused)
             self.paused_after[row.task_id] = schedule.schedule_id
@@ -261,7 +283,7 @@ class SimulatedSource:
                 return None
             _end(row, ending)
             row.ended_at = self._queue.now() if row.state.is_final else None
-            self._queue.judge(row)
+            self._queue.judge(row, ending)
         return row.state
 
     def _is_free(self, row: Row, attempt: int) -> bool:

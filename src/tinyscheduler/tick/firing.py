@@ -6,13 +6,14 @@ from functools import partial
 
 from tinyscheduler.errors import StoreError
 from tinyscheduler.model.events import EventName
-from tinyscheduler.model.tasks import TaskState
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from datetime import datetime
 
+    from tinyscheduler.model.history import AttemptRecord
     from tinyscheduler.model.schedules import LiveFirings, Schedule
+    from tinyscheduler.model.tasks import Claim, TaskState
     from tinyscheduler.tick.progress import Progress
 
 
@@ -54,17 +55,35 @@ def _fire(progress: Progress, schedule: Schedule, live: LiveFirings, now: dateti
     return True
 
 
-def tell_if_paused(progress: Progress, task_id: str, state: TaskState) -> None:
-    """Tell that the end of a firing made its schedule stop itself, if it did."""
-    if state is not TaskState.FAILED:
+def find_schedule(progress: Progress, told: AttemptRecord | Claim) -> Schedule | None:
+    """Return the schedule whose firing that is, as it stands before its end is noted."""
+    return None if told.schedule_id is None else progress.world.schedules.find(told.schedule_id)
+
+
+def tell_schedule(
+    progress: Progress, told: AttemptRecord | Claim, state: TaskState, before: Schedule | None
+) -> None:
+    """Tell what the end of a firing did to its schedule: it may stop itself, or be about to."""
+    if before is None or not state.is_final:
         return
-    schedule = progress.world.schedules.paused_by(task_id)
-    if schedule is None:
-        return
-    name = schedule.schedule_id
-    progress.warn(
-        f"schedule {name} is paused: {schedule.why_paused}"
-        f" (`tinyscheduler schedule resume {name}` lets it go on)"
-    )
-    details = (("schedule", name), ("words", schedule.why_paused))
-    progress.notice(EventName.SCHEDULE_PAUSED, task_id=task_id, details=details)
+    from tinyscheduler.core.streaks import warn_of  # few tasks are firings
+
+    after = progress.world.schedules.find(before.schedule_id)
+    if after is None:
+        return  # it was removed meanwhile
+    name = after.schedule_id
+    for code, words in warn_of(before, after):
+        progress.warn(f"schedule {name}: {words}")
+        progress.notice(
+            EventName.SCHEDULE_WARNING,
+            task_id=told.task_id,
+            reason=code,
+            details=(("schedule", name), ("words", words)),
+        )
+    if progress.world.schedules.paused_by(told.task_id) is not None:
+        progress.warn(
+            f"schedule {name} is paused: {after.why_paused}"
+            f" (`tinyscheduler schedule resume {name}` lets it go on)"
+        )
+        details = (("schedule", name), ("words", after.why_paused))
+        progress.notice(EventName.SCHEDULE_PAUSED, task_id=told.task_id, details=details)

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 
 from tinyscheduler.adapters.sqlite.batch import missing_blocker, plan_batch, row_id, summarise
 from tinyscheduler.adapters.sqlite.blockers import Blockers
+from tinyscheduler.adapters.sqlite.firing_ends import judge_end
 from tinyscheduler.adapters.sqlite.rows import (
     claim_of,
     marks_of,
@@ -16,7 +17,6 @@ from tinyscheduler.adapters.sqlite.rows import (
     to_micros,
     waiting_of,
 )
-from tinyscheduler.core.streaks import judge_firing
 from tinyscheduler.crash import durable_step
 from tinyscheduler.errors import (
     BusyError,
@@ -30,7 +30,7 @@ from tinyscheduler.jsontext import dumps
 from tinyscheduler.model.config import FairShare
 from tinyscheduler.model.records import AlreadyEnded, Cancelled, CancelRequested
 from tinyscheduler.model.snapshot import SourceView
-from tinyscheduler.model.tasks import FailureReason, Finish, PriorityClass, Requeue, TaskState
+from tinyscheduler.model.tasks import Finish, PriorityClass, Requeue, TaskState
 from tinyscheduler.values import assert_never, replace
 
 TYPE_CHECKING = False
@@ -199,16 +199,6 @@ UPDATE schedule_firing_metrics SET completed_at = :now,
         WHERE lease_id = :lease_id),
     failure_reason = (SELECT failure_reason FROM tasks WHERE id = :id AND state <> 'done')
 WHERE task_id = :id
-"""
-_STREAK = "SELECT failure_streak FROM schedules WHERE id = ?"
-_SET_STREAK = """
-UPDATE schedules SET failure_streak = :streak,
-    last_failure = coalesce(:last_failure, last_failure),
-    state = CASE WHEN :why IS NOT NULL AND state = 'active' THEN 'paused' ELSE state END,
-    why_paused = CASE WHEN :why IS NOT NULL AND state = 'active' THEN :why ELSE why_paused END,
-    paused_after = CASE WHEN :why IS NOT NULL AND state = 'active' THEN :task ELSE paused_after END,
-    updated_at = :now
-WHERE id = :id
 """
 _UNBLOCK = """
 UPDATE tasks SET blockers_left = blockers_left - 1
@@ -389,7 +379,9 @@ class LocalQueue:
             task = connection.execute(_TASK, (row,)).fetchone()
             _tell_neighbours(connection, task)
             if task["schedule_id"] is not None and TaskState(task["state"]).is_final:
-                _tell_schedule(connection, task, lease_id=lease_id, now=now)
+                noted = {"id": row, "lease_id": lease_id, "now": now}
+                connection.execute(_NOTE_END, noted)
+                judge_end(connection, task, ending, now=now)
             with durable_step("queue.settle"):
                 connection.commit()
         return TaskState(task["state"])
@@ -793,33 +785,6 @@ def _tell_neighbours(connection: sqlite3.Connection, task: sqlite3.Row) -> None:
         connection.execute(_UNBLOCK, (task["id"],))
     if state.is_final:
         _count_as_dependent(connection, task, change=-1)
-
-
-def _tell_schedule(
-    connection: sqlite3.Connection, task: sqlite3.Row, *, lease_id: str, now: int
-) -> None:
-    """Note in the schedule how a firing of it has ended, which may pause it."""
-    connection.execute(_NOTE_END, {"id": task["id"], "lease_id": lease_id, "now": now})
-    row = connection.execute(_STREAK, (task["schedule_id"],)).fetchone()
-    if row is None:
-        return  # it was removed meanwhile
-    reason = task["failure_reason"]
-    judged = judge_firing(
-        row["failure_streak"],
-        is_done=task["state"] == TaskState.DONE,
-        reason=None if reason is None else FailureReason(reason),
-    )
-    connection.execute(
-        _SET_STREAK,
-        {
-            "id": task["schedule_id"],
-            "streak": judged.failure_streak,
-            "last_failure": reason,
-            "why": judged.why_paused,
-            "task": task["id"],
-            "now": now,
-        },
-    )
 
 
 def _count_as_dependent(connection: sqlite3.Connection, task: sqlite3.Row, *, change: int) -> None:

@@ -75,6 +75,7 @@ _SET_STATE = """
 UPDATE schedules SET state = :state, why_paused = :why, paused_after = NULL,
     next_slot = :next_slot, due_at = :due_at,
     failure_streak = CASE WHEN :state = 'active' THEN 0 ELSE failure_streak END,
+    breach_streak = CASE WHEN :state = 'active' THEN 0 ELSE breach_streak END,
     updated_at = :now
 WHERE id = :id
 """
@@ -195,6 +196,13 @@ class SqliteSchedules:
                 raise
             self._warn(f"{error.what} ({error.hint})")
             return None
+
+    def find(self, schedule_id: str) -> Schedule | None:
+        """Return the schedule of that name; None if it is not there, or damaged."""
+        row = self._database.read(
+            lambda connection: connection.execute(_ONE, (schedule_id,)).fetchone()
+        )
+        return None if row is None else self._readable(row)
 
     def paused_by(self, task_id: str) -> Schedule | None:
         """Return the schedule that stopped itself when that firing ended, if one did."""
