@@ -136,7 +136,7 @@ def test_turns_over_the_bound_are_warned_of_at_the_second_time_and_pause_it_at_t
     bounded = TaskSpec(agent="alpha", command=("work",), max_attempts=1, max_turns=40)
     minutely(world, spec=bounded)
     warnings: list[str] = []
-    for _ in range(8):
+    for _ in range(12):
         world.machine.advance(61)
         warnings += tick(world).warnings
 
