@@ -410,3 +410,29 @@ def test_one_that_is_damaged_is_told_and_the_others_fire(home: Place):
     assert shown.code == EXIT_UNAVAILABLE
     assert "schedule rm a" in shown.err.replace("\n", " ")
     assert home.run("schedule", "rm", "a").code == EXIT_DONE
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("list", "--priority", "5"), "schedule list takes no --priority: it goes with add"),
+        (("pause", "x", "--cron", "@daily"), "schedule pause takes no --cron: it goes with add"),
+        (("show", "x", "--force"), "schedule show takes no --force: it goes with run"),
+        (
+            ("run", "x", "--number", "2"),
+            "schedule run takes no --number: it goes with history, next",
+        ),
+        (("rm", "x", "--name", "y"), "schedule rm takes no --name: it goes with add"),
+    ],
+)
+def test_an_option_that_would_do_nothing_is_refused(
+    here: Callable[..., Answer], arguments: tuple[str, ...], words: str
+):
+    assert here("schedule", "add", "--name", "x", "--every", "1h", "--", "true").code == EXIT_DONE
+
+    answer = here("schedule", *arguments)
+
+    assert answer.code == EXIT_USAGE
+    assert answer.err.startswith(f"error: {words}")
+    shown = here("schedule", "show", "x", "--json").json["schedule"]
+    assert (shown["state"], shown["fired"]) == ("active", 0)

@@ -249,6 +249,19 @@ def test_no_more_firings_are_claimed_than_may_run_at_once(place: Place):
     assert place.claim(third) is not None
 
 
+def test_who_planned_on_another_definition_fires_nothing(place: Place):
+    place.keep(minutely())
+    place.advance(60)
+    one, live = one_of(place)
+    plan = plan_firings(one, live, place.now())
+    assert plan is not None
+
+    late = replace(plan, schedule=replace(one, revision=one.revision + 1))
+
+    assert place.keeper().fire(late) is None
+    assert place.keeper().fire(plan) is not None
+
+
 def test_three_failures_in_a_row_pause_it_and_say_which_was_the_last(place: Place):
     place.keep(minutely(catch_up=CatchUp.NONE))
     for number in range(1, 4):

@@ -135,6 +135,11 @@ def furnished(folder: Path) -> Path:
     guide = page("docs/guides/run-commands-and-agents.md")
     (agents,) = re.findall(r"^```yaml\n(.*?)^```$", guide, flags=re.MULTILINE | re.DOTALL)
     (folder / "agents.yaml").write_text(agents)
+    guide = page("docs/guides/schedules.md")
+    (schedules,) = re.findall(r"^```yaml\n(.*?)^```$", guide, flags=re.MULTILINE | re.DOTALL)
+    (folder / "schedules.yaml").write_text(schedules)
+    (folder / "prompts").mkdir()
+    (folder / "prompts" / "review.md").write_text("review what is open\n")
     return folder
 
 

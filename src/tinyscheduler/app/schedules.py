@@ -3,28 +3,29 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta
-from itertools import islice
 from typing import TYPE_CHECKING
 
+from tinyscheduler.adapters.sqlite.schedule_changes import ScheduleChanges
 from tinyscheduler.adapters.sqlite.schedules import SqliteSchedules
 from tinyscheduler.app.queue import open_queue
-from tinyscheduler.core.firing_times import check_timing, slots_after
+from tinyscheduler.core.firing_times import check_timing
+from tinyscheduler.core.schedule_edits import redefined, upcoming
 from tinyscheduler.errors import CapacityFullError, UsageError
 from tinyscheduler.model.leases import Lease
 from tinyscheduler.model.schedules import ScheduleState
 from tinyscheduler.values import dataclass, replace
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable
 
     from tinyscheduler.adapters.sqlite.database import Access
     from tinyscheduler.app.queue import Queue
     from tinyscheduler.model.config import Config
     from tinyscheduler.model.schedules import Schedule
 
+_EXAMPLES = "`tinyscheduler schedule add --help` has examples"
 # Where no lease tells when a slot is free.
 _UNKNOWN_ETA_S = 60.0
-_MOST_NEXT = 1000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,6 +33,7 @@ class Schedules:
     """The schedules, and the queue that they fire into."""
 
     store: SqliteSchedules
+    changes: ScheduleChanges
     queue: Queue
 
     def now(self) -> datetime:
@@ -43,7 +45,8 @@ def open_schedules(config: Config, access: Access) -> Schedules:
     """Open them as `open_queue` does."""
     queue = open_queue(config, access)
     store = SqliteSchedules(queue.database, queue.clock, run_s=config.timing.schedule_run_s)
-    return Schedules(store=store, queue=queue)
+    changes = ScheduleChanges(queue.database, queue.clock)
+    return Schedules(store=store, changes=changes, queue=queue)
 
 
 def add_schedule(schedules: Schedules, schedule: Schedule) -> Schedule:
@@ -51,36 +54,52 @@ def add_schedule(schedules: Schedules, schedule: Schedule) -> Schedule:
 
     Raises UsageError for times that are none, or none to come, and for a name that is taken.
     """
+    schedule = begun(schedule)
+    schedules.store.add(schedule)
+    return schedule
+
+
+def begun(schedule: Schedule) -> Schedule:
+    """Return a new schedule with its first time; UsageError where none is to come."""
     try:
         check_timing(schedule.timing, anchor=schedule.anchor)
     except ValueError as error:
-        raise UsageError(
-            str(error), hint="`tinyscheduler schedule add --help` has examples"
-        ) from error
+        raise UsageError(str(error), hint=_EXAMPLES) from error
     first = next(upcoming(schedule, schedule.created_at, 1), None)
     if first is None:
         raise UsageError(
             f"schedule {schedule.schedule_id} would never fire: its time is over",
             hint="name a time to come, and an --expires after it",
         )
-    schedule = replace(schedule, next_fire_at=first)
-    schedules.store.add(schedule)
-    return schedule
+    return replace(schedule, next_fire_at=first)
 
 
-def upcoming(schedule: Schedule, after: datetime, number: int) -> islice[datetime]:
-    """Return the next times of a schedule, so many at most; those after it expires are none."""
-    ends = schedule.expires_at
-    slots = slots_after(schedule.timing, after, anchor=schedule.anchor)
-    return islice((slot for slot in slots_until(slots, ends)), min(number, _MOST_NEXT))
+def edit_schedule(
+    schedules: Schedules,
+    schedule_id: str,
+    amend: Callable[[Schedule], Schedule],
+    *,
+    revision: int | None = None,
+) -> tuple[Schedule, Schedule]:
+    """Give it another definition in one step; return it as it was and as it is.
+
+    ``amend`` returns the schedule as it is wished for.  Where a ``revision`` is named and the
+    schedule was edited since, BusyError, and nothing is changed.  Raises UsageError for times that
+    are none, or none to come.
+    """
+    return schedules.changes.edit(
+        schedule_id,
+        lambda before: amended(before, amend(before), schedules.now()),
+        revision=revision,
+    )
 
 
-def slots_until(slots: Iterator[datetime], ends: datetime | None) -> Iterator[datetime]:
-    """Yield the times before a moment."""
-    for slot in slots:
-        if ends is not None and slot >= ends:
-            return
-        yield slot
+def amended(before: Schedule, wished: Schedule, now: datetime) -> Schedule:
+    """Return what `redefined` does; UsageError for what cannot be."""
+    try:
+        return redefined(before, wished, now)
+    except ValueError as error:
+        raise UsageError(str(error), hint=_EXAMPLES) from error
 
 
 def pause_schedule(schedules: Schedules, schedule_id: str, *, why: str | None) -> Schedule:

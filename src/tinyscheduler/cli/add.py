@@ -145,11 +145,15 @@ add.command_class = "tinyscheduler.cli.add_command:AddCommand"  # type: ignore[a
 add.spread = spread_after  # type: ignore[attr-defined]  # likewise
 
 
-def wish_of(asked: Mapping[str, Any]) -> Wish:
-    """Return what the options ask for; ``asked`` holds them by their parameters' names."""
+def wish_of(asked: Mapping[str, Any], spell: Callable[[str], str] | None = None) -> Wish:
+    """Return what the options ask for; ``asked`` holds them by their parameters' names.
+
+    ``spell`` writes such a name as whoever asks spells it; as an option unless it is given.
+    """
+    spell = spell or spell_option
     given = {field.name: asked[field.name] for field in fields(Wish) if field.name in asked}
     given["command"] = tuple(asked["command"] or ())
-    given["prompt"] = _find_prompt(asked["prompt"], asked["prompt_file"])
+    given["prompt"] = _find_prompt(asked["prompt"], asked["prompt_file"], spell)
     given["after"] = tuple(
         # An empty text is no id, and told so: a script's variable may be unset.
         one
@@ -157,8 +161,8 @@ def wish_of(asked: Mapping[str, Any]) -> Wish:
         for part in text.split(",")
         for one in part.split() or [part]
     )
-    given["labels"] = pairs("--label", asked["label"])
-    given["env"] = pairs("--env", asked["env"])
+    given["labels"] = pairs(spell("label"), asked["label"])
+    given["env"] = pairs(spell("env"), asked["env"])
     return Wish(**given)
 
 
@@ -280,12 +284,14 @@ def _refuse_beside_batch(context: typer.Context) -> None:
         )
 
 
-def _find_prompt(prompt: str | None, path: str | None) -> str | None:
+def _find_prompt(prompt: str | None, path: str | None, spell: Callable[[str], str]) -> str | None:
     if path is None:
         return prompt
+    option = spell("prompt_file")
     if prompt is not None:
         raise UsageError(
-            "--prompt and --prompt-file cannot be given together", hint="leave out one of the two"
+            f"{spell('prompt')} and {option} cannot be given together",
+            hint="leave out one of the two",
         )
     try:
         if path == "-":
@@ -296,18 +302,18 @@ def _find_prompt(prompt: str | None, path: str | None) -> str | None:
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         raise UsageError(
-            f"--prompt-file: cannot read {quote(path)}: {reason}",
+            f"{option}: cannot read {quote(path)}: {reason}",
             hint="name a file that you may read, or - for standard input",
         ) from error
     if len(content) > MOST_PROMPT_BYTES:
         raise UsageError(
-            f"--prompt-file: {quote(path)} is larger than {MOST_PROMPT_BYTES >> 20} MiB",
+            f"{option}: {quote(path)} is larger than {MOST_PROMPT_BYTES >> 20} MiB",
             hint="let the prompt name the file, and the agent read it",
         )
     try:
         return content.decode("utf-8")
     except UnicodeDecodeError as error:
         raise UsageError(
-            f"--prompt-file: {quote(path)} is not UTF-8 at byte {error.start + 1}",
+            f"{option}: {quote(path)} is not UTF-8 at byte {error.start + 1}",
             hint="save it as UTF-8",
         ) from error

@@ -19,7 +19,7 @@ from tinyscheduler.model.events import EventName
 from tinyscheduler.model.tasks import PriorityClass, TaskSpec
 
 # What an option is called where it is unset, and the field behind it.
-_FIELD_OF = {
+FIELD_OF = {
     "agent": "agent",
     "queue": "queue",
     "title": "title",
@@ -44,20 +44,20 @@ _FIELD_OF = {
     "env": "environment",
     "command": "command",
 }
-UNSETTABLE = tuple(_FIELD_OF)
+UNSETTABLE = tuple(FIELD_OF)
 _LONGEST_TOLD = 60
 
 _Id = Annotated[str, typer.Argument(metavar="ID", help="The task.")]
 _Command = Annotated[
     list[str] | None, typer.Argument(metavar="COMMAND", help="Another command, behind --.")
 ]
-_Priority = Annotated[
+Priority = Annotated[
     int | None, typer.Option(parser=whole_number(), metavar="N", help="Higher goes first.")
 ]
-_Class = Annotated[
+Class = Annotated[
     PriorityClass | None, typer.Option("--class", help="Whether somebody waits for it.")
 ]
-_Gpus = Annotated[
+Gpus = Annotated[
     int | None, typer.Option(parser=whole_number(least=0), metavar="N", help="GPUs it needs.")
 ]
 _Label = Annotated[
@@ -84,9 +84,9 @@ def edit(
     prompt: adding.Prompt = None,
     prompt_file: adding.PromptFile = None,
     recipe: adding.Recipe = None,
-    priority: _Priority = None,
-    priority_class: _Class = None,
-    gpus: _Gpus = None,
+    priority: Priority = None,
+    priority_class: Class = None,
+    gpus: Gpus = None,
     vram: adding.Vram = None,
     memory: adding.Memory = None,
     model: adding.Model = None,
@@ -161,11 +161,11 @@ def _read_unset(names: Iterable[str]) -> set[str]:
     found = set()
     for text in names:
         name = text.removeprefix("--").replace("_", "-")
-        if name not in _FIELD_OF:
+        if name not in FIELD_OF:
             raise UsageError(
-                f"--unset {quote(text)} is no option of add", hint=did_you_mean(name, _FIELD_OF)
+                f"--unset {quote(text)} is no option of add", hint=did_you_mean(name, FIELD_OF)
             )
-        found.add(_FIELD_OF[name])
+        found.add(FIELD_OF[name])
     return found
 
 

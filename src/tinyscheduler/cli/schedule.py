@@ -9,11 +9,12 @@ from typing import Annotated
 import typer
 
 from tinyscheduler.cli import add
+from tinyscheduler.cli.edit import Class, Gpus, Priority
 from tinyscheduler.cli.options import option
 from tinyscheduler.cli.parsing import whole_number
 from tinyscheduler.cli.schedule_request import Request
+from tinyscheduler.errors import UsageError
 from tinyscheduler.model.schedules import CatchUp, Overlap
-from tinyscheduler.model.tasks import PriorityClass
 
 
 class Action(StrEnum):
@@ -22,6 +23,10 @@ class Action(StrEnum):
     ADD = "add"
     LIST = "list"
     SHOW = "show"
+    EDIT = "edit"
+    CHECK = "check"
+    APPLY = "apply"
+    HISTORY = "history"
     REMOVE = "rm"
     PAUSE = "pause"
     RESUME = "resume"
@@ -30,6 +35,21 @@ class Action(StrEnum):
 
 
 _MOST_NEXT = 1000
+# The options that go with some actions; all the others say what a schedule is.
+_DEFINES = frozenset({Action.ADD, Action.EDIT, Action.CHECK})
+_TIMES = frozenset({"cron", "every", "at", "tz", "jitter", "active_hours"})
+_GOES_WITH = {
+    **dict.fromkeys(_TIMES, _DEFINES | {Action.NEXT}),
+    "name": frozenset({Action.ADD, Action.CHECK}),
+    "number": frozenset({Action.NEXT, Action.HISTORY}),
+    "force": frozenset({Action.RUN}),
+    "file": frozenset({Action.APPLY, Action.CHECK}),
+    "prune": frozenset({Action.APPLY}),
+    "dry_run": frozenset({Action.APPLY}),
+    "unset": frozenset({Action.EDIT}),
+    "revision": frozenset({Action.EDIT}),
+    "json": frozenset(Action),
+}
 
 
 def schedule(
@@ -40,7 +60,7 @@ def schedule(
         list[str] | None,
         typer.Argument(
             metavar="ID|COMMAND",
-            help="The schedule; for add, behind --, the command of each firing.",
+            help="The schedule; behind --, the command of each firing.",
             show_default=False,
         ),
     ] = None,
@@ -74,6 +94,10 @@ def schedule(
     catch_up: Annotated[
         CatchUp | None, option("--catch-up", help="What of missed times fires.  [latest]")
     ] = None,
+    catch_up_window: Annotated[
+        str | None,
+        option("--catch-up-window", metavar="DURATION", help="Of how old ones, at most; 1d."),
+    ] = None,
     max_firings: Annotated[
         int | None,
         option(
@@ -97,21 +121,44 @@ def schedule(
             "--number",
             parser=whole_number(least=1, most=_MOST_NEXT),
             metavar="N",
-            help="With next: so many times; 3.",
+            help="With next: so many times; 3. With history: so many firings; 20.",
         ),
     ] = None,
     force: Annotated[
         bool, option("--force", help="With run: beyond SCHEDULE_MAX_CONCURRENT.")
     ] = False,
+    file: Annotated[
+        str | None,
+        option("-f", "--file", metavar="FILE", help="With apply and check: the schedules."),
+    ] = None,
+    prune: Annotated[
+        bool, option("--prune", help="With apply: remove what the file declared before.")
+    ] = False,
+    dry_run: Annotated[
+        bool, option("--dry-run", help="With apply: show what would change.")
+    ] = False,
+    unset: Annotated[
+        list[str] | None,
+        option("--unset", metavar="OPTION", help="With edit: take back what this option said."),
+    ] = None,
+    revision: Annotated[
+        int | None,
+        option(
+            "--revision",
+            parser=whole_number(least=0),
+            metavar="N",
+            help="With edit: refuse it if somebody edited it since.",
+        ),
+    ] = None,
     agent: add.Agent = None,
     queue: add.QueueName = None,
     title: add.Title = None,
     prompt: add.Prompt = None,
     prompt_file: add.PromptFile = None,
     recipe: add.Recipe = None,
-    priority: add.Priority = 0,
-    priority_class: add.Class = PriorityClass.BATCH,
-    gpus: add.Gpus = 0,
+    priority: Priority = None,
+    priority_class: Class = None,
+    gpus: Gpus = None,
     vram: add.Vram = None,
     memory: add.Memory = None,
     model: add.Model = None,
@@ -127,12 +174,15 @@ def schedule(
 ) -> int:
     """Run a task on a clock: add, look, pause, run by hand.
 
-    `add --name N` takes one of --cron, --every and --at, and the options of `tinyscheduler add`.
-    Each firing is a task, tried once unless --max-attempts says otherwise. `next` shows the times
-    to come, of a schedule or of --cron and its like. `run` fires one now, and ends with 75 where
-    as many run as may. What failed three times in a row pauses itself; `resume` lets it go on.
+    `add --name N` takes one of --cron, --every and --at, and the options of `tinyscheduler add`;
+    `edit ID` changes what is given, and `check` only says what it would mean. `apply -f FILE` makes
+    the schedules what a file says, all of it or nothing. Each firing is a task, tried once unless
+    --max-attempts says otherwise. `next` shows the times to come, `history` what became of those
+    that were. `run` fires one now, and ends with 75 where as many run as may. What failed three
+    times in a row pauses itself; `resume` lets it go on.
     """
     asked = dict(locals())
+    _refuse_strays(context, action)
     request = Request(
         invocation=context.obj,
         action=action,
@@ -146,13 +196,34 @@ def schedule(
 schedule.context_settings = {"allow_interspersed_args": True}  # type: ignore[attr-defined]  # read where the command is built
 
 
+def _refuse_strays(context: typer.Context, action: Action) -> None:
+    """Raise UsageError for an option that the action does not take: it would do nothing."""
+    for parameter in context.command.params:
+        name = parameter.name or ""
+        source = context.get_parameter_source(name)
+        if source is None or source.name != "COMMANDLINE" or parameter.param_type_name != "option":
+            continue
+        those = _GOES_WITH.get(name, _DEFINES)
+        if action not in those:
+            names = ", ".join(one for one in Action if one in those)
+            raise UsageError(
+                f"schedule {action} takes no {parameter.opts[-1]}: it goes with {names}",
+                hint="leave it out",
+            )
+
+
 def _doer(action: Action) -> Callable[[Request], int]:
+    from tinyscheduler.cli import schedule_apply as declared
     from tinyscheduler.cli import schedule_changes as changes
     from tinyscheduler.cli import schedule_definitions as definitions
     from tinyscheduler.cli import schedule_views as views
 
     doers: dict[Action, Callable[[Request], int]] = {
         Action.ADD: definitions.add,
+        Action.EDIT: definitions.edit,
+        Action.CHECK: definitions.check,
+        Action.APPLY: declared.apply,
+        Action.HISTORY: views.show_history,
         Action.LIST: views.show_all,
         Action.SHOW: views.show_one,
         Action.REMOVE: changes.remove,

@@ -1,56 +1,184 @@
-"""``schedule add``: what recurs, and when."""
+"""``schedule add``, ``edit`` and ``check``: what recurs, and when."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tinyscheduler.cli import add as adding
-from tinyscheduler.cli.render import emit_json, format_when
-from tinyscheduler.cli.schedule_request import moment, open_store, seconds, timing_of
-from tinyscheduler.cli.schedule_texts import schedule_json, words_of
-from tinyscheduler.config.problems import quote
+from tinyscheduler.cli.render import emit, emit_json, format_when
+from tinyscheduler.cli.schedule_differences import difference_words, differences
+from tinyscheduler.cli.schedule_request import open_store
+from tinyscheduler.cli.schedule_texts import fires, local_time, schedule_json, words_of
+from tinyscheduler.cli.schedule_wish import DEFINING, ScheduleGranter, read_unset, timing_of
 from tinyscheduler.errors import EXIT_DONE, UsageError
-from tinyscheduler.model.schedules import CatchUp, Overlap, Schedule
-from tinyscheduler.model.tasks import TASK_ID_RULE, is_task_id
+from tinyscheduler.model.clock import format_time
+from tinyscheduler.model.schedules import Schedule, ScheduleState
+from tinyscheduler.model.tasks import TASK_ID_RULE, TaskSpec
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from datetime import datetime
+
+    from tinyscheduler.app.schedule_warnings import ScheduleWarning
+    from tinyscheduler.cli.invocation import Invocation
     from tinyscheduler.cli.schedule_request import Request
+
+SHOWN_TIMES = 3
+_UNNAMED = "this"
 
 
 def add(asked: Request) -> int:
     """Keep a new schedule, and tell when it fires first."""
+    from tinyscheduler.app.schedule_warnings import warnings_of
     from tinyscheduler.app.schedules import add_schedule
 
     name = asked.values["name"]
-    if name is None or not is_task_id(name):
-        what = "needs --name" if name is None else f"--name {quote(name)} is no name"
-        raise UsageError(f"schedule add {what}", hint=TASK_ID_RULE)
+    if name is None:
+        raise UsageError("schedule add needs --name", hint=TASK_ID_RULE)
     config = asked.invocation.configure_writing()
     schedules = open_store(config, writes=True)
-    now = schedules.now()
-    values = {**asked.values, "command": list(asked.rest), "after": None, "not_before": None}
-    spec = adding.granter_for(config, schedules.queue).grant(
-        adding.wish_of({**values, "hold": False})
-    )
-    made = add_schedule(
+    definer = ScheduleGranter(granter=adding.granter_for(config, schedules.queue))
+    made = add_schedule(schedules, definer.define(name, _values(asked, asked.rest)))
+    warnings = warnings_of(made, None, schedules.store.schedules())
+    if asked.is_json:
+        emit_json(schedule=schedule_json(made), warnings=[one.document() for one in warnings])
+    else:
+        asked.invocation.answer(f"{name}: {explained(made, schedules.now())}")
+    tell(asked.invocation, warnings)
+    return EXIT_DONE
+
+
+def edit(asked: Request) -> int:
+    """Change what is given of a schedule, and show what is other than before."""
+    from tinyscheduler.app.schedule_warnings import declared_elsewhere, warnings_of
+    from tinyscheduler.app.schedules import edit_schedule
+
+    if not asked.rest:
+        raise UsageError("schedule edit needs an ID", hint="`tinyscheduler schedule edit ID`")
+    name, unset = asked.rest[0], read_unset(asked.values["unset"] or ())
+    values = _values(asked, asked.rest[1:])
+    if not unset and not any(value is not None for value in values.values()):
+        raise UsageError(
+            "there is nothing to change", hint="`tinyscheduler schedule --help` lists what can be"
+        )
+    config = asked.invocation.configure_strictly()
+    schedules = open_store(config, writes=True)
+    definer = ScheduleGranter(granter=adding.granter_for(config, schedules.queue))
+    before, after = edit_schedule(
         schedules,
-        Schedule(
+        name,
+        lambda found: definer.amend(found, values, unset=unset),
+        revision=asked.values["revision"],
+    )
+    told = differences(before, after)
+    warnings = list(warnings_of(after, before, schedules.store.schedules()))
+    warnings += [one for one in (declared_elsewhere(after),) if one is not None and told]
+    if asked.is_json:
+        emit_json(
+            schedule=schedule_json(after),
+            changed=told,
+            warnings=[one.document() for one in warnings],
+        )
+    elif told:
+        lines = [f"  {difference_words(one)}" for one in told]
+        now = schedules.now()
+        asked.invocation.answer("\n".join([f"{name}: {explained(after, now)}", *lines]))
+    else:
+        asked.invocation.answer(f"schedule {name} stays as it is")
+    tell(asked.invocation, warnings)
+    return EXIT_DONE
+
+
+def check(asked: Request) -> int:
+    """Say what options or a file would mean, and change nothing."""
+    from tinyscheduler.app.schedule_warnings import warnings_of
+    from tinyscheduler.app.schedules import begun
+
+    values = _values(asked, asked.rest)
+    is_file = asked.values["file"] is not None
+    if is_file or (asked.rest and all(values[one] is None for one in ("cron", "every", "at"))):
+        from tinyscheduler.cli.schedule_apply import check_file
+
+        if any(values[one] is not None for one in values if one != "command"):
+            raise UsageError(
+                "a file is checked without other options", hint="write them into the file"
+            )
+        return check_file(asked)
+    config = asked.invocation.configure_reading()
+    schedules = open_store(config, writes=False)
+    definer = ScheduleGranter(granter=adding.granter_for(config, schedules.queue))
+    name, now = asked.values["name"] or _UNNAMED, schedules.now()
+    if any(
+        values[one] is not None for one in ("agent", "queue", "command", "prompt", "prompt_file")
+    ):
+        wished = definer.define(name, values)
+    else:
+        timing = timing_of(values, now, adding.spell_option)
+        wished = Schedule(
             schedule_id=name,
             name=name,
-            timing=timing_of(asked, now),
-            spec=spec,
-            overlap=asked.values["overlap"] or Overlap.SKIP,
-            catch_up=asked.values["catch_up"] or CatchUp.LATEST,
-            max_firings=asked.values["max_firings"],
-            expires_at=moment("--expires", asked.values["expires"], now),
-            max_run_duration_s=seconds("--max-run-duration", asked.values["max_run_duration"]),
+            timing=timing,
+            spec=TaskSpec(project=values["project"], max_turns=values["max_turns"]),
             created_at=now,
             anchor=now,
-        ),
-    )
+        )
+    one = begun(wished)
+    others = [other for other in schedules.store.schedules() if other.schedule_id != name]
+    warnings = warnings_of(one, None, others)
     if asked.is_json:
-        emit_json(schedule=schedule_json(made), warnings=[])
+        emit_json(
+            **explanation(one, now),
+            zone=one.timing.zone,
+            warnings=[warning.document() for warning in warnings],
+        )
     else:
-        first = format_when(made.next_fire_at, now=now)
-        asked.invocation.answer(f"{name}: {words_of(made.timing)}; next {first}")
+        emit("\n".join(explanation_lines(one, now)))
+    tell(asked.invocation, warnings)
     return EXIT_DONE
+
+
+def explained(one: Schedule, now: datetime) -> str:
+    """Return in words when it fires, and when next."""
+    words = words_of(one.timing)
+    if one.state is ScheduleState.PAUSED:
+        return f"{words}; it is paused"
+    return (
+        f"{words}; next {format_when(one.next_fire_at, now=now)}"
+        if fires(one)
+        else f"{words}; it is over"
+    )
+
+
+def explanation(one: Schedule, now: datetime) -> dict[str, Any]:
+    """Return when it fires, in words and by the next times, for a document."""
+    from tinyscheduler.core.schedule_edits import upcoming
+
+    return {
+        "description": words_of(one.timing),
+        "next_fire_times": [format_time(slot) for slot in upcoming(one, now, SHOWN_TIMES)],
+    }
+
+
+def explanation_lines(one: Schedule, now: datetime) -> list[str]:
+    """Return the same for people, a line a time."""
+    from tinyscheduler.core.schedule_edits import upcoming
+
+    times = upcoming(one, now, SHOWN_TIMES)
+    zone = one.timing.zone
+    return [
+        words_of(one.timing),
+        *(f"  {local_time(slot, zone)}  {format_when(slot, now=now)}" for slot in times),
+    ]
+
+
+def tell(invocation: Invocation, warnings: Iterable[ScheduleWarning]) -> None:
+    """Tell people what they should know; it stands in the way of nothing."""
+    for one in warnings:
+        invocation.warn(one.words)
+
+
+def _values(asked: Request, command: tuple[str, ...]) -> dict[str, Any]:
+    """Return what defines a schedule, by the names of the parameters; None where not said."""
+    values = {name: asked.values[name] for name in DEFINING if name != "command"}
+    said = {name: value if value != [] else None for name, value in values.items()}
+    return {**said, "command": list(command) or None}

@@ -66,6 +66,8 @@ def schedule_json(one: Schedule) -> dict[str, Any]:
         "lease_drift_streak": one.drift_streak,
         "last_failure_reason": one.last_failure,
         "why_paused": one.why_paused,
+        "declared_in": one.declared_in,
+        "revision": one.revision,
         "created_at": format_time(one.created_at),
     }
 

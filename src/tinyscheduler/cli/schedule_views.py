@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from tinyscheduler.cli.add import spell_option
 from tinyscheduler.cli.render import (
     Cell,
     Ink,
@@ -11,10 +12,11 @@ from tinyscheduler.cli.render import (
     emit,
     emit_json,
     escape,
+    format_span,
     format_table,
     format_when,
 )
-from tinyscheduler.cli.schedule_request import open_store, timing_of
+from tinyscheduler.cli.schedule_request import open_store
 from tinyscheduler.cli.schedule_texts import (
     fires,
     local_time,
@@ -22,14 +24,28 @@ from tinyscheduler.cli.schedule_texts import (
     words_of,
     words_on_turns,
 )
+from tinyscheduler.cli.schedule_wish import timing_of
+from tinyscheduler.cli.standing import time_or_none
 from tinyscheduler.errors import EXIT_DONE, UsageError
 from tinyscheduler.model.clock import format_time
 from tinyscheduler.model.schedules import Schedule, ScheduleState
+from tinyscheduler.model.tasks import TaskState
 
 if TYPE_CHECKING:
+    from typing import Any
+
     from tinyscheduler.cli.schedule_request import Request
+    from tinyscheduler.model.schedules import FiringRecord
 
 _NEXT = 3
+_FIRINGS = 20
+_INK_OF_END = {
+    "done": Ink.GREEN,
+    "running": Ink.BLUE,
+    "waiting": Ink.PLAIN,
+    "held": Ink.DIM,
+    "cancelled": Ink.DIM,
+}
 _INK_OF_STATE = {
     ScheduleState.ACTIVE: Ink.GREEN,
     ScheduleState.PAUSED: Ink.YELLOW,
@@ -88,6 +104,7 @@ def show_one(asked: Request) -> int:
         ("next", local_time(one.next_fire_at) if fires(one) else "-"),
         ("agent", one.spec.agent or f"any of queue {one.spec.queue}"),
         ("runs", " ".join(one.spec.command) or (one.spec.prompt or "-")),
+        ("declared in", one.declared_in or "-"),
         ("overlap", one.overlap),
         ("catch-up", one.catch_up),
         ("fired", f"{one.fired}, passed over {one.passed_over}"),
@@ -108,8 +125,8 @@ def show_one(asked: Request) -> int:
 
 def show_next(asked: Request) -> int:
     """Print the times to come, of a schedule or of an expression."""
-    from tinyscheduler.app.schedules import upcoming
     from tinyscheduler.core.firing_times import check_timing
+    from tinyscheduler.core.schedule_edits import upcoming
 
     config = asked.invocation.configure_reading()
     schedules = open_store(config, writes=False)
@@ -118,7 +135,7 @@ def show_next(asked: Request) -> int:
         one = schedules.store.schedule(asked.schedule_id())
         timing = one.timing
     else:
-        timing = timing_of(asked, now)
+        timing = timing_of(asked.values, now, spell_option)
         try:
             check_timing(timing, anchor=now)
         except ValueError as error:
@@ -140,3 +157,65 @@ def show_next(asked: Request) -> int:
     for slot in times:
         emit(f"  {local_time(slot, timing.zone)}  {format_when(slot, now=now)}")
     return EXIT_DONE
+
+
+def show_history(asked: Request) -> int:
+    """Print what became of the newest firings of a schedule."""
+    from tinyscheduler.adapters.sqlite.firing_history import FiringHistory
+
+    config = asked.invocation.configure_reading()
+    schedules = open_store(config, writes=False)
+    one = schedules.store.schedule(asked.schedule_id())
+    history = FiringHistory(schedules.queue.database)
+    found = history.firings(one.schedule_id, limit=asked.values["number"] or _FIRINGS)
+    if asked.is_json:
+        emit_json(schedule_id=one.schedule_id, firings=[_firing_json(firing) for firing in found])
+        return EXIT_DONE
+    if not found:
+        asked.invocation.note(f"schedule {one.schedule_id} has fired nothing that is on record")
+        return EXIT_DONE
+    now = schedules.now()
+    rows: list[Row] = [
+        (
+            firing.task_id,
+            "by hand" if firing.slot is None else local_time(firing.slot, one.timing.zone),
+            format_when(firing.fired_at, now=now),
+            _span(firing.wait_ms),
+            _span(firing.duration_ms),
+            "-" if firing.turns is None else str(firing.turns),
+            Cell(text=_how(firing), ink=_INK_OF_END.get(_how(firing), Ink.RED)),
+        )
+        for firing in found
+    ]
+    head = ("TASK", "FOR", "FIRED", "WAITED", "TOOK", "TURNS", "HOW IT ENDED")
+    emit("\n".join(format_table(head, rows, asked.invocation.page)))
+    return EXIT_DONE
+
+
+def _how(firing: FiringRecord) -> str:
+    """Return how a firing ended, or that it has not."""
+    if firing.failure_reason is not None:
+        return firing.failure_reason
+    if firing.state is not None:
+        return "running" if firing.state is TaskState.WORKING else firing.state.value
+    return "running" if firing.ended_at is None else TaskState.DONE.value
+
+
+def _span(milliseconds: int | None) -> str:
+    return "-" if milliseconds is None else format_span(milliseconds / 1000)
+
+
+def _firing_json(firing: FiringRecord) -> dict[str, Any]:
+    return {
+        "task_id": firing.task_id,
+        "slot": time_or_none(firing.slot),
+        "is_by_hand": firing.slot is None,
+        "fired_at": format_time(firing.fired_at),
+        "ended_at": time_or_none(firing.ended_at),
+        "outcome": _how(firing),
+        "failure_reason": firing.failure_reason,
+        "wait_ms": firing.wait_ms,
+        "duration_ms": firing.duration_ms,
+        "turns": firing.turns,
+        "max_turns": firing.max_turns,
+    }

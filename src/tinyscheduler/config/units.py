@@ -77,3 +77,30 @@ def parse_size_bytes(value: str | int) -> int:
     if size > MAX_SIZE_BYTES:
         raise ValueError("expected a size of at most 1048576T")
     return size
+
+
+def duration_text(seconds: float) -> str:
+    """Return a duration as `parse_duration_s` reads it.
+
+    >>> [duration_text(one) for one in (5400, 86_400, 0, 0.25)]
+    ['1h30m', '1d', '0s', '250ms']
+    """
+    left, words = round(seconds * 1000), []
+    for unit in ("d", "h", "m", "s", "ms"):
+        number, left = divmod(left, round(_DURATION_UNITS[unit] * 1000))
+        if number:
+            words.append(f"{number}{unit}")
+    return "".join(words) or "0s"
+
+
+def size_text(size_bytes: int) -> str:
+    """Return a size as `parse_size_bytes` reads it, in the largest unit that divides it.
+
+    >>> [size_text(one) for one in (0, 3 << 29, 14 << 30, 1500)]
+    ['0', '1536M', '14G', '1500B']
+    """
+    for unit in ("T", "G", "M", "K"):
+        number, rest = divmod(size_bytes, _SIZE_UNITS[unit])
+        if number and not rest:
+            return f"{number}{unit}"
+    return f"{size_bytes}B" if size_bytes else "0"

@@ -10,7 +10,7 @@ from tinyscheduler.values import dataclass
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from tinyscheduler.model.tasks import TaskSpec
+    from tinyscheduler.model.tasks import TaskSpec, TaskState
 
 
 class Overlap(StrEnum):
@@ -193,3 +193,31 @@ class FiringMetrics:
     pressure: int
     concurrent: int | None
     failure_reason: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScheduleChange:
+    """A schedule as it was and as it is to be; None where there is none."""
+
+    before: Schedule | None
+    after: Schedule | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FiringRecord:
+    """One firing as people look back at it.
+
+    ``slot`` is the time it was for; None for one by hand.  ``ended_at`` is None while it lives, and
+    ``state`` where its task is gone already.
+    """
+
+    task_id: str
+    slot: datetime | None
+    fired_at: datetime
+    ended_at: datetime | None
+    state: TaskState | None
+    failure_reason: str | None
+    wait_ms: int | None
+    duration_ms: int | None
+    turns: int | None
+    max_turns: int | None

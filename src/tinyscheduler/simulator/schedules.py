@@ -45,7 +45,10 @@ class SimulatedSchedules:
             known = self._queue.schedules.get(name)
             if known is None or known.state is not ScheduleState.ACTIVE:
                 return None
-            if known.next_fire_at != plan.schedule.next_fire_at:
+            if (known.next_fire_at, known.revision) != (
+                plan.schedule.next_fire_at,
+                plan.schedule.revision,
+            ):
                 return None
             for task_id in plan.replaces:
                 self._queue.request_cancel(task_id)

@@ -57,16 +57,16 @@ WHERE state IN ('waiting', 'held') AND schedule_id = ? ORDER BY id
 """
 _INSERT = """
 INSERT INTO schedules (
-    id, state, definition, next_slot, due_at, anchor, fired, created_at, updated_at
-) VALUES (:id, :state, :definition, :next_slot, :due_at, :anchor, 0, :now, :now)
+    id, state, definition, next_slot, due_at, anchor, fired, declared_in, created_at, updated_at
+) VALUES (:id, :state, :definition, :next_slot, :due_at, :anchor, 0, :declared_in, :now, :now)
 """
-# Whoever's statement still finds the slot that it planned on moves the schedule on, and nobody
-# else: so many ticks, and commands, may try at once.
+# Whoever's statement still finds the slot and the definition that it planned on moves the
+# schedule on, and nobody else: so many ticks, and commands, may try at once.
 _MOVE_ON = """
 UPDATE schedules SET next_slot = :next_slot, due_at = :due_at, state = :state,
     fired = fired + :fired, passed_over = passed_over + :passed_over,
     last_fired_at = CASE WHEN :fired THEN :now ELSE last_fired_at END, updated_at = :now
-WHERE id = :id AND state = 'active' AND next_slot IS :was
+WHERE id = :id AND state = 'active' AND next_slot IS :was AND revision = :revision
 """
 _COUNT_ONE = """
 UPDATE schedules SET fired = fired + 1, last_fired_at = :now, updated_at = :now WHERE id = :id
@@ -162,11 +162,12 @@ class SqliteSchedules:
         values = {
             "id": schedule.schedule_id,
             "was": micros_or_none(schedule.next_fire_at),
+            "revision": schedule.revision,
             "state": plan.state,
             "fired": len(plan.slots),
             "passed_over": plan.passed_over,
             "now": now,
-            **_next(schedule, plan.next_fire_at),
+            **next_columns(schedule, plan.next_fire_at),
         }
         with self._database.writing() as connection:
             if connection.execute(_MOVE_ON, values).rowcount == 0:
@@ -216,23 +217,7 @@ class SqliteSchedules:
     def add(self, schedule: Schedule) -> None:
         """Keep a new schedule; UsageError if there is one of that name."""
         with self._database.writing() as connection:
-            if connection.execute(_ONE, (schedule.schedule_id,)).fetchone() is not None:
-                raise UsageError(
-                    f"there is a schedule {schedule.schedule_id} already",
-                    hint="give another name, or remove that one first:"
-                    f" `tinyscheduler schedule rm {schedule.schedule_id}`",
-                )
-            connection.execute(
-                _INSERT,
-                {
-                    "id": schedule.schedule_id,
-                    "state": schedule.state,
-                    "definition": definition_of(schedule),
-                    "anchor": to_micros(schedule.anchor),
-                    "now": to_micros(schedule.created_at),
-                    **_next(schedule, schedule.next_fire_at),
-                },
-            )
+            insert_schedule(connection, schedule)
             with durable_step("schedule.add"):
                 connection.commit()
 
@@ -248,7 +233,7 @@ class SqliteSchedules:
             lambda connection: connection.execute(_ONE, (schedule_id,)).fetchone()
         )
         if row is None:
-            raise _none_such(schedule_id)
+            raise none_such(schedule_id)
         return schedule_of(row)
 
     def live(self, schedule_id: str) -> LiveFirings:
@@ -267,7 +252,7 @@ class SqliteSchedules:
         with self._database.writing() as connection:
             row = connection.execute(_ONE, (schedule_id,)).fetchone()
             if row is None:
-                raise _none_such(schedule_id)
+                raise none_such(schedule_id)
             before = schedule_of(row)
             connection.execute(
                 _SET_STATE,
@@ -276,7 +261,7 @@ class SqliteSchedules:
                     "state": state,
                     "why": why,
                     "now": to_micros(self._clock.now().wall),
-                    **_next(before, next_fire_at),
+                    **next_columns(before, next_fire_at),
                 },
             )
             with durable_step("schedule.state"):
@@ -287,7 +272,7 @@ class SqliteSchedules:
         """Forget it; return the firings of it that are left."""
         with self._database.writing() as connection:
             if connection.execute(_DELETE, (schedule_id,)).rowcount == 0:
-                raise _none_such(schedule_id)
+                raise none_such(schedule_id)
             live = _live(connection, schedule_id)
             with durable_step("schedule.remove"):
                 connection.commit()
@@ -303,7 +288,7 @@ class SqliteSchedules:
         with self._database.writing() as connection:
             row = connection.execute(_ONE, (schedule_id,)).fetchone()
             if row is None:
-                raise _none_such(schedule_id)
+                raise none_such(schedule_id)
             (taken,) = connection.execute(_TAKEN, {"now": now}).fetchone()
             if most is not None and taken >= most:
                 return int(taken)
@@ -382,7 +367,8 @@ def _metrics_of(row: sqlite3.Row) -> FiringMetrics:
     )
 
 
-def _none_such(schedule_id: str) -> NotFoundError:
+def none_such(schedule_id: str) -> NotFoundError:
+    """Return what is raised where there is no schedule of that name."""
     return NotFoundError(
         f"there is no schedule {schedule_id!r}",
         hint="`tinyscheduler schedule list` shows the schedules there are",
@@ -398,7 +384,30 @@ def _live(connection: sqlite3.Connection, schedule_id: str) -> LiveFirings:
     )
 
 
-def _next(schedule: Schedule, slot: datetime | None) -> dict[str, int | None]:
+def insert_schedule(connection: sqlite3.Connection, schedule: Schedule) -> None:
+    """Add a schedule within the statement of somebody else; UsageError if its name is taken."""
+    if connection.execute(_ONE, (schedule.schedule_id,)).fetchone() is not None:
+        raise UsageError(
+            f"there is a schedule {schedule.schedule_id} already",
+            hint="change that one, or give another name:"
+            f" `tinyscheduler schedule edit {schedule.schedule_id}`",
+        )
+    connection.execute(
+        _INSERT,
+        {
+            "id": schedule.schedule_id,
+            "state": schedule.state,
+            "definition": definition_of(schedule),
+            "anchor": to_micros(schedule.anchor),
+            "declared_in": schedule.declared_in,
+            "now": to_micros(schedule.created_at),
+            **next_columns(schedule, schedule.next_fire_at),
+        },
+    )
+
+
+def next_columns(schedule: Schedule, slot: datetime | None) -> dict[str, int | None]:
+    """Return the columns that say when it fires next, by their names."""
     if slot is None:
         return {"next_slot": None, "due_at": None}
     due_at = jittered(schedule.schedule_id, slot, schedule.timing.jitter_s)
