@@ -20,6 +20,7 @@ from tinyscheduler import crash
 from tinyscheduler.adapters.leases_file import FileLeaseStore, LockTable, LockTrial
 from tinyscheduler.adapters.memory_file import FileMemoryStore
 from tinyscheduler.adapters.rounds_file import FileRecorder
+from tinyscheduler.adapters.sqlite.budgets import SqliteBudgets
 from tinyscheduler.adapters.sqlite.database import Access, Database
 from tinyscheduler.adapters.sqlite.ledger import SqliteLedger
 from tinyscheduler.adapters.sqlite.schedules import SqliteSchedules
@@ -357,6 +358,7 @@ class WeekWorld(SimulatedWorld):
             memory=FileMemoryStore(self.config.paths, warn=warnings.append, may_write=True),
             switches=SqliteSwitches(database),
             schedules=SqliteSchedules(database, clock),
+            budgets=SqliteBudgets(database, clock, self.config.inventory.budgets),
             observers=observers_of(self.config),
             recorder=partial(FileRecorder, self.config.paths),
             pruners=partial(self._pruners, database),

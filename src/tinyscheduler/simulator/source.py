@@ -25,12 +25,15 @@ from tinyscheduler.model.tasks import (
     TaskState,
     WaitingTask,
 )
+from tinyscheduler.simulator.budgets import may_spend
 from tinyscheduler.values import replace
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
     from datetime import datetime
 
+    from tinyscheduler.model.budgets import Budget
+    from tinyscheduler.model.history import AttemptRecord
     from tinyscheduler.model.records import CancelAnswer
     from tinyscheduler.model.schedules import Schedule
     from tinyscheduler.model.switches import Switch
@@ -71,6 +74,7 @@ class Row:
     schedule_id: str | None = None
     is_beside: bool = False
     is_forced: bool = False
+    claimed_at: datetime | None = None
 
 
 @dataclass(eq=False, slots=True, kw_only=True)
@@ -89,6 +93,9 @@ class SimulatedQueue:
     rows: dict[str, Row] = field(default_factory=dict)
     added: int = 0  # tasks ever: a number is never used again
     most_firings: int = 2
+    budgets: tuple[Budget, ...] = ()
+    budget_starts: dict[str, datetime] = field(default_factory=dict)
+    ledger: Mapping[str, AttemptRecord] = field(default_factory=dict)  # as on its disk
     schedules: dict[str, Schedule] = field(default_factory=dict)
     paused_after: dict[str, str] = field(default_factory=dict)  # schedules, by firing
 
@@ -270,8 +277,11 @@ class SimulatedSource:
                 return False
             if not self._queue.may_fire(row):
                 return False
-            if self._is_switched_off(agent, row.spec.queue or queue):
+            if self._is_switched_off(agent, row.spec.queue or queue, row.schedule_id):
                 return False
+            if not may_spend(self._queue, row, agent):
+                return False
+            row.claimed_at = self._queue.now()
             row.state, row.lease_id, row.claimed_by = TaskState.WORKING, lease_id, agent
         return True
 
@@ -294,8 +304,8 @@ class SimulatedSource:
             and self._queue.is_due(row)
         )
 
-    def _is_switched_off(self, agent: str, queue: str) -> bool:
-        stops = {str(EVERYTHING), f"agent:{agent}", f"queue:{queue}"}
+    def _is_switched_off(self, agent: str, queue: str, schedule_id: str | None) -> bool:
+        stops = {str(EVERYTHING), f"agent:{agent}", f"queue:{queue}", f"schedule:{schedule_id}"}
         return any(target in stops for _, target in self._queue.switches)
 
     @contextmanager

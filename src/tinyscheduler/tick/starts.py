@@ -116,7 +116,7 @@ class Starts:
             if not claimed:
                 store.clear(lock, lease.lease_id)
                 self.progress.refuse(
-                    dispatch, Reason.SOURCE_REFUSED, "it was taken or changed meanwhile"
+                    dispatch, Reason.SOURCE_REFUSED, "it was taken, changed or paused meanwhile"
                 )
                 return
             self.progress.notice(EventName.TASK_CLAIMED, lease=lease)

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from tinyscheduler.model.config import AgentProfile
     from tinyscheduler.model.snapshot import Rules
     from tinyscheduler.ports import (
+        Budgets,
         Clock,
         GpuProbe,
         Launcher,
@@ -95,6 +96,7 @@ class World:
     memory: MemoryStore
     switches: Switches
     schedules: Schedules
+    budgets: Budgets
     observers: tuple[Observer, ...]
     # Asked for by ticks that have something to keep: few do.
     recorder: Callable[[], Recorder]

@@ -38,9 +38,11 @@ if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Callable, Iterator, Mapping, Sequence
     from datetime import datetime
+    from typing import Any
 
     from tinyscheduler.adapters.sqlite.batch import Addition
     from tinyscheduler.adapters.sqlite.database import Database
+    from tinyscheduler.model.budgets import Budget
     from tinyscheduler.model.records import CancelAnswer, TaskRecord
     from tinyscheduler.model.tasks import Ending, TaskSpec
     from tinyscheduler.ports import Clock
@@ -143,7 +145,8 @@ WHERE id = :id AND state = 'waiting' AND lease_id IS NULL AND attempt = :attempt
     AND NOT EXISTS (
         SELECT 1 FROM switches
         WHERE target IN (
-            'all', 'agent:' || :agent, 'queue:' || coalesce(nullif(tasks.queue, ''), :queue)))
+            'all', 'agent:' || :agent, 'queue:' || coalesce(nullif(tasks.queue, ''), :queue),
+            'schedule:' || tasks.schedule_id))
     AND (schedule_id IS NULL OR (
         is_forced OR :most_firings > (
             SELECT count(*) FROM tasks AS other INDEXED BY firings_at_work
@@ -294,6 +297,7 @@ class LocalQueue:
         most_of_owners: int = _MAX_OF_OWNERS,
         tells_marks: bool = True,
         most_firings: int = 2,
+        budgets: tuple[Budget, ...] = (),
     ) -> None:
         """Take what orders and bounds it.
 
@@ -311,6 +315,7 @@ class LocalQueue:
         self._most_of_owners = most_of_owners
         self._tells_marks = tells_marks
         self._most_firings = most_firings
+        self._budgets = budgets
         self._revisions: dict[str, int] = {}  # as they were at the last look
 
     @property
@@ -363,12 +368,27 @@ class LocalQueue:
             "latest": self._now() + int(self._longest_backoff_s * 1e6),
         }
         with _answering(), self._database.writing() as connection:
+            if self._budgets and not self._may_spend(connection, claim):
+                return False
             if connection.execute(_CLAIM, claim).rowcount == 0:
                 return False
             connection.execute(_NOTE_CLAIM, claim)
             with durable_step("queue.claim"):
                 connection.commit()
         return True
+
+    def _may_spend(self, connection: sqlite3.Connection, claim: Mapping[str, Any]) -> bool:
+        """Whether no budget is used up: looked at in the step that claims, so none is exceeded."""
+        from tinyscheduler.adapters.sqlite.budgets import may_spend  # few set any
+
+        task = connection.execute(_TASK, (claim["id"],)).fetchone()
+        return task is not None and may_spend(
+            connection,
+            self._budgets,
+            agent=claim["agent"],
+            schedule_id=task["schedule_id"],
+            now=claim["now"],
+        )
 
     def settle(self, task_id: str, *, lease_id: str, ending: Ending) -> TaskState | None:
         """Tell how the claim ended, if the task is still ours under exactly this lease."""

@@ -1,0 +1,38 @@
+"""What has used up its budget starts nothing more until somebody lets it go on."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from tinyscheduler.model.events import EventName
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from tinyscheduler.model.events import Details
+    from tinyscheduler.tick.progress import Progress
+
+
+def enforce_budgets(progress: Progress) -> None:
+    """Pause what has used up its budget, and tell it; costs nothing where there is none.
+
+    Called whenever something has ended or begun: claims that follow are refused anyhow.
+    """
+    if progress.settings.inventory.budgets:
+        progress.attempt("budgets", partial(_enforce, progress))
+
+
+def _enforce(progress: Progress) -> None:
+    from tinyscheduler.core.budgets import BUDGET_KEEPER, target_of
+
+    for one in progress.world.budgets.enforce():
+        target = str(target_of(one.budget))
+        progress.warn(
+            f"{target} is paused, its budget is used up: {one.words}"
+            f" (`tinyscheduler resume {target}` lets it go on)"
+        )
+        details: Details = (("target", target), ("by", BUDGET_KEEPER), ("words", one.words))
+        name = EventName.PAUSED
+        if one.budget.subject.startswith("schedule:"):
+            name = EventName.SCHEDULE_PAUSED
+            details = (("schedule", one.budget.subject.partition(":")[2]), *details)
+        progress.notice(name, reason="budget", details=details)
