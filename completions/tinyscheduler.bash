@@ -255,7 +255,7 @@ _tinyscheduler() {
             return
             ;;
         events:--event)
-            mapfile -t COMPREPLY < <(compgen -W "task.added task.claimed task.started task.finished task.failed task.requeued task.parked task.cancelled task.edited task.retried task.held task.released lease.reclaimed lease.corrupt slot.leak_repaired source.down source.up scheduler.paused scheduler.resumed scheduler.draining scheduler.undrained scheduler.reset backpressure memory-pressure health-changed slot-available work-claimed queue-empty stagger-wait gpu.misplaced schedule.fired schedule.paused schedule.warning policy.fallback policy.deployed" -- "$cur")
+            mapfile -t COMPREPLY < <(compgen -W "task.added task.claimed task.started task.finished task.failed task.requeued task.parked task.cancelled task.edited task.retried task.held task.released lease.reclaimed lease.corrupt slot.leak_repaired source.down source.up scheduler.paused scheduler.resumed scheduler.draining scheduler.undrained scheduler.reset backpressure memory-pressure health-changed slot-available work-claimed queue-empty stagger-wait gpu.misplaced schedule.fired schedule.paused schedule.warning audit.force policy.fallback policy.deployed" -- "$cur")
             return
             ;;
         events:--task)
@@ -486,6 +486,10 @@ _tinyscheduler() {
             :
             return
             ;;
+        schedule:--since)
+            :
+            return
+            ;;
         schedule:-f | schedule:--file)
             mapfile -t COMPREPLY < <(compgen -f -- "$cur")
             return
@@ -625,7 +629,7 @@ _tinyscheduler() {
         "config") words="--show --json -h --help --help" ;;
         "validate-config") words="--fix --json -h --help --help" ;;
         "policy") words="--fixture --case --since --snapshot --queue-depth --pools --workers-per-pool --seed --against --gate --bound --plot --limit --force --json -h --help --help" ;;
-        "schedule") words="--name --cron --every --at --tz --jitter --active-hours --overlap --catch-up --catch-up-window --max-firings --expires --max-run-duration -n --number --force -f --file --prune --dry-run --unset --revision --agent --queue --title --prompt --prompt-file --recipe --priority --class --gpus --vram --memory --model --seed --tenant --project --max-turns --max-attempts --label --cwd --env --json -h --help --help" ;;
+        "schedule") words="--name --cron --every --at --tz --jitter --active-hours --overlap --catch-up --catch-up-window --max-firings --expires --max-run-duration -n --number --force --since --csv --advise -f --file --prune --dry-run --unset --revision --agent --queue --title --prompt --prompt-file --recipe --priority --class --gpus --vram --memory --model --seed --tenant --project --max-turns --max-attempts --label --cwd --env --json -h --help --help" ;;
         "init") words="--base-path -y --yes --json -h --help --help" ;;
         "doctor") words="--json -h --help --help" ;;
         "service") words="--user --system --print -y --yes --json -h --help --help" ;;
@@ -658,7 +662,7 @@ _tinyscheduler() {
         "resume") mapfile -t COMPREPLY < <(compgen -W "$(_tinyscheduler_ask paused)" -- "$cur") ;;
         "edit") mapfile -t COMPREPLY < <(compgen -W "$(_tinyscheduler_ask tasks:waiting,held)" -- "$cur") ;;
         "policy") mapfile -t COMPREPLY < <(compgen -W "show source check compile test simulate diff templates trace deploy rollback versions" -- "$cur") ;;
-        "schedule") mapfile -t COMPREPLY < <(compgen -W "add list show edit check apply history rm pause resume run next" -- "$cur") ;;
+        "schedule") mapfile -t COMPREPLY < <(compgen -W "add list show edit check apply history rm pause resume run next metrics" -- "$cur") ;;
         "service") mapfile -t COMPREPLY < <(compgen -W "install uninstall status cron timer daemon logrotate" -- "$cur") ;;
         "completion") mapfile -t COMPREPLY < <(compgen -W "bash zsh fish" -- "$cur") ;;
         "help") mapfile -t COMPREPLY < <(compgen -W "run add status list show why ps logs wait parked history report top health gpu events snapshot replay cancel retry hold release pause resume drain undrain edit prune reset config validate-config policy schedule init doctor service demo selftest completion help" -- "$cur") ;;

@@ -80,15 +80,16 @@ class CapacityFullError(BusyError):
     """As many firings as may run at once do so; nothing was added."""
 
     def __init__(self, *, running: int, limit: int, eta_s: float) -> None:
-        """Say how many run, and in how many seconds a slot is free at the latest."""
+        """Say how many run or wait, and in about how many seconds one more may start."""
+        rounded_up = -int(-eta_s // 1)
         super().__init__(
-            f"capacity_full: {running} of {limit} firings run or are about to;"
-            f" a slot is free in {eta_s:.0f} s at the latest",
+            f"capacity_full: {running} firings run or are about to, and {limit} may at once;"
+            f" a slot is free in about {rounded_up} s",
             hint="try again then; --force starts it beyond TINYSCHEDULER_SCHEDULE_MAX_CONCURRENT",
         )
         self.running = running
         self.limit = limit
-        self.eta_s = eta_s
+        self.slot_eta_s = rounded_up
 
 
 class SourceError(TinySchedulerError):

@@ -279,9 +279,10 @@ def test_reset_needs_to_be_meant(place: Place):
     code, screen = place.type("reset", keys="no\n")
 
     assert (answer.code, answer.out) == (2, "")
-    assert answer.err == "error: reset removes every task\nhint: if that is meant: reset --yes\n"
+    would = f"reset would remove 1 task (1 waiting) of {place.base}"
+    assert answer.err == f"error: {would}\nhint: if that is meant: reset --yes\n"
     assert tasks(place) == {"1": "waiting"}
-    assert "This removes every task (1 waiting)" in screen
+    assert "This removes 1 task (1 waiting) of " in screen
     assert "nothing was changed" in screen
     assert code == 1
     assert place.type("reset", keys="yes\n")[0] == 0

@@ -255,7 +255,7 @@ def test_other_keys_of_the_array_warn_as_they_always_have(tmp_path: Path):
         ("agents:\n  ? [a]\n  : {}", "agents.yaml:2: holds a key that is no text"),
         ("pools: [a]", "agents.yaml:1: section pools is a list"),
         ("tenants: {team: 5}", "agents.yaml:1: tenant team is 5"),
-        ("budgets: {team: 5}", "agents.yaml:1: budgets: team is 5"),
+        ("pools: {team: 5}", "agents.yaml:1: pools: team is 5"),
         ("hosts: {local: {total_vram: 24}}", "total_vram of host local: 24 is not a size"),
         ("hosts: {local: {vram: 24G}}", "unknown key 'vram' of host local"),
         ("models: {m: {max_slots: -1}}", "max_slots of model m: -1 is not a whole number"),

@@ -27,8 +27,8 @@ _BLOCK = re.compile(r"^```console\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _SHELL_BLOCK = re.compile(r"^```sh\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _PASSING = (
     (re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z"), "TIME"),
-    (re.compile(r"\b\d+[smhd]( \d+[smhd])?\b"), "SPAN"),
-    (re.compile(r"\b\d+ (m?s)\b"), r"N \1"),
+    (re.compile(r"\b\d+(\.\d+)?[smhd]( \d+[smhd])?\b"), "SPAN"),
+    (re.compile(r"\b\d+ (m?s|MB)\b"), r"N \1"),
     (re.compile(r"\b\d{3,}\b"), "NUMBER"),
     (re.compile(r"\(\d\d:\d\d\)"), "(CLOCK)"),
     (re.compile(r"\s+"), " "),

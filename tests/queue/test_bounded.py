@@ -178,7 +178,12 @@ QUESTIONS = {
         "firings_at_work (schedule_id>?)",
         "firings_at_work (schedule_id=?)",
     ],
-    "_NOTE_CLAIM": ["tasks USING INTEGER PRIMARY KEY (rowid=?)", "firings_at_work"],
+    "_NOTE_CLAIM": [
+        "sqlite_autoindex_schedule_firing_metrics_1 (task_id=?)",
+        "firings_at_work",
+    ],
+    "_NOTE_PRESSURE": ["sqlite_autoindex_schedule_firing_metrics_1 (task_id=?)"],
+    "NOTE_CANCELLED": ["sqlite_autoindex_schedule_firing_metrics_1 (task_id=?)"],
     "_NOTE_END": ["sqlite_autoindex_schedule_firing_metrics_1 (task_id=?)"],
     "_STREAKS": ["sqlite_autoindex_schedules_1 (id=?)"],
     "_MAX_TURNS": ["INTEGER PRIMARY KEY (rowid=?)"],
@@ -209,7 +214,7 @@ def test_every_question_of_a_tick_is_answered_by_its_index(opened, question):
 
     with opened.database.writing() as connection:
         plan = connection.execute(
-            "EXPLAIN QUERY PLAN " + statement, (1,) if "?" in statement else values
+            "EXPLAIN QUERY PLAN " + statement, (1,) * statement.count("?") or values
         )
         words = "\n".join(row["detail"] for row in plan)
 

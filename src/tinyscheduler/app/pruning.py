@@ -82,6 +82,13 @@ def preview_pruning(config: Config, *, age_s: float | None) -> Pruned:
         return merge_pruned(tuple(pruner.prune(bounds) for pruner in pruners))
 
 
+def preview_reset(queue: Queue) -> Emptied:
+    """Say what `reset` would remove."""
+    from tinyscheduler.adapters.sqlite.pruning import SqlitePruner
+
+    return SqlitePruner(queue.database, may_write=False).count()
+
+
 def reset(queue: Queue, *, warn: Callable[[str], None]) -> Emptied:
     """Remove all tasks and history; BusyError while anything runs or is unsettled.
 

@@ -85,11 +85,13 @@ def announce_event(
     queue: Queue,
     name: EventName,
     *,
+    task_id: str | None = None,
     reason: str | None = None,
     details: tuple[tuple[str, str | int], ...] = (),
 ) -> None:
-    """Tell events.jsonl and the log of something that is about no single task."""
-    event = Event(at=queue.clock.now().wall, name=name, reason=reason, details=details)
+    """Tell events.jsonl and the log of something that a person's command did."""
+    at = queue.clock.now().wall
+    event = Event(at=at, name=name, task_id=task_id, reason=reason, details=details)
     for observer in observers_of(queue.config):
         observer.notice(event)
 

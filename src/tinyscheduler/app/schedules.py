@@ -2,30 +2,33 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 from tinyscheduler.adapters.sqlite.schedule_changes import ScheduleChanges
 from tinyscheduler.adapters.sqlite.schedules import SqliteSchedules
-from tinyscheduler.app.queue import open_queue
+from tinyscheduler.app.pausing import end_pause
+from tinyscheduler.app.queue import announce_event, open_queue
 from tinyscheduler.core.firing_times import check_timing
 from tinyscheduler.core.schedule_edits import redefined, upcoming
 from tinyscheduler.errors import CapacityFullError, UsageError
-from tinyscheduler.model.leases import Lease
+from tinyscheduler.model.events import EventName
 from tinyscheduler.model.schedules import ScheduleState
+from tinyscheduler.model.switches import Target, TargetKind
 from tinyscheduler.values import dataclass, replace
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from datetime import datetime
 
     from tinyscheduler.adapters.sqlite.database import Access
     from tinyscheduler.app.queue import Queue
+    from tinyscheduler.core.firing_measures import CapAdvice
     from tinyscheduler.model.config import Config
     from tinyscheduler.model.schedules import Schedule
 
 _EXAMPLES = "`tinyscheduler schedule add --help` has examples"
-# Where no lease tells when a slot is free.
-_UNKNOWN_ETA_S = 60.0
+# Rows of measurements that a command reads at once.
+MOST_MEASURED = 1_000_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,10 +46,17 @@ class Schedules:
 
 def open_schedules(config: Config, access: Access) -> Schedules:
     """Open them as `open_queue` does."""
-    queue = open_queue(config, access)
-    store = SqliteSchedules(queue.database, queue.clock, run_s=config.timing.schedule_run_s)
-    changes = ScheduleChanges(queue.database, queue.clock)
-    return Schedules(store=store, changes=changes, queue=queue)
+    return schedules_of(open_queue(config, access))
+
+
+def schedules_of(queue: Queue) -> Schedules:
+    """Return the schedules beside a queue that is open."""
+    run_s = queue.config.timing.schedule_run_s
+    return Schedules(
+        store=SqliteSchedules(queue.database, queue.clock, run_s=run_s),
+        changes=ScheduleChanges(queue.database, queue.clock),
+        queue=queue,
+    )
 
 
 def add_schedule(schedules: Schedules, schedule: Schedule) -> Schedule:
@@ -103,16 +113,23 @@ def amended(before: Schedule, wished: Schedule, now: datetime) -> Schedule:
 
 
 def pause_schedule(schedules: Schedules, schedule_id: str, *, why: str | None) -> Schedule:
-    """Let it fire nothing until it is resumed; return it as it was."""
+    """Let it fire nothing until it is resumed; return it as it was.
+
+    One that is over stays so.
+    """
+    before = schedules.store.schedule(schedule_id)
+    if before.state is not ScheduleState.ACTIVE:
+        return before
     return schedules.store.set_state(schedule_id, ScheduleState.PAUSED, why=why)
 
 
 def resume_schedule(schedules: Schedules, schedule_id: str) -> tuple[Schedule, Schedule]:
-    """Let it fire again, from now on; return it as it was and as it is.
+    """Let it fire again, from now on, and what it fired start; return it as it was and as it is.
 
     Raises UsageError for one that is over.
     """
     before = schedules.store.schedule(schedule_id)
+    end_pause(schedules.queue, Target(kind=TargetKind.SCHEDULE, name=schedule_id))
     first = next(upcoming(before, schedules.now(), 1), None)
     is_over = before.max_firings is not None and before.fired >= before.max_firings
     if first is None or is_over:
@@ -134,18 +151,35 @@ def run_by_hand(schedules: Schedules, schedule_id: str, *, is_forced: bool, by: 
     limit = schedules.queue.config.limits.schedule_max_concurrent
     done = schedules.store.fire_by_hand(schedule_id, most=None if is_forced else limit, by=by)
     if isinstance(done, int):
-        raise CapacityFullError(running=done, limit=limit, eta_s=_eta_s(schedules))
+        from tinyscheduler.core.firing_eta import slot_eta_s
+
+        live = schedules.store.live_firings()
+        eta_s = slot_eta_s(live, most=limit, now=schedules.now())
+        raise CapacityFullError(running=done, limit=limit, eta_s=eta_s)
+    _tell_run(schedules, schedule_id, done, is_forced=is_forced, by=by)
     return done
 
 
-def _eta_s(schedules: Schedules) -> float:
-    """Return in how many seconds the first firing that runs must have ended."""
-    now = schedules.now()
-    left = [
-        (
-            entry.lease.started_at + timedelta(seconds=entry.lease.max_runtime_s) - now
-        ).total_seconds()
-        for entry in schedules.queue.leases.scan().entries
-        if isinstance(entry.lease, Lease) and entry.lease.schedule_id is not None
-    ]
-    return max(0.0, min(left)) if left else _UNKNOWN_ETA_S
+def _tell_run(
+    schedules: Schedules, schedule_id: str, task_id: str, *, is_forced: bool, by: str
+) -> None:
+    """Tell that somebody fired it by hand and, apart from that, if he forced it."""
+    names = [EventName.SCHEDULE_FIRED, *([EventName.AUDIT_FORCE] if is_forced else [])]
+    details = (("schedule", schedule_id), ("by", by))
+    for name in names:
+        announce_event(schedules.queue, name, task_id=task_id, reason="by_hand", details=details)
+
+
+def advise(schedules: Schedules, *, since: datetime) -> CapAdvice:
+    """Judge by what was measured since whether one more firing may run at once."""
+    from tinyscheduler.core.firing_measures import advise_cap
+
+    config = schedules.queue.config
+    return advise_cap(
+        schedules.store.metrics(None, since=since, limit=MOST_MEASURED),
+        schedules.queue.inquiry.interactive_waits_s(since=since),
+        cap=config.limits.schedule_max_concurrent,
+        since=schedules.store.measured_since(),
+        interval_s=config.timing.loop_interval_s,
+        now=schedules.now(),
+    )

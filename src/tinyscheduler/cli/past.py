@@ -232,11 +232,12 @@ def _csv(attempts: list[AttemptRecord]) -> str:
     writer.writerow(_COLUMNS)
     for one in attempts:
         row = _attempt_json(one)
-        writer.writerow(["" if row[name] is None else _csv_cell(row[name]) for name in _COLUMNS])
+        writer.writerow(["" if row[name] is None else csv_cell(row[name]) for name in _COLUMNS])
     return text.getvalue().removesuffix("\n")
 
 
-def _csv_cell(value: object) -> str:
+def csv_cell(value: object) -> str:
+    """Return a value as a spreadsheet may have it."""
     text = escape(str(value))
     # What begins so, a spreadsheet would run as a formula.
     return f"'{text}" if text[:1] in {"=", "+", "@"} else text

@@ -18,17 +18,15 @@ from tinyscheduler.model.pruning import Emptied, PruneKind
 from tinyscheduler.model.resources import format_size
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from tinyscheduler.app.queue import Queue
     from tinyscheduler.model.pruning import Pruned
-    from tinyscheduler.model.tasks import TaskState
 
 _Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 # Of a file's kinds, what people call one of them.
 _NOUNS = {
     PruneKind.TASKS: "ended tasks",
     PruneKind.ATTEMPTS: "attempts in the ledger",
+    PruneKind.METRICS: "measurements of firings",
     PruneKind.LOGS: "log files",
     PruneKind.PROMPTS: "prompt files",
     PruneKind.QUARANTINE: "files in quarantine",
@@ -121,8 +119,7 @@ def reset(
     if is_empty:
         _tell_reset(invocation, queue, Emptied(tasks=0, attempts=0, copy=None), as_json=json)
         return EXIT_DONE
-    counts = {state: number for state, number in queue.tasks.counts().items() if number}
-    if not yes and not _is_confirmed(config.paths.base, counts):
+    if not yes and not _is_confirmed(queue):
         invocation.note("nothing was changed")
         return EXIT_FAILED
     done = reset(queue, warn=invocation.warn)
@@ -136,6 +133,7 @@ def _tell_reset(invocation: Invocation, queue: Queue, done: Emptied, *, as_json:
         emit_json(
             tasks_removed=done.tasks,
             attempts_removed=done.attempts,
+            metrics_removed=done.metrics,
             schedules_removed=done.schedules,
             copy=done.copy,
             reset_at=format_time(queue.clock.now().wall),
@@ -148,12 +146,21 @@ def _tell_reset(invocation: Invocation, queue: Queue, done: Emptied, *, as_json:
         invocation.answer(removed + kept)
 
 
-def _is_confirmed(base: str, counts: Mapping[TaskState, int]) -> bool:
-    """Ask at a terminal; UsageError where nobody can answer."""
+def _is_confirmed(queue: Queue) -> bool:
+    """Say what would go, and ask at a terminal; UsageError where nobody can answer."""
+    from tinyscheduler.app.pruning import preview_reset
+
+    found = preview_reset(queue)
+    states = ", ".join(
+        f"{number} {state}" for state, number in queue.tasks.counts().items() if number
+    )
+    parts = [f"{count(found.tasks, 'task')} ({states})"] if found.tasks else ["no task"]
+    others = {"attempt": found.attempts, "measurement": found.metrics, "schedule": found.schedules}
+    parts += [count(number, noun) for noun, number in others.items() if number]
+    everything = f"{', '.join(parts)} of {queue.config.paths.base}"
     if not (sys.stdin.isatty() and sys.stderr.isatty()):
-        raise UsageError("reset removes every task", hint="if that is meant: reset --yes")
-    tasks = ", ".join(f"{number} {state}" for state, number in counts.items()) or "none"
-    tell(f"This removes every task ({tasks}) and all history of {base}.")
+        raise UsageError(f"reset would remove {everything}", hint="if that is meant: reset --yes")
+    tell(f"This removes {everything}.")
     return ask("Go on?")
 
 

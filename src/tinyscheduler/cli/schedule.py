@@ -32,6 +32,7 @@ class Action(StrEnum):
     RESUME = "resume"
     RUN = "run"
     NEXT = "next"
+    METRICS = "metrics"
 
 
 _MOST_NEXT = 1000
@@ -43,6 +44,7 @@ _GOES_WITH = {
     "name": frozenset({Action.ADD, Action.CHECK}),
     "number": frozenset({Action.NEXT, Action.HISTORY}),
     "force": frozenset({Action.RUN}),
+    **dict.fromkeys(("since", "as_csv", "advise"), frozenset({Action.METRICS})),
     "file": frozenset({Action.APPLY, Action.CHECK}),
     "prune": frozenset({Action.APPLY}),
     "dry_run": frozenset({Action.APPLY}),
@@ -127,6 +129,16 @@ def schedule(
     force: Annotated[
         bool, option("--force", help="With run: beyond SCHEDULE_MAX_CONCURRENT.")
     ] = False,
+    since: Annotated[
+        str | None,
+        option("--since", metavar="TIME", help="With metrics: fired since then, or so long ago."),
+    ] = None,
+    as_csv: Annotated[
+        bool, option("--csv", help="With metrics: print each firing, comma-separated.")
+    ] = False,
+    advise: Annotated[
+        bool, option("--advise", help="With metrics: say whether more may run at once.")
+    ] = False,
     file: Annotated[
         str | None,
         option("-f", "--file", metavar="FILE", help="With apply and check: the schedules."),
@@ -180,6 +192,7 @@ def schedule(
     --max-attempts says otherwise. `next` shows the times to come, `history` what became of those
     that were. `run` fires one now, and ends with 75 where as many run as may. What failed three
     times in a row pauses itself; `resume` lets it go on.
+    `metrics` tells how long firings waited and ran, and with --advise whether more may run at once.
     """
     asked = dict(locals())
     _refuse_strays(context, action)
@@ -216,6 +229,7 @@ def _doer(action: Action) -> Callable[[Request], int]:
     from tinyscheduler.cli import schedule_apply as declared
     from tinyscheduler.cli import schedule_changes as changes
     from tinyscheduler.cli import schedule_definitions as definitions
+    from tinyscheduler.cli import schedule_metrics as metrics
     from tinyscheduler.cli import schedule_views as views
 
     doers: dict[Action, Callable[[Request], int]] = {
@@ -231,5 +245,6 @@ def _doer(action: Action) -> Callable[[Request], int]:
         Action.RESUME: changes.resume,
         Action.RUN: changes.run,
         Action.NEXT: views.show_next,
+        Action.METRICS: metrics.show_metrics,
     }
     return doers[action]

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import getpass
 from typing import TYPE_CHECKING
 
+from tinyscheduler.cli.pause import name_self
 from tinyscheduler.cli.render import count, emit, emit_json, format_when
 from tinyscheduler.cli.schedule_request import open_store
 from tinyscheduler.cli.schedule_texts import schedule_json
-from tinyscheduler.errors import EXIT_DONE
+from tinyscheduler.errors import EXIT_DONE, CapacityFullError
 from tinyscheduler.model.schedules import ScheduleState
+from tinyscheduler.model.switches import Target, TargetKind
 
 if TYPE_CHECKING:
     from tinyscheduler.cli.schedule_request import Request
@@ -17,9 +18,12 @@ if TYPE_CHECKING:
 
 def remove(asked: Request) -> int:
     """Forget a schedule; what it fired goes on."""
+    from tinyscheduler.app.pausing import end_pause
+
     name = asked.schedule_id()
     schedules = open_store(asked.invocation.configure_changing(), writes=True)
     live = schedules.store.remove(name)
+    end_pause(schedules.queue, Target(kind=TargetKind.SCHEDULE, name=name))
     if asked.is_json:
         emit_json(schedule_id=name, removed=True, live=list(live.all()))
     else:
@@ -71,7 +75,12 @@ def run(asked: Request) -> int:
     config = asked.invocation.configure_changing()
     schedules = open_store(config, writes=True)
     is_forced = asked.values["force"]
-    task_id = run_by_hand(schedules, name, is_forced=is_forced, by=getpass.getuser())
+    try:
+        task_id = run_by_hand(schedules, name, is_forced=is_forced, by=name_self())
+    except CapacityFullError as error:
+        if asked.is_json:
+            emit_json(error="capacity_full", message=error.what, slotEtaSec=error.slot_eta_s)
+        raise
     kick(config)
     if asked.is_json:
         emit_json(task_id=task_id, forced=is_forced)

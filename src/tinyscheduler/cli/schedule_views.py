@@ -118,7 +118,8 @@ def show_one(asked: Request) -> int:
         )
     )
     for firing in recent:
-        how = firing.failure_reason or ("running" if firing.completed_at is None else "done")
+        at_work = "waiting" if firing.claimed_at is None else "running"
+        how = firing.failure_reason or (at_work if firing.completed_at is None else "done")
         emit(f"  task {firing.task_id}: {escape(how)}, {format_when(firing.fired_at, now=now)}")
     return EXIT_DONE
 

@@ -30,7 +30,7 @@ from tinyscheduler.cli.standing import Standing, brief_json, join
 from tinyscheduler.errors import EXIT_DONE, EXIT_UNAVAILABLE
 from tinyscheduler.model.clock import format_time
 from tinyscheduler.model.leases import Lease, LeaseEntry
-from tinyscheduler.model.plan import TickReport, Wait
+from tinyscheduler.model.plan import Reason, TickReport, Wait
 from tinyscheduler.model.snapshot import LeaseScan
 from tinyscheduler.model.tasks import TaskState
 from tinyscheduler.values import dataclass, field
@@ -46,12 +46,15 @@ if TYPE_CHECKING:
     from tinyscheduler.app.serving import RunningDaemon
     from tinyscheduler.cli.following import Ticking
     from tinyscheduler.model.config import Config
+    from tinyscheduler.model.tasks import WaitingTask
     from tinyscheduler.tick import Foresight
 
 _MOST_WORKING = 10_000
 _MOST_PARKED = 20
 _MOST_SHOWN = 20
 _PLATFORM = "platform"
+# These wait for something that is not their turn.
+_NOT_IN_LINE = frozenset({Reason.HELD, Reason.BLOCKED_BY, Reason.NOT_BEFORE, Reason.BACKING_OFF})
 _WHAT_NEXT = "`tinyscheduler status` says more, --help everything"
 
 
@@ -78,11 +81,34 @@ class Overview:
 
     @property
     def load_state(self) -> str:
-        """Say in a word how busy this machine is: quiet, working or saturated."""
+        """Say in a word how busy this machine is: quiet, working or saturated.
+
+        It is saturated where no slot is left, or a firing waits for another one to end.
+        """
         if self.host_active == 0:
             return "quiet"
         is_full = self.host_active >= self.config.limits.host_slots
-        return "saturated" if is_full else "working"
+        is_capped = any(
+            isinstance(one, Wait) and one.reason is Reason.SCHEDULE_CAP
+            for one in self.report.decisions
+        )
+        return "saturated" if is_full or is_capped else "working"
+
+    @property
+    def positions(self) -> Mapping[str, int]:
+        """The places in line of what may start, the first being 1; by task."""
+        in_line = [
+            one.task.task_id
+            for one in self.report.decisions
+            if not (isinstance(one, Wait) and one.reason in _NOT_IN_LINE)
+        ]
+        return {task_id: place for place, task_id in enumerate(in_line, start=1)}
+
+    @property
+    def queued(self) -> list[WaitingTask]:
+        """The firings that wait, as they stand in line."""
+        firings = [one.task for one in self.report.decisions if one.task.schedule_id is not None]
+        return sorted(firings, key=lambda task: task.created_order)
 
 
 def look(config: Config) -> Overview:
@@ -182,6 +208,7 @@ def status_lines(overview: Overview, invocation: Invocation) -> list[str]:
     lines += _policy_lines(overview, page)
     if overview.running:
         lines += ["", *_running_lines(overview, invocation)]
+    lines += _firing_lines(overview, page)
     starts = overview.report.stats.tasks_spawned
     if starts:
         lines += ["", f"the next tick starts {count(starts, 'task')}"]
@@ -295,7 +322,7 @@ def status_json(overview: Overview) -> dict[str, Any]:
     """Return the documented keys; those of features to come are empty."""
     from tinyscheduler.cli.health import assess_host, health_json
 
-    report = overview.report
+    report, positions = overview.report, overview.positions
     verdict = assess_host(overview.config, active_slots=overview.host_active, known=[])
     health = health_json(verdict)
     last_claim = max(
@@ -305,7 +332,11 @@ def status_json(overview: Overview) -> dict[str, Any]:
         "load_state": overview.load_state,
         "counts": {state.value: number for state, number in overview.counts.items()},
         "running": [brief_json(one) for one in overview.running],
-        "waiting": [decision_json(one) for one in report.decisions if isinstance(one, Wait)],
+        "waiting": [
+            {**decision_json(one), "position": positions.get(one.task.task_id)}
+            for one in report.decisions
+            if isinstance(one, Wait)
+        ],
         "starting_next": [
             decision_json(one) for one in report.decisions if not isinstance(one, Wait)
         ],
@@ -329,20 +360,41 @@ def status_json(overview: Overview) -> dict[str, Any]:
     }
 
 
+def _running_firings(overview: Overview) -> list[tuple[str, Standing]]:
+    return [
+        (one.lease.schedule_id, one)
+        for one in overview.running
+        if one.lease is not None and one.lease.schedule_id is not None
+    ]
+
+
+def _firing_lines(overview: Overview, page: Page) -> list[str]:
+    """Return which firings run, and which stand in line behind them."""
+    rows: list[Row] = [
+        [name, one.record.task_id, f"runs for {_age(one, overview.now)}"]
+        for name, one in _running_firings(overview)
+    ]
+    rows += [
+        [task.schedule_id or "", task.task_id, f"waits at place {place}"]
+        for place, task in enumerate(overview.queued, start=1)
+    ]
+    if not rows:
+        return []
+    table = format_table(["SCHEDULE", "TASK", "FIRING"], rows[:_MOST_SHOWN], page)
+    hidden = len(rows) - _MOST_SHOWN
+    return ["", *table, *([f"… and {count(hidden, 'firing')} more"] if hidden > 0 else [])]
+
+
 def _schedules_json(overview: Overview) -> dict[str, Any]:
     """Return the firings that run, those that wait, as they stand in line, and what stopped."""
-    queued = [one.task for one in overview.report.decisions if one.task.schedule_id is not None]
     return {
         "running": [
-            {"schedule_id": one.lease.schedule_id, "task_id": one.record.task_id}
-            for one in overview.running
-            if one.lease is not None and one.lease.schedule_id is not None
+            {"schedule_id": name, "task_id": one.record.task_id}
+            for name, one in _running_firings(overview)
         ],
         "queued": [
             {"schedule_id": task.schedule_id, "task_id": task.task_id, "position": place}
-            for place, task in enumerate(
-                sorted(queued, key=lambda task: task.created_order), start=1
-            )
+            for place, task in enumerate(overview.queued, start=1)
         ],
         "stopped": [{"schedule_id": name, "why": why} for name, why in overview.stopped.items()],
     }

@@ -117,10 +117,13 @@ def measure_spread(seconds: Iterable[float]) -> Spread | None:
     ordered = sorted(max(0, one) for one in seconds)
     if not ordered:
         return None
-    return Spread(number=len(ordered), median_s=_rank(ordered, 0.5), p95_s=_rank(ordered, 0.95))
+    return Spread(
+        number=len(ordered), median_s=percentile(ordered, 0.5), p95_s=percentile(ordered, 0.95)
+    )
 
 
-def _rank(ordered: Sequence[float], share: float) -> float:
+def percentile(ordered: Sequence[float], share: float) -> float:
+    """Return the value below which this share of them lies, by nearest rank; there is one."""
     return ordered[math.ceil(share * len(ordered)) - 1]
 
 

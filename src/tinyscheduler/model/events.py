@@ -52,6 +52,7 @@ class EventName(StrEnum):
     SCHEDULE_FIRED = "schedule.fired"
     SCHEDULE_PAUSED = "schedule.paused"
     SCHEDULE_WARNING = "schedule.warning"
+    AUDIT_FORCE = "audit.force"
     POLICY_FALLBACK = "policy.fallback"
     POLICY_DEPLOYED = "policy.deployed"
 

@@ -16,6 +16,7 @@ class PruneKind(StrEnum):
 
     TASKS = "tasks"  # rows of tasks that are done, failed or cancelled, with their attempts
     ATTEMPTS = "attempts"  # rows of the ledger whose task is gone
+    METRICS = "metrics"  # rows of what firings of schedules took
     LOGS = "logs"  # what attempts printed, daily logs, rotated logs
     PROMPTS = "prompts"  # prompt files; a new attempt writes its own anew
     QUARANTINE = "quarantine"  # broken files that were set aside
@@ -59,11 +60,12 @@ class Pruned:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Emptied:
-    """What a reset removed, and where a copy of it is; None if there was nothing."""
+    """What a reset removed, or would, and where a copy of it is; None if there was nothing."""
 
     tasks: int
     attempts: int
     copy: str | None
+    metrics: int = 0
     schedules: int = 0
 
 

@@ -154,6 +154,19 @@ class LiveFirings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LiveFiring:
+    """A firing that takes up a place among those that may run at once, or is about to.
+
+    ``started_at`` is None where it waits.  ``most_s`` is how long it may take, ``usual_s`` how long
+    those of its schedule took of late, where that is known; in seconds.
+    """
+
+    started_at: datetime | None
+    most_s: float | None
+    usual_s: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class FiringPlan:
     """What to do about the times of a schedule that have come.
 
@@ -172,11 +185,13 @@ class FiringPlan:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FiringMetrics:
-    """What was measured of one firing.
+    """What was measured of one firing; None where nothing has measured it, or not yet.
 
-    ``wait_ms`` is from when it was added to its first slot, ``lag_ms`` from its time to when it was
-    added; None for one by hand.  ``concurrent`` counts the firings that ran when it started, itself
-    included; ``pressure`` how many asked for quiet then.
+    ``fired_at`` is when it was added, ``claimed_at`` when it got its slot, ``wait_ms`` what lies
+    between.  ``lag_ms`` is how much later than it was due it was added: None for one by hand.
+    ``duration_ms`` is how long its last attempt ran.  ``max_turns`` is its schedule's bound then.
+    ``concurrent`` counts the firings that ran when it started, itself included; ``pressure`` how
+    many asked for quiet then.  ``failure_reason`` is None for one that succeeded.
     """
 
     schedule_id: str

@@ -19,7 +19,7 @@ _TASKS = """
 SELECT id, state, slot, created_at, ended_at, failure_reason FROM tasks
 WHERE schedule_id = :id ORDER BY tasks.id DESC LIMIT :limit
 """
-# These are kept when the task is long gone, and there are none of what was never claimed.
+# These are kept when the task is gone.
 _MEASURED = """
 SELECT * FROM schedule_firing_metrics INDEXED BY firing_metrics_of
 WHERE schedule_id = :id ORDER BY id DESC LIMIT :limit
@@ -74,7 +74,7 @@ def _column(row: sqlite3.Row | None, name: str) -> Any:  # noqa: ANN401 - as the
 
 
 def _slot(fired_at: datetime, measured: sqlite3.Row | None) -> datetime | None:
-    """Return the time that a firing was for whose task is gone, to the millisecond."""
+    """Return when a firing was due whose task is gone: its time and what delayed it on purpose."""
     lag_ms = _column(measured, "tick_lag_ms")
     return None if lag_ms is None else fired_at - timedelta(milliseconds=lag_ms)
 

@@ -95,6 +95,16 @@ SELECT attempts.agent, attempts.attempt, attempts.started_at, attempts.ended_at,
 FROM attempts LEFT JOIN tasks ON source = 'local' AND tasks.id = CAST(task_id AS INTEGER)
 WHERE attempts.ended_at >= :since ORDER BY attempts.rowid DESC LIMIT :limit
 """
+# Of those that somebody waits for, and that nothing else kept from starting at once.
+_INTERACTIVE_WAITS = """
+SELECT started_at - max(tasks.created_at, coalesce(tasks.not_before, 0)) AS waited
+FROM attempts INDEXED BY attempts_by_end
+JOIN tasks ON source = 'local' AND tasks.id = CAST(task_id AS INTEGER)
+WHERE attempts.ended_at >= :since AND attempts.attempt = 1 AND started_at IS NOT NULL
+    AND priority_class = 'interactive' AND tasks.schedule_id IS NULL
+    AND NOT EXISTS (SELECT 1 FROM dependencies WHERE dependencies.task_id = tasks.id)
+LIMIT :limit
+"""
 # The newest tasks of which an attempt ended since, and these attempts.
 _RECORDED = """
 SELECT tasks.id, summary, tasks.created_at, NULL AS prompt, details FROM tasks
@@ -220,6 +230,17 @@ class Inquiry:
             return [_measured_of(row) for row in connection.execute(_MEASURED, values)]
 
         return self._database.read(question)
+
+    def interactive_waits_s(self, *, since: datetime) -> list[float]:
+        """Return how long interactive tasks waited that ended since, in seconds; firings apart.
+
+        Of each its first attempt, from when it was added or, later, asked to wait for.
+        """
+        values = {"since": to_micros(since), "limit": _MOST_MEASURED}
+        rows = self._database.read(
+            lambda connection: connection.execute(_INTERACTIVE_WAITS, values).fetchall()
+        )
+        return [max(0, row["waited"]) / 1e6 for row in rows]
 
     def recorded(self, *, since: datetime, limit: int) -> tuple[list[RecordedTask], int]:
         """Return the newest tasks of which an attempt ended since, oldest first.

@@ -64,11 +64,17 @@ SELECT count(*) FROM attempts WHERE source = 'local'
 """
 _REMOVE_TASKS = "DELETE FROM tasks WHERE id IN (SELECT value FROM json_each(:ids))"
 _REMOVE_ATTEMPTS = "DELETE FROM attempts WHERE rowid IN (SELECT value FROM json_each(:ids))"
-# Kept as long as the firings that they are of, and gone with them.
+# One that has not ended has no age.
+_OLD_METRICS = """
+SELECT id FROM schedule_firing_metrics INDEXED BY firing_metrics_by_end
+WHERE completed_at < :before ORDER BY completed_at LIMIT :most
+"""
 _REMOVE_METRICS = """
-DELETE FROM schedule_firing_metrics WHERE id IN (
-    SELECT id FROM schedule_firing_metrics INDEXED BY firing_metrics_by_end
-    WHERE completed_at < :before ORDER BY completed_at LIMIT :most)
+DELETE FROM schedule_firing_metrics WHERE id IN (SELECT value FROM json_each(:ids))
+"""
+_COUNT_ALL = """
+SELECT (SELECT count(*) FROM tasks), (SELECT count(*) FROM attempts),
+    (SELECT count(*) FROM schedule_firing_metrics), (SELECT count(*) FROM schedules)
 """
 # A parked task's owner will want to read why it was, whenever that is.
 _NEEDED = """
@@ -90,7 +96,10 @@ class SqlitePruner:
         self._may_write = may_write
 
     def prune(self, bounds: PruneBounds) -> Pruned:
-        """Remove at most ``most`` rows of tasks, and then as many of attempts, oldest first."""
+        """Remove at most ``most`` rows of tasks, then of attempts and of what firings took.
+
+        The oldest go first.
+        """
         values = {"before": to_micros(bounds.history_before), "most": bounds.most + 1}
         try:
             # Most of the time there is nothing, and looking takes no write lock.
@@ -99,7 +108,7 @@ class SqlitePruner:
                 return self._remove(values, most=bounds.most)
         except BusyError as error:
             raise StoreError(error.what, hint=error.hint) from error
-        tasks, attempts = found
+        tasks, attempts, metrics = found
         ids = {"ids": dumps(tasks[: bounds.most])}
         of_tasks = self._database.read(
             lambda connection: int(connection.execute(_COUNT_ATTEMPTS_OF, ids).fetchone()[0])
@@ -107,8 +116,17 @@ class SqlitePruner:
         return _told(
             tasks=min(len(tasks), bounds.most),
             attempts=of_tasks + min(len(attempts), bounds.most),
+            metrics=min(len(metrics), bounds.most),
             size=0,
-            is_more=max(len(tasks), len(attempts)) > bounds.most,
+            is_more=max(map(len, found)) > bounds.most,
+        )
+
+    def count(self) -> Emptied:
+        """Say what `empty` would remove."""
+        row = self._database.read(lambda connection: connection.execute(_COUNT_ALL).fetchone())
+        tasks, attempts, metrics, schedules = map(int, row)
+        return Emptied(
+            tasks=tasks, attempts=attempts, metrics=metrics, schedules=schedules, copy=None
         )
 
     def empty(self) -> Emptied:
@@ -120,11 +138,13 @@ class SqlitePruner:
             copy = self._database.keep_copy("reset")
             tasks = connection.execute("DELETE FROM tasks").rowcount
             attempts = connection.execute("DELETE FROM attempts").rowcount
-            connection.execute("DELETE FROM schedule_firing_metrics")
+            metrics = connection.execute("DELETE FROM schedule_firing_metrics").rowcount
             schedules = connection.execute("DELETE FROM schedules").rowcount
             with durable_step("reset.rows"):
                 connection.commit()
-        return Emptied(tasks=tasks, attempts=attempts, schedules=schedules, copy=copy)
+        return Emptied(
+            tasks=tasks, attempts=attempts, metrics=metrics, schedules=schedules, copy=copy
+        )
 
     def needed(self, task_ids: Sequence[str]) -> frozenset[str]:
         """Return those that have not ended or are parked, or that such a task comes after."""
@@ -140,7 +160,8 @@ class SqlitePruner:
     def _remove(self, values: dict[str, int], *, most: int) -> Pruned:
         with self._database.writing() as connection:
             # Again under the lock: a task may have been retried since.
-            tasks, attempts = _find(connection, values)
+            found = _find(connection, values)
+            tasks, attempts, metrics = found
             before = _free_bytes(connection)
             ids = {"ids": dumps(tasks[:most])}
             connection.execute(_FORGET_BLOCKERS, ids)
@@ -148,24 +169,29 @@ class SqlitePruner:
             connection.execute(_REMOVE_TASKS, ids)
             left = {"ids": dumps(attempts[:most])}
             told += connection.execute(_REMOVE_ATTEMPTS, left).rowcount
-            connection.execute(_REMOVE_METRICS, values)
+            connection.execute(_REMOVE_METRICS, {"ids": dumps(metrics[:most])})
             size = max(0, _free_bytes(connection) - before)
             with durable_step("prune.rows"):
                 connection.commit()
         return _told(
             tasks=min(len(tasks), most),
             attempts=told,
+            metrics=min(len(metrics), most),
             size=size,
-            is_more=max(len(tasks), len(attempts)) > most,
+            is_more=max(map(len, found)) > most,
         )
 
 
-def _find(connection: sqlite3.Connection, values: dict[str, int]) -> tuple[list[int], list[int]]:
+def _find(
+    connection: sqlite3.Connection, values: dict[str, int]
+) -> tuple[list[int], list[int], list[int]]:
+    """Return which tasks, attempts and rows of metrics may go."""
     tasks = _old_tasks(connection, values)
+    metrics = [row[0] for row in connection.execute(_OLD_METRICS, values)]
     if len(tasks) == values["most"]:
         # More than may go: their attempts would all be passed over in search of others.
-        return tasks, []
-    return tasks, [row[0] for row in connection.execute(_OLD_ATTEMPTS, values)]
+        return tasks, [], metrics
+    return tasks, [row[0] for row in connection.execute(_OLD_ATTEMPTS, values)], metrics
 
 
 def _old_tasks(connection: sqlite3.Connection, values: dict[str, int]) -> list[int]:
@@ -194,8 +220,12 @@ def _free_bytes(connection: sqlite3.Connection) -> int:
     return int(pages) * int(size)
 
 
-def _told(*, tasks: int, attempts: int, size: int, is_more: bool) -> Pruned:
-    counts = ((PruneKind.TASKS, tasks, size), (PruneKind.ATTEMPTS, attempts, 0))
+def _told(*, tasks: int, attempts: int, metrics: int, size: int, is_more: bool) -> Pruned:
+    counts = (
+        (PruneKind.TASKS, tasks, size),
+        (PruneKind.ATTEMPTS, attempts, 0),
+        (PruneKind.METRICS, metrics, 0),
+    )
     removed = tuple(
         Removed(kind=kind, number=number, bytes=freed) for kind, number, freed in counts if number
     )

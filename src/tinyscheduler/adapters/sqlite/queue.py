@@ -181,26 +181,35 @@ UPDATE tasks SET
     updated_at = :now, ended_at = :now
 WHERE id = :id AND state = 'working' AND lease_id = :lease_id
 """
-# Of firings alone: when they got their slot, and who else had one then.
-_NOTE_CLAIM = """
+# Of firings alone, and when they were added: what is measured of them has a row from then on.
+_NOTE_FIRING = """
 INSERT INTO schedule_firing_metrics (
-    schedule_id, task_id, fired_at, slot_claimed_at, slot_wait_ms, max_turns_at_firing,
-    tick_lag_ms, concurrent_schedules
-)
-SELECT schedule_id, id, created_at, :now, max(0, :now - created_at) / 1000,
-    json_extract(details, '$.max_turns'), max(0, created_at - slot) / 1000,
-    (SELECT count(*) FROM tasks AS other INDEXED BY firings_at_work
-        WHERE other.state = 'working' AND other.schedule_id IS NOT NULL)
-FROM tasks LEFT JOIN task_specs ON task_id = id
-WHERE id = :id AND schedule_id IS NOT NULL
-ON CONFLICT (task_id) DO NOTHING
+    schedule_id, task_id, fired_at, max_turns_at_firing, tick_lag_ms
+) VALUES (:schedule_id, :task_id, :now, :max_turns, :lag_ms)
 """
+# When it got its slot, and who else had one then.  One that is retried had its slot before.
+_NOTE_CLAIM = """
+UPDATE schedule_firing_metrics SET completed_at = NULL, failure_reason = NULL,
+    slot_claimed_at = coalesce(slot_claimed_at, :now),
+    slot_wait_ms = coalesce(slot_wait_ms, max(0, :now - fired_at) / 1000),
+    concurrent_schedules = coalesce(concurrent_schedules, (
+        SELECT count(*) FROM tasks INDEXED BY firings_at_work
+        WHERE state = 'working' AND schedule_id IS NOT NULL))
+WHERE task_id = :id
+"""
+_NOTE_PRESSURE = "UPDATE schedule_firing_metrics SET pressure = ? WHERE task_id = ?"
+# Where nothing is left that tells how long it ran, it counts from when it had its slot.
 _NOTE_END = """
 UPDATE schedule_firing_metrics SET completed_at = :now,
     (duration_ms, turn_count, peak_rss_mb) = (
-        SELECT (ended_at - started_at) / 1000, turns, peak_rss_mb FROM attempts
-        WHERE lease_id = :lease_id),
+        SELECT max(0, coalesce(ended_at - started_at, :now - slot_claimed_at)) / 1000,
+            turns, peak_rss_mb
+        FROM (SELECT 1) LEFT JOIN attempts ON lease_id = :lease_id),
     failure_reason = (SELECT failure_reason FROM tasks WHERE id = :id AND state <> 'done')
+WHERE task_id = :id
+"""
+NOTE_CANCELLED = """
+UPDATE schedule_firing_metrics SET completed_at = :now, failure_reason = 'cancelled'
 WHERE task_id = :id
 """
 _UNBLOCK = """
@@ -298,11 +307,12 @@ class LocalQueue:
         tells_marks: bool = True,
         most_firings: int = 2,
         budgets: tuple[Budget, ...] = (),
+        count_pressure: Callable[[], int] | None = None,
     ) -> None:
         """Take what orders and bounds it.
 
         Titles, seeds and labels are read only if it ``tells_marks``: policies look at them, and
-        nothing else does.
+        nothing else does.  ``count_pressure`` says how many ask for quiet when a firing starts.
         """
         self._database = database
         self._clock = clock
@@ -316,6 +326,7 @@ class LocalQueue:
         self._tells_marks = tells_marks
         self._most_firings = most_firings
         self._budgets = budgets
+        self._count_pressure = count_pressure
         self._revisions: dict[str, int] = {}  # as they were at the last look
 
     @property
@@ -372,7 +383,9 @@ class LocalQueue:
                 return False
             if connection.execute(_CLAIM, claim).rowcount == 0:
                 return False
-            connection.execute(_NOTE_CLAIM, claim)
+            is_firing = connection.execute(_NOTE_CLAIM, claim).rowcount > 0
+            if is_firing and self._count_pressure is not None:
+                connection.execute(_NOTE_PRESSURE, (self._count_pressure(), claim["id"]))
             with durable_step("queue.claim"):
                 connection.commit()
         return True
@@ -479,6 +492,8 @@ class LocalQueue:
             match state:
                 case TaskState.WAITING | TaskState.HELD | TaskState.PARKED:
                     connection.execute(_CANCEL, values)
+                    if task["schedule_id"] is not None:
+                        connection.execute(NOTE_CANCELLED, values)
                     if not state.is_final:
                         _count_as_dependent(connection, task, change=-1)
                     answer: CancelAnswer = Cancelled()
@@ -870,9 +885,13 @@ def insert_firing(
     slot: int | None,
     is_beside: bool,
     is_forced: bool,
+    lag_ms: int | None,
     now: int,
 ) -> int:
-    """Add a task as a firing of its schedule, within the statement of somebody else; its number."""
+    """Add a task as a firing of its schedule, within the statement of somebody else; its number.
+
+    ``lag_ms`` is how late it is added; None where it has no time.
+    """
     (addition,) = plan_batch([(None, spec)], [""])
     firing = {
         "schedule_id": schedule_id,
@@ -883,6 +902,8 @@ def insert_firing(
     states = _states_of_blockers(connection, [addition])
     row = _insert_task(connection, addition, states, blocks=0, now=now, firing=firing)
     connection.execute(_ADD_SPEC, (row, spec.prompt, spec_details(spec)))
+    noted = {"schedule_id": schedule_id, "task_id": row, "now": now, "lag_ms": lag_ms}
+    connection.execute(_NOTE_FIRING, {**noted, "max_turns": spec.max_turns})
     return row
 
 

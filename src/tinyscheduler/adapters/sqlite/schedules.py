@@ -6,7 +6,7 @@ import json
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from tinyscheduler.adapters.sqlite.queue import insert_firing
+from tinyscheduler.adapters.sqlite.queue import NOTE_CANCELLED, insert_firing
 from tinyscheduler.adapters.sqlite.rows import (
     from_micros,
     micros_or_none,
@@ -21,6 +21,7 @@ from tinyscheduler.model.schedules import (
     ActiveHours,
     CatchUp,
     FiringMetrics,
+    LiveFiring,
     LiveFirings,
     Overlap,
     Schedule,
@@ -99,14 +100,38 @@ SELECT (
         AND state = 'waiting' AND blockers_left = 0 AND start_after <= :now
 )
 """
+# The same ones, those at work first; how long firings of their schedules took that succeeded.
+_LIVE = """
+WITH live AS (
+    SELECT id, state, schedule_id, max_runtime_s, updated_at
+    FROM tasks INDEXED BY firings_at_work
+    WHERE state = 'working' AND schedule_id IS NOT NULL
+    UNION ALL
+    SELECT id, state, schedule_id, max_runtime_s, NULL
+    FROM tasks INDEXED BY firings_that_wait
+    WHERE state IN ('waiting', 'held') AND schedule_id IS NOT NULL
+        AND state = 'waiting' AND blockers_left = 0 AND start_after <= :now
+)
+SELECT live.state = 'working' AS is_running, max_runtime_s,
+    coalesce(slot_claimed_at, live.updated_at) AS started_at,
+    (SELECT avg(duration_ms) FROM (
+        SELECT duration_ms FROM schedule_firing_metrics AS past INDEXED BY firing_metrics_of
+        WHERE past.schedule_id = live.schedule_id AND completed_at IS NOT NULL
+            AND failure_reason IS NULL
+        ORDER BY past.id DESC LIMIT 10)) AS usual_ms
+FROM live LEFT JOIN schedule_firing_metrics ON task_id = live.id
+ORDER BY is_running DESC, live.id
+"""
 _AUDIT = """
 INSERT INTO audit (at, by, activity, subject, task_id)
 VALUES (:now, :by, 'manual_force_bypass', :subject, :task)
 """
 _METRICS = """
-SELECT * FROM schedule_firing_metrics WHERE :id IS NULL OR schedule_id = :id
+SELECT * FROM schedule_firing_metrics
+WHERE (:id IS NULL OR schedule_id = :id) AND fired_at >= :since
 ORDER BY id DESC LIMIT :limit
 """
+_MEASURED_SINCE = "SELECT min(fired_at) FROM schedule_firing_metrics"
 _FIRED = "SELECT 1 FROM tasks WHERE schedule_id = ? AND slot = ? AND slot IS NOT NULL"
 _DELETE = "DELETE FROM schedules WHERE id = ?"
 
@@ -174,7 +199,8 @@ class SqliteSchedules:
                 return None
             for task_id in plan.replaces:
                 replaced = {"id": int(task_id), "now": now}
-                connection.execute(_CANCEL_WAITING, replaced)
+                if connection.execute(_CANCEL_WAITING, replaced).rowcount:
+                    connection.execute(NOTE_CANCELLED, replaced)
                 # The next look tells its wrapper.
                 connection.execute(_CANCEL_AT_WORK, replaced)
             ids = [
@@ -309,13 +335,37 @@ class SqliteSchedules:
                 connection.commit()
         return str(task)
 
-    def metrics(self, schedule_id: str | None, *, limit: int) -> list[FiringMetrics]:
-        """Return what was measured of the newest firings, the oldest of them first."""
-        values = {"id": schedule_id, "limit": limit}
+    def live_firings(self) -> list[LiveFiring]:
+        """Return the firings that run, and then those that would start now, the oldest first."""
+        values = {"now": to_micros(self._clock.now().wall)}
+        rows = self._database.read(lambda connection: connection.execute(_LIVE, values).fetchall())
+        return [
+            LiveFiring(
+                started_at=from_micros(row["started_at"]) if row["is_running"] else None,
+                most_s=row["max_runtime_s"],
+                usual_s=None if row["usual_ms"] is None else row["usual_ms"] / 1000,
+            )
+            for row in rows
+        ]
+
+    def metrics(
+        self, schedule_id: str | None, *, limit: int, since: datetime | None = None
+    ) -> list[FiringMetrics]:
+        """Return what was measured of the newest firings, the oldest of them first.
+
+        Those that were added since; of one schedule, there or removed, or of all of them.
+        """
+        values = {"id": schedule_id, "limit": limit, "since": micros_or_none(since) or 0}
         rows = self._database.read(
             lambda connection: connection.execute(_METRICS, values).fetchall()
         )
         return [_metrics_of(row) for row in reversed(rows)]
+
+    def measured_since(self) -> datetime | None:
+        """Return when the oldest firing was added of which there are measurements."""
+        return self._database.read(
+            lambda connection: from_micros(connection.execute(_MEASURED_SINCE).fetchone()[0])
+        )
 
     def _fire(
         self,
@@ -341,6 +391,7 @@ class SqliteSchedules:
             slot=micros_or_none(slot),
             is_beside=schedule.overlap is Overlap.ALLOW,
             is_forced=is_forced,
+            lag_ms=None if slot is None else _lag_ms(schedule, slot, now),
             now=now,
         )
 
@@ -365,6 +416,12 @@ def _metrics_of(row: sqlite3.Row) -> FiringMetrics:
         concurrent=row["concurrent_schedules"],
         failure_reason=row["failure_reason"],
     )
+
+
+def _lag_ms(schedule: Schedule, slot: datetime, now: int) -> int:
+    """Return how much later than it was due a slot fires."""
+    due_at = jittered(schedule.schedule_id, slot, schedule.timing.jitter_s)
+    return max(0, now - to_micros(due_at)) // 1000
 
 
 def none_such(schedule_id: str) -> NotFoundError:
