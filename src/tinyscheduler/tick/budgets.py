@@ -11,14 +11,19 @@ if TYPE_CHECKING:
     from tinyscheduler.model.events import Details
     from tinyscheduler.tick.progress import Progress
 
+_WHERE = "budgets"
+
 
 def enforce_budgets(progress: Progress) -> None:
     """Pause what has used up its budget, and tell it; costs nothing where there is none.
 
     Called whenever something has ended or begun: claims that follow are refused anyhow.
     """
-    if progress.settings.inventory.budgets:
-        progress.attempt("budgets", partial(_enforce, progress))
+    if not progress.settings.inventory.budgets:
+        return
+    # Where they could not be read, they cannot a moment later.
+    if all(error.where != _WHERE for error in progress.errors):
+        progress.attempt(_WHERE, partial(_enforce, progress))
 
 
 def _enforce(progress: Progress) -> None:
