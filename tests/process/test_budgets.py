@@ -50,6 +50,14 @@ def test_a_runaway_that_succeeds_is_stopped_after_exactly_as_many_runs_as_it_may
     tick_until_still(station)
 
     assert len([line for line in station.lines() if line[0] == "start"]) == 20
+    (budget,) = status(station)["budgets"]
+    assert budget == {
+        "subject": "agent:shell",
+        "window_sec": 86400.0,
+        "is_used_up": True,
+        "bounds": {"runs": {"used": 20, "limit": 20}},
+    }
+    assert "agent:shell  20 of 20 runs in 1d" in station.run("status").stdout
     (paused,) = status(station)["paused"]
     assert (paused["target"], paused["by"]) == ("agent:shell", "its budget")
     assert paused["reason"] == "used up: 20 of 20 runs in 1d"

@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 
 # Who pauses what has used up its budget.
 BUDGET_KEEPER = "its budget"
-_BOUNDS = ("runs", "turns", "tokens", "money_usd", "gpu_s", "wall_s")
+# The fields that bound something, of a budget and of what was spent.
+BOUNDS = ("runs", "turns", "tokens", "money_usd", "gpu_s", "wall_s")
 _UNITS = (("d", 86_400), ("h", 3600), ("m", 60), ("s", 1))
 
 
@@ -51,7 +52,7 @@ def find_used_up(budget: Budget, spent: Spent) -> str | None:
     """
     reached = [
         _tell(name, spent, most)
-        for name in _BOUNDS
+        for name in BOUNDS
         if (most := getattr(budget, name)) is not None and getattr(spent, name) >= most
     ]
     return f"{', '.join(reached)} in {_duration(budget.window_s)}" if reached else None
@@ -64,7 +65,7 @@ def tell_spent(budget: Budget, spent: Spent) -> str:
     >>> tell_spent(Budget(subject="overall", runs=20, gpu_s=7200.0), Spent(runs=3, gpu_s=90.0))
     '3 of 20 runs, 1.5 of 120 GPU minutes in 1d'
     """
-    bounds = ((name, getattr(budget, name)) for name in _BOUNDS)
+    bounds = ((name, getattr(budget, name)) for name in BOUNDS)
     told = [_tell(name, spent, most) for name, most in bounds if most is not None]
     return f"{', '.join(told)} in {_duration(budget.window_s)}"
 
