@@ -82,6 +82,11 @@ _READS_AT_ONCE = 16
 _MOST_UNREAD_BYTES = 64 << 20
 _MOST_PROGRAM_BYTES = 1 << 20
 _PYC_HEADER_BYTES = 16
+# Of its output, where a firing may say that there was nothing to do.
+_TAIL_BYTES = 1 << 16
+_TAIL_LINES = 20
+_MOST_DEPTH = 8
+_NOTHING_TO_DO = "HEARTBEAT_OK"
 _LOG_HEAD_BYTES = 1 << 16
 _BLOCK_BYTES = 4096
 _LEASE_MAX_BYTES = 16 << 20
@@ -661,6 +666,7 @@ class Attempt:
             "peak_rss_mb": self.peak_rss_mb,
             "cpu_sec": self.lease["cpu_sec"],
             "gpu_sec": self._gpu_s(),
+            "found_nothing": outcome == "succeeded" and self._found_nothing(),
             "log": self.run["log"],
         }
 
@@ -670,6 +676,20 @@ class Attempt:
         if not self.lease.get("gpu_uuids") or not isinstance(share, int | float):
             return None
         return round(share * (self.ended_s - self.started_s), 3)
+
+    def _found_nothing(self) -> bool:
+        """Whether a firing says in its last line that there was nothing to do."""
+        if self.lease.get("schedule_id") is None:
+            return False
+        with suppress(OSError):
+            fd = os.open(str(self.run["log"]), os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                end = os.fstat(fd).st_size
+                tail = os.pread(fd, _TAIL_BYTES, max(0, end - _TAIL_BYTES))
+            finally:
+                os.close(fd)
+            return says_nothing_to_do(tail)
+        return False
 
     def _outcome(self) -> tuple[str, str | None, str]:
         """Say how it ended: by us, not at all, by what it said, by a signal, or by its exit code.
@@ -749,6 +769,41 @@ class Attempt:
 
 
 # -- processes ----------------------------------------------------------------------
+
+
+def says_nothing_to_do(tail: bytes) -> bool:
+    """Say whether the end of an output is an answer whose last line is HEARTBEAT_OK.
+
+    Plain text, or what claude, codex and goose print as JSON, a line each: then the text of the
+    last answer counts, and what tells of none is passed over.
+    """
+    for line in reversed(tail.decode("utf-8", "replace").splitlines()[-_TAIL_LINES:]):
+        text = line.strip()
+        if not text:
+            continue
+        if text.startswith("{"):
+            try:
+                answer = _answer_in(_parse_json(text.encode()))
+            except (ValueError, RecursionError):
+                return False
+            if answer is None:
+                continue
+            text = answer.strip().rpartition("\n")[2]
+        return text.strip("`*\"'. ") == _NOTHING_TO_DO
+    return False
+
+
+def _answer_in(document: object) -> str | None:
+    """Return the text of the answer that a line of JSON tells of, if it does."""
+    for _ in range(_MOST_DEPTH):
+        if not isinstance(document, dict):
+            break
+        texts = [document.get(name) for name in ("result", "text", "response")]
+        inner = [document.get(name) for name in ("item", "message", "content", "messages")]
+        document = next((one for one in (*texts, *inner) if one), None)
+        if isinstance(document, list):
+            document = document[-1]
+    return document if isinstance(document, str) else None
 
 
 def _descendants(lease_id: str) -> list[tuple[int, int]]:

@@ -75,7 +75,7 @@ TOLD = {
     "SchedulingMemory": "active last_start_boot_id",
     "GpuSighting": "lease_id uuids",
     "Skips": "source task_id",
-    "Snapshot": "evidence gpu_owners memory_used",
+    "Snapshot": "evidence gpu_owners memory_used pressed_by",
     "SourceView": "name",
     "StaleSighting": "boot_id lease_id",
     "SweepCancel": "lease_id",

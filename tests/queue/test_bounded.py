@@ -182,7 +182,6 @@ QUESTIONS = {
         "sqlite_autoindex_schedule_firing_metrics_1 (task_id=?)",
         "firings_at_work",
     ],
-    "_NOTE_PRESSURE": ["sqlite_autoindex_schedule_firing_metrics_1 (task_id=?)"],
     "NOTE_CANCELLED": ["sqlite_autoindex_schedule_firing_metrics_1 (task_id=?)"],
     "_NOTE_END": ["sqlite_autoindex_schedule_firing_metrics_1 (task_id=?)"],
     "_STREAKS": ["sqlite_autoindex_schedules_1 (id=?)"],
@@ -208,7 +207,7 @@ def test_every_question_of_a_tick_is_answered_by_its_index(opened, question):
     names = ("agent", "queue", "window", "now", "sorted", "by_priority", "limit", "id")
     more = ("lease_id", "attempt", "blocking_disabled", "state", "reason", "failures", "until")
     values = dict.fromkeys(
-        (*names, *more, "launches", "change", "latest", "revision", "most_firings"), 1
+        (*names, *more, "launches", "change", "latest", "revision", "most_firings", "pressure"), 1
     )
     opened.add(A_SPEC)
 

@@ -10,6 +10,7 @@ from tinyscheduler.cli.schedule_definitions import (
     explanation,
     explanation_lines,
     tell,
+    warnings_about,
 )
 from tinyscheduler.cli.schedule_differences import difference_words, differences
 from tinyscheduler.cli.schedule_request import open_store
@@ -59,7 +60,7 @@ def apply(asked: Request) -> int:
         difference = compare(existing, declaration, schedules.now(), prunes=prunes)
     else:
         difference = apply_declaration(schedules, declaration, prunes=prunes)
-    warnings = _warnings(difference)
+    warnings = _warnings(invocation, schedules, difference)
     if asked.is_json:
         emit_json(
             file=found.path,
@@ -90,7 +91,7 @@ def check_file(asked: Request) -> int:
             found.fault(error.where, error.message, error.hint or "")
     if difference is None:
         return _tell_problems(asked, found)
-    warnings = _warnings(difference)
+    warnings = _warnings(asked.invocation, schedules, difference)
     shown = [one for one in difference.result() if one.schedule_id in declaration.places]
     if asked.is_json:
         emit_json(
@@ -176,15 +177,12 @@ def _place_of_timing(one: Declared) -> str:
     return next((one.places[name] for name in names if name in one.places), one.place)
 
 
-def _warnings(difference: Difference) -> list[ScheduleWarning]:
-    from tinyscheduler.app.schedule_warnings import warnings_of
-
-    everything = difference.result()
-    pairs: list[tuple[Schedule | None, Schedule]] = [(None, one) for one in difference.added]
-    pairs += difference.changed
-    return [
-        warning for before, after in pairs for warning in warnings_of(after, before, everything)
-    ]
+def _warnings(
+    invocation: Invocation, schedules: Schedules, difference: Difference
+) -> list[ScheduleWarning]:
+    changes: list[tuple[Schedule | None, Schedule]] = [(None, one) for one in difference.added]
+    changes += difference.changed
+    return warnings_about(invocation, schedules, changes, difference.result())
 
 
 def _document(difference: Difference) -> dict[str, Any]:

@@ -45,6 +45,8 @@ def definition(one: Schedule) -> dict[str, Any]:
         "max_firings": one.max_firings,
         "expires": time_or_none(one.expires_at),
         "max_run_duration": _duration(one.max_run_duration_s),
+        "max_per_day": one.max_per_day,
+        "checklist": one.checklist,
         "agent": spec.agent,
         "queue": spec.queue,
         "title": spec.title,

@@ -26,11 +26,13 @@ from tinyscheduler.cli.render import (
     wrap,
 )
 from tinyscheduler.cli.report import decision_json, wait_lines
-from tinyscheduler.cli.standing import Standing, brief_json, join
+from tinyscheduler.cli.standing import Standing, brief_json, join, time_or_none
+from tinyscheduler.core.explain import join_names
 from tinyscheduler.errors import EXIT_DONE, EXIT_UNAVAILABLE
 from tinyscheduler.model.clock import format_time
 from tinyscheduler.model.leases import Lease, LeaseEntry
 from tinyscheduler.model.plan import Reason, TickReport, Wait
+from tinyscheduler.model.records import DeferredSchedule
 from tinyscheduler.model.snapshot import LeaseScan
 from tinyscheduler.model.tasks import TaskState
 from tinyscheduler.values import dataclass, field
@@ -75,6 +77,7 @@ class Overview:
     ticking: Ticking
     stopped: Mapping[str, str] = field(default_factory=dict)  # schedules that paused themselves
     budgets: Sequence[tuple[Budget, Spent]] = ()
+    deferred: Sequence[DeferredSchedule] = ()
 
     @property
     def report(self) -> TickReport:
@@ -139,6 +142,7 @@ def look(config: Config) -> Overview:
         ticking=find_ticking(queue),
         stopped=queue.inquiry.stopped_schedules(),
         budgets=queue.budgets.spent() if config.inventory.budgets else (),
+        deferred=queue.inquiry.deferred_schedules(),
     )
 
 
@@ -405,6 +409,15 @@ def _schedules_json(overview: Overview) -> dict[str, Any]:
             for place, task in enumerate(overview.queued, start=1)
         ],
         "stopped": [{"schedule_id": name, "why": why} for name, why in overview.stopped.items()],
+        "deferred": [
+            {
+                "schedule_id": one.schedule_id,
+                "reason": Reason.PRESSURE.value,
+                "times": one.times,
+                "until": time_or_none(one.until),
+            }
+            for one in overview.deferred
+        ],
     }
 
 
@@ -458,6 +471,13 @@ def _paused_lines(overview: Overview, page: Page) -> list[str]:
         f" `tinyscheduler schedule resume {name}` lets it go on"
         for name, why in overview.stopped.items()
     ]
+    if overview.deferred:
+        names = join_names([one.schedule_id for one in overview.deferred])
+        verb = "makes" if len(overview.deferred) == 1 else "make"
+        lines.append(
+            f"schedule {names} {verb} way for somebody at work;"
+            " `tinyscheduler pressure list` shows who"
+        )
     pieces = [piece for line in lines for piece in wrap(escape(line), page)]
     return [page.paint(piece, Ink.YELLOW) for piece in pieces]
 

@@ -148,6 +148,8 @@ def decode(fields: dict[str, Any]) -> Resolution:
                 else Inventory(),
                 "policy": PolicySettings(**_known(PolicySettings, config.get("policy", {}))),
                 "sources": tuple(config["sources"]),
+                # Settings that an earlier version saved do not have it.
+                "pressure_sources": tuple(config.get("pressure_sources", ())),
                 "environment": (),
                 "origins": tuple(
                     (_text(name), Origin(origin)) for name, origin in config["origins"]

@@ -201,6 +201,7 @@ class Timing:
     retry_later_s: float
     # With defaults: settings that an earlier version saved know nothing of these.
     schedule_run_s: float = 1200.0  # a firing may take so long, where its schedule says nothing
+    schedule_pressure_delay_s: float = 30.0  # firings make way for so long, again and again
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -274,6 +275,8 @@ class Config:
     gpu_probe: str = "nvml"
     inventory: Inventory = Inventory()
     policy: PolicySettings = PolicySettings()
+    # What says besides markers that somebody is at work: seat, gpu, file:PATH.
+    pressure_sources: tuple[str, ...] = ()
 
     def agent(self, name: str) -> AgentProfile | None:
         """Return the agent of that name, or None."""

@@ -243,6 +243,7 @@ def decode_result(document: object) -> AttemptResult:
         cost_usd=reader.optional_number("cost_usd"),
         cpu_s=reader.optional_number("cpu_sec"),
         gpu_s=reader.optional_number("gpu_sec"),
+        found_nothing=reader.optional_switch("found_nothing"),
     )
 
 

@@ -65,6 +65,7 @@ class Script:
     stuck_s: float = 0.0
     children: tuple[Child, ...] = ()
     turns: int | None = None
+    found_nothing: bool = False  # its last line says that there was nothing to do
 
 
 @dataclass(eq=False, slots=True, kw_only=True)
@@ -186,7 +187,7 @@ class Wrapper:
 
     def _let_command_go(self, command: Process) -> None:
         self.attempt.is_started = True
-        script = self.script(self.lease.task_id, self.lease.attempt)
+        script = self._script()
         self.turns = script.turns
         self._listen(command, ignores_term=script.ignores_term)
         command.stuck_until_ns = self.machine.running_ns + round(script.stuck_s * 1e9)
@@ -360,8 +361,12 @@ class Wrapper:
             "duration_sec": (self.ended_ns - self.started_ns) / 1e9,
             "turns": self.turns,
             "peak_rss_mb": None,
+            "found_nothing": outcome is Outcome.SUCCEEDED and self._script().found_nothing,
             "log": self.lease.run.log,
         }
+
+    def _script(self) -> Script:
+        return self.script(self.lease.task_id, self.lease.attempt)
 
     def _outcome(self) -> tuple[Outcome, FailureReason | None, str]:
         if self.why is not None:

@@ -13,7 +13,7 @@ from tinyscheduler.core.streaks import EndedFiring, Streaks, is_in_grace, judge_
 from tinyscheduler.errors import SourceError, StoreError
 from tinyscheduler.model.config import FairShare
 from tinyscheduler.model.records import AlreadyEnded, Cancelled, CancelRequested
-from tinyscheduler.model.schedules import ScheduleState
+from tinyscheduler.model.schedules import ScheduleKind, ScheduleState
 from tinyscheduler.model.snapshot import SourceView
 from tinyscheduler.model.switches import EVERYTHING
 from tinyscheduler.model.tasks import (
@@ -75,6 +75,8 @@ class Row:
     is_beside: bool = False
     is_forced: bool = False
     claimed_at: datetime | None = None
+    slot: datetime | None = None
+    pressure: int = 0  # how many were at work interactively when it began
 
 
 @dataclass(eq=False, slots=True, kw_only=True)
@@ -112,12 +114,19 @@ class SimulatedQueue:
         return task_id
 
     def add_firing(
-        self, spec: TaskSpec, schedule_id: str, *, is_beside: bool = False, is_forced: bool = False
+        self,
+        spec: TaskSpec,
+        schedule_id: str,
+        *,
+        slot: datetime | None = None,
+        is_beside: bool = False,
+        is_forced: bool = False,
     ) -> str:
         """Add a task as a firing of a schedule."""
         task_id = self.add(spec)
         row = self.rows[task_id]
         row.schedule_id, row.is_beside, row.is_forced = schedule_id, is_beside, is_forced
+        row.slot = slot
         return task_id
 
     def may_fire(self, row: Row) -> bool:
@@ -170,6 +179,13 @@ class SimulatedQueue:
             schedule = replace(schedule, state=ScheduleState.PAUSED, why_paused=judged.why_paused)
             self.paused_after[row.task_id] = schedule.schedule_id
         self.schedules[schedule.schedule_id] = schedule
+
+    def count_suppressed(self, row: Row) -> None:
+        """Note in its schedule that a firing found nothing to do."""
+        schedule = self.schedules.get(row.schedule_id or "")
+        if schedule is not None and schedule.kind is ScheduleKind.HEARTBEAT:
+            again = replace(schedule, suppressed=schedule.suppressed + 1)
+            self.schedules[schedule.schedule_id] = again
 
     def state(self, task_id: str) -> TaskState:
         """Return where the task stands."""
@@ -269,7 +285,16 @@ class SimulatedSource:
             raise StoreError(message)
         return self._queue.rows[task_id].spec
 
-    def claim(self, task_id: str, *, lease_id: str, agent: str, queue: str, attempt: int) -> bool:
+    def claim(
+        self,
+        task_id: str,
+        *,
+        lease_id: str,
+        agent: str,
+        queue: str,
+        attempt: int,
+        pressure: int = 0,
+    ) -> bool:
         """Make the task ours under this lease if it still waits as this attempt."""
         with self._answering("source.claim"):
             row = self._queue.rows.get(task_id)
@@ -283,6 +308,7 @@ class SimulatedSource:
                 return False
             row.claimed_at = self._queue.now()
             row.state, row.lease_id, row.claimed_by = TaskState.WORKING, lease_id, agent
+            row.pressure = pressure
         return True
 
     def settle(self, task_id: str, *, lease_id: str, ending: Ending) -> TaskState | None:
@@ -294,6 +320,8 @@ class SimulatedSource:
             _end(row, ending)
             row.ended_at = self._queue.now() if row.state.is_final else None
             self._queue.judge(row, ending)
+            if isinstance(ending, Finish) and ending.found_nothing:
+                self._queue.count_suppressed(row)
         return row.state
 
     def _is_free(self, row: Row, attempt: int) -> bool:
@@ -400,6 +428,7 @@ class SimulatedSource:
             seed=row.spec.seed,
             labels=row.spec.labels,
             schedule_id=row.schedule_id,
+            slot=row.slot,
             is_beside=row.is_beside,
             is_forced=row.is_forced,
         )

@@ -21,6 +21,7 @@ from tinyscheduler.simulator.ledger import SimulatedLedger
 from tinyscheduler.simulator.machine import Killed, Machine, Pause
 from tinyscheduler.simulator.memory import SimulatedMemoryStore
 from tinyscheduler.simulator.observer import RecordingObserver
+from tinyscheduler.simulator.pressures import SimulatedPressures
 from tinyscheduler.simulator.probe import SimulatedProbe
 from tinyscheduler.simulator.recorder import SimulatedRecorder
 from tinyscheduler.simulator.schedules import SimulatedSchedules
@@ -174,6 +175,8 @@ class SimulatedWorld:
             switches=SimulatedSwitches(process, self.disk),
             schedules=SimulatedSchedules(process, self.queue),
             budgets=SimulatedBudgets(process, self.queue, self.disk),
+            pressures=SimulatedPressures(process, self.disk),
+            read_checklist=self.disk.checklists.get,
             observers=(self.observer,),
             recorder=lambda: SimulatedRecorder(process, self.disk),
             warnings=warnings,

@@ -24,7 +24,7 @@ from tinyscheduler.model.plan import (
     SweepCancel,
 )
 from tinyscheduler.model.tasks import FailureReason, Finish, Outcome, TaskState
-from tinyscheduler.tick.firing import find_schedule, tell_schedule
+from tinyscheduler.tick.firing import find_schedule, tell_if_reported, tell_schedule
 from tinyscheduler.tick.world import Mode
 from tinyscheduler.values import assert_never, dataclass, replace
 
@@ -296,6 +296,8 @@ class Endings:
                 if state is not None:
                     self.progress.notice_ending(told, ending, state, record)
                     tell_schedule(self.progress, told, state, schedule)
+                    if state is TaskState.DONE and not _found_nothing(ending):
+                        tell_if_reported(self.progress, told.task_id, told.schedule_id)
             self.progress.world.store.clear(lock, told.lease_id)
         finally:
             lock.close()
@@ -430,6 +432,10 @@ class Endings:
                 self.progress.settled += 1
             case _:
                 pass
+
+
+def _found_nothing(ending: Ending) -> bool:
+    return isinstance(ending, Finish) and ending.found_nothing
 
 
 def _claim(snapshot: Snapshot, task_id: str, lease_id: str | None) -> Claim | None:

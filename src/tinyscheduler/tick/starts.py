@@ -112,6 +112,7 @@ class Starts:
                 agent=agent.name,
                 queue=agent.queue,
                 attempt=task.attempt,
+                pressure=len(snapshot.pressed_by),
             )
             if not claimed:
                 store.clear(lock, lease.lease_id)

@@ -16,7 +16,7 @@ from tinyscheduler.model.snapshot import Snapshot, SourceView
 from tinyscheduler.tick.budgets import enforce_budgets
 from tinyscheduler.tick.deciding import decide_loudly
 from tinyscheduler.tick.endings import Endings
-from tinyscheduler.tick.firing import fire_due
+from tinyscheduler.tick.firing import fire_due, names_of
 from tinyscheduler.tick.forgetting import forget_the_past
 from tinyscheduler.tick.progress import Progress
 from tinyscheduler.tick.starts import Starts
@@ -191,6 +191,7 @@ def _observe(progress: Progress) -> Snapshot:
         rules=progress.settings.rules,
         is_enabled=progress.settings.is_enabled,
         switches=switches,
+        pressed_by=_look_for_pressure(progress, sources),
     )
 
 
@@ -313,6 +314,13 @@ def _without_refused(progress: Progress, view: SourceView) -> SourceView:
     return replace(view, waiting=waiting)
 
 
+def _look_for_pressure(progress: Progress, sources: tuple[SourceView, ...]) -> tuple[str, ...]:
+    """Look who is at work interactively, where a firing waits that may have to make way."""
+    if not any(task.schedule_id is not None for view in sources for task in view.waiting):
+        return ()
+    return names_of(progress.world.pressures.live())
+
+
 def _read_switches(
     progress: Progress, sources: tuple[SourceView, ...]
 ) -> tuple[Switch, ...] | None:
@@ -341,7 +349,7 @@ def _look_and_decide(progress: Progress) -> tuple[Snapshot, Plan]:
 
 
 # What binds those who have had enough, and no others.
-_OF_SOME = frozenset({Reason.TENANT_QUOTA, Reason.SCHEDULE_CAP})
+_OF_SOME = frozenset({Reason.TENANT_QUOTA, Reason.SCHEDULE_CAP, Reason.PRESSURE})
 
 
 def _is_short_sighted(snapshot: Snapshot, plan: Plan) -> bool:

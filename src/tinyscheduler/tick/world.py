@@ -23,6 +23,7 @@ if TYPE_CHECKING:
         MemoryStore,
         Observer,
         Policy,
+        Pressures,
         Probe,
         Pruner,
         Recorder,
@@ -97,6 +98,9 @@ class World:
     switches: Switches
     schedules: Schedules
     budgets: Budgets
+    pressures: Pressures
+    # What is in the checklist of a heartbeat; None if there is none.  StoreError if it is no text.
+    read_checklist: Callable[[str], str | None]
     observers: tuple[Observer, ...]
     # Asked for by ticks that have something to keep: few do.
     recorder: Callable[[], Recorder]

@@ -190,6 +190,7 @@ INSERT INTO schedule_firing_metrics (
 # When it got its slot, and who else had one then.  One that is retried had its slot before.
 _NOTE_CLAIM = """
 UPDATE schedule_firing_metrics SET completed_at = NULL, failure_reason = NULL,
+    pressure = CASE WHEN slot_claimed_at IS NULL THEN :pressure ELSE pressure END,
     slot_claimed_at = coalesce(slot_claimed_at, :now),
     slot_wait_ms = coalesce(slot_wait_ms, max(0, :now - fired_at) / 1000),
     concurrent_schedules = coalesce(concurrent_schedules, (
@@ -197,7 +198,6 @@ UPDATE schedule_firing_metrics SET completed_at = NULL, failure_reason = NULL,
         WHERE state = 'working' AND schedule_id IS NOT NULL))
 WHERE task_id = :id
 """
-_NOTE_PRESSURE = "UPDATE schedule_firing_metrics SET pressure = ? WHERE task_id = ?"
 # Where nothing is left that tells how long it ran, it counts from when it had its slot.
 _NOTE_END = """
 UPDATE schedule_firing_metrics SET completed_at = :now,
@@ -211,6 +211,12 @@ WHERE task_id = :id
 NOTE_CANCELLED = """
 UPDATE schedule_firing_metrics SET completed_at = :now, failure_reason = 'cancelled'
 WHERE task_id = :id
+"""
+# What says so and is no heartbeat may mean something else by it.
+_COUNT_SUPPRESSED = """
+UPDATE schedules SET suppressed = suppressed + 1
+WHERE id = ? AND 'heartbeat' =
+    CASE WHEN json_valid(definition) THEN json_extract(definition, '$.kind') END
 """
 _UNBLOCK = """
 UPDATE tasks SET blockers_left = blockers_left - 1
@@ -307,12 +313,11 @@ class LocalQueue:
         tells_marks: bool = True,
         most_firings: int = 2,
         budgets: tuple[Budget, ...] = (),
-        count_pressure: Callable[[], int] | None = None,
     ) -> None:
         """Take what orders and bounds it.
 
         Titles, seeds and labels are read only if it ``tells_marks``: policies look at them, and
-        nothing else does.  ``count_pressure`` says how many ask for quiet when a firing starts.
+        nothing else does.
         """
         self._database = database
         self._clock = clock
@@ -326,7 +331,6 @@ class LocalQueue:
         self._tells_marks = tells_marks
         self._most_firings = most_firings
         self._budgets = budgets
-        self._count_pressure = count_pressure
         self._revisions: dict[str, int] = {}  # as they were at the last look
 
     @property
@@ -363,7 +367,16 @@ class LocalQueue:
                 hint="cancel it and add it anew",
             ) from error
 
-    def claim(self, task_id: str, *, lease_id: str, agent: str, queue: str, attempt: int) -> bool:
+    def claim(
+        self,
+        task_id: str,
+        *,
+        lease_id: str,
+        agent: str,
+        queue: str,
+        attempt: int,
+        pressure: int = 0,
+    ) -> bool:
         """Make the task ours under this lease if it still waits as this attempt."""
         claim = {
             "id": row_id(task_id),
@@ -374,6 +387,7 @@ class LocalQueue:
             "blocking_disabled": self._blocking_disabled,
             "revision": self._revisions.get(task_id),
             "most_firings": self._most_firings,
+            "pressure": pressure,
             "now": self._now(),
             # Any later, and it was reckoned under a clock that has been set back since.
             "latest": self._now() + int(self._longest_backoff_s * 1e6),
@@ -383,9 +397,7 @@ class LocalQueue:
                 return False
             if connection.execute(_CLAIM, claim).rowcount == 0:
                 return False
-            is_firing = connection.execute(_NOTE_CLAIM, claim).rowcount > 0
-            if is_firing and self._count_pressure is not None:
-                connection.execute(_NOTE_PRESSURE, (self._count_pressure(), claim["id"]))
+            connection.execute(_NOTE_CLAIM, claim)
             with durable_step("queue.claim"):
                 connection.commit()
         return True
@@ -415,6 +427,8 @@ class LocalQueue:
                 noted = {"id": row, "lease_id": lease_id, "now": now}
                 connection.execute(_NOTE_END, noted)
                 judge_end(connection, task, ending, now=now)
+                if isinstance(ending, Finish) and ending.found_nothing:
+                    connection.execute(_COUNT_SUPPRESSED, (task["schedule_id"],))
             with durable_step("queue.settle"):
                 connection.commit()
         return TaskState(task["state"])
