@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from datetime import datetime
 
+    from tinyscheduler.model.budgets import UsedUp
     from tinyscheduler.model.clock import Instant
     from tinyscheduler.model.events import Event
     from tinyscheduler.model.history import AttemptRecord
@@ -281,6 +282,9 @@ class Schedules(Protocol):
         moved the schedule on since it was read, and nothing was changed.
         """
 
+    def find(self, schedule_id: str) -> Schedule | None:
+        """Return the schedule of that name; None if it is not there, or damaged."""
+
     def defer(self, deferral: FiringDeferral) -> bool:
         """Let a schedule that is due be so later, durably, and count that.
 
@@ -292,6 +296,16 @@ class Schedules(Protocol):
 
     def paused_by(self, task_id: str) -> Schedule | None:
         """Return the schedule that stopped itself when that firing ended, if one did."""
+
+
+class Budgets(Protocol):
+    """Knows what was used of each budget.  Raises StoreError if, and only if, it cannot."""
+
+    def enforce(self) -> Sequence[UsedUp]:
+        """Pause each subject whose budget is used up and that is not paused; return these.
+
+        A schedule fires nothing then either.  All of it durably, in one step.
+        """
 
 
 class Pressures(Protocol):

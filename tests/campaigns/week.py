@@ -22,6 +22,7 @@ from tinyscheduler.adapters.leases_file import FileLeaseStore, LockTable, LockTr
 from tinyscheduler.adapters.memory_file import FileMemoryStore
 from tinyscheduler.adapters.pressure_files import PressureFiles
 from tinyscheduler.adapters.rounds_file import FileRecorder
+from tinyscheduler.adapters.sqlite.budgets import SqliteBudgets
 from tinyscheduler.adapters.sqlite.database import Access, Database
 from tinyscheduler.adapters.sqlite.ledger import SqliteLedger
 from tinyscheduler.adapters.sqlite.schedules import SqliteSchedules
@@ -373,6 +374,7 @@ class WeekWorld(SimulatedWorld):
             memory=FileMemoryStore(self.config.paths, warn=warnings.append, may_write=True),
             switches=SqliteSwitches(database),
             schedules=SqliteSchedules(database, clock),
+            budgets=SqliteBudgets(database, clock, self.config.inventory.budgets),
             pressures=PressureFiles(self.config.paths, clock, warn=warnings.append, may_write=True),
             read_checklist=read_checklist,
             observers=observers_of(self.config),

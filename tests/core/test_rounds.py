@@ -84,6 +84,7 @@ TOLD = {
     "Trace": "lease_id task_id",
     "UnreadableResult": "lease_id",
     "Wait": "model words",
+    "Budget": "subject",
     "WaitingTask": "agent blocked_by model project queue schedule_id source task_id tenant",
 }
 

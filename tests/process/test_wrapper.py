@@ -509,6 +509,7 @@ def test_a_result_says_exactly_what_happened(hand_over: Callable[..., Handover])
     assert _seconds(started_at) + 0.29 <= _seconds(ended_at) <= time.time()
     assert 0.3 <= result.pop("duration_sec") < 10
     assert 0 < result.pop("peak_rss_mb") < 100
+    assert 0 <= result.pop("cpu_sec") < 10
     assert result == {
         "version": 1,
         "lease_id": handover.lease.lease_id,
@@ -523,6 +524,9 @@ def test_a_result_says_exactly_what_happened(hand_over: Callable[..., Handover])
         "message": "",
         "turns": 4,
         "found_nothing": False,
+        "tokens": None,
+        "cost_usd": None,
+        "gpu_sec": None,
         "log": handover.lease.run.log,
     }
     assert stat.S_IMODE(handover.result_path.stat().st_mode) == 0o600
@@ -764,7 +768,7 @@ def test_it_beats_by_the_locks_time_and_copies_that_into_the_lease(
         {copy["monotonic"]["heartbeat"] for copy in copies}
     )
     assert [copy["heartbeat"] for copy in copies] == sorted({copy["heartbeat"] for copy in copies})
-    moving = {"heartbeat": None, "monotonic": None}
+    moving = {"heartbeat": None, "monotonic": None, "cpu_sec": None}
     for copy in copies:
         assert copy | moving == copies[0] | moving
 

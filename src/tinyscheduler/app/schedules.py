@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from tinyscheduler.adapters.checklist_file import read_checklist
 from tinyscheduler.adapters.sqlite.schedule_changes import ScheduleChanges
 from tinyscheduler.adapters.sqlite.schedules import SqliteSchedules
+from tinyscheduler.app.pausing import end_pause
 from tinyscheduler.app.queue import announce_event, open_queue
 from tinyscheduler.core.firing_times import check_timing
 from tinyscheduler.core.heartbeats import heartbeat_prompt
@@ -14,6 +15,7 @@ from tinyscheduler.core.schedule_edits import redefined, upcoming
 from tinyscheduler.errors import BusyError, CapacityFullError, UsageError
 from tinyscheduler.model.events import EventName
 from tinyscheduler.model.schedules import ScheduleChange, ScheduleKind, ScheduleState
+from tinyscheduler.model.switches import Target, TargetKind
 from tinyscheduler.values import dataclass, replace
 
 if TYPE_CHECKING:
@@ -47,10 +49,17 @@ class Schedules:
 
 def open_schedules(config: Config, access: Access) -> Schedules:
     """Open them as `open_queue` does."""
-    queue = open_queue(config, access)
-    store = SqliteSchedules(queue.database, queue.clock, run_s=config.timing.schedule_run_s)
-    changes = ScheduleChanges(queue.database, queue.clock)
-    return Schedules(store=store, changes=changes, queue=queue)
+    return schedules_of(open_queue(config, access))
+
+
+def schedules_of(queue: Queue) -> Schedules:
+    """Return the schedules beside a queue that is open."""
+    run_s = queue.config.timing.schedule_run_s
+    return Schedules(
+        store=SqliteSchedules(queue.database, queue.clock, run_s=run_s),
+        changes=ScheduleChanges(queue.database, queue.clock),
+        queue=queue,
+    )
 
 
 def add_schedule(schedules: Schedules, schedule: Schedule) -> Schedule:
@@ -130,16 +139,23 @@ def amended(before: Schedule, wished: Schedule, now: datetime) -> Schedule:
 
 
 def pause_schedule(schedules: Schedules, schedule_id: str, *, why: str | None) -> Schedule:
-    """Let it fire nothing until it is resumed; return it as it was."""
+    """Let it fire nothing until it is resumed; return it as it was.
+
+    One that is over stays so.
+    """
+    before = schedules.store.schedule(schedule_id)
+    if before.state is not ScheduleState.ACTIVE:
+        return before
     return schedules.store.set_state(schedule_id, ScheduleState.PAUSED, why=why)
 
 
 def resume_schedule(schedules: Schedules, schedule_id: str) -> tuple[Schedule, Schedule]:
-    """Let it fire again, from now on; return it as it was and as it is.
+    """Let it fire again, from now on, and what it fired start; return it as it was and as it is.
 
     Raises UsageError for one that is over.
     """
     before = schedules.store.schedule(schedule_id)
+    end_pause(schedules.queue, Target(kind=TargetKind.SCHEDULE, name=schedule_id))
     first = next(upcoming(before, schedules.now(), 1), None)
     is_over = before.max_firings is not None and before.fired >= before.max_firings
     if first is None or is_over:

@@ -53,6 +53,7 @@ if TYPE_CHECKING:
     from tinyscheduler.adapters.policy_trace_file import PolicyTraceFile
     from tinyscheduler.adapters.rounds_file import FileRecorder
     from tinyscheduler.adapters.sqlite.schedules import SqliteSchedules
+    from tinyscheduler.model.budgets import UsedUp
     from tinyscheduler.model.config import Config
     from tinyscheduler.model.events import Event
     from tinyscheduler.model.plan import TickReport
@@ -218,6 +219,7 @@ def wired(
             schedules=_Schedules(
                 database, clock, run_s=config.timing.schedule_run_s, warn=warnings.append
             ),
+            budgets=_Budgets(config, database, clock),
             pressures=_Pressures(
                 config, clock, gpus=gpus, launcher=launcher, warn=warnings.append, may_write=acts
             ),
@@ -253,6 +255,10 @@ class _Schedules:
         """Add the tasks of a plan."""
         return self._load().fire(plan)
 
+    def find(self, schedule_id: str) -> Schedule | None:
+        """Return the schedule of that name, if it is there."""
+        return self._load().find(schedule_id)
+
     def defer(self, deferral: FiringDeferral) -> bool:
         """Let a schedule that is due be so later."""
         return self._load().defer(deferral)
@@ -273,6 +279,21 @@ class _Schedules:
                 self._database, self._clock, run_s=self._run_s, warn=self._warn
             )
         return self._loaded
+
+
+class _Budgets:
+    """The budgets, loaded where there are any."""
+
+    def __init__(self, config: Config, database: Database, clock: Clock) -> None:
+        self._budgets = config.inventory.budgets
+        self._database = database
+        self._clock = clock
+
+    def enforce(self) -> Sequence[UsedUp]:
+        """Pause what has used up its budget."""
+        from tinyscheduler.adapters.sqlite.budgets import SqliteBudgets
+
+        return SqliteBudgets(self._database, self._clock, self._budgets).enforce()
 
 
 def _read_checklist(path: str) -> str | None:

@@ -18,7 +18,13 @@ from tinyscheduler.cli.render import (
     format_when,
 )
 from tinyscheduler.cli.schedule_request import open_store
-from tinyscheduler.cli.schedule_texts import fires, local_time, schedule_json, words_of
+from tinyscheduler.cli.schedule_texts import (
+    fires,
+    local_time,
+    schedule_json,
+    words_of,
+    words_on_turns,
+)
 from tinyscheduler.cli.schedule_wish import timing_of
 from tinyscheduler.cli.standing import time_or_none
 from tinyscheduler.errors import EXIT_DONE, UsageError
@@ -106,6 +112,7 @@ def show_one(asked: Request) -> int:
         *_heartbeat_lines(one),
         ("fired", _fired_words(one, live)),
         ("failed", f"{one.failure_streak} in a row"),
+        ("turns", words_on_turns(one)),
         ("live", ", ".join(live.all()) or "-"),
     ]
     if one.deferrals and fires(one):

@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from tinyscheduler.app.queue import Queue
     from tinyscheduler.app.serving import RunningDaemon
     from tinyscheduler.cli.following import Ticking
+    from tinyscheduler.model.budgets import Budget, Spent
     from tinyscheduler.model.config import Config
     from tinyscheduler.model.tasks import WaitingTask
     from tinyscheduler.tick import Foresight
@@ -75,6 +76,7 @@ class Overview:
     daemon: RunningDaemon | None
     ticking: Ticking
     stopped: Mapping[str, str] = field(default_factory=dict)  # schedules that paused themselves
+    budgets: Sequence[tuple[Budget, Spent]] = ()
     deferred: Sequence[DeferredSchedule] = ()
 
     @property
@@ -139,6 +141,7 @@ def look(config: Config) -> Overview:
         daemon=find_daemon(config),
         ticking=find_ticking(queue),
         stopped=queue.inquiry.stopped_schedules(),
+        budgets=queue.budgets.spent() if config.inventory.budgets else (),
         deferred=queue.inquiry.deferred_schedules(),
     )
 
@@ -232,6 +235,10 @@ def status_lines(overview: Overview, invocation: Invocation) -> list[str]:
         from tinyscheduler.cli.model_slots import model_lines
 
         lines += ["", *model_lines(overview.foresight, page)]
+    if overview.budgets:
+        from tinyscheduler.cli.budget_lines import budget_lines
+
+        lines += ["", *budget_lines(overview.budgets, page)]
     if overview.foresight.snapshot.gpus is not None:
         from tinyscheduler.cli.gpu import gpu_lines
 
@@ -350,6 +357,7 @@ def status_json(overview: Overview) -> dict[str, Any]:
         "models": _models_json(overview),
         "pools": [],
         "schedules": _schedules_json(overview),
+        "budgets": _budgets_json(overview),
         "health": health,
         "paused": paused_json(overview),
         "policy": _policy_json(overview),
@@ -411,6 +419,14 @@ def _schedules_json(overview: Overview) -> dict[str, Any]:
             for one in overview.deferred
         ],
     }
+
+
+def _budgets_json(overview: Overview) -> list[dict[str, Any]]:
+    if not overview.budgets:
+        return []
+    from tinyscheduler.cli.budget_lines import budgets_json
+
+    return budgets_json(overview.budgets)
 
 
 def _gpus_json(overview: Overview) -> list[dict[str, Any]]:

@@ -10,6 +10,10 @@ from enum import StrEnum
 
 from tinyscheduler.values import dataclass
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from tinyscheduler.model.budgets import Budget
+
 # Which GPUs a program may use (the CUDA programming guide); what was set for us binds all.
 GPU_MASK = "CUDA_VISIBLE_DEVICES"
 # What every attempt's command may see of the environment; an agent's own list comes on top.
@@ -143,6 +147,7 @@ class Inventory:
     models: tuple[ModelPlace, ...] = ()
     queues: tuple[Quota, ...] = ()
     tenants: tuple[Quota, ...] = ()
+    budgets: tuple[Budget, ...] = ()
 
     def endpoint(self, model: str | None, host: str | None) -> str | None:
         """Return where that model on that host answers, if anybody said so."""

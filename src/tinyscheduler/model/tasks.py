@@ -104,6 +104,8 @@ class PriorityClass(StrEnum):
     BATCH = "batch"
 
 
+# An attempt may be given so many turns at most.
+MOST_TURNS = 10_000
 # A batch task that has waited so long stands among the interactive ones.
 PROMOTED_AFTER_S = 300.0
 
@@ -250,12 +252,15 @@ class Requeue:
 class Finish:
     """End the task in a final state; ``failures`` as counted with this attempt.
 
+    A firing tells its schedule how many ``turns`` it took, and how many seconds it ran.
     It may have ``found_nothing`` to do, and say so.
     """
 
     state: TaskState
     reason: FailureReason | None
     failures: int
+    turns: int | None = None
+    ran_s: float | None = None
     found_nothing: bool = False
 
 

@@ -80,6 +80,10 @@ class SimulatedSchedules:
             )
         return ids
 
+    def find(self, schedule_id: str) -> Schedule | None:
+        """Return the schedule of that name; None if it is not there."""
+        return self._queue.schedules.get(schedule_id)
+
     def defer(self, deferral: FiringDeferral) -> bool:
         """Let a schedule that is due be so later, unless that was done since."""
         with self._process.doing("schedules.defer"):

@@ -8,7 +8,6 @@ from tinyscheduler.errors import StoreError
 from tinyscheduler.model.clock import format_time
 from tinyscheduler.model.events import EventName
 from tinyscheduler.model.plan import Reason
-from tinyscheduler.model.tasks import TaskState
 from tinyscheduler.values import replace
 
 TYPE_CHECKING = False
@@ -16,8 +15,10 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from datetime import datetime
 
+    from tinyscheduler.model.history import AttemptRecord
     from tinyscheduler.model.pressure import InteractivePressure
     from tinyscheduler.model.schedules import FiringPlan, LiveFirings, Schedule
+    from tinyscheduler.model.tasks import Claim, TaskState
     from tinyscheduler.tick.progress import Progress
 
 
@@ -121,17 +122,35 @@ def tell_if_reported(progress: Progress, task_id: str, schedule_id: str | None) 
         progress.notice(EventName.SCHEDULE_REPORTED, task_id=task_id, details=details)
 
 
-def tell_if_paused(progress: Progress, task_id: str, state: TaskState) -> None:
-    """Tell that the end of a firing made its schedule stop itself, if it did."""
-    if state is not TaskState.FAILED:
+def find_schedule(progress: Progress, told: AttemptRecord | Claim) -> Schedule | None:
+    """Return the schedule whose firing that is, as it stands before its end is noted."""
+    return None if told.schedule_id is None else progress.world.schedules.find(told.schedule_id)
+
+
+def tell_schedule(
+    progress: Progress, told: AttemptRecord | Claim, state: TaskState, before: Schedule | None
+) -> None:
+    """Tell what the end of a firing did to its schedule: it may stop itself, or be about to."""
+    if before is None or not state.is_final:
         return
-    schedule = progress.world.schedules.paused_by(task_id)
-    if schedule is None:
-        return
-    name = schedule.schedule_id
-    progress.warn(
-        f"schedule {name} is paused: {schedule.why_paused}"
-        f" (`tinyscheduler schedule resume {name}` lets it go on)"
-    )
-    details = (("schedule", name), ("words", schedule.why_paused))
-    progress.notice(EventName.SCHEDULE_PAUSED, task_id=task_id, details=details)
+    from tinyscheduler.core.streaks import warn_of  # few tasks are firings
+
+    after = progress.world.schedules.find(before.schedule_id)
+    if after is None:
+        return  # it was removed meanwhile
+    name = after.schedule_id
+    for code, words in warn_of(before, after):
+        progress.warn(f"schedule {name}: {words}")
+        progress.notice(
+            EventName.SCHEDULE_WARNING,
+            task_id=told.task_id,
+            reason=code,
+            details=(("schedule", name), ("words", words)),
+        )
+    if progress.world.schedules.paused_by(told.task_id) is not None:
+        progress.warn(
+            f"schedule {name} is paused: {after.why_paused}"
+            f" (`tinyscheduler schedule resume {name}` lets it go on)"
+        )
+        details = (("schedule", name), ("words", after.why_paused))
+        progress.notice(EventName.SCHEDULE_PAUSED, task_id=told.task_id, details=details)

@@ -13,6 +13,7 @@ from tinyscheduler.model.config import FairShare
 from tinyscheduler.model.leases import Lease, LeaseFault
 from tinyscheduler.model.plan import Dispatch, Reason, Wait
 from tinyscheduler.model.snapshot import Snapshot, SourceView
+from tinyscheduler.tick.budgets import enforce_budgets
 from tinyscheduler.tick.deciding import decide_loudly
 from tinyscheduler.tick.endings import Endings
 from tinyscheduler.tick.firing import fire_due, names_of
@@ -376,6 +377,7 @@ def _preview(progress: Progress) -> tuple[Snapshot, Plan]:
 def _act(progress: Progress) -> None:
     """Settle and reclaim, then start, looking again whenever the world has changed."""
     saved = progress.memory = progress.world.memory.load()
+    enforce_budgets(progress)
     unread = fire_due(progress)
     endings, starts = Endings(progress=progress), Starts(progress=progress)
     rounds = looks = 0
@@ -391,8 +393,11 @@ def _act(progress: Progress) -> None:
         tell_misplaced(progress, snapshot)
         if rounds < _MOST_CLEANING_ROUNDS and endings.clean_up(plan, snapshot):
             rounds += 1
+            enforce_budgets(progress)
             continue
-        if not starts.start_all(plan, snapshot):
+        goes_on = starts.start_all(plan, snapshot)
+        enforce_budgets(progress)
+        if not goes_on:
             break
     if plan.deferrals != progress.memory.deferrals:
         progress.memory = replace(progress.memory, deferrals=plan.deferrals)

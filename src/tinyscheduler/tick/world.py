@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from tinyscheduler.model.config import AgentProfile
     from tinyscheduler.model.snapshot import Rules
     from tinyscheduler.ports import (
+        Budgets,
         Clock,
         GpuProbe,
         Launcher,
@@ -96,6 +97,7 @@ class World:
     memory: MemoryStore
     switches: Switches
     schedules: Schedules
+    budgets: Budgets
     pressures: Pressures
     # What is in the checklist of a heartbeat; None if there is none.  StoreError if it is no text.
     read_checklist: Callable[[str], str | None]

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 
 from tinyscheduler.adapters.sqlite.batch import missing_blocker, plan_batch, row_id, summarise
 from tinyscheduler.adapters.sqlite.blockers import Blockers
+from tinyscheduler.adapters.sqlite.firing_ends import judge_end
 from tinyscheduler.adapters.sqlite.rows import (
     claim_of,
     marks_of,
@@ -16,7 +17,6 @@ from tinyscheduler.adapters.sqlite.rows import (
     to_micros,
     waiting_of,
 )
-from tinyscheduler.core.streaks import judge_firing
 from tinyscheduler.crash import durable_step
 from tinyscheduler.errors import (
     BusyError,
@@ -30,7 +30,7 @@ from tinyscheduler.jsontext import dumps
 from tinyscheduler.model.config import FairShare
 from tinyscheduler.model.records import AlreadyEnded, Cancelled, CancelRequested
 from tinyscheduler.model.snapshot import SourceView
-from tinyscheduler.model.tasks import FailureReason, Finish, PriorityClass, Requeue, TaskState
+from tinyscheduler.model.tasks import Finish, PriorityClass, Requeue, TaskState
 from tinyscheduler.values import assert_never, replace
 
 TYPE_CHECKING = False
@@ -38,9 +38,11 @@ if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Callable, Iterator, Mapping, Sequence
     from datetime import datetime
+    from typing import Any
 
     from tinyscheduler.adapters.sqlite.batch import Addition
     from tinyscheduler.adapters.sqlite.database import Database
+    from tinyscheduler.model.budgets import Budget
     from tinyscheduler.model.records import CancelAnswer, TaskRecord
     from tinyscheduler.model.tasks import Ending, TaskSpec
     from tinyscheduler.ports import Clock
@@ -143,7 +145,8 @@ WHERE id = :id AND state = 'waiting' AND lease_id IS NULL AND attempt = :attempt
     AND NOT EXISTS (
         SELECT 1 FROM switches
         WHERE target IN (
-            'all', 'agent:' || :agent, 'queue:' || coalesce(nullif(tasks.queue, ''), :queue)))
+            'all', 'agent:' || :agent, 'queue:' || coalesce(nullif(tasks.queue, ''), :queue),
+            'schedule:' || tasks.schedule_id))
     AND (schedule_id IS NULL OR (
         is_forced OR :most_firings > (
             SELECT count(*) FROM tasks AS other INDEXED BY firings_at_work
@@ -208,16 +211,6 @@ WHERE task_id = :id
 NOTE_CANCELLED = """
 UPDATE schedule_firing_metrics SET completed_at = :now, failure_reason = 'cancelled'
 WHERE task_id = :id
-"""
-_STREAK = "SELECT failure_streak FROM schedules WHERE id = ?"
-_SET_STREAK = """
-UPDATE schedules SET failure_streak = :streak,
-    last_failure = coalesce(:last_failure, last_failure),
-    state = CASE WHEN :why IS NOT NULL AND state = 'active' THEN 'paused' ELSE state END,
-    why_paused = CASE WHEN :why IS NOT NULL AND state = 'active' THEN :why ELSE why_paused END,
-    paused_after = CASE WHEN :why IS NOT NULL AND state = 'active' THEN :task ELSE paused_after END,
-    updated_at = :now
-WHERE id = :id
 """
 # What says so and is no heartbeat may mean something else by it.
 _COUNT_SUPPRESSED = """
@@ -319,6 +312,7 @@ class LocalQueue:
         most_of_owners: int = _MAX_OF_OWNERS,
         tells_marks: bool = True,
         most_firings: int = 2,
+        budgets: tuple[Budget, ...] = (),
     ) -> None:
         """Take what orders and bounds it.
 
@@ -336,6 +330,7 @@ class LocalQueue:
         self._most_of_owners = most_of_owners
         self._tells_marks = tells_marks
         self._most_firings = most_firings
+        self._budgets = budgets
         self._revisions: dict[str, int] = {}  # as they were at the last look
 
     @property
@@ -398,12 +393,27 @@ class LocalQueue:
             "latest": self._now() + int(self._longest_backoff_s * 1e6),
         }
         with _answering(), self._database.writing() as connection:
+            if self._budgets and not self._may_spend(connection, claim):
+                return False
             if connection.execute(_CLAIM, claim).rowcount == 0:
                 return False
             connection.execute(_NOTE_CLAIM, claim)
             with durable_step("queue.claim"):
                 connection.commit()
         return True
+
+    def _may_spend(self, connection: sqlite3.Connection, claim: Mapping[str, Any]) -> bool:
+        """Whether no budget is used up: looked at in the step that claims, so none is exceeded."""
+        from tinyscheduler.adapters.sqlite.budgets import may_spend  # few set any
+
+        task = connection.execute(_TASK, (claim["id"],)).fetchone()
+        return task is not None and may_spend(
+            connection,
+            self._budgets,
+            agent=claim["agent"],
+            schedule_id=task["schedule_id"],
+            now=claim["now"],
+        )
 
     def settle(self, task_id: str, *, lease_id: str, ending: Ending) -> TaskState | None:
         """Tell how the claim ended, if the task is still ours under exactly this lease."""
@@ -414,7 +424,9 @@ class LocalQueue:
             task = connection.execute(_TASK, (row,)).fetchone()
             _tell_neighbours(connection, task)
             if task["schedule_id"] is not None and TaskState(task["state"]).is_final:
-                _tell_schedule(connection, task, lease_id=lease_id, now=now)
+                noted = {"id": row, "lease_id": lease_id, "now": now}
+                connection.execute(_NOTE_END, noted)
+                judge_end(connection, task, ending, now=now)
                 if isinstance(ending, Finish) and ending.found_nothing:
                     connection.execute(_COUNT_SUPPRESSED, (task["schedule_id"],))
             with durable_step("queue.settle"):
@@ -822,33 +834,6 @@ def _tell_neighbours(connection: sqlite3.Connection, task: sqlite3.Row) -> None:
         connection.execute(_UNBLOCK, (task["id"],))
     if state.is_final:
         _count_as_dependent(connection, task, change=-1)
-
-
-def _tell_schedule(
-    connection: sqlite3.Connection, task: sqlite3.Row, *, lease_id: str, now: int
-) -> None:
-    """Note in the schedule how a firing of it has ended, which may pause it."""
-    connection.execute(_NOTE_END, {"id": task["id"], "lease_id": lease_id, "now": now})
-    row = connection.execute(_STREAK, (task["schedule_id"],)).fetchone()
-    if row is None:
-        return  # it was removed meanwhile
-    reason = task["failure_reason"]
-    judged = judge_firing(
-        row["failure_streak"],
-        is_done=task["state"] == TaskState.DONE,
-        reason=None if reason is None else FailureReason(reason),
-    )
-    connection.execute(
-        _SET_STREAK,
-        {
-            "id": task["schedule_id"],
-            "streak": judged.failure_streak,
-            "last_failure": reason,
-            "why": judged.why_paused,
-            "task": task["id"],
-            "now": now,
-        },
-    )
 
 
 def _count_as_dependent(connection: sqlite3.Connection, task: sqlite3.Row, *, change: int) -> None:

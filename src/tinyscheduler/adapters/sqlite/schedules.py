@@ -86,6 +86,7 @@ _SET_STATE = """
 UPDATE schedules SET state = :state, why_paused = :why, paused_after = NULL,
     next_slot = :next_slot, due_at = :due_at, deferrals = 0,
     failure_streak = CASE WHEN :state = 'active' THEN 0 ELSE failure_streak END,
+    breach_streak = CASE WHEN :state = 'active' THEN 0 ELSE breach_streak END,
     updated_at = :now
 WHERE id = :id
 """
@@ -265,6 +266,13 @@ class SqliteSchedules:
                 raise
             self._warn(f"{error.what} ({error.hint})")
             return None
+
+    def find(self, schedule_id: str) -> Schedule | None:
+        """Return the schedule of that name; None if it is not there, or damaged."""
+        row = self._database.read(
+            lambda connection: connection.execute(_ONE, (schedule_id,)).fetchone()
+        )
+        return None if row is None else self._readable(row)
 
     def is_heartbeat(self, schedule_id: str) -> bool:
         """Whether it goes through a checklist; not if it was removed meanwhile."""
