@@ -303,6 +303,32 @@ def test_what_makes_no_sense_is_refused_with_a_way_out(
     assert "hint:" in answer.err
 
 
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("--", ""), "the command has an empty name"),
+        (("--env", "TINYSCHEDULER_TASK_ID=9", "--", "true"), "the environment sets TINYSCHEDULER_"),
+        (("--title", "x" * 5000, "--", "true"), "title has 5000 bytes"),
+        (("--label", f"k={'x' * 5000}", "--", "true"), "a label has 5000 bytes"),
+        (("--", "echo", "caf\udce9"), "one part of the command is not valid Unicode"),
+        (("--agent", "shell", "--title", "caf\udce9", "--", "true"), "title is not valid Unicode"),
+    ],
+)
+def test_what_no_firing_could_be_is_refused_at_once(
+    here: Callable[..., Answer], arguments: tuple[str, ...], told: str
+):
+    here("schedule", "add", "--name", "b", "--every", "1h", "--", "true")
+
+    added = here("schedule", "add", "--name", "a", "--every", "1h", *arguments)
+    edited = here("schedule", "edit", "b", *arguments)
+
+    assert (added.code, told in added.err) == (EXIT_USAGE, True), added
+    assert (edited.code, told in edited.err) == (EXIT_USAGE, True), edited
+    assert [one["schedule_id"] for one in here("schedule", "list", "--json").json["schedules"]] == [
+        "b"
+    ]
+
+
 def test_all_that_was_asked_for_is_kept_and_told(home: Place):
     (home.base / "prompt.txt").write_text("do it")
     (home.base / "agents.yaml").write_text(

@@ -6,6 +6,7 @@ import os
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
+from tinyscheduler.adapters.sqlite.batch import check_spec
 from tinyscheduler.cli import add as adding
 from tinyscheduler.cli.edit import FIELD_OF
 from tinyscheduler.cli.parsing import duration_s
@@ -173,6 +174,8 @@ class ScheduleGranter:
                 f"{self.granter.spell('max_turns')} {spec.max_turns} is too many",
                 hint=f"a firing takes 1 to {MOST_TURNS} turns",
             )
+        # Else each firing would be refused, when nobody is there to read why.
+        check_spec(spec)
         return spec
 
 
