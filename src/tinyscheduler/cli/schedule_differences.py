@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from tinyscheduler.cli.render import cut
+from tinyscheduler.cli.render import cut, escape
 from tinyscheduler.cli.standing import hide_secrets, time_or_none
 from tinyscheduler.config.units import duration_text, size_text
 from tinyscheduler.core.cron import clock_words
@@ -91,7 +91,7 @@ def _short(value: object) -> str:
             text = " ".join(f"{key}={one}" for key, one in value.items())
         case _:
             text = str(value)
-    return cut(text, _LONGEST_TOLD) or '""'
+    return cut(escape(text[: 2 * _LONGEST_TOLD]), _LONGEST_TOLD) or '""'
 
 
 def _duration(seconds: float | None) -> str | None:
