@@ -418,6 +418,9 @@ def test_one_that_is_damaged_is_told_and_the_others_fire(home: Place):
             "schedule run takes no --number: it goes with history, next",
         ),
         (("rm", "x", "--name", "y"), "schedule rm takes no --name: it goes with add"),
+        (("list", "x"), "schedule list takes no ID"),
+        (("next", "x", "--every", "5m"), "schedule next takes an ID or --every"),
+        (("next", "x", "--tz", "UTC"), "schedule next takes an ID or --tz"),
     ],
 )
 def test_an_option_that_would_do_nothing_is_refused(
