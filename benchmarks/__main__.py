@@ -19,6 +19,7 @@ BENCHMARKS: dict[str, Callable[[], Iterator[Ratio]]] = {
     "status": start_up.status,
     "many-leases": scale.many_leases,
     "many-waiting": scale.many_waiting,
+    "many-schedules": scale.many_schedules,
     "add-many": scale.add_many,
     "decide": deciding.deciding,
     "policies": policies.policies,

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 MANY, FEW = 100_000, 100
+MANY_SCHEDULES, FEW_SCHEDULES = 10_000, 10
 LEASES = 1000
 READ_LEASES = """
 import json, os, sys
@@ -129,6 +130,26 @@ def _both(
         rounds=15,
         bar=bar,
     )
+
+
+def many_schedules() -> Iterator[Ratio]:
+    """Commands beside ten thousand schedules of which none is due, against the same beside ten."""
+    with Place(KICK="false") as much, Place(KICK="false") as little:
+        for place, count in ((much, MANY_SCHEDULES), (little, FEW_SCHEDULES)):
+            note(f"adding {count} schedules")
+            file = place.base / "schedules.yaml"
+            one = '  s{}: {{cron: "0 0 1 1 *", tz: UTC, command: ["true"]}}\n'
+            file.write_text("schedules:\n" + "".join(map(one.format, range(count))))
+            place.run("schedule", "apply", "-f", str(file))
+        for words, bar in ((("run", "--once"), 1.3), (("status",), 2)):
+            yield compare(
+                f"{words[0]}, {MANY_SCHEDULES:,} / {FEW_SCHEDULES} schedules",
+                command(*much.argv(*words), environment=much.environment),
+                command(*little.argv(*words), environment=little.environment),
+                against=f"the same with {FEW_SCHEDULES}",
+                rounds=25,
+                bar=bar,
+            )
 
 
 def add_many() -> Iterator[Ratio]:

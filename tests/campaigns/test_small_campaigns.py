@@ -6,6 +6,7 @@ import dataclasses
 import os
 import tempfile
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,12 +19,14 @@ from tests.campaigns import (
     campaign_race,
     campaign_replay,
     campaign_results,
+    campaign_schedules,
     campaign_week,
 )
 from tests.campaigns.measuring import Process
 from tests.campaigns.week import WeekPlan
 from tests.core.policies import POLICIES
 from tests.policy.test_attacks import ATTACKS
+from tests.process.station import Station
 
 from tinyscheduler.values import replace
 
@@ -83,6 +86,33 @@ def test_ticks_that_race_never_run_a_task_twice_nor_exceed_a_cap(tmp_path: Path,
 
     assert violations == []
     assert said.most == campaign_race.SLOTS
+
+
+def test_claimers_that_race_never_run_more_firings_than_may_and_a_race_would_notice(tmp_path: Path):
+    found, figures = campaign_schedules.race_for_slots(
+        tmp_path / "kept", seed=900, schedules=6, claimers=9
+    )
+    broken, _ = campaign_schedules.race_for_slots(
+        tmp_path / "broken", seed=900, schedules=6, claimers=4, allowed=6
+    )
+
+    assert found == []
+    assert figures.most_seen == campaign_schedules.CAP
+    assert any("seen and" in one for one in broken), broken
+
+
+def test_each_minute_fires_once_whatever_is_killed_and_an_hour_would_notice(tmp_path: Path):
+    found, figures = campaign_schedules.live_through(
+        tmp_path, seed=900, minutes=3, ticks=6, schedules=2
+    )
+    station = Station(tmp_path / "base", kicks=False)
+    begin = datetime.now(UTC)
+
+    assert found == []
+    assert figures.firings == 6
+    faults = campaign_schedules.judge_times(station, ["s0"], begin, 3, figures)
+    assert any("never fired for" in one for one in faults)
+    assert any("fired for" in one and "never" not in one for one in faults)
 
 
 def test_two_hundred_ticks_of_a_random_run_are_replayed_to_the_same_plans():

@@ -19,6 +19,7 @@ from tinyscheduler.core.collisions import (
     Room,
     Stretch,
     Weight,
+    busy_seconds,
     course_of,
 )
 from tinyscheduler.core.expansion import BUCKET_S, expand, moment_of, seconds_of
@@ -97,6 +98,40 @@ def test_the_expansion_is_what_a_walk_through_all_minutes_finds(
         assert set(found.seconds) <= set(expected)
     else:
         assert list(found.seconds) == expected
+
+
+def test_on_a_day_on_which_clocks_are_changed_times_are_those_that_fire():
+    one = a_schedule(Timing(cron="30 2 * * *", zone="Europe/Warsaw"))
+    begin = datetime(2026, 3, 28, 0, 0, tzinfo=UTC)
+
+    found = expand(one, begin, begin + 3 * DAY)
+
+    shown = [f"{moment_of(second):%d %H:%M}" for second in found.seconds]
+    assert shown == ["28 01:30", "29 01:00", "30 00:30"]
+
+
+@pytest.mark.parametrize(
+    ("timing", "number", "is_dense"),
+    [
+        (Timing(cron="* * * * *"), 24, True),
+        (Timing(cron="0,2 * * * *"), 4, False),
+        (Timing(cron="0 0 */31 * MON#2"), 0, False),
+        (Timing(every_s=1800.0), 4, False),
+        (Timing(every_s=7.0), 24, True),
+        (Timing(every_s=7.0, active_hours=ActiveHours(begin_minute=60, end_minute=70)), 2, True),
+        (Timing(every_s=600.0, active_hours=ActiveHours(begin_minute=60, end_minute=90)), 3, False),
+    ],
+)
+def test_what_comes_more_often_than_buckets_has_the_first_of_each(
+    timing: Timing,
+    number: int,
+    is_dense: bool,  # noqa: FBT001 - a case
+):
+    one = a_schedule(timing, anchor=NOW - DAY)
+
+    found = expand(one, NOW, NOW + 120 * MINUTE)
+
+    assert (len(found.seconds), found.is_dense) == (number, is_dense)
 
 
 @given(
@@ -216,6 +251,30 @@ def test_vram_collides_alike_and_what_never_fits_is_in_nobodys_way():
     assert (found.kind, found.names) == (Kind.VRAM, ("a", "b"))
 
 
+def test_how_long_firings_run_is_counted_where_they_do():
+    stretch = Stretch.starting(NOW, timedelta(hours=2))
+    a = a_course("50 23,0 * * *", "a", run_s=1500.0, stretch=stretch)
+    b = a_course("0,3 1 * * *", "b", run_s=600.0, stretch=stretch)
+    dense = a_course(Timing(every_s=60.0), "c", run_s=1.0, stretch=stretch)
+
+    found = busy_seconds([a, b], stretch)
+
+    # From ten to twelve: the first of them began before.
+    assert found[:4] == [300.0, 300.0, 300.0, 0.0]
+    assert found[10:16] == [300.0, 300.0, 600.0, 600.0, 480.0, 0.0]
+    assert busy_seconds([dense], stretch)[:3] == [240.0, 300.0, 300.0]
+    assert busy_seconds([a.later(600)], stretch)[:6] == [300.0] * 5 + [0.0]
+
+
+def test_of_what_is_counted_only_that_of_which_there_is_too_much_is_told():
+    a = a_course("0 * * * *", "a", 2000, memory_bytes=1 << 30, run_s=60.0)
+    b = a_course("0 * * * *", "b", 2000, memory_bytes=1 << 30, run_s=60.0)
+
+    (found,) = Board([a, b], ROOM).collisions_of(a)
+
+    assert (found.kind, found.names) == (Kind.TURNS, ("b",))
+
+
 # -- shifts ---------------------------------------------------------------------------
 
 
@@ -234,6 +293,7 @@ def test_vram_collides_alike_and_what_never_fits_is_in_nobodys_way():
         ("5-59/15 * * * *", -5, "*/15 * * * *"),
         ("0,20,40 * * * *", 0, "*/20 * * * *"),
         ("1,2 3 * * *", 1, "2,3 3 * * *"),
+        ("1,2,3 3 * * *", 1, "2,3,4 3 * * *"),
     ],
 )
 def test_a_cron_expression_is_moved_within_its_hours(
@@ -264,7 +324,9 @@ def test_who_is_meant_for_one_time_or_would_leave_its_active_hours_is_not_moved(
 
     assert moved(a_schedule(Timing(at=NOW + DAY)), 5) is None
     assert moved(a_schedule(Timing(every_s=3600.0, active_hours=hours)), 5) is None
-    assert moved(a_schedule(Timing(cron="58 9 * * *", active_hours=hours)), 2) is None
+    assert moved(a_schedule(Timing(cron="57 9-10 * * *", active_hours=hours)), 2) is not None
+    until = ActiveHours(begin_minute=480, end_minute=599)
+    assert moved(a_schedule(Timing(cron="57 9 * * *", active_hours=until)), 2) is None
     within = moved(a_schedule(Timing(cron="0 9 * * *", active_hours=hours)), 2)
     later = moved(a_schedule(Timing(every_s=3600.0)), 2)
     assert within is not None
@@ -304,6 +366,50 @@ def test_what_cannot_be_moved_is_told_and_the_rest_is_taken_apart():
     assert [one.before.schedule_id for one in found.shifts] == ["c"]
     assert [one.names for one in found.left] == [("a", "b")]
     assert not found.is_least
+
+
+def test_of_three_that_are_too_many_by_two_each_way_two_are_moved():
+    courses = [a_course("0,5 2 * * *", name, 1500) for name in "abc"]
+
+    found = propose(courses, ROOM)
+
+    assert (len(found.shifts), found.left, found.is_least) == (2, (), True)
+
+
+def test_who_would_only_collide_elsewhere_stays():
+    courses = [a_course("* * * * *", "a"), a_course("0 2 * * *", "b")]
+
+    found = propose(courses, ROOM)
+
+    assert found.shifts == ()
+    assert [one.names for one in found.left] == [("a", "b")]
+    assert not found.is_least
+
+
+@pytest.mark.parametrize("most_steps", [0, 100, 300])
+def test_a_search_without_time_moves_nobody_for_nothing(most_steps: int):
+    courses = [a_course("0 2 * * *", f"s{number}", 700) for number in range(20)]
+
+    found = propose(courses, ROOM, most_steps=most_steps)
+
+    assert found.shifts == ()
+    assert found.left
+
+
+def test_many_that_collide_are_moved_one_after_the_other():
+    courses = [a_course("0 2 * * *", f"s{number:02}", 700) for number in range(18)]
+
+    found = propose(courses, ROOM)
+
+    assert (len(found.shifts), found.left, found.is_least) == (14, (), False)
+
+
+def test_an_interval_is_moved_by_where_it_counts_from():
+    courses = [a_course(Timing(every_s=3600.0), name) for name in "ab"]
+
+    (shift,) = propose(courses, ROOM).shifts
+
+    assert (shift.minutes, shift.after.anchor) == (-1, NOW - MINUTE)
 
 
 POSSIBLE = st.one_of(
@@ -381,7 +487,7 @@ def test_a_thousand_schedules_are_taken_apart_within_a_bounded_number_of_steps()
         for number in range(1000)
     ]
 
-    found = propose(courses, ROOM)
+    found = propose(courses, ROOM, most_steps=1_000_000)
 
     before = {bucket for one in Board(courses, ROOM).collisions() for bucket in one.buckets}
     left = {bucket for one in found.left for bucket in one.buckets}

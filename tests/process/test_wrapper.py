@@ -526,11 +526,34 @@ def test_a_result_says_exactly_what_happened(hand_over: Callable[..., Handover])
         "tokens": None,
         "cost_usd": None,
         "gpu_sec": None,
+        "found_nothing": False,
         "log": handover.lease.run.log,
     }
     assert stat.S_IMODE(handover.result_path.stat().st_mode) == 0o600
     assert json.loads(handover.path.read_text())["state"] == "finished"
     assert handover.is_lock_free()
+
+
+@pytest.mark.parametrize(
+    ("body", "schedule", "expected"),
+    [
+        ("echo all is well; echo HEARTBEAT_OK", "a", True),
+        ("seq 200000; echo HEARTBEAT_OK; echo", "a", True),
+        ("echo HEARTBEAT_OK; echo but look", "a", False),
+        ("echo HEARTBEAT_OK; exit 3", "a", False),
+        ("head -c 300000 /dev/urandom", "a", False),
+        ("true", "a", False),
+        # No firing: whatever it says means nothing here.
+        ("echo HEARTBEAT_OK", None, False),
+    ],
+)
+def test_a_firing_says_whether_it_found_nothing_to_do(
+    hand_over: Callable[..., Handover], body: str, schedule: str | None, *, expected: bool
+):
+    result = hand_over(body, schedule_id=schedule).run()
+
+    assert result["found_nothing"] is expected
+    assert decode_result(result).found_nothing is expected
 
 
 @pytest.mark.parametrize(

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import sqlite3
+import time
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from tests.cli.scheduled import add_hourly, due_now, events, rows_of
+from tests.cli.scheduled import add_hourly, due_now, events, rows_of, states, until
 
 from tinyscheduler.errors import EXIT_BUSY, EXIT_DONE, EXIT_NOT_FOUND
 
@@ -284,3 +285,28 @@ def test_s16_one_that_is_paused_or_over_can_be_run_by_hand_all_the_same(home: Pl
 
     assert home.run("schedule", "run", "a").code == EXIT_DONE
     assert home.run("schedule", "show", "a", "--json").json["schedule"]["state"] == "paused"
+
+
+def test_s07_the_queue_drains_the_oldest_first_and_soon_after_each_end(home: Place):
+    # Each says when it began and ended, apart from anything that the program says.
+    said = "date +%s.%N >> began; sleep 1.2; date +%s.%N >> ended"
+    add_hourly(home, *NAMES, command=("sh", "-c", f"echo $TINYSCHEDULER_TASK_ID >> order; {said}"))
+    due_now(home, *NAMES)
+    home.run("run")
+
+    until(home, lambda: set(states(home).values()) == {"done"})
+
+    # From now on the same machine, as busy as it is: how long does a tick take that does nothing?
+    ticks = []
+    for _ in range(3):
+        started = time.monotonic()
+        home.run("run")
+        ticks.append(time.monotonic() - started)
+    began = sorted(map(float, (home.base / "began").read_text().split()))
+    ended = sorted(map(float, (home.base / "ended").read_text().split()))
+    waits = [start - end for start, end in zip(began[2:], ended, strict=False)]
+    assert len(began) == len(ended) == 5  # none fired twice
+    assert sorted((home.base / "order").read_text().split()) == list("12345")
+    assert (home.base / "order").read_text().split()[2:] == list("345")
+    assert min(waits) > 0  # never three at once
+    assert all(wait < max(1.0, 5 * max(ticks)) for wait in waits), (waits, ticks)

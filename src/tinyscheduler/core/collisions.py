@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from tinyscheduler.core.expansion import BUCKET_S, Slots, expand, moment_of, seconds_of
 from tinyscheduler.model.schedules import ScheduleState
-from tinyscheduler.values import dataclass, replace
+from tinyscheduler.values import assert_never, dataclass, replace
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping
@@ -203,6 +203,8 @@ class Board:
                 return self._room.memory_bytes
             case Kind.VRAM:
                 return self._room.vram_bytes
+            case _:
+                assert_never(kind)
 
     def who(self, cell: Cell) -> Mapping[str, int]:
         """Return who takes how much in a bucket."""

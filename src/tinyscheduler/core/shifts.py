@@ -26,10 +26,9 @@ if TYPE_CHECKING:
 
 MOST_MINUTES = MOST_SHIFT_S // 60
 _HOUR = 60
-# Cells that are looked at: a second or so for the best answer of one group of schedules, and a
-# few for a good one of all of them.
+# A few seconds for all, of which one group of schedules has a part to find its best answer.
+MOST_STEPS = 6_000_000
 _STEPS_FOR_BEST = 600_000
-_STEPS_FOR_ALL = 6_000_000
 _STEPS_OF_A_WAY = 8  # to be kept in order
 # Of more that collide with each other the least is not looked for.
 _MOST_FOR_BEST = 16
@@ -59,9 +58,18 @@ class Proposal:
         return sum(abs(one.minutes) for one in self.shifts)
 
 
-def propose(courses: Sequence[Course], room: Room, *, most_minutes: int = MOST_MINUTES) -> Proposal:
-    """Return the smallest shifts, of at most so many minutes each, that remove the collisions."""
-    search = _Search(courses, room, most_minutes)
+def propose(
+    courses: Sequence[Course],
+    room: Room,
+    *,
+    most_minutes: int = MOST_MINUTES,
+    most_steps: int = MOST_STEPS,
+) -> Proposal:
+    """Return the smallest shifts, of at most so many minutes each, that remove the collisions.
+
+    It ends after ``most_steps``, each of which looks at a bucket, or not much later.
+    """
+    search = _Search(courses, room, most_minutes, most_steps)
     found = search.run()
     shifts = []
     shifted = []
@@ -159,19 +167,25 @@ class _Option:
 
 # Who is moved by how many minutes: equal for ways that differ in the order alone.
 _Key = tuple[tuple[str, int], ...]
+# Where one of some weight would be.
+_Place = tuple[tuple[tuple[Group, int], ...], tuple[frozenset[int], ...]]
 
 
 class _Search:
     """Moves schedules on a board until nothing is over, and notes by how much."""
 
-    def __init__(self, courses: Sequence[Course], room: Room, most_minutes: int) -> None:
+    def __init__(
+        self, courses: Sequence[Course], room: Room, most_minutes: int, most_steps: int
+    ) -> None:
         self._courses = {one.name: one for one in courses}
         self._board = Board(courses, room)
         self._most_minutes = most_minutes
+        self._most_steps = most_steps
         self._options: dict[str, tuple[_Option, ...]] = {}
         self._home: dict[str, Mapping[Group, frozenset[int]]] = {
             one.name: {group: one.buckets(group[0]) for group in one.amounts()} for one in courses
         }
+        self._amounts = {one.name: one.amounts() for one in courses}
         self._at = dict(self._home)
         self._hopeless: frozenset[Cell] = frozenset()
         self._steps = 0
@@ -240,10 +254,10 @@ class _Search:
         """
         if len({name for cell in cells for name in self._board.who(cell)}) > _MOST_FOR_BEST:
             return None
-        limit = self._steps + _STEPS_FOR_BEST
+        limit = min(self._most_steps, self._steps + _STEPS_FOR_BEST)
         heap: list[tuple[int, _Key, int, dict[str, _Option]]] = [(0, (), 0, {})]
         seen: set[_Key] = set()
-        while heap and self._steps < min(limit, _STEPS_FOR_ALL):
+        while heap and self._steps < limit:
             cost, key, _, moves = heappop(heap)
             if key in seen:
                 continue
@@ -291,8 +305,9 @@ class _Search:
         found: dict[str, int] = {}
         for cell in cells:
             moves: dict[str, int] = {}
+            full: set[_Place] = set()
             while self._board.is_over(cell):
-                way = self._best_way_out(cell, {**found, **moves})
+                way = self._best_way_out(cell, {**found, **moves}, full)
                 if way is None:
                     # Whoever was moved was so for nothing.
                     for name in moves:
@@ -305,10 +320,13 @@ class _Search:
             found |= moves
         return found
 
-    def _best_way_out(self, cell: Cell, moves: Mapping[str, int]) -> tuple[str, _Option] | None:
-        """Return who leaves a cell by the fewest minutes and without a new collision."""
-        if self._steps >= _STEPS_FOR_ALL:
-            return None
+    def _best_way_out(
+        self, cell: Cell, moves: Mapping[str, int], full: set[_Place]
+    ) -> tuple[str, _Option] | None:
+        """Return who leaves a cell by the fewest minutes and without a new collision.
+
+        ``full`` is where somebody of that weight would have collided: nobody is tried there again.
+        """
         group, bucket = cell
         names = sorted(name for name in self._board.who(cell) if name not in moves)
         ways = [
@@ -318,18 +336,22 @@ class _Search:
             if bucket not in option.buckets.get(group, ())
         ]
         for _, name, _, option in sorted(ways, key=lambda way: way[:3]):
+            place = (tuple(self._amounts[name].items()), tuple(option.buckets.values()))
+            if place in full:
+                continue
+            if self._steps >= self._most_steps:
+                break
             self._move(name, option.buckets)
             is_clean = not any(
-                self._board.is_over((one, place))
+                self._board.is_over((one, number))
                 for one, buckets in option.buckets.items()
-                for place in buckets
+                for number in buckets
             )
             self._move(name, self._home[name])
             self._steps += 3 * sum(map(len, option.buckets.values()))
             if is_clean:
                 return name, option
-            if self._steps >= _STEPS_FOR_ALL:
-                return None
+            full.add(place)
         return None
 
     # -- the board ----------------------------------------------------------------
@@ -354,7 +376,7 @@ class _Search:
 
     def _move(self, name: str, buckets: Mapping[Group, frozenset[int]]) -> None:
         """Let a schedule take these buckets in place of those that it has."""
-        for group, amount in self._courses[name].amounts().items():
+        for group, amount in self._amounts[name].items():
             self._board.take(name, group, self._at[name][group])
             self._board.put(name, group, amount, buckets[group])
         self._at[name] = buckets
