@@ -255,7 +255,7 @@ _tinyscheduler() {
             return
             ;;
         events:--event)
-            mapfile -t COMPREPLY < <(compgen -W "task.added task.claimed task.started task.finished task.failed task.requeued task.parked task.cancelled task.edited task.retried task.held task.released lease.reclaimed lease.corrupt slot.leak_repaired source.down source.up scheduler.paused scheduler.resumed scheduler.draining scheduler.undrained scheduler.reset backpressure memory-pressure health-changed slot-available work-claimed queue-empty stagger-wait gpu.misplaced schedule.fired schedule.paused schedule.warning audit.force policy.fallback policy.deployed" -- "$cur")
+            mapfile -t COMPREPLY < <(compgen -W "task.added task.claimed task.started task.finished task.failed task.requeued task.parked task.cancelled task.edited task.retried task.held task.released lease.reclaimed lease.corrupt slot.leak_repaired source.down source.up scheduler.paused scheduler.resumed scheduler.draining scheduler.undrained scheduler.reset backpressure memory-pressure health-changed slot-available work-claimed queue-empty stagger-wait gpu.misplaced schedule.fired schedule.deferred schedule.reported schedule.paused schedule.warning audit.force policy.fallback policy.deployed" -- "$cur")
             return
             ;;
         events:--task)
@@ -482,6 +482,18 @@ _tinyscheduler() {
             :
             return
             ;;
+        schedule:--kind)
+            mapfile -t COMPREPLY < <(compgen -W "job heartbeat" -- "$cur")
+            return
+            ;;
+        schedule:--checklist)
+            mapfile -t COMPREPLY < <(compgen -f -- "$cur")
+            return
+            ;;
+        schedule:--max-per-day)
+            :
+            return
+            ;;
         schedule:-n | schedule:--number)
             :
             return
@@ -491,6 +503,14 @@ _tinyscheduler() {
             return
             ;;
         schedule:-f | schedule:--file)
+            mapfile -t COMPREPLY < <(compgen -f -- "$cur")
+            return
+            ;;
+        schedule:--days)
+            :
+            return
+            ;;
+        schedule:--plot)
             mapfile -t COMPREPLY < <(compgen -f -- "$cur")
             return
             ;;
@@ -582,6 +602,18 @@ _tinyscheduler() {
             :
             return
             ;;
+        pressure:--id)
+            :
+            return
+            ;;
+        pressure:--ttl)
+            :
+            return
+            ;;
+        pressure:--pid)
+            :
+            return
+            ;;
         init:--base-path)
             mapfile -t COMPREPLY < <(compgen -d -- "$cur")
             return
@@ -629,7 +661,8 @@ _tinyscheduler() {
         "config") words="--show --json -h --help --help" ;;
         "validate-config") words="--fix --json -h --help --help" ;;
         "policy") words="--fixture --case --since --snapshot --queue-depth --pools --workers-per-pool --seed --against --gate --bound --plot --limit --force --json -h --help --help" ;;
-        "schedule") words="--name --cron --every --at --tz --jitter --active-hours --overlap --catch-up --catch-up-window --max-firings --expires --max-run-duration -n --number --force --since --csv --advise -f --file --prune --dry-run --unset --revision --agent --queue --title --prompt --prompt-file --recipe --priority --class --gpus --vram --memory --model --seed --tenant --project --max-turns --max-attempts --label --cwd --env --json -h --help --help" ;;
+        "schedule") words="--name --cron --every --at --tz --jitter --active-hours --overlap --catch-up --catch-up-window --max-firings --expires --max-run-duration --kind --checklist --max-per-day -n --number --force --since --csv --advise -f --file --prune --dry-run --days --apply --plot --unset --revision --agent --queue --title --prompt --prompt-file --recipe --priority --class --gpus --vram --memory --model --seed --tenant --project --max-turns --max-attempts --label --cwd --env --json -h --help --help" ;;
+        "pressure") words="--id --ttl --pid --json -h --help --help" ;;
         "init") words="--base-path -y --yes --json -h --help --help" ;;
         "doctor") words="--json -h --help --help" ;;
         "service") words="--user --system --print -y --yes --json -h --help --help" ;;
@@ -648,7 +681,7 @@ _tinyscheduler() {
     [[ $prev == : ]] && before=${COMP_WORDS[COMP_CWORD - 2]}:
     cur=$before$cur
     case $command in
-        "") mapfile -t COMPREPLY < <(compgen -W "run add status list show why ps logs wait parked history report top health gpu events snapshot replay cancel retry hold release pause resume drain undrain edit prune reset config validate-config policy schedule init doctor service demo selftest completion help" -- "$cur") ;;
+        "") mapfile -t COMPREPLY < <(compgen -W "run add status list show why ps logs wait parked history report top health gpu events snapshot replay cancel retry hold release pause resume drain undrain edit prune reset config validate-config policy schedule pressure init doctor service demo selftest completion help" -- "$cur") ;;
         "show") mapfile -t COMPREPLY < <(compgen -W "$(_tinyscheduler_ask tasks)" -- "$cur") ;;
         "why") mapfile -t COMPREPLY < <(compgen -W "$(_tinyscheduler_ask tasks)" -- "$cur") ;;
         "logs") mapfile -t COMPREPLY < <(compgen -W "$(_tinyscheduler_ask tasks)" -- "$cur") ;;
@@ -662,10 +695,11 @@ _tinyscheduler() {
         "resume") mapfile -t COMPREPLY < <(compgen -W "$(_tinyscheduler_ask paused)" -- "$cur") ;;
         "edit") mapfile -t COMPREPLY < <(compgen -W "$(_tinyscheduler_ask tasks:waiting,held)" -- "$cur") ;;
         "policy") mapfile -t COMPREPLY < <(compgen -W "show source check compile test simulate diff templates trace deploy rollback versions" -- "$cur") ;;
-        "schedule") mapfile -t COMPREPLY < <(compgen -W "add list show edit check apply history rm pause resume run next metrics" -- "$cur") ;;
+        "schedule") mapfile -t COMPREPLY < <(compgen -W "add list show edit check apply history plan rm pause resume run next metrics" -- "$cur") ;;
+        "pressure") mapfile -t COMPREPLY < <(compgen -W "on off list" -- "$cur") ;;
         "service") mapfile -t COMPREPLY < <(compgen -W "install uninstall status cron timer daemon logrotate" -- "$cur") ;;
         "completion") mapfile -t COMPREPLY < <(compgen -W "bash zsh fish" -- "$cur") ;;
-        "help") mapfile -t COMPREPLY < <(compgen -W "run add status list show why ps logs wait parked history report top health gpu events snapshot replay cancel retry hold release pause resume drain undrain edit prune reset config validate-config policy schedule init doctor service demo selftest completion help" -- "$cur") ;;
+        "help") mapfile -t COMPREPLY < <(compgen -W "run add status list show why ps logs wait parked history report top health gpu events snapshot replay cancel retry hold release pause resume drain undrain edit prune reset config validate-config policy schedule pressure init doctor service demo selftest completion help" -- "$cur") ;;
     esac
     COMPREPLY=("${COMPREPLY[@]#"$before"}")
 }

@@ -12,16 +12,18 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from datetime import datetime
 
+    from tinyscheduler.model.budgets import UsedUp
     from tinyscheduler.model.clock import Instant
     from tinyscheduler.model.events import Event
     from tinyscheduler.model.history import AttemptRecord
     from tinyscheduler.model.leases import Found, Lease, ProcessEvidence, Trace
     from tinyscheduler.model.plan import Proposal, TickReport
     from tinyscheduler.model.policy import PolicyContext
+    from tinyscheduler.model.pressure import InteractivePressure
     from tinyscheduler.model.pruning import PruneBounds, Pruned
     from tinyscheduler.model.resources import GpuReading, HostState
     from tinyscheduler.model.rounds import Round
-    from tinyscheduler.model.schedules import FiringPlan, LiveFirings, Schedule
+    from tinyscheduler.model.schedules import FiringDeferral, FiringPlan, LiveFirings, Schedule
     from tinyscheduler.model.snapshot import LeaseScan, SchedulingMemory, SourceView
     from tinyscheduler.model.switches import Switch, SwitchKind, Target
     from tinyscheduler.model.tasks import Ending, TaskSpec, TaskState
@@ -54,10 +56,20 @@ class TaskSource(Protocol):
     def describe(self, task_id: str) -> TaskSpec:
         """Return what the task asks for; StoreError if it is gone."""
 
-    def claim(self, task_id: str, *, lease_id: str, agent: str, queue: str, attempt: int) -> bool:
+    def claim(
+        self,
+        task_id: str,
+        *,
+        lease_id: str,
+        agent: str,
+        queue: str,
+        attempt: int,
+        pressure: int = 0,
+    ) -> bool:
         """Make the task ours under this lease if it still waits as this attempt.
 
         ``queue`` is the one that the agent serves: its pause stops a task that names none.
+        Of a firing it is kept how many were at work interactively when it began: ``pressure``.
         One atomic compare-and-set; False means that somebody else was first, that the task
         changed, or that it was paused or drained, and that nothing was changed here.
         """
@@ -270,8 +282,40 @@ class Schedules(Protocol):
         moved the schedule on since it was read, and nothing was changed.
         """
 
+    def find(self, schedule_id: str) -> Schedule | None:
+        """Return the schedule of that name; None if it is not there, or damaged."""
+
+    def defer(self, deferral: FiringDeferral) -> bool:
+        """Let a schedule that is due be so later, durably, and count that.
+
+        False where somebody else has moved it on or put it off since, and nothing was changed.
+        """
+
+    def is_heartbeat(self, schedule_id: str) -> bool:
+        """Whether it goes through a checklist; not if it was removed meanwhile."""
+
     def paused_by(self, task_id: str) -> Schedule | None:
         """Return the schedule that stopped itself when that firing ended, if one did."""
+
+
+class Budgets(Protocol):
+    """Knows what was used of each budget.  Raises StoreError if, and only if, it cannot."""
+
+    def enforce(self) -> Sequence[UsedUp]:
+        """Pause each subject whose budget is used up and that is not paused; return these.
+
+        A schedule fires nothing then either.  All of it durably, in one step.
+        """
+
+
+class Pressures(Protocol):
+    """Knows who is at work at this machine interactively."""
+
+    def live(self) -> Sequence[InteractivePressure]:
+        """Return who is at work now, each under a name of its own.
+
+        Never raises: what cannot be found out counts as nobody, and is told.
+        """
 
 
 class Pruner(Protocol):

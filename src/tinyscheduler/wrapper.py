@@ -7,7 +7,8 @@ Descriptor 3 is the task lock, taken by the tick and handed over.  While it is h
 this process (and nobody else) may write the lease.  The steps, in this order:
 
 1. fork the command, but keep it waiting; write the lease as ``running``; let it go;
-2. heartbeat, watch for its end, for a request to cancel, for the maximum runtime;
+2. heartbeat, watch for its end, for a request to cancel, for the maximum runtime; read along
+   what an agent prints of its turns, and end it where it takes too many;
 3. end what it left behind; write the result; let go of the lock; create ``kick``;
 4. become a tick, unless one is at work already.
 """
@@ -15,6 +16,7 @@ this process (and nobody else) may write the lease.  The steps, in this order:
 from __future__ import annotations
 
 import fcntl
+import marshal
 import os
 import select
 import sys
@@ -28,7 +30,27 @@ from _json import encode_basestring_ascii, make_scanner
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import signal
+    from collections.abc import Callable
     from types import TracebackType
+    from typing import Protocol
+
+    class AgentOutput(Protocol):
+        """What counts in the output, and what it has found: see agent_output.py."""
+
+        counted: int | None
+        turns: int | None
+        tokens: int | None
+        cost_usd: float | None
+        verdict: tuple[str, str] | None
+
+        def feed(self, data: bytes) -> None:
+            """Take note of what was printed next."""
+
+        def skip(self) -> None:
+            """Take note that some of it is left out here."""
+
+        def close(self) -> None:
+            """Take note that nothing more comes."""
 else:
     import _signal as signal
 
@@ -54,6 +76,17 @@ _RESULT_RETRY_S = 1.0
 _LEFTOVERS_LOOK_S = 0.02
 _QUIET_LOOKS = 2
 _ENVIRONMENT_READS = 4
+# What is read of the output at once, and of what lies further back only the newest.
+_READ_BYTES = 1 << 18
+_READS_AT_ONCE = 16
+_MOST_UNREAD_BYTES = 64 << 20
+_MOST_PROGRAM_BYTES = 1 << 20
+_PYC_HEADER_BYTES = 16
+# Of its output, where a firing may say that there was nothing to do.
+_TAIL_BYTES = 1 << 16
+_TAIL_LINES = 20
+_MOST_DEPTH = 8
+_NOTHING_TO_DO = "HEARTBEAT_OK"
 _LOG_HEAD_BYTES = 1 << 16
 _BLOCK_BYTES = 4096
 _LEASE_MAX_BYTES = 16 << 20
@@ -171,6 +204,10 @@ class Attempt:
         self.command_pid = 0
         self.status: int | None = None
         self.peak_rss_mb: float | None = None
+        self.cpu_s = 0.0
+        self.output: AgentOutput | None = None
+        self.output_at = 0
+        self.has_unread = False
         self.exec_error = b""
         self.why: tuple[str, str] | None = None  # why we end it: failure reason, words
         self.kill_at_s: float | None = None
@@ -205,6 +242,7 @@ class Attempt:
             str(self.run["log"]), os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600
         )
         self.log_fd = log_fd
+        self.output_at = os.fstat(log_fd).st_size
         self._make_cgroup()
         go_read, go_write = os.pipe2(os.O_CLOEXEC)
         self.error_fd, error_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
@@ -331,17 +369,21 @@ class Attempt:
         poll = select.poll()
         poll.register(self.pidfd, select.POLLIN)
         poll.register(self.wakeup_fd, select.POLLIN)
+        self._listen()
         while self.status is None:
             poll.poll(self._glance_ms())
             self._drain_wakeups()
             self._reap()
             self._beat_if_due()
+            self._read_output()
             self._cap_log()
             if self.status is None:
                 self._end_if_needed()
         self.ended_s, self.ended_wall = time.monotonic(), _now()
 
     def _glance_ms(self) -> float:
+        if self.has_unread:
+            return 0
         now = time.monotonic()
         due = [now + _GLANCE_S, self.next_beat_s, self.next_log_look_s]
         if self.kill_at_s is not None:
@@ -363,9 +405,11 @@ class Attempt:
                 return True
             if pid == 0:
                 return False
+            # Of each with all that it waited for itself.
+            self.cpu_s += usage.ru_utime + usage.ru_stime
+            self.peak_rss_mb = max(self.peak_rss_mb or 0, round(usage.ru_maxrss / 1024, 1))
             if pid == self.command_pid:
                 self.status = status
-                self.peak_rss_mb = round(usage.ru_maxrss / 1024, 1)
                 with suppress(BlockingIOError):
                     self.exec_error = os.read(self.error_fd, 4096)
 
@@ -393,6 +437,8 @@ class Attempt:
         most_s = _number(self.lease["max_runtime_sec"])
         if now - self.started_s > most_s:
             return ("timeout", f"ran longer than its maximum of {most_s:g} s")
+        if self._is_over_turns():
+            return ("turn_limit_exceeded", self._words_on_turns())
         idle_s = self.run["idle_output_sec"]
         if idle_s is not None and now - self.log_grew_s > _number(idle_s):
             return ("idle_output", f"printed nothing for {_number(idle_s):g} s")
@@ -447,11 +493,89 @@ class Attempt:
                 self.log_folder_fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             fcntl.fcntl(self.log_folder_fd, fcntl.F_NOTIFY, fcntl.DN_MODIFY)
 
+    # -- turns --------------------------------------------------------------------
+
+    def _listen(self) -> None:
+        """Get ready to count in the output, where the tick named who can.
+
+        That is another program beside this one, loaded by few attempts.
+        """
+        program = self.run.get("agent_output")
+        if program is None:
+            return
+        try:
+            with open(str(program), "rb") as file:
+                text = file.read(_MOST_PROGRAM_BYTES)
+            if str(program).endswith(".pyc"):
+                code = marshal.loads(text[_PYC_HEADER_BYTES:])  # noqa: S302 - of our own package
+            else:
+                code = compile(text, str(program), "exec")
+            names: dict[str, object] = {"__name__": "tinyscheduler.agent_output"}
+            exec(code, names)  # noqa: S102 - the same
+            counter: Callable[..., AgentOutput] = names["AgentOutput"]  # type: ignore[assignment]  # its class
+            self.output_fd = os.open(str(self.run["log"]), os.O_RDONLY | os.O_CLOEXEC)
+            self.output = counter(str(self.run["agent_kind"]), _parse_json)
+        except (OSError, ValueError, EOFError, TypeError, KeyError, SyntaxError) as error:
+            self._stop_counting(error)
+
+    def _read_output(self, reads: int = _READS_AT_ONCE) -> None:
+        """Read what was printed since: before the middle of the log is given back."""
+        if self.output is None:
+            return
+        try:
+            size = os.fstat(self.output_fd).st_size
+            if size - self.output_at > _MOST_UNREAD_BYTES:
+                # It prints faster than anybody can read, and no agent does.
+                self.output_at = size - _READ_BYTES
+                self.output.skip()
+            for _ in range(reads):
+                data = os.pread(self.output_fd, _READ_BYTES, self.output_at)
+                self.output_at += len(data)
+                self.output.feed(data)
+                self.has_unread = len(data) == _READ_BYTES
+                if not self.has_unread:
+                    break
+        except Exception as error:  # noqa: BLE001 - whatever it prints must not cost its result
+            self._stop_counting(error)
+
+    def _stop_counting(self, error: Exception) -> None:
+        self.output, self.has_unread = None, False
+        words = f"its turns are not counted: {type(error).__name__}: {error}"
+        sys.stderr.write(f"{_now()} task {self.task_id}: {words}\n")
+
+    def _finish_output(self) -> None:
+        """Read the rest of it, once nobody prints any more."""
+        self._read_output(_MOST_UNREAD_BYTES // _READ_BYTES + 1)
+        if self.output is not None:
+            self.output.close()
+        self._note_progress()
+
+    def _is_over_turns(self) -> bool:
+        most = self.lease.get("max_turns")
+        counted = None if self.output is None else self.output.counted
+        return most is not None and counted is not None and counted > _number(most)
+
+    def _words_on_turns(self) -> str:
+        return f"took more than its {self.lease['max_turns']} turns"
+
+    def _note_progress(self) -> None:
+        """Put into the lease what is known by now, for those who look at it."""
+        if self.output is not None:
+            self.lease["turns"] = self.output.turns
+            self.lease["tokens"] = self.output.tokens
+            self.lease["cost_usd"] = self.output.cost_usd
+        if self.status is None and self.command_pid:
+            ticks = sum(map(int, _stat_fields(self.command_pid)[11:15]))
+            self.lease["cpu_sec"] = round(self.cpu_s + max(0, ticks) / os.sysconf("SC_CLK_TCK"), 2)
+        else:
+            self.lease["cpu_sec"] = round(self.cpu_s, 3)
+
     # -- heartbeat ----------------------------------------------------------------
 
     def _beat_if_due(self) -> None:
         if time.monotonic() >= self.next_beat_s:
             self._beat()
+            self._note_progress()
             # The copy in the lease is a courtesy; the lock's time is the heartbeat.
             with suppress(OSError):
                 self._write_lease(durably=False)
@@ -496,6 +620,7 @@ class Attempt:
 
     def record(self) -> None:
         """Write the result durably; on a full disk keep trying, and keep beating."""
+        self._finish_output()
         result = self._result()
         path = os.path.join(str(self.run["results"]), f"{self.lease_id}.json")
         while True:
@@ -536,12 +661,44 @@ class Attempt:
             "ended_at": self.ended_wall,
             "duration_sec": round(self.ended_s - self.started_s, 3),
             "turns": self.lease.get("turns"),
+            "tokens": self.lease.get("tokens"),
+            "cost_usd": self.lease.get("cost_usd"),
             "peak_rss_mb": self.peak_rss_mb,
+            "cpu_sec": self.lease["cpu_sec"],
+            "gpu_sec": self._gpu_s(),
+            "found_nothing": outcome == "succeeded" and self._found_nothing(),
             "log": self.run["log"],
         }
 
+    def _gpu_s(self) -> float | None:
+        """Return how long it had whole GPUs, of a half one half as long; None without any."""
+        share = self.lease.get("gpu_share")
+        if not self.lease.get("gpu_uuids") or not isinstance(share, int | float):
+            return None
+        return round(share * (self.ended_s - self.started_s), 3)
+
+    def _found_nothing(self) -> bool:
+        """Whether a firing says in its last line that there was nothing to do."""
+        if self.lease.get("schedule_id") is None:
+            return False
+        with suppress(OSError):
+            fd = os.open(str(self.run["log"]), os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                end = os.fstat(fd).st_size
+                tail = os.pread(fd, _TAIL_BYTES, max(0, end - _TAIL_BYTES))
+            finally:
+                os.close(fd)
+            return says_nothing_to_do(tail)
+        return False
+
     def _outcome(self) -> tuple[str, str | None, str]:
-        """Say how it ended: by us, not at all, by a signal, or by its exit code."""
+        """Say how it ended: by us, not at all, by what it said, by a signal, or by its exit code.
+
+        An agent's own word goes before its exit code, which may be 0 for a failure.
+        """
+        if self.why is None and self._is_over_turns():
+            # It ended by itself before we looked: that is no better.
+            self.why = ("turn_limit_exceeded", self._words_on_turns())
         if self.why is not None:
             reason, words = self.why
             return (_OUTCOMES.get(reason, "failed"), reason, words)
@@ -560,6 +717,9 @@ class Attempt:
             name = _signal_name(os.WTERMSIG(status))
             return ("failed", "command_failed", f"ended by signal {name}")
         code = os.WEXITSTATUS(status)
+        verdict = None if self.output is None else self.output.verdict
+        if verdict is not None and code != EXIT_CODE_RETRY_LATER:
+            return ("failed", *verdict)
         if code == 0:
             return ("succeeded", None, "")
         if code == EXIT_CODE_RETRY_LATER:
@@ -609,6 +769,41 @@ class Attempt:
 
 
 # -- processes ----------------------------------------------------------------------
+
+
+def says_nothing_to_do(tail: bytes) -> bool:
+    """Say whether the end of an output is an answer whose last line is HEARTBEAT_OK.
+
+    Plain text, or what claude, codex and goose print as JSON, a line each: then the text of the
+    last answer counts, and what tells of none is passed over.
+    """
+    for line in reversed(tail.decode("utf-8", "replace").splitlines()[-_TAIL_LINES:]):
+        text = line.strip()
+        if not text:
+            continue
+        if text.startswith("{"):
+            try:
+                answer = _answer_in(_parse_json(text.encode()))
+            except (ValueError, RecursionError):
+                return False
+            if answer is None:
+                continue
+            text = answer.strip().rpartition("\n")[2]
+        return text.strip("`*\"'. ") == _NOTHING_TO_DO
+    return False
+
+
+def _answer_in(document: object) -> str | None:
+    """Return the text of the answer that a line of JSON tells of, if it does."""
+    for _ in range(_MOST_DEPTH):
+        if not isinstance(document, dict):
+            break
+        texts = [document.get(name) for name in ("result", "text", "response")]
+        inner = [document.get(name) for name in ("item", "message", "content", "messages")]
+        document = next((one for one in (*texts, *inner) if one), None)
+        if isinstance(document, list):
+            document = document[-1]
+    return document if isinstance(document, str) else None
 
 
 def _descendants(lease_id: str) -> list[tuple[int, int]]:

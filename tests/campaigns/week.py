@@ -17,9 +17,12 @@ from typing import TYPE_CHECKING, Any, cast
 from tests.campaigns.file_world import FileDisk, FileLauncher
 
 from tinyscheduler import crash
+from tinyscheduler.adapters.checklist_file import read_checklist
 from tinyscheduler.adapters.leases_file import FileLeaseStore, LockTable, LockTrial
 from tinyscheduler.adapters.memory_file import FileMemoryStore
+from tinyscheduler.adapters.pressure_files import PressureFiles
 from tinyscheduler.adapters.rounds_file import FileRecorder
+from tinyscheduler.adapters.sqlite.budgets import SqliteBudgets
 from tinyscheduler.adapters.sqlite.database import Access, Database
 from tinyscheduler.adapters.sqlite.ledger import SqliteLedger
 from tinyscheduler.adapters.sqlite.schedules import SqliteSchedules
@@ -190,11 +193,25 @@ class TroubledSource:
         with self._answering():
             return self._queue.describe(task_id)
 
-    def claim(self, task_id: str, *, lease_id: str, agent: str, queue: str, attempt: int) -> bool:
+    def claim(
+        self,
+        task_id: str,
+        *,
+        lease_id: str,
+        agent: str,
+        queue: str,
+        attempt: int,
+        pressure: int = 0,
+    ) -> bool:
         """Claim, whether or not the answer arrives."""
         with self._answering():
             return self._queue.claim(
-                task_id, lease_id=lease_id, agent=agent, queue=queue, attempt=attempt
+                task_id,
+                lease_id=lease_id,
+                agent=agent,
+                queue=queue,
+                attempt=attempt,
+                pressure=pressure,
             )
 
     def settle(self, task_id: str, *, lease_id: str, ending: Ending) -> TaskState | None:
@@ -357,6 +374,9 @@ class WeekWorld(SimulatedWorld):
             memory=FileMemoryStore(self.config.paths, warn=warnings.append, may_write=True),
             switches=SqliteSwitches(database),
             schedules=SqliteSchedules(database, clock),
+            budgets=SqliteBudgets(database, clock, self.config.inventory.budgets),
+            pressures=PressureFiles(self.config.paths, clock, warn=warnings.append, may_write=True),
+            read_checklist=read_checklist,
             observers=observers_of(self.config),
             recorder=partial(FileRecorder, self.config.paths),
             pruners=partial(self._pruners, database),

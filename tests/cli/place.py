@@ -217,7 +217,7 @@ def settle_json(value: Any, place: Place, key: str = "") -> Any:
         return {name: settle_json(one, place, name) for name, one in value.items()}
     if isinstance(value, list):
         return [settle_json(one, place, key) for one in value]
-    if value is None:
+    if value is None and key != "cpu_sec":  # known from the first heartbeat on
         return None
     if key in _VARYING:
         return f"<{key}>"
@@ -232,6 +232,7 @@ _VARYING = {
     "host",
     "heartbeat_age_sec",
     "peak_rss_mb",
+    "cpu_sec",
     "retry_after_sec",
     "load",
     "memoryTotalMB",

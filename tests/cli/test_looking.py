@@ -140,7 +140,7 @@ def test_an_attempt_has_every_documented_key(busy: Place, run_at: Callable[..., 
         (attempt,) = run_at(busy, "show", task_id, "--json").json["attempts"]
         assert set(attempt) >= {
             *("attempt", "started_at", "ended_at", "outcome", "failure_reason", "exit_code"),
-            *("turns", "peak_rss_mb", "log"),
+            *("turns", "tokens", "cost_usd", "peak_rss_mb", "cpu_sec", "gpu_sec", "log"),
         }
 
 

@@ -303,3 +303,54 @@ def test_at_a_terminal_the_whole_of_a_pause_can_be_read(agents: Place, look: tup
     assert told.startswith("agent coder is paused; `resume agent:coder` ends it; by ")
     assert "(the key of the service has to be made anew)" in " ".join(screen.split())
     assert max(map(len, screen.splitlines())) <= 80
+
+
+def test_a_paused_schedule_fires_nothing_and_what_it_fired_waits(agents: Place):
+    agents.run("schedule", "add", "--name", "nightly", "--every", "2h", "--", "true")
+    agents.run("schedule", "run", "nightly")
+
+    paused = agents.run("pause", "schedule:nightly", "--reason", "too dear")
+
+    assert paused.out == "schedule nightly is paused\n"
+    assert reasons(agents) == {"1": "paused"}
+    assert "nothing to do" in agents.run("run").out
+    shown = agents.run("schedule", "show", "nightly", "--json").json["schedule"]
+    assert (shown["state"], shown["why_paused"]) == ("paused", "too dear")
+
+    assert agents.run("resume", "schedule:nightly").out == (
+        "the pause of schedule nightly has ended\n"
+    )
+    assert agents.run("schedule", "show", "nightly", "--json").json["schedule"]["state"] == "active"
+    assert "started task 1" in agents.run("run").out
+
+
+@pytest.mark.parametrize("way", [("schedule", "resume", "nightly"), ("resume", "schedule:nightly")])
+def test_a_schedule_is_resumed_either_way_however_it_was_paused(
+    agents: Place, way: tuple[str, ...]
+):
+    agents.run("schedule", "add", "--name", "nightly", "--every", "2h", "--", "true")
+    for pause in (("schedule", "pause", "nightly"), ("pause", "schedule:nightly")):
+        agents.run(*pause)
+        assert agents.run(*way).code == 0
+        shown = agents.run("schedule", "show", "nightly", "--json").json["schedule"]
+        assert shown["state"] == "active"
+        assert agents.run("status", "--json").json["paused"] == []
+
+    assert agents.run("resume", "schedule:nightly").out == "schedule nightly was not paused\n"
+
+
+def test_a_schedule_that_is_not_there_is_told_with_the_name_that_was_meant(agents: Place):
+    agents.run("schedule", "add", "--name", "nightly", "--every", "2h", "--", "true")
+
+    missed = agents.run("pause", "schedule:nightl")
+
+    assert missed.code == 5
+    assert "did you mean nightly?" in missed.err
+
+
+def test_the_pause_of_a_schedule_ends_with_it(agents: Place):
+    agents.run("schedule", "add", "--name", "nightly", "--every", "2h", "--", "true")
+    agents.run("pause", "schedule:nightly")
+    agents.run("schedule", "rm", "nightly")
+
+    assert agents.run("status", "--json").json["paused"] == []

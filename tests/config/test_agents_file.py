@@ -17,6 +17,7 @@ from tinyscheduler.config.overrides import Overrides
 from tinyscheduler.config.problems import Severity
 from tinyscheduler.config.validate import DEFAULT_AGENTS_FILE, validate_config
 from tinyscheduler.errors import ConfigError
+from tinyscheduler.model.budgets import Budget
 from tinyscheduler.model.config import (
     AgentProfile,
     Config,
@@ -255,7 +256,7 @@ def test_other_keys_of_the_array_warn_as_they_always_have(tmp_path: Path):
         ("agents:\n  ? [a]\n  : {}", "agents.yaml:2: holds a key that is no text"),
         ("pools: [a]", "agents.yaml:1: section pools is a list"),
         ("tenants: {team: 5}", "agents.yaml:1: tenant team is 5"),
-        ("budgets: {team: 5}", "agents.yaml:1: budgets: team is 5"),
+        ("pools: {team: 5}", "agents.yaml:1: pools: team is 5"),
         ("hosts: {local: {total_vram: 24}}", "total_vram of host local: 24 is not a size"),
         ("hosts: {local: {vram: 24G}}", "unknown key 'vram' of host local"),
         ("models: {m: {max_slots: -1}}", "max_slots of model m: -1 is not a whole number"),
@@ -279,6 +280,23 @@ def test_other_keys_of_the_array_warn_as_they_always_have(tmp_path: Path):
         ("tenants: {red: {weight: true}}", "weight of tenant red: true is not a number"),
         ("tenants: {red: {weight: .inf}}", "weight of tenant red: '.inf' is not a number"),
         ("tenants: {'my team': {}}", "name 'my team' in section tenants is no name"),
+        ("budgets: {team: {runs: 5}}", "budget 'team' is of nothing that can have one"),
+        ("budgets: {queue:dev: {runs: 5}}", "name it overall, agent:NAME or schedule:NAME"),
+        ("budgets: {'agent:../x': {runs: 5}}", "budget 'agent:../x' is of nothing"),
+        ("budgets: {overall: 5}", "agents.yaml:1: budget overall is 5; expected a mapping"),
+        ("budgets:\n  overall:\n    window: 1d", "agents.yaml:2: budget overall bounds nothing"),
+        ("budgets: {overall: {}}", "give it one of runs, turns, tokens, money, gpu_minutes"),
+        ("budgets:\n  overall:\n    runs: 0", "agents.yaml:3: runs of budget overall: 0 is not"),
+        ("budgets: {overall: {runs: true}}", "runs of budget overall: true is not a whole"),
+        ("budgets: {overall: {runs: 1, window: 0}}", "window of budget overall: 0 is no time"),
+        ("budgets: {overall: {tokens: 5MB}}", "tokens of budget overall: '5MB' is not a number"),
+        ("budgets: {overall: {tokens: -5}}", "tokens of budget overall: -5 is not a number"),
+        ("budgets: {overall: {money: free}}", "money of budget overall: 'free' is not a number"),
+        ("budgets: {overall: {money: .nan}}", "money of budget overall: '.nan' is not a number"),
+        ("budgets: {overall: {money: 0}}", "money of budget overall: 0 is not a number above 0"),
+        ("budgets: {overall: {gpu_minutes: []}}", "gpu_minutes of budget overall: a list is not"),
+        ("budgets: {overall: {usd: 5}}", "unknown key 'usd' of budget overall"),
+        ("agents: {a: {max_turns: 10001}}", "max_turns of agent a: 10001 is not a whole number"),
     ],
 )
 def test_a_file_that_cannot_be_used_is_refused_with_file_line_and_fix(
@@ -401,6 +419,53 @@ budgets: {overall: {window: 1d, runs: 20}, agent:coder: {window: 1d, money: 10}}
     )
 
     assert config.warnings == ()
+
+
+def test_budgets_are_read_with_all_their_bounds(tmp_path: Path):
+    config = configured(
+        tmp_path,
+        """
+budgets:
+  overall: {runs: 500}
+  agent:coder:
+    {window: 7d, runs: 20, turns: 2000, tokens: 1.5M, money: 10, gpu_minutes: 240, wall_time: 8h}
+  schedule:nightly: {tokens: 200k}
+""",
+    )
+
+    assert config.inventory.budgets == (
+        Budget(subject="overall", runs=500),
+        Budget(
+            subject="agent:coder",
+            window_s=604_800.0,
+            runs=20,
+            turns=2000,
+            tokens=1_500_000,
+            money_usd=10.0,
+            gpu_s=14_400.0,
+            wall_s=28_800.0,
+        ),
+        Budget(subject="schedule:nightly", tokens=200_000),
+    )
+
+
+@pytest.mark.parametrize(
+    ("agent", "profile"),
+    [
+        ('coder: {command: ["/opt/bin/claude", "-p", "x"]}', "claude"),
+        ('codex: {command: ["sh", "-c", "exec codex"]}', "codex"),
+        ('claude: {command: ["goose", "run"]}', "goose"),
+        ('claude: {command: ["claude"], profile: shell}', "shell"),
+        ('coder: {command: ["make"]}', "shell"),
+        ("coder: {}", "goose"),
+    ],
+)
+def test_what_an_agents_output_looks_like_is_known_by_its_program_or_its_name(
+    tmp_path: Path, agent: str, profile: str
+):
+    config = configured(tmp_path, f"agents:\n  {agent}\n")
+
+    assert {one.profile for one in config.agents if one.name != "shell"} == {profile}
 
 
 def test_a_model_is_on_the_hosts_it_names_and_on_those_that_name_it(tmp_path: Path):

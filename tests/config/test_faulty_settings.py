@@ -42,6 +42,7 @@ UNUSABLE = dict.fromkeys(STRUCTURE, "  ") | {
     "policy_mode": "cloud",
     "log_level": "WARN",
     "gpu_probe": "nvidia-smi",
+    "pressure_sources": "seat,tty",
     "ui_token": "two words",
     "priority_enabled": "maybe",
     "disable_blocking": "2",

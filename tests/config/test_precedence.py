@@ -53,6 +53,10 @@ SAMPLES: dict[str, tuple[tuple[str, object], tuple[str, object]]] = {
     "schedule_max_concurrent": (("1", 1), ("3", 3)),
     "schedule_max_run_duration_sec": (("1", 1), ("2", 2)),
     "schedule_chat_pressure_delay_sec": (("1", 1), ("2", 2)),
+    "pressure_sources": (
+        ("seat, gpu", ("seat", "gpu")),
+        ("file:/run/quiet", ("file:/run/quiet",)),
+    ),
     "fair_share": (("tenant", "tenant"), ("PROJECT", "project")),
     "fair_share_half_life_sec": (("60", 60.0), ("3600", 3600.0)),
     "policy_mode": (("home", "home"), ("LAB", "lab")),

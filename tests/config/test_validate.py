@@ -307,6 +307,28 @@ def test_names_of_hosts_and_models_that_lead_nowhere_are_reported(tmp_path: Path
     )
 
 
+def test_a_budget_that_cannot_hold_is_reported_with_its_line(tmp_path: Path):
+    text = (
+        'agents: {coder: {command: ["true"]}}\n'
+        "budgets:\n  agent:codr: {runs: 5}\n  overall: {runs: 5, window: 90d}\n"
+    )
+
+    report = validated(a_sound_base(tmp_path, agents=text))
+
+    assert any(
+        "agents.yaml:3" in one.setting and "there is no agent 'codr'" in one.message
+        for one in report.warnings
+    )
+    assert any(
+        "agents.yaml:4" in one.setting
+        and one.message.endswith(
+            "its window of 90d is longer than attempts are remembered"
+            " (TINYSCHEDULER_HISTORY_RETENTION_DAYS=30)"
+        )
+        for one in report.errors
+    )
+
+
 def test_a_scripts_folder_that_was_named_must_exist(tmp_path: Path):
     base = a_sound_base(tmp_path)
 

@@ -12,12 +12,14 @@ from tests.contract.builders import START, SteppedClock, open_database
 
 from tinyscheduler.adapters.sqlite.queue import LocalQueue
 from tinyscheduler.adapters.sqlite.schedules import SqliteSchedules
-from tinyscheduler.core.firings import plan_firings
+from tinyscheduler.core.firings import plan_deferral, plan_firings, plan_silence
 from tinyscheduler.model.schedules import (
     CatchUp,
+    FiringDeferral,
     LiveFirings,
     Overlap,
     Schedule,
+    ScheduleKind,
     ScheduleState,
     Timing,
 )
@@ -49,6 +51,7 @@ class Place:
     keep: Callable[[Schedule], None]
     advance: Callable[[float], None]
     now: Callable[[], datetime]
+    pressure_of: Callable[[str], int]
     _leases: int = 0
 
     def fire(self) -> list[str]:
@@ -86,6 +89,9 @@ def build_sqlite(folder: Path, stack: ExitStack) -> Place:
         keep=lambda one: keeper().add(one),
         advance=clock.advance,
         now=lambda: clock.now().wall,
+        pressure_of=lambda task: next(
+            one.pressure for one in keeper().metrics(None, limit=9) if one.task_id == task
+        ),
     )
 
 
@@ -103,6 +109,7 @@ def build_simulated(_folder: Path, _stack: ExitStack) -> Place:
         keep=keep,
         advance=machine.advance,
         now=lambda: machine.wall,
+        pressure_of=lambda task: queue.rows[task].pressure,
     )
 
 
@@ -312,3 +319,154 @@ def test_tasks_that_are_no_firings_count_nowhere(place: Place):
     (seen,) = place.source().look(window=10).claims
     assert seen.schedule_id == "a"
     assert replace(seen, schedule_id=None).schedule_id is None
+
+
+def make_way(place: Place, name: str = "a") -> FiringDeferral | None:
+    """Let a schedule that is due make way, as a tick does; None if it has to fire."""
+    one = next(one for one, _ in place.keeper().due(place.now()) if one.schedule_id == name)
+    deferral = plan_deferral(one, place.now(), delay_s=30)
+    assert deferral is None or place.keeper().defer(deferral)
+    return deferral
+
+
+@pytest.mark.parametrize("catch_up", list(CatchUp))
+def test_what_makes_way_fires_later_for_the_time_it_would_have_fired_for(
+    place: Place, catch_up: CatchUp
+):
+    timing, first = Timing(every_s=3600.0), START + 60 * MINUTE
+    place.keep(minutely(catch_up=catch_up, timing=timing, next_fire_at=first))
+    place.advance(3600)
+
+    for number in range(1, 11):
+        deferral = make_way(place)
+        assert deferral is not None
+        assert deferral.slot == START + 60 * MINUTE
+        assert deferral.until == place.now() + timedelta(seconds=30)
+        assert not place.keeper().due(place.now() + timedelta(seconds=29))
+        place.advance(30)
+        assert one_of(place)[0].deferrals == number
+
+    assert make_way(place) is None
+    (task,) = place.fire()
+    (waiting,) = place.source().look(window=10).waiting
+    assert (waiting.task_id, waiting.slot) == (task, START + 60 * MINUTE)
+    after, _ = one_of(place)
+    assert (after.fired, after.passed_over, after.deferrals) == (1, 0, 0)
+    assert (after.next_fire_at, after.deferred_until) == (START + 120 * MINUTE, None)
+
+
+def test_two_who_see_it_due_count_one_deferral(place: Place):
+    place.keep(minutely())
+    place.advance(60)
+    ((one, live),) = place.keeper().due(place.now())
+    deferral = plan_deferral(one, place.now(), delay_s=30)
+    assert deferral is not None
+
+    assert place.keeper().defer(deferral)
+    assert not place.keeper().defer(deferral)
+
+    assert one_of(place)[0].deferrals == 1
+    plan = plan_firings(one, live, place.now())
+    assert plan is not None
+    assert place.keeper().fire(plan) is not None
+    assert not place.keeper().defer(deferral)
+    assert one_of(place)[0].deferrals == 0
+
+
+def test_times_before_the_one_that_makes_way_are_passed_over_once(place: Place):
+    place.keep(minutely())
+    place.advance(10 * 60)
+
+    assert make_way(place) is not None
+    after, _ = one_of(place)
+    assert (after.next_fire_at, after.passed_over) == (START + 10 * MINUTE, 9)
+    place.advance(30)
+    assert len(place.fire()) == 1
+    after, _ = one_of(place)
+    assert (after.fired, after.passed_over, after.next_fire_at) == (1, 9, START + 11 * MINUTE)
+
+
+@pytest.mark.parametrize(("catch_up", "fired"), [(CatchUp.ALL, 6), (CatchUp.LATEST, 1)])
+def test_times_that_come_meanwhile_follow_what_is_said_of_missed_ones(
+    place: Place, catch_up: CatchUp, fired: int
+):
+    place.keep(minutely(catch_up=catch_up, overlap=Overlap.ALLOW))
+    place.advance(60)
+    for _ in range(10):
+        assert make_way(place) is not None
+        place.advance(30)
+
+    assert len(place.fire()) == fired
+    after, _ = one_of(place)
+    assert after.fired + after.passed_over == 6
+
+
+def test_a_firing_that_found_nothing_counts_of_heartbeats_alone(place: Place):
+    place.keep(minutely("beat", kind=ScheduleKind.HEARTBEAT))
+    place.keep(minutely("job"))
+    place.advance(60)
+    for task in place.fire():
+        lease = place.claim(task)
+        assert lease is not None
+        place.end(task, lease, replace(DONE, found_nothing=True))
+
+    assert [one_of(place, name)[0].suppressed for name in ("beat", "job")] == [1, 0]
+    assert [place.keeper().is_heartbeat(name) for name in ("beat", "job", "none")] == [
+        True,
+        False,
+        False,
+    ]
+
+
+def test_where_there_is_nothing_to_do_a_schedule_moves_on_and_counts_it(place: Place):
+    place.keep(minutely(kind=ScheduleKind.HEARTBEAT))
+    place.advance(60)
+    ((one, _),) = place.keeper().due(place.now())
+
+    assert place.keeper().fire(plan_silence(one, place.now())) == []
+    assert place.keeper().fire(plan_silence(one, place.now())) is None
+
+    after, _ = one_of(place)
+    assert (after.suppressed, after.fired, after.next_fire_at) == (1, 0, START + 2 * MINUTE)
+
+
+def test_firings_of_today_are_counted_by_the_day_of_the_zone(place: Place):
+    # It is noon in UTC, and ten at night in Brisbane.
+    timing = Timing(every_s=3600.0, zone="Australia/Brisbane")
+    place.keep(minutely(timing=timing, next_fire_at=START + 60 * MINUTE, max_per_day=9))
+    place.keep(minutely("unbounded", timing=timing, next_fire_at=START + 60 * MINUTE))
+    for _ in range(3):
+        place.advance(3600)
+        for task in place.fire():
+            lease = place.claim(task)
+            assert lease is not None
+            place.end(task, lease)
+
+    # One at eleven; the one at midnight, and the one after it, count for the next day.
+    place.advance(3600)
+    live = {one.schedule_id: live for one, live in place.keeper().due(place.now())}
+    assert (live["a"].fired_today, live["unbounded"].fired_today) == (2, 0)
+
+
+def test_what_an_agent_reads_may_differ_from_what_the_schedule_says(place: Place):
+    place.keep(minutely(spec=TaskSpec(agent="shell", prompt="go through it")))
+    place.advance(60)
+    ((one, live),) = place.keeper().due(place.now())
+    plan = plan_firings(one, live, place.now())
+    assert plan is not None
+
+    (task,) = place.keeper().fire(replace(plan, prompt="- [ ] mail")) or ()
+
+    assert place.source().describe(task).prompt == "- [ ] mail"
+    assert one_of(place)[0].spec.prompt == "go through it"
+
+
+def test_how_many_were_at_work_is_kept_of_a_firing_that_begins(place: Place):
+    place.keep(minutely())
+    place.advance(60)
+    (task,) = place.fire()
+    source = place.source()
+    source.look(window=10)
+
+    assert source.claim(task, lease_id="lease", agent="shell", queue="work", attempt=1, pressure=3)
+    assert place.pressure_of(task) == 3

@@ -281,7 +281,7 @@ def test_a_document_that_lacks_a_field_is_refused_by_that_fields_name(decode, go
     may_lack = {
         *("pid", "process", "recipe", "handle", "schedule_id", "max_turns", "turns", "model"),
         *("failure_reason", "exit_code", "signal", "peak_rss_mb"),
-        *("tokens", "cost_usd", "cpu_sec", "gpu_sec"),
+        *("tokens", "cost_usd", "cpu_sec", "gpu_sec", "found_nothing"),
         *("last_start_ns", "last_start_boot_id", "pruned_at", "told", "skips", "deferrals"),
         *("model_host", "tenant", "project", "gpu_share", "accounts", "accounted_at"),
         *("gpu_sightings", "used_slots", "active_agent_counts"),
@@ -289,6 +289,7 @@ def test_a_document_that_lacks_a_field_is_refused_by_that_fields_name(decode, go
         *("last_good_policy", "last_good_policy.cause", "last_good_policy.words"),
         "last_good_policy.is_unloadable",
         *("needs.shared_bytes", "run.stdin", "run.idle_output_sec", "run.cgroup"),
+        *("run.agent_kind", "run.agent_output"),
     }
 
     for place in places(good):

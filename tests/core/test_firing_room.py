@@ -1,14 +1,11 @@
-"""How many firings run, and what the end of one means for its schedule."""
+"""How many firings run, and which may start beside them."""
 
 from __future__ import annotations
 
-import pytest
 from tests.builders import a_task
 
 from tinyscheduler.core.firing_room import FiringRoom
-from tinyscheduler.core.streaks import Judgement, judge_firing
 from tinyscheduler.model.plan import Reason
-from tinyscheduler.model.tasks import FailureReason
 
 FULL = FiringRoom(most=2, running={"a": 1, "b": 1})
 
@@ -43,31 +40,3 @@ def test_what_starts_is_counted_and_what_ends_is_not():
     assert taken.give_back(["a"]).running == {"a": 0}
     assert taken.give_back([None]) is taken
     assert taken.give_back(["unknown"]).running["unknown"] == 0
-
-
-@pytest.mark.parametrize(
-    ("before", "is_done", "reason", "after"),
-    [
-        (2, True, None, Judgement(failure_streak=0)),
-        (0, False, FailureReason.COMMAND_FAILED, Judgement(failure_streak=1)),
-        (1, False, FailureReason.RATE_LIMITED, Judgement(failure_streak=1)),
-        (2, False, FailureReason.AUTH_FAILED, Judgement(failure_streak=2)),
-        (2, False, FailureReason.CANCELLED, Judgement(failure_streak=2)),
-        (
-            2,
-            False,
-            FailureReason.LEASE_EXPIRED,
-            Judgement(
-                failure_streak=3, why_paused="3 firings in a row failed, at last: lease_expired"
-            ),
-        ),
-        (
-            3,
-            False,
-            None,
-            Judgement(failure_streak=4, why_paused="4 firings in a row failed, at last: unknown"),
-        ),
-    ],
-)
-def test_three_failures_in_a_row_pause_a_schedule(before, is_done, reason, after):
-    assert judge_firing(before, is_done=is_done, reason=reason) == after

@@ -75,7 +75,7 @@ TOLD = {
     "SchedulingMemory": "active last_start_boot_id",
     "GpuSighting": "lease_id uuids",
     "Skips": "source task_id",
-    "Snapshot": "evidence gpu_owners memory_used",
+    "Snapshot": "evidence gpu_owners memory_used pressed_by",
     "SourceView": "name",
     "StaleSighting": "boot_id lease_id",
     "SweepCancel": "lease_id",
@@ -84,6 +84,7 @@ TOLD = {
     "Trace": "lease_id task_id",
     "UnreadableResult": "lease_id",
     "Wait": "model words",
+    "Budget": "subject",
     "WaitingTask": "agent blocked_by model project queue schedule_id source task_id tenant",
 }
 

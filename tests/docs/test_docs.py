@@ -34,6 +34,7 @@ DOCS = TOP / "docs"
 RUN = (
     "README.md",
     "docs/quick-start.md",
+    "docs/guides/budgets.md",
     "docs/guides/deploy-a-policy.md",
     "docs/guides/gpus.md",
     "docs/guides/models-and-quotas.md",

@@ -509,6 +509,7 @@ def test_a_result_says_exactly_what_happened(hand_over: Callable[..., Handover])
     assert _seconds(started_at) + 0.29 <= _seconds(ended_at) <= time.time()
     assert 0.3 <= result.pop("duration_sec") < 10
     assert 0 < result.pop("peak_rss_mb") < 100
+    assert 0 <= result.pop("cpu_sec") < 10
     assert result == {
         "version": 1,
         "lease_id": handover.lease.lease_id,
@@ -522,11 +523,37 @@ def test_a_result_says_exactly_what_happened(hand_over: Callable[..., Handover])
         "signal": None,
         "message": "",
         "turns": 4,
+        "tokens": None,
+        "cost_usd": None,
+        "gpu_sec": None,
+        "found_nothing": False,
         "log": handover.lease.run.log,
     }
     assert stat.S_IMODE(handover.result_path.stat().st_mode) == 0o600
     assert json.loads(handover.path.read_text())["state"] == "finished"
     assert handover.is_lock_free()
+
+
+@pytest.mark.parametrize(
+    ("body", "schedule", "expected"),
+    [
+        ("echo all is well; echo HEARTBEAT_OK", "a", True),
+        ("seq 200000; echo HEARTBEAT_OK; echo", "a", True),
+        ("echo HEARTBEAT_OK; echo but look", "a", False),
+        ("echo HEARTBEAT_OK; exit 3", "a", False),
+        ("head -c 300000 /dev/urandom", "a", False),
+        ("true", "a", False),
+        # No firing: whatever it says means nothing here.
+        ("echo HEARTBEAT_OK", None, False),
+    ],
+)
+def test_a_firing_says_whether_it_found_nothing_to_do(
+    hand_over: Callable[..., Handover], body: str, schedule: str | None, *, expected: bool
+):
+    result = hand_over(body, schedule_id=schedule).run()
+
+    assert result["found_nothing"] is expected
+    assert decode_result(result).found_nothing is expected
 
 
 @pytest.mark.parametrize(
@@ -741,7 +768,7 @@ def test_it_beats_by_the_locks_time_and_copies_that_into_the_lease(
         {copy["monotonic"]["heartbeat"] for copy in copies}
     )
     assert [copy["heartbeat"] for copy in copies] == sorted({copy["heartbeat"] for copy in copies})
-    moving = {"heartbeat": None, "monotonic": None}
+    moving = {"heartbeat": None, "monotonic": None, "cpu_sec": None}
     for copy in copies:
         assert copy | moving == copies[0] | moving
 

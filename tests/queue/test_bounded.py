@@ -9,7 +9,7 @@ import pytest
 from tests.contract.builders import START
 from tests.queue.builders import A_SPEC, DONE, Opened, open_queue
 
-from tinyscheduler.adapters.sqlite import blockers
+from tinyscheduler.adapters.sqlite import blockers, firing_ends
 from tinyscheduler.adapters.sqlite import queue as queue_module
 from tinyscheduler.adapters.sqlite.database import Access
 from tinyscheduler.adapters.sqlite.queue import LocalQueue
@@ -182,10 +182,10 @@ QUESTIONS = {
         "sqlite_autoindex_schedule_firing_metrics_1 (task_id=?)",
         "firings_at_work",
     ],
-    "_NOTE_PRESSURE": ["sqlite_autoindex_schedule_firing_metrics_1 (task_id=?)"],
     "NOTE_CANCELLED": ["sqlite_autoindex_schedule_firing_metrics_1 (task_id=?)"],
     "_NOTE_END": ["sqlite_autoindex_schedule_firing_metrics_1 (task_id=?)"],
-    "_STREAK": ["sqlite_autoindex_schedules_1 (id=?)"],
+    "_STREAKS": ["sqlite_autoindex_schedules_1 (id=?)"],
+    "_MAX_TURNS": ["INTEGER PRIMARY KEY (rowid=?)"],
     "_IS_ANY_DUE": ["schedules_due (due_at>? AND due_at<?)"],
     "_REQUEUE": ["(rowid=?)"],
     "_FINISH": ["(rowid=?)"],
@@ -198,13 +198,16 @@ SORTED_BY_INDEX = {
 }
 
 
+ELSEWHERE = {"_BLOCKERS": blockers, "_STREAKS": firing_ends, "_MAX_TURNS": firing_ends}
+
+
 @pytest.mark.parametrize("question", list(QUESTIONS))
 def test_every_question_of_a_tick_is_answered_by_its_index(opened, question):
-    statement = getattr(blockers if question == "_BLOCKERS" else queue_module, question)
+    statement = getattr(ELSEWHERE.get(question, queue_module), question)
     names = ("agent", "queue", "window", "now", "sorted", "by_priority", "limit", "id")
     more = ("lease_id", "attempt", "blocking_disabled", "state", "reason", "failures", "until")
     values = dict.fromkeys(
-        (*names, *more, "launches", "change", "latest", "revision", "most_firings"), 1
+        (*names, *more, "launches", "change", "latest", "revision", "most_firings", "pressure"), 1
     )
     opened.add(A_SPEC)
 

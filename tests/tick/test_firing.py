@@ -12,6 +12,7 @@ from tinyscheduler.errors import StoreError
 from tinyscheduler.model.events import EventName
 from tinyscheduler.model.schedules import Overlap, Schedule, Timing
 from tinyscheduler.model.tasks import TaskSpec, TaskState
+from tinyscheduler.simulator.attempts import Script
 from tinyscheduler.simulator.schedules import SimulatedSchedules
 from tinyscheduler.values import replace
 
@@ -103,8 +104,6 @@ def test_a_firing_that_replaces_another_begins_when_that_is_gone():
 
 
 def replace_runs(seconds: float) -> Any:
-    from tinyscheduler.simulator.attempts import Script
-
     return Script(runs_s=seconds)
 
 
@@ -130,6 +129,51 @@ def test_three_failures_pause_a_schedule_and_are_told_once():
     assert len([one for one in warnings if "schedule a is paused" in one]) == 1
     assert set(states(world).values()) == {TaskState.FAILED}
     assert len(states(world)) == 3
+
+
+def test_turns_over_the_bound_are_warned_of_at_the_second_time_and_pause_it_at_the_fifth():
+    world = a_world(0, script=Script(runs_s=10, turns=41))
+    bounded = TaskSpec(agent="alpha", command=("work",), max_attempts=1, max_turns=40)
+    minutely(world, spec=bounded)
+    warnings: list[str] = []
+    for _ in range(12):
+        world.machine.advance(61)
+        warnings += tick(world).warnings
+
+    over = "firings in a row took more than their 40 turns, 41 on average"
+    (warned,) = [one for one in told(world, EventName.SCHEDULE_WARNING) if "words" in one]
+    assert warned == {"schedule": "a", "words": f"2 {over}; after 5 it is paused"}
+    (paused,) = told(world, EventName.SCHEDULE_PAUSED)
+    assert paused["words"] == f"5 {over}"
+    assert [one for one in warnings if "schedule a" in one] == [
+        f"schedule a: 2 {over}; after 5 it is paused",
+        f"schedule a is paused: 5 {over} (`tinyscheduler schedule resume a` lets it go on)",
+    ]
+    assert len(states(world)) == 5
+
+
+def test_three_firings_in_a_row_that_take_most_of_their_time_are_told_once():
+    world = a_world(0, script=Script(runs_s=50))
+    minutely(world, max_run_duration_s=60.0)
+    for _ in range(6):
+        world.machine.advance(61)
+        tick(world)
+
+    (warned,) = [one for one in told(world, EventName.SCHEDULE_WARNING) if "words" in one]
+    assert warned["words"] == "3 firings in a row took more than 80% of the time that they have"
+
+
+def test_a_schedule_that_was_removed_while_its_firing_ran_hears_nothing():
+    world = a_world(0, script=FAILS)
+    minutely(world)
+    world.machine.advance(61)
+    tick(world)
+    world.queue.schedules.clear()
+    world.machine.advance(61)
+    tick(world)
+
+    assert states(world) == {"1": TaskState.FAILED}
+    assert told(world, EventName.SCHEDULE_PAUSED) == []
 
 
 def test_a_firing_whose_command_cannot_be_started_pauses_its_schedule_too():

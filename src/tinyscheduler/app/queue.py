@@ -5,6 +5,7 @@ from __future__ import annotations
 from tinyscheduler.adapters.clock_system import SystemClock
 from tinyscheduler.adapters.events_file import DailyLog, EventsFile
 from tinyscheduler.adapters.leases_file import FileLeaseStore, LockTable
+from tinyscheduler.adapters.sqlite.budgets import SqliteBudgets
 from tinyscheduler.adapters.sqlite.database import BUSY_TIMEOUT_S, Access, Database
 from tinyscheduler.adapters.sqlite.inquiry import Inquiry
 from tinyscheduler.adapters.sqlite.ledger import SqliteLedger
@@ -35,6 +36,7 @@ class Queue:
     inquiry: Inquiry
     ledger: SqliteLedger
     switches: SqliteSwitches
+    budgets: SqliteBudgets
     database: Database
     leases: FileLeaseStore
     clock: SystemClock
@@ -63,6 +65,7 @@ def open_queue(config: Config, access: Access) -> Queue:
         ),
         ledger=SqliteLedger(database),
         switches=SqliteSwitches(database),
+        budgets=SqliteBudgets(database, clock, config.inventory.budgets),
         database=database,
         leases=FileLeaseStore(config.paths, locks=LockTable()),
         clock=clock,
@@ -113,6 +116,7 @@ def local_queue(config: Config, database: Database, clock: Clock) -> LocalQueue:
         longest_backoff_s=max(config.timing.retry_max_s, config.timing.retry_later_s),
         fair_share=config.limits.fair_share,
         most_firings=config.limits.schedule_max_concurrent,
+        budgets=config.inventory.budgets,
         # The platform policy looks at none of them.
         tells_marks=config.policy.mode != "platform",
     )

@@ -4,23 +4,28 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from tinyscheduler.adapters.checklist_file import read_checklist
 from tinyscheduler.adapters.sqlite.schedule_changes import ScheduleChanges
 from tinyscheduler.adapters.sqlite.schedules import SqliteSchedules
+from tinyscheduler.app.pausing import end_pause
 from tinyscheduler.app.queue import announce_event, open_queue
 from tinyscheduler.core.firing_times import check_timing
+from tinyscheduler.core.heartbeats import heartbeat_prompt
 from tinyscheduler.core.schedule_edits import redefined, upcoming
-from tinyscheduler.errors import CapacityFullError, UsageError
+from tinyscheduler.errors import BusyError, CapacityFullError, UsageError
 from tinyscheduler.model.events import EventName
-from tinyscheduler.model.schedules import ScheduleState
+from tinyscheduler.model.schedules import ScheduleChange, ScheduleKind, ScheduleState
+from tinyscheduler.model.switches import Target, TargetKind
 from tinyscheduler.values import dataclass, replace
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from datetime import datetime
 
     from tinyscheduler.adapters.sqlite.database import Access
     from tinyscheduler.app.queue import Queue
     from tinyscheduler.core.firing_measures import CapAdvice
+    from tinyscheduler.core.shifts import Shift
     from tinyscheduler.model.config import Config
     from tinyscheduler.model.schedules import Schedule
 
@@ -44,10 +49,17 @@ class Schedules:
 
 def open_schedules(config: Config, access: Access) -> Schedules:
     """Open them as `open_queue` does."""
-    queue = open_queue(config, access)
-    store = SqliteSchedules(queue.database, queue.clock, run_s=config.timing.schedule_run_s)
-    changes = ScheduleChanges(queue.database, queue.clock)
-    return Schedules(store=store, changes=changes, queue=queue)
+    return schedules_of(open_queue(config, access))
+
+
+def schedules_of(queue: Queue) -> Schedules:
+    """Return the schedules beside a queue that is open."""
+    run_s = queue.config.timing.schedule_run_s
+    return Schedules(
+        store=SqliteSchedules(queue.database, queue.clock, run_s=run_s),
+        changes=ScheduleChanges(queue.database, queue.clock),
+        queue=queue,
+    )
 
 
 def add_schedule(schedules: Schedules, schedule: Schedule) -> Schedule:
@@ -95,6 +107,29 @@ def edit_schedule(
     )
 
 
+def take_shifts(schedules: Schedules, shifts: Sequence[Shift]) -> None:
+    """Let schedules fire as it was proposed, all of them or none.
+
+    Raises BusyError if one of them was edited or removed since.
+    """
+
+    def decide(existing: Sequence[Schedule]) -> list[ScheduleChange]:
+        known = {one.schedule_id: one for one in existing}
+        changes, now = [], schedules.now()
+        for shift in shifts:
+            found = known.get(shift.before.schedule_id)
+            if found is None or found.revision != shift.before.revision:
+                raise BusyError(
+                    f"schedule {shift.before.schedule_id} was changed meanwhile; nothing is moved",
+                    hint="plan again: `tinyscheduler schedule plan`",
+                )
+            wished = replace(found, timing=shift.after.timing, anchor=shift.after.anchor)
+            changes.append(ScheduleChange(before=found, after=amended(found, wished, now)))
+        return changes
+
+    schedules.changes.apply(decide)
+
+
 def amended(before: Schedule, wished: Schedule, now: datetime) -> Schedule:
     """Return what `redefined` does; UsageError for what cannot be."""
     try:
@@ -104,16 +139,23 @@ def amended(before: Schedule, wished: Schedule, now: datetime) -> Schedule:
 
 
 def pause_schedule(schedules: Schedules, schedule_id: str, *, why: str | None) -> Schedule:
-    """Let it fire nothing until it is resumed; return it as it was."""
+    """Let it fire nothing until it is resumed; return it as it was.
+
+    One that is over stays so.
+    """
+    before = schedules.store.schedule(schedule_id)
+    if before.state is not ScheduleState.ACTIVE:
+        return before
     return schedules.store.set_state(schedule_id, ScheduleState.PAUSED, why=why)
 
 
 def resume_schedule(schedules: Schedules, schedule_id: str) -> tuple[Schedule, Schedule]:
-    """Let it fire again, from now on; return it as it was and as it is.
+    """Let it fire again, from now on, and what it fired start; return it as it was and as it is.
 
     Raises UsageError for one that is over.
     """
     before = schedules.store.schedule(schedule_id)
+    end_pause(schedules.queue, Target(kind=TargetKind.SCHEDULE, name=schedule_id))
     first = next(upcoming(before, schedules.now(), 1), None)
     is_over = before.max_firings is not None and before.fired >= before.max_firings
     if first is None or is_over:
@@ -133,7 +175,12 @@ def run_by_hand(schedules: Schedules, schedule_id: str, *, is_forced: bool, by: 
     on firings counts.
     """
     limit = schedules.queue.config.limits.schedule_max_concurrent
-    done = schedules.store.fire_by_hand(schedule_id, most=None if is_forced else limit, by=by)
+    done = schedules.store.fire_by_hand(
+        schedule_id,
+        most=None if is_forced else limit,
+        by=by,
+        prompt=_prompt_now(schedules.store.schedule(schedule_id)),
+    )
     if isinstance(done, int):
         from tinyscheduler.core.firing_eta import slot_eta_s
 
@@ -142,6 +189,15 @@ def run_by_hand(schedules: Schedules, schedule_id: str, *, is_forced: bool, by: 
         raise CapacityFullError(running=done, limit=limit, eta_s=eta_s)
     _tell_run(schedules, schedule_id, done, is_forced=is_forced, by=by)
     return done
+
+
+def _prompt_now(schedule: Schedule) -> str | None:
+    """Return what a heartbeat has its agent read, whatever is in its checklist; None of others."""
+    if schedule.kind is not ScheduleKind.HEARTBEAT:
+        return None
+    path = schedule.checklist
+    checklist = None if path is None else read_checklist(path)
+    return heartbeat_prompt(schedule.spec.prompt, checklist)
 
 
 def _tell_run(

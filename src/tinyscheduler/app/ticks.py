@@ -53,11 +53,13 @@ if TYPE_CHECKING:
     from tinyscheduler.adapters.policy_trace_file import PolicyTraceFile
     from tinyscheduler.adapters.rounds_file import FileRecorder
     from tinyscheduler.adapters.sqlite.schedules import SqliteSchedules
+    from tinyscheduler.model.budgets import UsedUp
     from tinyscheduler.model.config import Config
     from tinyscheduler.model.events import Event
     from tinyscheduler.model.plan import TickReport
+    from tinyscheduler.model.pressure import InteractivePressure
     from tinyscheduler.model.resources import GpuReading
-    from tinyscheduler.model.schedules import FiringPlan, LiveFirings, Schedule
+    from tinyscheduler.model.schedules import FiringDeferral, FiringPlan, LiveFirings, Schedule
     from tinyscheduler.model.snapshot import SourceView
     from tinyscheduler.model.tasks import WaitingTask
     from tinyscheduler.ports import Clock, Observer, TaskSource
@@ -191,6 +193,8 @@ def wired(
     acts = mode is Mode.ACT
     database = kept or Database(config.paths.database, Access.WRITE if acts else Access.READ)
     platform = PlatformPolicy()
+    launcher = LocalLauncher(config, wrapper=wrapper_path(), kick_argv=kick_argv(config))
+    gpus = _GpuProbe(config, may_write=acts)
     own = ActivePolicy(config, clock, may_write=acts)
     observers: tuple[Observer, ...] = (*observers_of(config), _OwnTrace(config, own))
     try:
@@ -201,9 +205,9 @@ def wired(
                 _source(name, config, database=database, clock=clock) for name in config.sources
             ),
             store=FileLeaseStore(config.paths, locks=LockTrial() if acts else LockTable()),
-            launcher=LocalLauncher(config, wrapper=wrapper_path(), kick_argv=kick_argv(config)),
+            launcher=launcher,
             probe=ProcProbe(sees_stalls=config.limits.memory_stall_critical is not None),
-            gpus=_GpuProbe(config, may_write=acts),
+            gpus=gpus,
             policy=platform,
             fallback=platform,
             find_policy=own.find,
@@ -215,6 +219,11 @@ def wired(
             schedules=_Schedules(
                 database, clock, run_s=config.timing.schedule_run_s, warn=warnings.append
             ),
+            budgets=_Budgets(config, database, clock),
+            pressures=_Pressures(
+                config, clock, gpus=gpus, launcher=launcher, warn=warnings.append, may_write=acts
+            ),
+            read_checklist=_read_checklist,
             observers=observers if acts else (),
             recorder=partial(recorder_of, config),
             pruners=partial(pruners_of, config, database, may_write=acts),
@@ -246,6 +255,18 @@ class _Schedules:
         """Add the tasks of a plan."""
         return self._load().fire(plan)
 
+    def find(self, schedule_id: str) -> Schedule | None:
+        """Return the schedule of that name, if it is there."""
+        return self._load().find(schedule_id)
+
+    def defer(self, deferral: FiringDeferral) -> bool:
+        """Let a schedule that is due be so later."""
+        return self._load().defer(deferral)
+
+    def is_heartbeat(self, schedule_id: str) -> bool:
+        """Whether it goes through a checklist."""
+        return self._load().is_heartbeat(schedule_id)
+
     def paused_by(self, task_id: str) -> Schedule | None:
         """Return the schedule that stopped itself, if one did."""
         return self._load().paused_by(task_id)
@@ -258,6 +279,71 @@ class _Schedules:
                 self._database, self._clock, run_s=self._run_s, warn=self._warn
             )
         return self._loaded
+
+
+class _Budgets:
+    """The budgets, loaded where there are any."""
+
+    def __init__(self, config: Config, database: Database, clock: Clock) -> None:
+        self._budgets = config.inventory.budgets
+        self._database = database
+        self._clock = clock
+
+    def enforce(self) -> Sequence[UsedUp]:
+        """Pause what has used up its budget."""
+        from tinyscheduler.adapters.sqlite.budgets import SqliteBudgets
+
+        return SqliteBudgets(self._database, self._clock, self._budgets).enforce()
+
+
+def _read_checklist(path: str) -> str | None:
+    """Read the checklist of a heartbeat that is due; few are."""
+    from tinyscheduler.adapters.checklist_file import read_checklist
+
+    return read_checklist(path)
+
+
+class _Pressures:
+    """Who is at work, looked for by the few ticks in which a firing may have to make way."""
+
+    def __init__(
+        self,
+        config: Config,
+        clock: Clock,
+        *,
+        gpus: _GpuProbe,
+        launcher: LocalLauncher,
+        warn: Callable[[str], None],
+        may_write: bool,
+    ) -> None:
+        self._config = config
+        self._clock = clock
+        self._gpus = gpus
+        self._launcher = launcher
+        self._warn = warn
+        self._may_write = may_write
+
+    def live(self) -> Sequence[InteractivePressure]:
+        """Return who is at work now."""
+        from tinyscheduler.app.pressure import ConfiguredPressures
+
+        return ConfiguredPressures(
+            self._config,
+            self._clock,
+            gpus=self._gpus.read,
+            owners=self._launcher.owners,
+            warn=self._warn,
+            may_write=self._may_write,
+        ).live()
+
+
+def pressures_of(config: Config, *, warn: Callable[[str], None]) -> Sequence[InteractivePressure]:
+    """Return who is at work now, for a person who asks; nothing is moved."""
+    launcher = LocalLauncher(config, wrapper=wrapper_path(), kick_argv=kick_argv(config))
+    gpus = _GpuProbe(config, may_write=False)
+    return _Pressures(
+        config, SystemClock(), gpus=gpus, launcher=launcher, warn=warn, may_write=False
+    ).live()
 
 
 class _OwnTrace:
@@ -359,6 +445,7 @@ def settings_of(config: Config, *, window: int | None = None) -> TickSettings:
             fair_share=limits.fair_share,
             fair_share_half_life_s=limits.fair_share_half_life_s,
             schedule_max_concurrent=limits.schedule_max_concurrent,
+            schedule_pressure_delay_s=timing.schedule_pressure_delay_s,
         ),
         heartbeat_s=timing.heartbeat_s,
         max_runtime_s=timing.max_runtime_s,

@@ -14,7 +14,7 @@ from tinyscheduler.cli.wish import Granter, Wish
 from tinyscheduler.config.problems import quote
 from tinyscheduler.errors import EXIT_FAILED, NotFoundError, QueueFullError, UsageError
 from tinyscheduler.model.events import EventName
-from tinyscheduler.model.tasks import PriorityClass, TaskSpec, TaskState
+from tinyscheduler.model.tasks import MOST_TURNS, PriorityClass, TaskSpec, TaskState
 from tinyscheduler.values import fields
 
 TYPE_CHECKING = False
@@ -76,7 +76,8 @@ Tenant = Annotated[_Text, option(metavar="NAME", help="Whose quota it counts aga
 Project = Annotated[_Text, option(metavar="NAME", help="What it belongs to.")]
 MaxRuntime = Annotated[_Text, option(metavar="DURATION", help="End an attempt after this time.")]
 MaxTurns = Annotated[
-    int | None, option(parser=whole_number(least=1), metavar="N", help="Turns per attempt.")
+    int | None,
+    option(parser=whole_number(least=1, most=MOST_TURNS), metavar="N", help="Turns per attempt."),
 ]
 MaxAttempts = Annotated[
     int | None,

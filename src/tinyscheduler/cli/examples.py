@@ -37,13 +37,21 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "schedule": (
         'tinyscheduler schedule add --name backup --cron "30 2 * * *" -- ./backup',
         "tinyscheduler schedule add --name look --every 2h --agent coder --prompt hi",
+        "tinyscheduler schedule edit look --kind heartbeat --checklist HEARTBEAT.md",
         "tinyscheduler schedule list",
         'tinyscheduler schedule next --cron "*/15 9-17 * * 1-5" --tz Europe/Warsaw',
         "tinyscheduler schedule edit backup --every 3h --unset jitter",
         "tinyscheduler schedule apply -f schedules.yaml --prune --dry-run",
         "tinyscheduler schedule history backup -n 5",
+        "tinyscheduler schedule plan --days 14 --plot plan.html",
         "tinyscheduler schedule run backup --force",
         "tinyscheduler schedule resume backup",
+    ),
+    "pressure": (
+        "tinyscheduler pressure on --id chat --ttl 5m",
+        "tinyscheduler pressure on --id editor --pid 4711 --ttl 8h",
+        "tinyscheduler pressure off --id chat",
+        "tinyscheduler pressure list",
     ),
     "policy": (
         "tinyscheduler policy show",

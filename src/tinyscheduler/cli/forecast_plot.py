@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import html
-import io
-import logging
 import os
-import re
 from typing import TYPE_CHECKING, Any
 
-from tinyscheduler.config.problems import quote
-from tinyscheduler.errors import StoreError, UsageError
+from tinyscheduler.cli.plotting import Picture, write_picture
 from tinyscheduler.simulator.forecast.figures import (
     running_on_average,
     waiting_over_time,
@@ -40,36 +35,7 @@ _WAITS = {
 }
 # Of the time, in so many the use of slots is told.
 _STRETCHES = 120
-_INCHES, _DOTS = (9.0, 9.0), 120
-# Stands for the color of the text around a picture, and is replaced by that.
-_TEXT, _GRID = "#123456", "#abcdef"
-_SETTINGS: dict[str, Any] = {
-    "font.size": 10,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "svg.fonttype": "none",
-    # Names of parts would be drawn at random.
-    "svg.hashsalt": "tinyscheduler",
-}
-_PAGE = """<!doctype html>
-<html lang="en">
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{title}</title>
-<style>
-:root {{ color-scheme: light dark; --grid: #d5d9dd; }}
-@media (prefers-color-scheme: dark) {{ :root {{ --grid: #3a4046; }} }}
-body {{ font: 16px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 60rem;
-  padding: 0 1rem }}
-svg {{ max-width: 100%; height: auto }}
-svg text {{ font-family: system-ui, sans-serif !important }}
-pre {{ overflow-x: auto; line-height: 1.35 }}
-</style>
-<h1>{title}</h1>
-<pre>{text}</pre>
-{picture}
-</html>
-"""
+_INCHES = (9.0, 9.0)
 
 
 def write_plot(path: str, forecasts: Sequence[Forecast], lines: Sequence[str]) -> None:
@@ -79,67 +45,21 @@ def write_plot(path: str, forecasts: Sequence[Forecast], lines: Sequence[str]) -
     StoreError where the file cannot be written.
     """
     courses = [one.course for one in forecasts]
-    content = _png(courses) if path.endswith(".png") else _html(courses, lines)
-    try:
-        with open(path, "wb") as stream:
-            stream.write(content)
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise StoreError(
-            f"cannot write {quote(path)}: {reason}", hint="name another file"
-        ) from error
-
-
-def _png(courses: Sequence[Course]) -> bytes:
-    return _draw(courses, "png", text="#1f2328", grid="#d5d9dd", metadata={"Software": None})
-
-
-def _html(courses: Sequence[Course], lines: Sequence[str]) -> bytes:
-    drawn = _draw(courses, "svg", text=_TEXT, grid=_GRID, metadata={"Date": None, "Creator": None})
-    picture = drawn.decode().replace(_TEXT, "currentColor").replace(_GRID, "var(--grid)")
-    picture = re.sub(r"^.*?<svg", "<svg", picture, count=1, flags=re.DOTALL)
     title = " and ".join(os.path.basename(one.policy) for one in reversed(courses))
-    return _PAGE.format(
-        title=html.escape(f"Forecast: {title}"),
-        text=html.escape("\n".join(lines)),
-        picture=picture,
-    ).encode()
+    picture = Picture(
+        title=f"Forecast: {title}",
+        lines=lines,
+        inches=_INCHES,
+        draw=lambda figure: _draw(figure, courses),
+    )
+    write_picture(path, picture)
 
 
-def _draw(
-    courses: Sequence[Course],
-    kind: str,
-    *,
-    text: str,
-    grid: str,
-    metadata: dict[str, str | None],
-) -> bytes:
-    # It tells of its cache of fonts, and of a home that it cannot write to.
-    logging.getLogger("matplotlib").setLevel(logging.ERROR)
-    try:
-        import matplotlib as mpl
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise UsageError(
-            "--plot needs matplotlib, which is not installed",
-            hint="pip install 'tinyscheduler[plot]'",
-        ) from error
-    colors = dict.fromkeys(("text.color", "axes.labelcolor", "xtick.color", "ytick.color"), text)
-    colors |= {"axes.edgecolor": grid, "grid.color": grid}
-    settings: dict[Any, Any] = {**_SETTINGS, **colors}
-    with mpl.rc_context(settings):
-        figure = Figure(figsize=_INCHES, layout="constrained")
-        waits, waiting, running = figure.subplots(3, 1)
-        _draw_waits(waits, courses)
-        _draw_waiting(waiting, courses)
-        _draw_running(running, courses)
-        if kind == "svg":
-            figure.patch.set_alpha(0)
-            for axes in (waits, waiting, running):
-                axes.patch.set_alpha(0)
-        stream = io.BytesIO()
-        figure.savefig(stream, format=kind, dpi=_DOTS, metadata=metadata)
-    return stream.getvalue()
+def _draw(figure: Any, courses: Sequence[Course]) -> None:  # noqa: ANN401 - matplotlib's
+    waits, waiting, running = figure.subplots(3, 1)
+    _draw_waits(waits, courses)
+    _draw_waiting(waiting, courses)
+    _draw_running(running, courses)
 
 
 def _draw_waits(axes: Any, courses: Sequence[Course]) -> None:  # noqa: ANN401 - matplotlib's

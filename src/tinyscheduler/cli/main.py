@@ -58,6 +58,7 @@ COMMANDS = {
     "validate-config": "tinyscheduler.cli.settings:validate",
     "policy": "tinyscheduler.cli.policy:policy",
     "schedule": "tinyscheduler.cli.schedule:schedule",
+    "pressure": "tinyscheduler.cli.pressure:pressure",
     "init": "tinyscheduler.cli.init:init",
     "doctor": "tinyscheduler.cli.doctor:doctor",
     "service": "tinyscheduler.cli.service:service",

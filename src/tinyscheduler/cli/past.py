@@ -221,7 +221,7 @@ def _span(started_at: datetime | None, ended_at: datetime) -> str:
 _COLUMNS = (
     *("task_id", "source", "attempt", "agent", "started_at", "ended_at", "outcome"),
     *("failure_reason", "reclaim_reason", "exit_code", "signal", "turns", "peak_rss_mb"),
-    *("message", "log"),
+    *("message", "log", "tokens", "cost_usd", "cpu_sec", "gpu_sec"),
 )
 
 

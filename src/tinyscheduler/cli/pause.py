@@ -63,12 +63,14 @@ def pause(
     config, queue = _open_to_stop(invocation)
     before = queue.switches.read()
     for target in wanted:
-        _refuse_unknown(target, config, before)
+        _refuse_unknown(target, config, before, queue)
     lines = []
     changed = []
     for target in wanted:
         switch = _new_switch(queue, SwitchKind.PAUSE, target, reason)
         earlier = queue.switches.set(switch)
+        if target.kind is TargetKind.SCHEDULE:
+            _pause_schedule(queue, target.name, reason)
         if earlier is None:
             changed.append(switch)
             _announce(queue, EventName.PAUSED, switch)
@@ -81,19 +83,24 @@ def resume(context: typer.Context, targets: _Targets = None, *, json: _Json = Fa
 
     Without a target every pause ends; a drain goes on.
     """
+    from tinyscheduler.app.pausing import end_pause
+
     invocation: Invocation = context.obj
     wanted = _read_targets(targets)
     config, queue = _open_to_go_on(invocation)
     before = queue.switches.read()
     for target in wanted:
-        _refuse_unknown(target, config, before)
+        _refuse_unknown(target, config, before, queue)
     if EVERYTHING in wanted:
         # Whoever wants everything to go on means the single pauses too.
         wanted = [one.target for one in before if one.kind is SwitchKind.PAUSE] or [EVERYTHING]
     lines = []
     changed = []
     for target in wanted:
-        lifted = queue.switches.clear(SwitchKind.PAUSE, target) if before else None
+        lifted = end_pause(queue, target) if before else None
+        is_changed = target.kind is TargetKind.SCHEDULE and _resume_schedule(queue, target.name)
+        if lifted is None and is_changed:
+            lifted = _new_switch(queue, SwitchKind.PAUSE, target, None)
         if lifted is not None:
             changed.append(lifted)
             _announce(queue, EventName.RESUMED, lifted)
@@ -201,7 +208,37 @@ def _open_to_go_on(invocation: Invocation) -> tuple[Config, Queue]:
     return config, open_queue(config, Access.READ if is_empty else Access.WRITE)
 
 
-def _refuse_unknown(target: Target, config: Config, switches: Iterable[Switch]) -> None:
+def _pause_schedule(queue: Queue, name: str, reason: str | None) -> None:
+    from tinyscheduler.app.schedules import pause_schedule, schedules_of
+
+    schedules = schedules_of(queue)
+    # Of one that was removed while it was paused the pause is all there is.
+    if schedules.store.find(name) is not None:
+        pause_schedule(schedules, name, why=reason)
+
+
+def _resume_schedule(queue: Queue, name: str) -> bool:
+    """Let a schedule fire again; whether it did not.  One that is over is left as it is."""
+    from tinyscheduler.app.schedules import resume_schedule, schedules_of
+    from tinyscheduler.model.schedules import ScheduleState
+
+    schedules = schedules_of(queue)
+    schedule = schedules.store.find(name)
+    if schedule is None or schedule.state is not ScheduleState.PAUSED:
+        return False
+    resume_schedule(schedules, name)
+    return True
+
+
+def _names_of_schedules(queue: Queue) -> set[str]:
+    from tinyscheduler.app.schedules import schedules_of
+
+    return {one.schedule_id for one in schedules_of(queue).store.schedules()}
+
+
+def _refuse_unknown(
+    target: Target, config: Config, switches: Iterable[Switch], queue: Queue
+) -> None:
     """Raise NotFoundError for a name that is neither configured nor paused already."""
     known = {
         TargetKind.ALL: {""},
@@ -209,6 +246,8 @@ def _refuse_unknown(target: Target, config: Config, switches: Iterable[Switch]) 
         TargetKind.QUEUE: {agent.queue for agent in config.agents},
         TargetKind.SCHEDULE: set[str](),
     }[target.kind]
+    if target.kind is TargetKind.SCHEDULE:
+        known = _names_of_schedules(queue)
     # An agent may have been paused and then taken out of the agents file.
     if target.name in known or any(switch.target == target for switch in switches):
         return

@@ -7,6 +7,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from tinyscheduler.cli.parsing import moment_ago
+from tinyscheduler.cli.plotting import refuse_path
 from tinyscheduler.cli.render import (
     Cell,
     Ink,
@@ -22,7 +23,7 @@ from tinyscheduler.cli.render import (
     wrap,
 )
 from tinyscheduler.config.problems import quote
-from tinyscheduler.errors import EXIT_DONE, EXIT_FAILED, NotFoundError, StoreError, UsageError
+from tinyscheduler.errors import EXIT_DONE, EXIT_FAILED, NotFoundError, UsageError
 from tinyscheduler.model.resources import format_size
 from tinyscheduler.values import dataclass
 
@@ -46,7 +47,6 @@ _MOST_MOVES = 5
 _MOST_GROUPS = 20
 _MOST_FAULTS = 5
 _MANY_TIMES, _LEAST_TOLD = 10, 0.005
-_PLOTS = (".png", ".html")
 _BARE = Page(is_colored=False, width=96)
 
 
@@ -77,7 +77,7 @@ def simulate(invocation: Invocation, file: str, options: ForecastOptions, *, is_
     """Play a load under a policy, and tell how that went."""
     from tinyscheduler.app.forecasting import forecast
 
-    _refuse_plot(options.plot)
+    refuse_path(options.plot)
     is_past = options.since is not None or options.snapshot is not None
     config = _configure(invocation, is_past=is_past)
     load = _load(config, options) or _made_up(config, options)
@@ -98,7 +98,7 @@ def diff(invocation: Invocation, file: str, options: ForecastOptions, *, is_json
     from tinyscheduler.app.forecasting import ACTIVE, bounds_of, compare
     from tinyscheduler.app.policy_loads import recorded_load
 
-    _refuse_plot(options.plot)
+    refuse_path(options.plot)
     bounds = bounds_of(options.bounds)
     is_past = not options.is_made_up and options.fixture is None
     config = _configure(invocation, is_past=is_past)
@@ -518,19 +518,6 @@ def difference_json(found: Difference, *, with_tasks: bool) -> dict[str, Any]:
 
 
 # -- pictures -------------------------------------------------------------------------
-
-
-def _refuse_plot(path: str | None) -> None:
-    """Raise UsageError, before minutes are spent, for a picture of another kind."""
-    if path is not None and not path.endswith(_PLOTS):
-        raise UsageError(
-            f"--plot {quote(path)} is neither a .png nor a .html",
-            hint="name the file FILE.png or FILE.html",
-        )
-    if path is not None:
-        folder = os.path.dirname(path) or "."
-        if os.path.isdir(path) or not os.access(path if os.path.lexists(path) else folder, os.W_OK):
-            raise StoreError(f"--plot {quote(path)} cannot be written", hint="name another file")
 
 
 def _draw(path: str | None, forecasts: Sequence[Forecast], lines: Iterable[str]) -> None:

@@ -176,7 +176,11 @@ def describe_waits(waits: Sequence[Wait]) -> str:
     return f"{verb} in {first}" if first == last else f"{verb} in {first} to {last}"
 
 
-_WHEN = {Reason.NOT_BEFORE: "may start", Reason.BACKING_OFF: "tried again"}
+_WHEN = {
+    Reason.NOT_BEFORE: "may start",
+    Reason.BACKING_OFF: "tried again",
+    Reason.PRESSURE: "makes way, may start at the latest",
+}
 # Each task has words of its own here; told one by one they would fill the screen.
 _SHARED = frozenset({Reason.HELD, Reason.BLOCKED_BY, *_WHEN})
 

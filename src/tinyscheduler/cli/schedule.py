@@ -14,7 +14,7 @@ from tinyscheduler.cli.options import option
 from tinyscheduler.cli.parsing import whole_number
 from tinyscheduler.cli.schedule_request import Request
 from tinyscheduler.errors import UsageError
-from tinyscheduler.model.schedules import CatchUp, Overlap
+from tinyscheduler.model.schedules import CatchUp, Overlap, ScheduleKind
 
 
 class Action(StrEnum):
@@ -27,6 +27,7 @@ class Action(StrEnum):
     CHECK = "check"
     APPLY = "apply"
     HISTORY = "history"
+    PLAN = "plan"
     REMOVE = "rm"
     PAUSE = "pause"
     RESUME = "resume"
@@ -36,6 +37,7 @@ class Action(StrEnum):
 
 
 _MOST_NEXT = 1000
+_MOST_DAYS = 31
 # The options that go with some actions; all the others say what a schedule is.
 _DEFINES = frozenset({Action.ADD, Action.EDIT, Action.CHECK})
 _TIMES = frozenset({"cron", "every", "at", "tz", "jitter", "active_hours"})
@@ -47,6 +49,9 @@ _GOES_WITH = {
     **dict.fromkeys(("since", "as_csv", "advise"), frozenset({Action.METRICS})),
     "file": frozenset({Action.APPLY, Action.CHECK}),
     "prune": frozenset({Action.APPLY}),
+    "days": frozenset({Action.PLAN}),
+    "apply": frozenset({Action.PLAN}),
+    "plot": frozenset({Action.PLAN}),
     "dry_run": frozenset({Action.APPLY}),
     "unset": frozenset({Action.EDIT}),
     "revision": frozenset({Action.EDIT}),
@@ -116,6 +121,26 @@ def schedule(
         str | None,
         option("--max-run-duration", metavar="DURATION", help="End a firing after that; 20m."),
     ] = None,
+    kind: Annotated[
+        ScheduleKind | None, option("--kind", help="What a firing is for.  [job]")
+    ] = None,
+    checklist: Annotated[
+        str | None,
+        option(
+            "--checklist",
+            metavar="FILE",
+            help="Of a heartbeat: what is to be done; nothing fires while it asks for nothing.",
+        ),
+    ] = None,
+    max_per_day: Annotated[
+        int | None,
+        option(
+            "--max-per-day",
+            parser=whole_number(least=1),
+            metavar="N",
+            help="Fire so often a day at most.",
+        ),
+    ] = None,
     number: Annotated[
         int | None,
         option(
@@ -149,6 +174,22 @@ def schedule(
     dry_run: Annotated[
         bool, option("--dry-run", help="With apply: show what would change.")
     ] = False,
+    days: Annotated[
+        int | None,
+        option(
+            "--days",
+            parser=whole_number(least=1, most=_MOST_DAYS),
+            metavar="N",
+            help="With plan: so many days; 7.",
+        ),
+    ] = None,
+    apply: Annotated[
+        bool, option("--apply", help="With plan: make the shifts that it proposes.")
+    ] = False,
+    plot: Annotated[
+        str | None,
+        option("--plot", metavar="FILE", help="With plan: draw it as FILE.png or FILE.html."),
+    ] = None,
     unset: Annotated[
         list[str] | None,
         option("--unset", metavar="OPTION", help="With edit: take back what this option said."),
@@ -190,9 +231,10 @@ def schedule(
     `edit ID` changes what is given, and `check` only says what it would mean. `apply -f FILE` makes
     the schedules what a file says, all of it or nothing. Each firing is a task, tried once unless
     --max-attempts says otherwise. `next` shows the times to come, `history` what became of those
-    that were. `run` fires one now, and ends with 75 where as many run as may. What failed three
-    times in a row pauses itself; `resume` lets it go on.
-    `metrics` tells how long firings waited and ran, and with --advise whether more may run at once.
+    that were, and `plan` how busy the days to come are, what collides, and the smallest shifts that
+    take it apart. `run` fires one now, and ends with 75 where as many run as may. What failed three
+    times in a row pauses itself; `resume` lets it go on. `metrics` tells how long firings waited
+    and ran, and with --advise whether more may run at once.
     """
     asked = dict(locals())
     _refuse_strays(context, action)
@@ -230,6 +272,7 @@ def _doer(action: Action) -> Callable[[Request], int]:
     from tinyscheduler.cli import schedule_changes as changes
     from tinyscheduler.cli import schedule_definitions as definitions
     from tinyscheduler.cli import schedule_metrics as metrics
+    from tinyscheduler.cli import schedule_plan as planner
     from tinyscheduler.cli import schedule_views as views
 
     doers: dict[Action, Callable[[Request], int]] = {
@@ -238,6 +281,7 @@ def _doer(action: Action) -> Callable[[Request], int]:
         Action.CHECK: definitions.check,
         Action.APPLY: declared.apply,
         Action.HISTORY: views.show_history,
+        Action.PLAN: planner.plan,
         Action.LIST: views.show_all,
         Action.SHOW: views.show_one,
         Action.REMOVE: changes.remove,

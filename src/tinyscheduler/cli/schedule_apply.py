@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from tinyscheduler.cli.render import Ink, count, emit, emit_json
+from tinyscheduler.cli.render import Ink, count, emit, emit_json, escape
 from tinyscheduler.cli.schedule_definitions import (
     explained,
     explanation,
     explanation_lines,
     tell,
+    warnings_about,
 )
 from tinyscheduler.cli.schedule_differences import difference_words, differences
 from tinyscheduler.cli.schedule_request import open_store
@@ -59,7 +60,7 @@ def apply(asked: Request) -> int:
         difference = compare(existing, declaration, schedules.now(), prunes=prunes)
     else:
         difference = apply_declaration(schedules, declaration, prunes=prunes)
-    warnings = _warnings(difference)
+    warnings = _warnings(invocation, schedules, difference)
     if asked.is_json:
         emit_json(
             file=found.path,
@@ -90,7 +91,7 @@ def check_file(asked: Request) -> int:
             found.fault(error.where, error.message, error.hint or "")
     if difference is None:
         return _tell_problems(asked, found)
-    warnings = _warnings(difference)
+    warnings = _warnings(asked.invocation, schedules, difference)
     shown = [one for one in difference.result() if one.schedule_id in declaration.places]
     if asked.is_json:
         emit_json(
@@ -105,7 +106,7 @@ def check_file(asked: Request) -> int:
         for one in shown:
             lines = explanation_lines(one, now)
             emit("\n".join([f"{one.schedule_id}: {lines[0]}", *lines[1:]]))
-        asked.invocation.answer(f"{found.shown}: {_summary(difference, is_dry=True)}")
+        asked.invocation.answer(f"{escape(found.shown)}: {_summary(difference, is_dry=True)}")
     tell(asked.invocation, warnings)
     return EXIT_DONE
 
@@ -176,15 +177,12 @@ def _place_of_timing(one: Declared) -> str:
     return next((one.places[name] for name in names if name in one.places), one.place)
 
 
-def _warnings(difference: Difference) -> list[ScheduleWarning]:
-    from tinyscheduler.app.schedule_warnings import warnings_of
-
-    everything = difference.result()
-    pairs: list[tuple[Schedule | None, Schedule]] = [(None, one) for one in difference.added]
-    pairs += difference.changed
-    return [
-        warning for before, after in pairs for warning in warnings_of(after, before, everything)
-    ]
+def _warnings(
+    invocation: Invocation, schedules: Schedules, difference: Difference
+) -> list[ScheduleWarning]:
+    changes: list[tuple[Schedule | None, Schedule]] = [(None, one) for one in difference.added]
+    changes += difference.changed
+    return warnings_about(invocation, schedules, changes, difference.result())
 
 
 def _document(difference: Difference) -> dict[str, Any]:
@@ -217,7 +215,7 @@ def _show(
         lines.append(paint(f"~ {new.schedule_id}", Ink.YELLOW))
         lines += [f"    {difference_words(one)}" for one in differences(old, new)]
     lines += [paint(f"- {one.schedule_id}", Ink.RED) for one in difference.removed]
-    lines.append(f"{found.shown}: {_summary(difference, is_dry=is_dry)}")
+    lines.append(f"{escape(found.shown)}: {_summary(difference, is_dry=is_dry)}")
     invocation.answer("\n".join(lines))
     if difference.undeclared:
         names = ", ".join(one.schedule_id for one in difference.undeclared)

@@ -10,6 +10,7 @@ from tinyscheduler.cli.schedule_request import open_store
 from tinyscheduler.cli.schedule_texts import schedule_json
 from tinyscheduler.errors import EXIT_DONE, CapacityFullError
 from tinyscheduler.model.schedules import ScheduleState
+from tinyscheduler.model.switches import Target, TargetKind
 
 if TYPE_CHECKING:
     from tinyscheduler.cli.schedule_request import Request
@@ -17,9 +18,12 @@ if TYPE_CHECKING:
 
 def remove(asked: Request) -> int:
     """Forget a schedule; what it fired goes on."""
+    from tinyscheduler.app.pausing import end_pause
+
     name = asked.schedule_id()
     schedules = open_store(asked.invocation.configure_changing(), writes=True)
     live = schedules.store.remove(name)
+    end_pause(schedules.queue, Target(kind=TargetKind.SCHEDULE, name=name))
     if asked.is_json:
         emit_json(schedule_id=name, removed=True, live=list(live.all()))
     else:

@@ -10,16 +10,17 @@ from tinyscheduler.cli.schedule_differences import difference_words, differences
 from tinyscheduler.cli.schedule_request import open_store
 from tinyscheduler.cli.schedule_texts import fires, local_time, schedule_json, words_of
 from tinyscheduler.cli.schedule_wish import DEFINING, ScheduleGranter, read_unset, timing_of
-from tinyscheduler.errors import EXIT_DONE, UsageError
+from tinyscheduler.errors import EXIT_DONE, StoreError, UsageError
 from tinyscheduler.model.clock import format_time
 from tinyscheduler.model.schedules import Schedule, ScheduleState
 from tinyscheduler.model.tasks import TASK_ID_RULE, TaskSpec
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
     from datetime import datetime
 
     from tinyscheduler.app.schedule_warnings import ScheduleWarning
+    from tinyscheduler.app.schedules import Schedules
     from tinyscheduler.cli.invocation import Invocation
     from tinyscheduler.cli.schedule_request import Request
 
@@ -29,7 +30,6 @@ _UNNAMED = "this"
 
 def add(asked: Request) -> int:
     """Keep a new schedule, and tell when it fires first."""
-    from tinyscheduler.app.schedule_warnings import warnings_of
     from tinyscheduler.app.schedules import add_schedule
 
     name = asked.values["name"]
@@ -39,7 +39,7 @@ def add(asked: Request) -> int:
     schedules = open_store(config, writes=True)
     definer = ScheduleGranter(granter=adding.granter_for(config, schedules.queue))
     made = add_schedule(schedules, definer.define(name, _values(asked, asked.rest)))
-    warnings = warnings_of(made, None, schedules.store.schedules())
+    warnings = warnings_about(asked.invocation, schedules, [(None, made)])
     if asked.is_json:
         emit_json(schedule=schedule_json(made), warnings=[one.document() for one in warnings])
     else:
@@ -50,7 +50,7 @@ def add(asked: Request) -> int:
 
 def edit(asked: Request) -> int:
     """Change what is given of a schedule, and show what is other than before."""
-    from tinyscheduler.app.schedule_warnings import declared_elsewhere, warnings_of
+    from tinyscheduler.app.schedule_warnings import declared_elsewhere
     from tinyscheduler.app.schedules import edit_schedule
 
     if not asked.rest:
@@ -71,7 +71,7 @@ def edit(asked: Request) -> int:
         revision=asked.values["revision"],
     )
     told = differences(before, after)
-    warnings = list(warnings_of(after, before, schedules.store.schedules()))
+    warnings = warnings_about(asked.invocation, schedules, [(before, after)])
     warnings += [one for one in (declared_elsewhere(after),) if one is not None and told]
     if asked.is_json:
         emit_json(
@@ -91,7 +91,6 @@ def edit(asked: Request) -> int:
 
 def check(asked: Request) -> int:
     """Say what options or a file would mean, and change nothing."""
-    from tinyscheduler.app.schedule_warnings import warnings_of
     from tinyscheduler.app.schedules import begun
 
     values = _values(asked, asked.rest)
@@ -124,7 +123,7 @@ def check(asked: Request) -> int:
         )
     one = begun(wished)
     others = [other for other in schedules.store.schedules() if other.schedule_id != name]
-    warnings = warnings_of(one, None, others)
+    warnings = warnings_about(asked.invocation, schedules, [(None, one)], [*others, one])
     if asked.is_json:
         emit_json(
             **explanation(one, now),
@@ -169,6 +168,27 @@ def explanation_lines(one: Schedule, now: datetime) -> list[str]:
         words_of(one.timing),
         *(f"  {local_time(slot, zone)}  {format_when(slot, now=now)}" for slot in times),
     ]
+
+
+def warnings_about(
+    invocation: Invocation,
+    schedules: Schedules,
+    changes: Sequence[tuple[Schedule | None, Schedule]],
+    everything: Sequence[Schedule] | None = None,
+) -> list[ScheduleWarning]:
+    """Return what is to be known of schedules that were added or changed, as `warnings_of` does.
+
+    ``everything`` is looked up unless it is given.  What was done is done: that nothing can be
+    known is a warning, too.
+    """
+    from tinyscheduler.app.schedule_warnings import warnings_of
+
+    try:
+        found = schedules.store.schedules() if everything is None else everything
+        return warnings_of(schedules, changes, found)
+    except StoreError as error:
+        invocation.warn(f"nobody looked for collisions: {error.what} ({error.hint})")
+        return []
 
 
 def tell(invocation: Invocation, warnings: Iterable[ScheduleWarning]) -> None:

@@ -37,6 +37,7 @@ def schedule_json(one: Schedule) -> dict[str, Any]:
     return {
         "schedule_id": one.schedule_id,
         "state": one.state.value,
+        "kind": one.kind.value,
         "description": words_of(timing),
         "cron": timing.cron,
         "every_sec": timing.every_s,
@@ -50,21 +51,39 @@ def schedule_json(one: Schedule) -> dict[str, Any]:
         "max_firings": one.max_firings,
         "expires_at": time_or_none(one.expires_at),
         "max_run_duration_sec": one.max_run_duration_s,
+        "max_per_day": one.max_per_day,
+        "checklist": one.checklist,
         "agent": one.spec.agent,
         "queue": one.spec.queue,
         "project": one.spec.project,
         "max_turns": one.spec.max_turns,
+        "max_turns_set_at": time_or_none(one.max_turns_set_at),
+        "avg_turns_per_firing": one.average_turns,
+        "last_turn_count": one.last_turns,
         "next_fire_at": time_or_none(one.next_fire_at) if fires(one) else None,
         "last_fired_at": time_or_none(one.last_fired_at),
         "fired": one.fired,
         "passed_over": one.passed_over,
+        "suppressed": one.suppressed,
+        "deferrals": one.deferrals,
+        "deferred_until": time_or_none(one.deferred_until),
         "failure_streak": one.failure_streak,
+        "turn_budget_breach_streak": one.breach_streak,
+        "lease_drift_streak": one.drift_streak,
         "last_failure_reason": one.last_failure,
         "why_paused": one.why_paused,
         "declared_in": one.declared_in,
         "revision": one.revision,
         "created_at": format_time(one.created_at),
     }
+
+
+def words_on_turns(one: Schedule) -> str:
+    """Say how many turns a firing may take, and how many it usually does."""
+    words = "any number" if one.spec.max_turns is None else f"at most {one.spec.max_turns}"
+    if one.average_turns is not None:
+        words += f"; {one.average_turns} on average, {one.last_turns} the last time"
+    return f"{words}; {one.breach_streak} in a row went over" if one.breach_streak else words
 
 
 def fires(one: Schedule) -> bool:

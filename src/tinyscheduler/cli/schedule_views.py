@@ -9,6 +9,7 @@ from tinyscheduler.cli.render import (
     Cell,
     Ink,
     Row,
+    count,
     emit,
     emit_json,
     escape,
@@ -17,19 +18,25 @@ from tinyscheduler.cli.render import (
     format_when,
 )
 from tinyscheduler.cli.schedule_request import open_store
-from tinyscheduler.cli.schedule_texts import fires, local_time, schedule_json, words_of
+from tinyscheduler.cli.schedule_texts import (
+    fires,
+    local_time,
+    schedule_json,
+    words_of,
+    words_on_turns,
+)
 from tinyscheduler.cli.schedule_wish import timing_of
 from tinyscheduler.cli.standing import time_or_none
 from tinyscheduler.errors import EXIT_DONE, UsageError
 from tinyscheduler.model.clock import format_time
-from tinyscheduler.model.schedules import Schedule, ScheduleState
+from tinyscheduler.model.schedules import Schedule, ScheduleKind, ScheduleState
 from tinyscheduler.model.tasks import TaskState
 
 if TYPE_CHECKING:
     from typing import Any
 
     from tinyscheduler.cli.schedule_request import Request
-    from tinyscheduler.model.schedules import FiringRecord
+    from tinyscheduler.model.schedules import FiringRecord, LiveFirings
 
 _NEXT = 3
 _FIRINGS = 20
@@ -64,7 +71,7 @@ def show_all(asked: Request) -> int:
         (
             one.schedule_id,
             Cell(text=one.state, ink=_INK_OF_STATE[one.state]),
-            format_when(one.next_fire_at, now=now) if fires(one) else "-",
+            format_when(one.deferred_until or one.next_fire_at, now=now) if fires(one) else "-",
             format_when(one.last_fired_at, now=now),
             str(one.fired),
             str(one.failure_streak),
@@ -82,11 +89,12 @@ def show_one(asked: Request) -> int:
     config = asked.invocation.configure_reading()
     schedules = open_store(config, writes=False)
     one = schedules.store.schedule(asked.schedule_id())
-    live = schedules.store.live(one.schedule_id)
+    live = schedules.store.live(one)
     recent = schedules.store.metrics(one.schedule_id, limit=5)
     if asked.is_json:
         emit_json(
             schedule=schedule_json(one),
+            fired_today=live.fired_today if one.max_per_day is not None else None,
             live={"waiting": list(live.waiting), "running": [name for name, _ in live.working]},
         )
         return EXIT_DONE
@@ -101,10 +109,16 @@ def show_one(asked: Request) -> int:
         ("declared in", one.declared_in or "-"),
         ("overlap", one.overlap),
         ("catch-up", one.catch_up),
-        ("fired", f"{one.fired}, passed over {one.passed_over}"),
+        *_heartbeat_lines(one),
+        ("fired", _fired_words(one, live)),
         ("failed", f"{one.failure_streak} in a row"),
+        ("turns", words_on_turns(one)),
         ("live", ", ".join(live.all()) or "-"),
     ]
+    if one.deferrals and fires(one):
+        until = format_when(one.deferred_until, now=now)
+        words = f"{count(one.deferrals, 'time')} in a row, due again {until}: pressure"
+        lines.insert(4, ("deferred", f"{words}, `tinyscheduler pressure list` shows whose"))
     emit(
         "\n".join(
             format_table((), [(f"{key}:", value) for key, value in lines], asked.invocation.page)
@@ -115,6 +129,22 @@ def show_one(asked: Request) -> int:
         how = firing.failure_reason or (at_work if firing.completed_at is None else "done")
         emit(f"  task {firing.task_id}: {escape(how)}, {format_when(firing.fired_at, now=now)}")
     return EXIT_DONE
+
+
+def _heartbeat_lines(one: Schedule) -> list[tuple[str, str]]:
+    if one.kind is not ScheduleKind.HEARTBEAT:
+        return []
+    return [
+        ("checklist", one.checklist or "its prompt"),
+        ("nothing to do", count(one.suppressed, "time")),
+    ]
+
+
+def _fired_words(one: Schedule, live: LiveFirings) -> str:
+    words = f"{one.fired}, passed over {one.passed_over}"
+    if one.max_per_day is None:
+        return words
+    return f"{words}; {live.fired_today} of {one.max_per_day} today"
 
 
 def show_next(asked: Request) -> int:

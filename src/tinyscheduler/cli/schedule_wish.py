@@ -9,10 +9,19 @@ from typing import TYPE_CHECKING, Any
 from tinyscheduler.cli import add as adding
 from tinyscheduler.cli.edit import FIELD_OF
 from tinyscheduler.cli.parsing import duration_s
+from tinyscheduler.config.inputs import fault_in_path
 from tinyscheduler.config.problems import did_you_mean, quote
 from tinyscheduler.config.units import parse_duration_s
+from tinyscheduler.core.heartbeats import DEFAULT_PROMPT, has_work
 from tinyscheduler.errors import UsageError
-from tinyscheduler.model.schedules import ActiveHours, CatchUp, Overlap, Schedule, Timing
+from tinyscheduler.model.schedules import (
+    ActiveHours,
+    CatchUp,
+    Overlap,
+    Schedule,
+    ScheduleKind,
+    Timing,
+)
 from tinyscheduler.model.tasks import TASK_ID_RULE, is_task_id
 from tinyscheduler.values import dataclass, fields, replace
 
@@ -36,6 +45,9 @@ _OWN_FIELD_OF = {
     "max-firings": "max_firings",
     "expires": "expires_at",
     "max-run-duration": "max_run_duration_s",
+    "kind": "kind",
+    "max-per-day": "max_per_day",
+    "checklist": "checklist",
 }
 # No option of a schedule: it says when, and how long, in words of its own.
 _NOT_HERE = ("after", "not-before", "max-runtime")
@@ -67,6 +79,7 @@ class ScheduleGranter:
         if not is_task_id(name):
             raise UsageError(f"{spell('name')} {quote(name)} is no name", hint=TASK_ID_RULE)
         now = self.granter.now
+        values = _with_default_prompt(values)
         spec = self.granter.grant(adding.wish_of(_of_a_task(values), spell))
         one = Schedule(
             schedule_id=name,
@@ -76,7 +89,7 @@ class ScheduleGranter:
             created_at=now,
             anchor=now,
         )
-        return replace(one, **self._own_fields(values))
+        return self._checked_heartbeat(replace(one, **self._own_fields(values)))
 
     def amend(
         self, before: Schedule, values: Mapping[str, Any], *, unset: Collection[str] = ()
@@ -91,17 +104,19 @@ class ScheduleGranter:
         dropped = {_TASK_FIELD_OF[name] for name in unset if name in _TASK_FIELD_OF}
         spec = self.granter.amend(before.spec, wish, dropped=dropped)
         silent = {field: _DEFAULTS[field] for name, field in _OWN_FIELD_OF.items() if name in unset}
-        return replace(
+        after = replace(
             before,
             timing=_amended_timing(before.timing, given, now, spell, unset),
             spec=self._checked(spec),
             **{**silent, **self._own_fields(given)},
         )
+        return self._checked_heartbeat(after)
 
     def _own_fields(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """Return the fields that were asked for, beside timing and task."""
         spell, now = self.granter.spell, self.granter.now
         overlap, catch_up = values.get("overlap"), values.get("catch_up")
+        kind = values.get("kind")
         found = {
             "overlap": None if overlap is None else Overlap(overlap),
             "catch_up": None if catch_up is None else CatchUp(catch_up),
@@ -109,6 +124,9 @@ class ScheduleGranter:
             "max_firings": values.get("max_firings"),
             "expires_at": moment(values.get("expires"), now, spell("expires")),
             "max_run_duration_s": _seconds(values, "max_run_duration", spell),
+            "kind": None if kind is None else ScheduleKind(kind),
+            "max_per_day": values.get("max_per_day"),
+            "checklist": self._path(values.get("checklist")),
         }
         if found["max_run_duration_s"] == 0:
             raise UsageError(
@@ -116,6 +134,38 @@ class ScheduleGranter:
                 hint="leave it out for SCHEDULE_MAX_RUN_DURATION_SEC, or write it as 90s or 15m",
             )
         return {name: value for name, value in found.items() if value is not None}
+
+    def _path(self, text: str | None) -> str | None:
+        """Return where a checklist is, whether or not it is there already."""
+        if text is None:
+            return None
+        name = self.granter.spell("checklist")
+        fault = fault_in_path(text)
+        if fault is not None:
+            raise UsageError(f"{name} {quote(text)} {fault}", hint="name a file")
+        path = os.path.expanduser(text)
+        if not os.path.isabs(path) and self.granter.folder is None:
+            raise UsageError(
+                "the current folder does not exist any more",
+                hint=f"change to another, or give an absolute {name}",
+            )
+        return os.path.normpath(os.path.join(self.granter.folder or "/", path))
+
+    def _checked_heartbeat(self, one: Schedule) -> Schedule:
+        """Return it; UsageError for a checklist that nobody reads, or that asks for nothing."""
+        spell, prompt = self.granter.spell, one.spec.prompt
+        if one.kind is not ScheduleKind.HEARTBEAT and one.checklist is not None:
+            raise UsageError(
+                f"{spell('checklist')} is for heartbeats",
+                hint=f"say {spell('kind')} heartbeat, or leave the checklist out",
+            )
+        is_whole = one.kind is ScheduleKind.HEARTBEAT and one.checklist is None
+        if is_whole and prompt is not None and not has_work(prompt):
+            raise UsageError(
+                f"there is nothing to do in the {spell('prompt')} of {one.schedule_id}",
+                hint="headings, comments and ticked boxes ask for nothing: say what to do",
+            )
+        return one
 
     def _checked(self, spec: TaskSpec) -> TaskSpec:
         if spec.max_turns is not None and spec.max_turns > MOST_TURNS:
@@ -190,6 +240,14 @@ def zone_here() -> str:
         except OSError:
             name = ""
     return name or "UTC"
+
+
+def _with_default_prompt(values: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Let an agent that is given a checklist alone be asked to go through it."""
+    says = ("prompt", "prompt_file", "recipe", "command")
+    if values.get("checklist") is None or any(values.get(name) for name in says):
+        return values
+    return {**values, "prompt": DEFAULT_PROMPT}
 
 
 def _of_a_task(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from tinyscheduler.config.problems import Problem, Severity, UnusableError, did_
 from tinyscheduler.config.units import DURATION, SIZE, parse_duration_s, parse_size_bytes
 from tinyscheduler.core.firing_times import check_timing
 from tinyscheduler.errors import ConfigError, UsageError
-from tinyscheduler.model.schedules import CatchUp, Overlap, Timing
+from tinyscheduler.model.schedules import CatchUp, Overlap, ScheduleKind, Timing
 from tinyscheduler.model.tasks import TASK_ID_RULE, PriorityClass, is_task_id
 from tinyscheduler.tree import Entry, Node, read_tree
 from tinyscheduler.values import dataclass, field
@@ -362,6 +362,9 @@ KEYS: dict[str, tuple[str, Callable[[Node], Any]]] = {
     "max_firings": ("max_firings", _whole(1)),
     "expires": ("expires", _time),
     "max_run_duration": ("max_run_duration", _duration),
+    "kind": ("kind", _word(ScheduleKind)),
+    "max_per_day": ("max_per_day", _whole(1)),
+    "checklist": ("checklist", _text),
     "agent": ("agent", _name),
     "queue": ("queue", _name),
     "title": ("title", _text),

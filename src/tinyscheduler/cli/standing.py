@@ -228,7 +228,11 @@ def ended_attempt_json(attempt: AttemptRecord) -> dict[str, Any]:
         "signal": attempt.signal,
         "message": attempt.message,
         "turns": attempt.turns,
+        "tokens": attempt.tokens,
+        "cost_usd": attempt.cost_usd,
         "peak_rss_mb": attempt.peak_rss_mb,
+        "cpu_sec": attempt.cpu_s,
+        "gpu_sec": attempt.gpu_s,
         "log": attempt.log,
     }
 
@@ -237,6 +241,7 @@ def _current_attempt(standing: Standing) -> dict[str, Any]:
     """Tell what is known so far; a recorded result that is not settled yet tells it all."""
     record, lease, result = standing.record, standing.lease, standing.result
     started_at = result.started_at if result else lease.started_at if lease else None
+    known = result or lease
     return {
         "attempt": record.attempt,
         "agent": standing.agent,
@@ -248,8 +253,12 @@ def _current_attempt(standing: Standing) -> dict[str, Any]:
         "exit_code": result.exit_code if result else None,
         "signal": result.signal if result else None,
         "message": result.message if result else "",
-        "turns": result.turns if result else lease.turns if lease else None,
+        "turns": known.turns if known else None,
+        "tokens": known.tokens if known else None,
+        "cost_usd": known.cost_usd if known else None,
         "peak_rss_mb": result.peak_rss_mb if result else None,
+        "cpu_sec": known.cpu_s if known else None,
+        "gpu_sec": result.gpu_s if result else None,
         "log": result.log if result else (lease.run.log or None) if lease else None,
     }
 

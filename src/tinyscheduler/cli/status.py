@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 
 from tinyscheduler.cli.following import describe_ticking, find_ticking
@@ -26,11 +26,13 @@ from tinyscheduler.cli.render import (
     wrap,
 )
 from tinyscheduler.cli.report import decision_json, wait_lines
-from tinyscheduler.cli.standing import Standing, brief_json, join
+from tinyscheduler.cli.standing import Standing, brief_json, join, time_or_none
+from tinyscheduler.core.explain import join_names
 from tinyscheduler.errors import EXIT_DONE, EXIT_UNAVAILABLE
 from tinyscheduler.model.clock import format_time
 from tinyscheduler.model.leases import Lease, LeaseEntry
 from tinyscheduler.model.plan import Reason, TickReport, Wait
+from tinyscheduler.model.records import DeferredSchedule
 from tinyscheduler.model.snapshot import LeaseScan
 from tinyscheduler.model.tasks import TaskState
 from tinyscheduler.values import dataclass, field
@@ -45,6 +47,7 @@ if TYPE_CHECKING:
     from tinyscheduler.app.queue import Queue
     from tinyscheduler.app.serving import RunningDaemon
     from tinyscheduler.cli.following import Ticking
+    from tinyscheduler.model.budgets import Budget, Spent
     from tinyscheduler.model.config import Config
     from tinyscheduler.model.tasks import WaitingTask
     from tinyscheduler.tick import Foresight
@@ -73,6 +76,8 @@ class Overview:
     daemon: RunningDaemon | None
     ticking: Ticking
     stopped: Mapping[str, str] = field(default_factory=dict)  # schedules that paused themselves
+    budgets: Sequence[tuple[Budget, Spent]] = ()
+    deferred: Sequence[DeferredSchedule] = ()
 
     @property
     def report(self) -> TickReport:
@@ -136,6 +141,8 @@ def look(config: Config) -> Overview:
         daemon=find_daemon(config),
         ticking=find_ticking(queue),
         stopped=queue.inquiry.stopped_schedules(),
+        budgets=queue.budgets.spent() if config.inventory.budgets else (),
+        deferred=queue.inquiry.deferred_schedules(),
     )
 
 
@@ -228,6 +235,10 @@ def status_lines(overview: Overview, invocation: Invocation) -> list[str]:
         from tinyscheduler.cli.model_slots import model_lines
 
         lines += ["", *model_lines(overview.foresight, page)]
+    if overview.budgets:
+        from tinyscheduler.cli.budget_lines import budget_lines
+
+        lines += ["", *budget_lines(overview.budgets, page)]
     if overview.foresight.snapshot.gpus is not None:
         from tinyscheduler.cli.gpu import gpu_lines
 
@@ -346,6 +357,7 @@ def status_json(overview: Overview) -> dict[str, Any]:
         "models": _models_json(overview),
         "pools": [],
         "schedules": _schedules_json(overview),
+        "budgets": _budgets_json(overview),
         "health": health,
         "paused": paused_json(overview),
         "policy": _policy_json(overview),
@@ -397,7 +409,24 @@ def _schedules_json(overview: Overview) -> dict[str, Any]:
             for place, task in enumerate(overview.queued, start=1)
         ],
         "stopped": [{"schedule_id": name, "why": why} for name, why in overview.stopped.items()],
+        "deferred": [
+            {
+                "schedule_id": one.schedule_id,
+                "reason": Reason.PRESSURE.value,
+                "times": one.times,
+                "until": time_or_none(one.until),
+            }
+            for one in overview.deferred
+        ],
     }
+
+
+def _budgets_json(overview: Overview) -> list[dict[str, Any]]:
+    if not overview.budgets:
+        return []
+    from tinyscheduler.cli.budget_lines import budgets_json
+
+    return budgets_json(overview.budgets)
 
 
 def _gpus_json(overview: Overview) -> list[dict[str, Any]]:
@@ -442,6 +471,13 @@ def _paused_lines(overview: Overview, page: Page) -> list[str]:
         f" `tinyscheduler schedule resume {name}` lets it go on"
         for name, why in overview.stopped.items()
     ]
+    if overview.deferred:
+        names = join_names([one.schedule_id for one in overview.deferred])
+        verb = "makes" if len(overview.deferred) == 1 else "make"
+        lines.append(
+            f"schedule {names} {verb} way for somebody at work;"
+            " `tinyscheduler pressure list` shows who"
+        )
     pieces = [piece for line in lines for piece in wrap(escape(line), page)]
     return [page.paint(piece, Ink.YELLOW) for piece in pieces]
 

@@ -16,6 +16,7 @@ from tinyscheduler.config.problems import Problem, Severity, UnusableError, did_
 from tinyscheduler.config.settings import MAX_LIMIT, MAX_NUMBER
 from tinyscheduler.config.units import DURATION, SIZE, parse_duration_s, parse_size_bytes
 from tinyscheduler.core.command_line import PLACEHOLDERS
+from tinyscheduler.model.budgets import OVERALL, Budget
 from tinyscheduler.model.config import (
     LOCAL_HOST,
     AgentProfile,
@@ -27,7 +28,8 @@ from tinyscheduler.model.config import (
     Quota,
     StdinSource,
 )
-from tinyscheduler.model.tasks import TASK_ID_RULE, is_task_id
+from tinyscheduler.model.switches import TargetKind, parse_target
+from tinyscheduler.model.tasks import MOST_TURNS, TASK_ID_RULE, is_task_id
 from tinyscheduler.tree import Entry, Node, read_tree
 from tinyscheduler.values import dataclass, field, replace
 
@@ -43,6 +45,9 @@ _MAX_ITEM_CHARACTERS = 128 * 1024
 _MAX_ADDRESS_CHARACTERS = 2048
 _LEAST_WEIGHT = 0.001
 _WEIGHT = "a number from 0.001 to 1000"
+_AMOUNT = "a number above 0 such as 10 or 2.5"
+_FACTORS = {"k": 10**3, "K": 10**3, "M": 10**6, "G": 10**9}
+_MOST_COUNTED = 10**15
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 # What looks like a placeholder and must be a known one.  ${NAME} belongs to a shell; JSON,
@@ -56,7 +61,7 @@ class AgentsFile:
     """What the file defines, and what is wrong with it.
 
     ``limited`` agents say their limit; of ``faulty`` ones not everything is as it was meant.
-    ``lines`` tells where each host is written.
+    ``lines`` tells where each host, and each ``budget SUBJECT``, is written.
     """
 
     path: str
@@ -134,6 +139,7 @@ class _Reader:
         self._models: dict[str, dict[str, Any]] = {}
         self._placed: dict[tuple[str, str], dict[str, Any]] = {}
         self._quotas: dict[str, dict[str, Quota]] = {"queues": {}, "tenants": {}}
+        self._budgets: list[Budget] = []
 
     def inventory(self) -> Inventory:
         """Return what there is beside agents.
@@ -158,6 +164,7 @@ class _Reader:
             models=tuple(places),
             queues=tuple(self._quotas["queues"].values()),
             tenants=tuple(self._quotas["tenants"].values()),
+            budgets=tuple(self._budgets),
         )
 
     def fault(
@@ -199,8 +206,10 @@ class _Reader:
                 self._model(name, entry)
             case "queues" | "tenants":
                 self._quota(section, name, entry)
+            case "budgets":
+                self._budget(name, entry)
             case _:
-                # Their own features read these; here they only have to be mappings.
+                # Its own feature reads it; here it only has to be a mapping.
                 self._mapping(entry, f"{section}: {name}")
 
     def array_entry(self, number: int, node: Node) -> None:
@@ -257,7 +266,7 @@ class _Reader:
             )
             return
         if "command" in values and "profile" not in values:
-            values["profile"] = "shell"
+            values["profile"] = _profile_of(name, values["command"])
         if "limit" in values:
             self._result.limited.add(name)
         self._result.agents[name] = replace(agent, **values)
@@ -290,6 +299,27 @@ class _Reader:
         if self._is_named(f"name {quote(name)} in section {section}", name, entry):
             values = self._fields(f"{section[:-1]} {name}", entry, known)
             self._quotas[section][name] = Quota(name=name, **values)
+
+    def _budget(self, subject: str, entry: Entry) -> None:
+        if not _is_subject(subject):
+            self.fault(
+                entry.line,
+                f"budget {quote(subject)} is of nothing that can have one",
+                "name it overall, agent:NAME or schedule:NAME",
+                value=quote(subject),
+            )
+            return
+        faults_before = len(self._result.problems)
+        values = self._fields(f"budget {subject}", entry, _BUDGET_FIELDS)
+        if not values.keys() - {"window_s"}:
+            # Where what it says is wrong, that was told already.
+            if len(self._result.problems) == faults_before:
+                bounds = ", ".join(key for key in _BUDGET_FIELDS if key != "window")
+                what = f"budget {subject} bounds nothing"
+                self.fault(entry.line, what, f"give it one of {bounds}")
+            return
+        self._budgets.append(Budget(subject=subject, **values))
+        self._result.lines[f"budget {subject}"] = entry.line
 
     def _is_named(self, what: str, name: str, entry: Entry) -> bool:
         if is_task_id(name):
@@ -343,6 +373,21 @@ class _Reader:
                 return {}
 
 
+def _is_subject(text: str) -> bool:
+    try:
+        target = parse_target(text)
+    except ValueError:
+        return text == OVERALL
+    kinds = (TargetKind.AGENT, TargetKind.SCHEDULE)
+    return target.kind in kinds and is_task_id(target.name)
+
+
+def _profile_of(name: str, command: tuple[str, ...]) -> str:
+    """Return whose rules hold where nobody said it: by the program, or by the agent's name."""
+    program = command[0].rpartition("/")[2]
+    return next((one for one in (program, name) if one in PROFILES), SHELL)
+
+
 def _written(node: Node) -> str:
     match node.value:
         case dict():
@@ -384,6 +429,32 @@ def _size(node: Node) -> int:
         return parse_size_bytes(node.value if isinstance(node.value, (str, int)) else "")
     except ValueError as error:
         raise UnusableError(SIZE) from error
+
+
+def _count(node: Node) -> int:
+    """Read a number that may end with k, M or G, for thousands of them."""
+    value = node.value
+    text = value.strip() if isinstance(value, str) else str(value)
+    factor = _FACTORS.get(text[-1:], 1)
+    digits = text[:-1] if text[-1:] in _FACTORS else text
+    is_number = not isinstance(value, bool) and re.fullmatch(r"[0-9]{1,15}(\.[0-9]{1,9})?", digits)
+    number = round(float(digits) * factor) if is_number else 0
+    if not 1 <= number <= _MOST_COUNTED:
+        raise UnusableError("a number such as 200000, 200k or 5M")
+    return number
+
+
+def _amount(node: Node) -> float:
+    value = node.value
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise UnusableError(_AMOUNT)
+    if not 0 < value <= MAX_NUMBER:
+        raise UnusableError(_AMOUNT)
+    return float(value)
+
+
+def _minutes(node: Node) -> float:
+    return 60 * _amount(node)
 
 
 def _name(node: Node) -> str:
@@ -535,7 +606,7 @@ _AGENT_FIELDS: dict[str, tuple[str, Parser]] = {
     "vram": ("vram_bytes", _size),
     "model": ("model", _text),
     "max_runtime": ("max_runtime_s", _duration),
-    "max_turns": ("max_turns", _whole(1)),
+    "max_turns": ("max_turns", _whole(1, MOST_TURNS)),
     "max_per_host": ("max_per_host", _whole(1)),
     "account": ("account", _text),
     "idle_output": ("idle_output_s", _duration),
@@ -563,6 +634,15 @@ _TENANT_FIELDS: dict[str, tuple[str, Parser]] = {
     "slots": ("slots", _whole(0, MAX_LIMIT)),
     "vram": ("vram_bytes", _size),
     "weight": ("weight", _weight),
+}
+_BUDGET_FIELDS: dict[str, tuple[str, Parser]] = {
+    "window": ("window_s", _duration),
+    "runs": ("runs", _whole(1)),
+    "turns": ("turns", _count),
+    "tokens": ("tokens", _count),
+    "money": ("money_usd", _amount),
+    "gpu_minutes": ("gpu_s", _minutes),
+    "wall_time": ("wall_s", _duration),
 }
 _MODEL_FIELDS: dict[str, tuple[str, Parser]] = {
     **_PLACE_FIELDS,

@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping
 from tinyscheduler.config.inputs import digest, digest_of_file, digest_of_variables
 from tinyscheduler.files import own_temporary_for
 from tinyscheduler.jsontext import dumps, loads
+from tinyscheduler.model.budgets import Budget
 from tinyscheduler.model.config import (
     AgentProfile,
     Config,
@@ -39,7 +40,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-CACHE_VERSION = 4
+CACHE_VERSION = 5
 CACHE_NAME = "config-cache.json"
 
 # A shell and cron rarely see the same environment; both find their entry here.
@@ -147,6 +148,8 @@ def decode(fields: dict[str, Any]) -> Resolution:
                 else Inventory(),
                 "policy": PolicySettings(**_known(PolicySettings, config.get("policy", {}))),
                 "sources": tuple(config["sources"]),
+                # Settings that an earlier version saved do not have it.
+                "pressure_sources": tuple(config.get("pressure_sources", ())),
                 "environment": (),
                 "origins": tuple(
                     (_text(name), Origin(origin)) for name, origin in config["origins"]
@@ -246,6 +249,8 @@ def _decode_inventory(fields: dict[str, Any]) -> Inventory:
         models=tuple(ModelPlace(**_known(ModelPlace, one)) for one in fields["models"]),
         queues=tuple(Quota(**_known(Quota, one)) for one in fields["queues"]),
         tenants=tuple(Quota(**_known(Quota, one)) for one in fields["tenants"]),
+        # Settings that an earlier version saved do not have it.
+        budgets=tuple(Budget(**_known(Budget, one)) for one in fields.get("budgets", ())),
     )
 
 

@@ -408,6 +408,7 @@ def _config(understood: Understood) -> Config:
         dry_run=settings.dry_run,
         log_level=settings.log_level,
         gpu_probe=settings.gpu_probe,
+        pressure_sources=settings.pressure_sources or (),
         inventory=understood.agents_file.inventory,
         policy=_policy(understood),
         environment=(),
@@ -439,6 +440,7 @@ def _timing(settings: Settings) -> Timing:
         retry_max_s=settings.retry_max_sec,
         retry_later_s=settings.retry_backoff_sec,
         schedule_run_s=float(settings.schedule_max_run_duration_sec),
+        schedule_pressure_delay_s=float(settings.schedule_chat_pressure_delay_sec),
     )
 
 

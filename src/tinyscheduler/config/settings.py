@@ -45,6 +45,7 @@ from tinyscheduler.values import dataclass
 
 SECONDS = "a number of seconds, or a duration such as 90s or 15m, of at most ten years"
 KNOWN_SOURCES = ("local", "tinytask")
+PRESSURE_SOURCES = ("seat", "gpu")
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 POLICY_MODES = ("platform", "home", "lab")
 ENDPOINT_SCHEMES = ("http", "https", "ws", "wss")
@@ -224,6 +225,17 @@ def _parse_gpu_probe(value: object) -> str:
     return text
 
 
+def _parse_pressure_sources(value: object) -> tuple[str, ...] | None:
+    names = tuple(part.strip() for part in str(value).split(",") if part.strip())
+    for name in names:
+        kind, _, path = name.partition(":")
+        if name not in PRESSURE_SOURCES and (kind != "file" or fault_in_path(path)):
+            raise UnusableError("a comma list of seat, gpu and file:PATH, or nothing")
+    if len(set(names)) != len(names):
+        raise UnusableError("each source at most once")
+    return names or None
+
+
 def _parse_token(value: object) -> str:
     text = str(value)
     if not text.strip() or not text.isprintable() or " " in text:
@@ -247,6 +259,9 @@ LogLevel = Annotated[str, _one_of(LOG_LEVELS), Severity.STRUCTURE]
 FairShareSetting = Annotated[str, _one_of(tuple(FairShare)), Severity.STRUCTURE]
 PolicyMode = Annotated[str, _one_of(POLICY_MODES), Severity.STRUCTURE]
 Sources = Annotated[tuple[str, ...], BeforeValidator(_parse_sources), Severity.STRUCTURE]
+PressureSources = Annotated[
+    tuple[str, ...] | None, BeforeValidator(_parse_pressure_sources), Severity.STRUCTURE
+]
 Endpoint = Annotated[str, BeforeValidator(_parse_endpoint), Severity.STRUCTURE]
 GpuProbe = Annotated[str, BeforeValidator(_parse_gpu_probe), Severity.STRUCTURE]
 Token = Annotated[str | None, BeforeValidator(_parse_token), Severity.STRUCTURE]
@@ -344,6 +359,9 @@ class Settings(BaseSettings):
     )
     schedule_chat_pressure_delay_sec: Positive = Field(
         30, description="Seconds a firing is put off under interactive pressure."
+    )
+    pressure_sources: PressureSources = Field(
+        None, description="What else says that somebody is at work: seat, gpu, file:PATH; none."
     )
     policy_mode: PolicyMode = Field(
         "platform", description="platform; home and lab allow a policy of your own."

@@ -24,6 +24,7 @@ from tinyscheduler.config.problems import (
 )
 from tinyscheduler.config.resolve import Understood, host_slots, understand
 from tinyscheduler.config.settings import as_text, is_secret, variable_of
+from tinyscheduler.config.units import duration_text
 from tinyscheduler.errors import ConfigError
 from tinyscheduler.model.config import (
     LOCAL_HOST,
@@ -148,6 +149,7 @@ def _faults(understood: Understood, environ: Mapping[str, str]) -> Iterator[Prob
     yield from _faults_of_recipes(understood.paths.recipes)
     yield from _faults_of_slots(understood)
     yield from _faults_of_models(understood.agents_file, agents)
+    yield from _faults_of_budgets(understood, agents)
     yield from _faults_of_stalls(understood)
 
 
@@ -414,6 +416,34 @@ def _faults_of_models(
             )
 
 
+def _faults_of_budgets(
+    understood: Understood, agents: tuple[AgentProfile, ...]
+) -> Iterator[Problem]:
+    agents_file, days = understood.agents_file, understood.read.settings.history_retention_days
+    names = [agent.name for agent in agents]
+    for budget in agents_file.inventory.budgets:
+        where = f"{agents_file.path}:{agents_file.lines[f'budget {budget.subject}']}"
+        kind, _, name = budget.subject.partition(":")
+        if kind == "agent" and name not in names:
+            yield Problem(
+                severity=Severity.ADVICE,
+                setting=where,
+                value=name,
+                message=f"budget {budget.subject}: there is no agent {quote(name)}",
+                fix=did_you_mean(name, names),
+            )
+        if budget.window_s > days * 86_400.0:
+            window = duration_text(budget.window_s)
+            yield Problem(
+                severity=Severity.TUNING,
+                setting=where,
+                value=window,
+                message=f"budget {budget.subject}: its window of {window} is longer than attempts"
+                f" are remembered ({variable_of('history_retention_days')}={days})",
+                fix="shorten the window, or remember them longer",
+            )
+
+
 def _faults_of_host(host: Host, total: int, agents_file: AgentsFile) -> Iterator[Problem]:
     places = [place for place in agents_file.inventory.models if place.host == host.name]
     needed = sum(place.vram_bytes * place.max_slots for place in places)
@@ -512,6 +542,11 @@ agents:
   #   vram: 14G
   #   max_runtime: 1h
   #   max_turns: 200
+
+# What may be used in a while: runs, turns, tokens, money, gpu_minutes, wall_time.
+# budgets:
+#   overall: {window: 1d, runs: 500}
+#   agent:coder: {window: 1d, tokens: 5M}
 
 # What GPUs this host has, and what models need of them.
 # hosts:

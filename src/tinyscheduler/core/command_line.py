@@ -29,6 +29,9 @@ PLACEHOLDERS = (
 )
 # One argument may be this long with its terminating NUL (execve(2), MAX_ARG_STRLEN).
 MOST_ARGUMENT_BYTES = 131_071
+# Whose output tells its turns; of any other, only what looks like it.
+TELLING_AGENTS = ("claude", "codex", "goose")
+ANY_AGENT = "any"
 # A regular expression, compiled at its first use.
 _PLACEHOLDER = r"\{(" + "|".join(PLACEHOLDERS) + r")\}"
 
@@ -89,6 +92,33 @@ def build_argv(
 def uses(agent: AgentProfile, placeholder: str) -> bool:
     """Whether the agent's command mentions the placeholder."""
     return any(f"{{{placeholder}}}" in item for item in agent.command)
+
+
+def budget_header(*, max_turns: int, max_runtime_s: float) -> str:
+    """Return what an agent reads above its prompt of what it has for it.
+
+    >>> print(budget_header(max_turns=40, max_runtime_s=1200), end="")
+    [Budget: at most 40 turns and 20 minutes. What goes beyond is ended: report before.]
+    <BLANKLINE>
+    """
+    minutes = max_runtime_s / 60
+    time = f"{minutes:.0f} minutes" if minutes >= 2 else f"{max_runtime_s:g} seconds"  # noqa: PLR2004 - one minute is many seconds
+    bounds = f"at most {max_turns} turns and {time}"
+    return f"[Budget: {bounds}. What goes beyond is ended: report before.]\n\n"
+
+
+def agent_kind(agent: AgentProfile, argv: tuple[str, ...], *, max_turns: int | None) -> str | None:
+    """Return as whose output that of an attempt is counted; None if nothing is to be counted.
+
+    What an agent without a command of its own runs is known by its name.  Where turns are
+    bounded, whatever looks like turns counts.
+    """
+    if agent.profile in TELLING_AGENTS:
+        return agent.profile
+    name = argv[0].rpartition("/")[2]
+    if not agent.command and name in TELLING_AGENTS:
+        return name
+    return None if max_turns is None else ANY_AGENT
 
 
 def _check(argv: tuple[str, ...]) -> tuple[str, ...] | Unfilled:

@@ -7,7 +7,7 @@ from datetime import timedelta
 from tinyscheduler.core.capacity import measure
 from tinyscheduler.core.leases import judge_all
 from tinyscheduler.core.memory import pressure_of
-from tinyscheduler.core.queueing import candidates, hold_back, key_of, put_in_line
+from tinyscheduler.core.queueing import candidates, hold_back, key_of, make_way, put_in_line
 from tinyscheduler.core.refusal import Refusal
 from tinyscheduler.core.switches import is_paused
 from tinyscheduler.core.turns import Refusals, Turns
@@ -61,6 +61,11 @@ def decide(snapshot: Snapshot, policy: Policy) -> Plan:
             switches=snapshot.switches,
             now=snapshot.now.wall,
             longest_backoff_s=longest_backoff_s,
+        ) or make_way(
+            task,
+            pressed_by=snapshot.pressed_by,
+            delay_s=snapshot.rules.schedule_pressure_delay_s,
+            now=snapshot.now.wall,
         )
         if wait is not None:
             held_back.append(wait)

@@ -55,6 +55,8 @@ _ROOM_FOR = {
     Reason.GPU_UNAVAILABLE: _GPU,
     Reason.GPU_UNKNOWN: _GPU,
     Reason.NOT_BEFORE: "it becomes due by itself",
+    Reason.PRESSURE: "it starts once nobody is at work, and then at the latest;"
+    " `tinyscheduler pressure list` shows who is",
 }
 
 

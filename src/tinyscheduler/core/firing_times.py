@@ -74,6 +74,7 @@ def due(schedule: Schedule, now: datetime) -> Due:
     A slot is due once its jitter is over.  All that are due are dealt with here: which of them
     fire is for ``catch_up`` to say.  One of at most `GRACE_S` and the jitter is never too old.
     Slots from ``expires_at`` on do not exist, and after it nothing is caught up with.
+    What was put off is never too old; of times that came meanwhile the newest fires, or all.
     ``next_fire_at`` may be any moment, as after another timing was given: slots from it on count.
     """
     first, ends = schedule.next_fire_at, schedule.expires_at
@@ -84,6 +85,10 @@ def due(schedule: Schedule, now: datetime) -> Due:
         return Due(next_slot=first)
     oldest = max(first, now - _reach(schedule, now))
     most = 1 if schedule.catch_up is CatchUp.LATEST else MOST_FIRINGS
+    if schedule.deferrals:
+        # It was in time, and has made way: that must not be what loses it.
+        oldest = first
+        most = MOST_FIRINGS if schedule.catch_up is CatchUp.ALL else 1
     ripe, next_slot = _ripe(schedule, oldest, now, most)
     slots = ripe[-most:]
     counted_to = slots[0] if slots else oldest

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from tinyscheduler.core.firing_times import due
-from tinyscheduler.model.schedules import FiringPlan, Overlap, ScheduleState
+from tinyscheduler.core.heartbeats import left_today
+from tinyscheduler.core.pressure import is_patient
+from tinyscheduler.model.schedules import FiringDeferral, FiringPlan, Overlap, ScheduleState
+from tinyscheduler.values import replace
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -23,7 +27,8 @@ def plan_firings(schedule: Schedule, live: LiveFirings, now: datetime) -> Firing
     found = due(schedule, now)
     if not found.slots and not found.skipped and found.next_slot == schedule.next_fire_at:
         return None
-    slots = found.slots[: _room(schedule, live, len(found.slots))]
+    room, left = _room(schedule, live, len(found.slots)), left_today(schedule, live)
+    slots = found.slots[: room if left is None else min(room, left)]
     passed_over = found.skipped + len(found.slots) - len(slots)
     replaces = live.all() if schedule.overlap is Overlap.REPLACE and slots else ()
     return FiringPlan(
@@ -35,6 +40,38 @@ def plan_firings(schedule: Schedule, live: LiveFirings, now: datetime) -> Firing
         next_fire_at=found.next_slot,
         state=_state_after(schedule, len(slots), found.next_slot, now),
         replaces=replaces,
+    )
+
+
+def plan_silence(schedule: Schedule, now: datetime) -> FiringPlan:
+    """Return how a schedule that is due goes on where there is nothing to do: nothing fires."""
+    # How often it may fire yet is no matter: it does not.
+    found = due(replace(schedule, max_firings=None), now)
+    return FiringPlan(
+        schedule=schedule,
+        slots=(),
+        passed_over=found.skipped,
+        suppressed=len(found.slots),
+        next_fire_at=found.next_slot,
+        state=_state_after(schedule, 0, found.next_slot, now),
+    )
+
+
+def plan_deferral(schedule: Schedule, now: datetime, *, delay_s: float) -> FiringDeferral | None:
+    """Return how an active schedule that is due makes way; None if it has to fire.
+
+    It has to once it has made way so often in a row, and where none of its times would fire.
+    """
+    if not is_patient(schedule):
+        return None
+    found = due(schedule, now)
+    if not found.slots:
+        return None
+    return FiringDeferral(
+        schedule=schedule,
+        slot=found.slots[0],
+        passed_over=found.skipped,
+        until=now + timedelta(seconds=delay_s),
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 
+from tinyscheduler.core.pressure import makes_way_until, name_pressed_by
 from tinyscheduler.core.switches import find_stop
 from tinyscheduler.model.clock import format_time
 from tinyscheduler.model.config import FairShare
@@ -61,6 +62,20 @@ def hold_back(
         wanted = f"agent {task.agent}" if task.agent is not None else f"queue {task.queue}"
         return _wait(task, Reason.UNPLACED, f"{wanted} is not configured in the agents file")
     return None
+
+
+def make_way(
+    task: WaitingTask, *, pressed_by: Sequence[str], delay_s: float, now: datetime
+) -> Wait | None:
+    """Return how a firing makes way for who is at work interactively; None if it does not.
+
+    However much is free; and no longer than `core.pressure` has it.
+    """
+    until = makes_way_until(task, delay_s=delay_s, now=now)
+    if not pressed_by or until is None:
+        return None
+    why = f"makes way for {name_pressed_by(pressed_by)}, at the longest"
+    return _wait_until(task, Reason.PRESSURE, until, now=now, why=why)
 
 
 def key_of(task: WaitingTask) -> tuple[str, str]:

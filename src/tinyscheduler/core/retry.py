@@ -15,7 +15,7 @@ from tinyscheduler.model.tasks import (
     Requeue,
     TaskState,
 )
-from tinyscheduler.values import assert_never
+from tinyscheduler.values import assert_never, replace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -41,7 +41,8 @@ def conclude_result(claim: Claim, result: AttemptResult, *, rules: Rules, now: d
     """Return what becomes of a task whose attempt recorded its result."""
     match result.outcome:
         case Outcome.SUCCEEDED:
-            return _finish(TaskEvent.SUCCEED, reason=None, failures=claim.failures)
+            done = _finish(TaskEvent.SUCCEED, reason=None, failures=claim.failures)
+            return replace(done, found_nothing=result.found_nothing)
         case Outcome.CANCELLED:
             return _finish(
                 TaskEvent.CANCEL, reason=FailureReason.CANCELLED, failures=claim.failures

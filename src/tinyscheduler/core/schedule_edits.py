@@ -27,6 +27,8 @@ DEFINITION = (
     "max_firings",
     "expires_at",
     "max_run_duration_s",
+    "max_per_day",
+    "checklist",
     "declared_in",
 )
 _INSTANT = timedelta(microseconds=1)
@@ -55,7 +57,12 @@ def redefined(before: Schedule, wished: Schedule, now: datetime) -> Schedule:
     after = replace(after, revision=before.revision + 1)
     if after.spec.max_turns != before.spec.max_turns:
         after = replace(after, max_turns_set_at=now)
-    return _rescheduled(before, after, now) if _is_when_changed(before, after) else after
+    if not _is_when_changed(before, after):
+        return after
+    after = _rescheduled(before, after, now)
+    if after.next_fire_at != before.next_fire_at:
+        after = replace(after, deferrals=0, deferred_until=None)
+    return after
 
 
 def _is_when_changed(before: Schedule, after: Schedule) -> bool:

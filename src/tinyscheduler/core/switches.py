@@ -35,6 +35,8 @@ def find_stop(
     queue = task.queue or next((agent.queue for agent in agents), None)
     if queue is not None:
         targets.append(Target(kind=TargetKind.QUEUE, name=queue))
+    if task.schedule_id is not None:
+        targets.append(Target(kind=TargetKind.SCHEDULE, name=task.schedule_id))
     pauses = [found.get((SwitchKind.PAUSE, target)) for target in targets]
     # An agent's pause stops a task of a queue only if no other agent serves the queue.
     by_agent = [found.get((SwitchKind.PAUSE, _target_of(agent))) for agent in agents]

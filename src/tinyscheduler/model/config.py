@@ -10,6 +10,10 @@ from enum import StrEnum
 
 from tinyscheduler.values import dataclass
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from tinyscheduler.model.budgets import Budget
+
 # Which GPUs a program may use (the CUDA programming guide); what was set for us binds all.
 GPU_MASK = "CUDA_VISIBLE_DEVICES"
 # What every attempt's command may see of the environment; an agent's own list comes on top.
@@ -143,6 +147,7 @@ class Inventory:
     models: tuple[ModelPlace, ...] = ()
     queues: tuple[Quota, ...] = ()
     tenants: tuple[Quota, ...] = ()
+    budgets: tuple[Budget, ...] = ()
 
     def endpoint(self, model: str | None, host: str | None) -> str | None:
         """Return where that model on that host answers, if anybody said so."""
@@ -196,6 +201,7 @@ class Timing:
     retry_later_s: float
     # With defaults: settings that an earlier version saved know nothing of these.
     schedule_run_s: float = 1200.0  # a firing may take so long, where its schedule says nothing
+    schedule_pressure_delay_s: float = 30.0  # firings make way for so long, again and again
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -269,6 +275,8 @@ class Config:
     gpu_probe: str = "nvml"
     inventory: Inventory = Inventory()
     policy: PolicySettings = PolicySettings()
+    # What says besides markers that somebody is at work: seat, gpu, file:PATH.
+    pressure_sources: tuple[str, ...] = ()
 
     def agent(self, name: str) -> AgentProfile | None:
         """Return the agent of that name, or None."""

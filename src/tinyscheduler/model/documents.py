@@ -103,6 +103,9 @@ def encode_lease(lease: Lease) -> dict[str, Any]:
         "schedule_id": lease.schedule_id,
         "max_turns": lease.max_turns,
         "turns": lease.turns,
+        "tokens": lease.tokens,
+        "cost_usd": lease.cost_usd,
+        "cpu_sec": lease.cpu_s,
         "model": lease.model,
         "model_host": lease.model_host,
         "tenant": lease.tenant,
@@ -128,6 +131,8 @@ def _encode_run(run: Run) -> dict[str, Any]:
         "daemon_lock": run.daemon_lock,
         "kick_argv": list(run.kick_argv),
         "cgroup": run.cgroup,
+        "agent_kind": run.agent_kind,
+        "agent_output": run.agent_output,
     }
 
 
@@ -180,6 +185,9 @@ def decode_lease(document: object) -> Lease:
         schedule_id=reader.optional_text("schedule_id"),
         max_turns=reader.optional_integer("max_turns"),
         turns=reader.optional_integer("turns"),
+        tokens=reader.optional_integer("tokens"),
+        cost_usd=reader.optional_number("cost_usd"),
+        cpu_s=reader.optional_number("cpu_sec"),
         model=reader.optional_text("model"),
         model_host=reader.optional_text("model_host"),
         tenant=reader.optional_text("tenant"),
@@ -204,6 +212,8 @@ def _decode_run(run: _Reader) -> Run:
         daemon_lock=run.text("daemon_lock"),
         kick_argv=run.texts("kick_argv"),
         cgroup=run.optional_text("cgroup"),
+        agent_kind=run.optional_text("agent_kind"),
+        agent_output=run.optional_text("agent_output"),
     )
 
 
@@ -233,6 +243,7 @@ def decode_result(document: object) -> AttemptResult:
         cost_usd=reader.optional_number("cost_usd"),
         cpu_s=reader.optional_number("cpu_sec"),
         gpu_s=reader.optional_number("gpu_sec"),
+        found_nothing=reader.optional_switch("found_nothing"),
     )
 
 

@@ -50,6 +50,8 @@ class EventName(StrEnum):
     STAGGER_WAIT = "stagger-wait"
     GPU_MISPLACED = "gpu.misplaced"
     SCHEDULE_FIRED = "schedule.fired"
+    SCHEDULE_DEFERRED = "schedule.deferred"
+    SCHEDULE_REPORTED = "schedule.reported"
     SCHEDULE_PAUSED = "schedule.paused"
     SCHEDULE_WARNING = "schedule.warning"
     AUDIT_FORCE = "audit.force"

@@ -68,7 +68,9 @@ class Run:
 
     Absolute paths.  ``kick_argv`` is the command that the wrapper becomes at its end;
     empty means that it just exits.  ``cgroup`` is a control group that the wrapper makes
-    for the command alone, where one may be made.  The command's environment is not here: it may
+    for the command alone, where one may be made.  ``agent_output`` is the program that counts in
+    what the command prints, as the output of an ``agent_kind``; None: nothing is to be counted.
+    The command's environment is not here: it may
     hold secrets and reaches the wrapper as the wrapper's own environment.
     """
 
@@ -86,6 +88,8 @@ class Run:
     daemon_lock: str
     kick_argv: tuple[str, ...]
     cgroup: str | None = None
+    agent_kind: str | None = None
+    agent_output: str | None = None
 
 
 # The run of a lease whose attempt could not be prepared; it is given back, never launched.
@@ -108,7 +112,11 @@ NO_RUN = Run(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lease:
-    """Our claim on a task while an attempt lives."""
+    """Our claim on a task while an attempt lives.
+
+    ``turns``, ``tokens``, ``cost_usd`` and ``cpu_s``, seconds of processors, are what it has used
+    so far, as far as that is known.
+    """
 
     task_id: str
     lease_id: str
@@ -137,6 +145,9 @@ class Lease:
     schedule_id: str | None = None
     max_turns: int | None = None
     turns: int | None = None
+    tokens: int | None = None
+    cost_usd: float | None = None
+    cpu_s: float | None = None
     model: str | None = None
     model_host: str | None = None  # where the model is used; None: no slot of it is
     tenant: str | None = None

@@ -31,6 +31,7 @@ class Reason(StrEnum):
     MODEL_SLOTS = "model_slots"
     NO_SLOTS = "no_slots"
     SCHEDULE_CAP = "schedule_cap"
+    PRESSURE = "pressure"
     BLOCKED_BY = "blocked_by"
     BACKING_OFF = "backing_off"
     NOT_BEFORE = "not_before"
@@ -43,7 +44,6 @@ class Reason(StrEnum):
     SOURCE_REFUSED = "source_refused"
     OVERTAKEN_LIMIT = "overtaken_limit"
     UNPLACED = "unplaced"
-    # Codes of features that are not built yet (pressure) join here.
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

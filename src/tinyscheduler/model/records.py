@@ -79,3 +79,12 @@ class AlreadyEnded:
 
 
 CancelAnswer = Cancelled | CancelRequested | AlreadyEnded
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeferredSchedule:
+    """A schedule that is due and makes way: how often in a row, and until when now."""
+
+    schedule_id: str
+    times: int
+    until: datetime | None

@@ -98,15 +98,17 @@ class Schedule:
     firings, of which there are at most ``max_firings``; times from ``expires_at`` on fire no
     more.  ``catch_up_window_s`` is how old a missed time may be, in seconds.
     ``max_run_duration_s`` bounds each firing, in seconds; None means the setting's default.
+    ``max_per_day`` bounds its firings of a local day.  ``checklist`` is the file of a heartbeat,
+    absolute: what is to be done, read anew each time; nothing fires while it asks for nothing.
     ``passed_over`` counts times for which nothing fired.  ``failure_streak`` is how many firings
     in a row failed; ``why_paused``, if it stopped itself for that.
 
     ``max_turns_set_at`` is when the bound on turns was last changed.  ``average_turns`` follows
     the turns of its firings, of which the newest took ``last_turns``.  In a row: ``breach_streak``
     firings went over their turns, ``drift_streak`` took most of their time, and ``deferrals``
-    times it made way for somebody at work.  ``suppressed`` counts the firings that found nothing
-    to do.  ``declared_in`` is the file that says what it is, if one does; ``revision`` counts
-    what was edited.
+    times it made way for somebody at work, the last time ``deferred_until`` then.  ``suppressed``
+    counts the times at which there was nothing to do.  ``declared_in`` is the file that says what
+    it is, if one does; ``revision`` counts what was edited.
     """
 
     schedule_id: str
@@ -121,6 +123,8 @@ class Schedule:
     max_firings: int | None = None
     expires_at: datetime | None = None
     max_run_duration_s: float | None = None
+    max_per_day: int | None = None
+    checklist: str | None = None
     created_at: datetime
     anchor: datetime
     next_fire_at: datetime | None = None
@@ -136,6 +140,7 @@ class Schedule:
     breach_streak: int = 0
     drift_streak: int = 0
     deferrals: int = 0
+    deferred_until: datetime | None = None
     suppressed: int = 0
     declared_in: str | None = None
     revision: int = 0
@@ -143,10 +148,15 @@ class Schedule:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LiveFirings:
-    """Firings of one schedule that have not ended: their tasks, and the leases of those at work."""
+    """Firings of one schedule that have not ended: their tasks, and the leases of those at work.
+
+    ``fired_today`` counts those that its clock made today, ended or not; only where a bound on
+    that is set.
+    """
 
     waiting: tuple[str, ...] = ()
     working: tuple[tuple[str, str], ...] = ()
+    fired_today: int = 0
 
     def all(self) -> tuple[str, ...]:
         """Return the tasks of all of them."""
@@ -171,8 +181,9 @@ class FiringPlan:
     """What to do about the times of a schedule that have come.
 
     One task is added for each of the ``slots``; ``passed_over`` counts the times for which none
-    is.  ``replaces`` are tasks to be cancelled.  Nothing of it happens if the ``schedule`` has been
-    moved on since.
+    is, and ``suppressed`` those at which there was nothing to do.  ``replaces`` are tasks to be
+    cancelled.  ``prompt`` is what they read instead of what the schedule says.  Nothing of it
+    happens if the ``schedule`` has been moved on since.
     """
 
     schedule: Schedule
@@ -181,6 +192,22 @@ class FiringPlan:
     next_fire_at: datetime | None
     state: ScheduleState
     replaces: tuple[str, ...] = ()
+    suppressed: int = 0
+    prompt: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FiringDeferral:
+    """A schedule that is due and makes way for somebody at work, ``until`` then.
+
+    It goes on with its time ``slot``, which stays what it fires for; ``passed_over`` counts those
+    before it.  Nothing of it happens if the ``schedule`` has been moved on or put off since.
+    """
+
+    schedule: Schedule
+    slot: datetime
+    passed_over: int
+    until: datetime
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

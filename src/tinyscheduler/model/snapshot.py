@@ -207,6 +207,8 @@ class Rules:
     fair_share: FairShare = FairShare.OFF
     # Firings of schedules that may run at once; other tasks are not counted.
     schedule_max_concurrent: int = 2
+    # How long a time that is due is put off where somebody is at work.
+    schedule_pressure_delay_s: float = 30.0
     # After so long what somebody had counts half.
     fair_share_half_life_s: float = 86_400.0
 
@@ -219,7 +221,8 @@ class Snapshot:
     only where something might start.  So are the ``gpus``, where anything needs one, and
     ``gpu_owners``: the lease ids of the processes on them, None for strangers, by pid; one that
     cannot be seen is left out.  ``switches`` is None where they could not be read:
-    then nothing may start.
+    then nothing may start.  ``pressed_by`` names who is at work interactively; it is looked up
+    only where a firing waits.
     """
 
     now: Instant
@@ -236,3 +239,4 @@ class Snapshot:
     rules: Rules
     is_enabled: bool = True
     switches: tuple[Switch, ...] | None = ()
+    pressed_by: tuple[str, ...] = ()

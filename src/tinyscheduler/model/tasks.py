@@ -104,6 +104,8 @@ class PriorityClass(StrEnum):
     BATCH = "batch"
 
 
+# An attempt may be given so many turns at most.
+MOST_TURNS = 10_000
 # A batch task that has waited so long stands among the interactive ones.
 PROMOTED_AFTER_S = 300.0
 
@@ -150,8 +152,9 @@ class WaitingTask:
     the attempts that count against ``max_attempts``.  ``launches`` counts starts of
     the next attempt that never reached the command.  ``blocks`` is the number of
     unfinished tasks that wait for this one; ``blocked_by`` the unfinished tasks it
-    waits for.  A firing has a ``schedule_id``; it ``is_beside`` others of its schedule if it may
-    run while they do, and ``is_forced`` if the bound on all firings does not hold it.
+    waits for.  A firing has a ``schedule_id``, and a ``slot`` unless it is by hand: the time it
+    fires for.  It ``is_beside`` others of its schedule if it may run while they do, and
+    ``is_forced`` if the bound on all firings does not hold it.
     ``not_before`` was asked for; ``backing_off_until`` follows an
     attempt that is to be tried again, and a start that failed.  What it needs is as asked
     for: None means that nothing was said.  ``title``, ``seed`` and ``labels`` decide nothing but
@@ -185,6 +188,7 @@ class WaitingTask:
     seed: int | None = None
     labels: tuple[tuple[str, str], ...] = ()
     schedule_id: str | None = None
+    slot: datetime | None = None
     is_beside: bool = False
     is_forced: bool = False
 
@@ -230,6 +234,7 @@ class AttemptResult:
     cost_usd: float | None = None
     cpu_s: float | None = None
     gpu_s: float | None = None
+    found_nothing: bool = False  # its last line says that there was nothing to do
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -245,11 +250,18 @@ class Requeue:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finish:
-    """End the task in a final state; ``failures`` as counted with this attempt."""
+    """End the task in a final state; ``failures`` as counted with this attempt.
+
+    A firing tells its schedule how many ``turns`` it took, and how many seconds it ran.
+    It may have ``found_nothing`` to do, and say so.
+    """
 
     state: TaskState
     reason: FailureReason | None
     failures: int
+    turns: int | None = None
+    ran_s: float | None = None
+    found_nothing: bool = False
 
 
 # What a source is told when an attempt has ended.

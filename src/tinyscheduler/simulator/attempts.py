@@ -7,6 +7,7 @@ killed, stopped or delayed.  What its command does is written in a `Script`.
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING
@@ -53,13 +54,18 @@ class Child:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Script:
-    """What a command does.  ``stuck_s`` is time in uninterruptible sleep after its start."""
+    """What a command does.  ``stuck_s`` is time in uninterruptible sleep after its start.
+
+    It tells its ``turns`` at its end; more than it may take are too many then.
+    """
 
     runs_s: float = 1.0
     exit_code: int = 0
     ignores_term: bool = False
     stuck_s: float = 0.0
     children: tuple[Child, ...] = ()
+    turns: int | None = None
+    found_nothing: bool = False  # its last line says that there was nothing to do
 
 
 @dataclass(eq=False, slots=True, kw_only=True)
@@ -104,6 +110,7 @@ class Wrapper:
     lease: Lease = field(init=False)
     attempt: Attempt = field(init=False)
     why: tuple[FailureReason, str] | None = None
+    turns: int | None = None
     kill_at_ns: int | None = None
     next_beat_ns: int = 0
     started_ns: int = 0
@@ -180,7 +187,8 @@ class Wrapper:
 
     def _let_command_go(self, command: Process) -> None:
         self.attempt.is_started = True
-        script = self.script(self.lease.task_id, self.lease.attempt)
+        script = self._script()
+        self.turns = script.turns
         self._listen(command, ignores_term=script.ignores_term)
         command.stuck_until_ns = self.machine.running_ns + round(script.stuck_s * 1e9)
         self.machine.schedule(script.runs_s, partial(self._exit, script.exit_code), command)
@@ -351,15 +359,21 @@ class Wrapper:
             "started_at": format_time(self.started_wall),
             "ended_at": format_time(self.ended_wall),
             "duration_sec": (self.ended_ns - self.started_ns) / 1e9,
-            "turns": None,
+            "turns": self.turns,
             "peak_rss_mb": None,
+            "found_nothing": outcome is Outcome.SUCCEEDED and self._script().found_nothing,
             "log": self.lease.run.log,
         }
+
+    def _script(self) -> Script:
+        return self.script(self.lease.task_id, self.lease.attempt)
 
     def _outcome(self) -> tuple[Outcome, FailureReason | None, str]:
         if self.why is not None:
             reason, words = self.why
             return (_OUTCOMES.get(reason, Outcome.FAILED), reason, words)
+        if (self.turns or 0) > (self.lease.max_turns or math.inf):
+            return (Outcome.FAILED, FailureReason.TURN_LIMIT_EXCEEDED, "took too many turns")
         code = self.attempt.exit_code
         if code == 0:
             return (Outcome.SUCCEEDED, None, "")

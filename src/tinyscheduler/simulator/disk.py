@@ -12,6 +12,7 @@ from tinyscheduler.simulator.machine import LockFile
 
 if TYPE_CHECKING:
     from tinyscheduler.model.history import AttemptRecord
+    from tinyscheduler.model.pressure import InteractivePressure
     from tinyscheduler.model.rounds import Round
     from tinyscheduler.model.snapshot import SchedulingMemory
     from tinyscheduler.model.switches import Switch
@@ -43,6 +44,8 @@ class Disk:
     switches: dict[tuple[str, str], Switch] = field(default_factory=dict)  # by kind and target
     rounds: dict[tuple[str, int], Round | str] = field(default_factory=dict)  # by tick and number
     are_switches_readable: bool = True
+    checklists: dict[str, str] = field(default_factory=dict)  # by path
+    pressures: dict[str, InteractivePressure] = field(default_factory=dict)  # by name
 
     def refuse_bytes(self) -> None:
         """Raise OSError if nothing can be written."""

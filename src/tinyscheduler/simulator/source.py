@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING, assert_never
 
-from tinyscheduler.core.streaks import judge_firing
+from tinyscheduler.core.streaks import EndedFiring, Streaks, is_in_grace, judge_firing
 from tinyscheduler.errors import SourceError, StoreError
 from tinyscheduler.model.config import FairShare
 from tinyscheduler.model.records import AlreadyEnded, Cancelled, CancelRequested
-from tinyscheduler.model.schedules import ScheduleState
+from tinyscheduler.model.schedules import ScheduleKind, ScheduleState
 from tinyscheduler.model.snapshot import SourceView
 from tinyscheduler.model.switches import EVERYTHING
 from tinyscheduler.model.tasks import (
@@ -25,12 +25,15 @@ from tinyscheduler.model.tasks import (
     TaskState,
     WaitingTask,
 )
+from tinyscheduler.simulator.budgets import may_spend
 from tinyscheduler.values import replace
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
     from datetime import datetime
 
+    from tinyscheduler.model.budgets import Budget
+    from tinyscheduler.model.history import AttemptRecord
     from tinyscheduler.model.records import CancelAnswer
     from tinyscheduler.model.schedules import Schedule
     from tinyscheduler.model.switches import Switch
@@ -71,6 +74,9 @@ class Row:
     schedule_id: str | None = None
     is_beside: bool = False
     is_forced: bool = False
+    claimed_at: datetime | None = None
+    slot: datetime | None = None
+    pressure: int = 0  # how many were at work interactively when it began
 
 
 @dataclass(eq=False, slots=True, kw_only=True)
@@ -89,6 +95,9 @@ class SimulatedQueue:
     rows: dict[str, Row] = field(default_factory=dict)
     added: int = 0  # tasks ever: a number is never used again
     most_firings: int = 2
+    budgets: tuple[Budget, ...] = ()
+    budget_starts: dict[str, datetime] = field(default_factory=dict)
+    ledger: Mapping[str, AttemptRecord] = field(default_factory=dict)  # as on its disk
     schedules: dict[str, Schedule] = field(default_factory=dict)
     paused_after: dict[str, str] = field(default_factory=dict)  # schedules, by firing
 
@@ -105,12 +114,19 @@ class SimulatedQueue:
         return task_id
 
     def add_firing(
-        self, spec: TaskSpec, schedule_id: str, *, is_beside: bool = False, is_forced: bool = False
+        self,
+        spec: TaskSpec,
+        schedule_id: str,
+        *,
+        slot: datetime | None = None,
+        is_beside: bool = False,
+        is_forced: bool = False,
     ) -> str:
         """Add a task as a firing of a schedule."""
         task_id = self.add(spec)
         row = self.rows[task_id]
         row.schedule_id, row.is_beside, row.is_forced = schedule_id, is_beside, is_forced
+        row.slot = slot
         return task_id
 
     def may_fire(self, row: Row) -> bool:
@@ -126,21 +142,50 @@ class SimulatedQueue:
             return False
         return row.is_forced or len(at_work) < self.most_firings
 
-    def judge(self, row: Row) -> None:
+    def judge(self, row: Row, ending: Ending) -> None:
         """Note in its schedule how a firing has ended."""
         schedule = self.schedules.get(row.schedule_id or "")
         if schedule is None or not row.state.is_final:
             return
+        set_at = schedule.max_turns_set_at
         judged = judge_firing(
-            schedule.failure_streak,
-            is_done=row.state is TaskState.DONE,
-            reason=row.last_failure,
+            Streaks(
+                failures=schedule.failure_streak,
+                breaches=schedule.breach_streak,
+                drifts=schedule.drift_streak,
+                average_turns=schedule.average_turns,
+                last_turns=schedule.last_turns,
+            ),
+            EndedFiring(
+                is_done=row.state is TaskState.DONE,
+                reason=row.last_failure,
+                turns=ending.turns if isinstance(ending, Finish) else None,
+                max_turns=row.spec.max_turns,
+                ran_s=ending.ran_s if isinstance(ending, Finish) else None,
+                max_runtime_s=schedule.max_run_duration_s or row.spec.max_runtime_s,
+            ),
+            is_in_grace=set_at is not None
+            and is_in_grace(schedule.timing, anchor=schedule.anchor, set_at=set_at, now=self.now()),
         )
-        schedule = replace(schedule, failure_streak=judged.failure_streak)
+        schedule = replace(
+            schedule,
+            failure_streak=judged.streaks.failures,
+            breach_streak=judged.streaks.breaches,
+            drift_streak=judged.streaks.drifts,
+            average_turns=judged.streaks.average_turns,
+            last_turns=judged.streaks.last_turns,
+        )
         if judged.why_paused is not None and schedule.state is ScheduleState.ACTIVE:
             schedule = replace(schedule, state=ScheduleState.PAUSED, why_paused=judged.why_paused)
             self.paused_after[row.task_id] = schedule.schedule_id
         self.schedules[schedule.schedule_id] = schedule
+
+    def count_suppressed(self, row: Row) -> None:
+        """Note in its schedule that a firing found nothing to do."""
+        schedule = self.schedules.get(row.schedule_id or "")
+        if schedule is not None and schedule.kind is ScheduleKind.HEARTBEAT:
+            again = replace(schedule, suppressed=schedule.suppressed + 1)
+            self.schedules[schedule.schedule_id] = again
 
     def state(self, task_id: str) -> TaskState:
         """Return where the task stands."""
@@ -240,7 +285,16 @@ class SimulatedSource:
             raise StoreError(message)
         return self._queue.rows[task_id].spec
 
-    def claim(self, task_id: str, *, lease_id: str, agent: str, queue: str, attempt: int) -> bool:
+    def claim(
+        self,
+        task_id: str,
+        *,
+        lease_id: str,
+        agent: str,
+        queue: str,
+        attempt: int,
+        pressure: int = 0,
+    ) -> bool:
         """Make the task ours under this lease if it still waits as this attempt."""
         with self._answering("source.claim"):
             row = self._queue.rows.get(task_id)
@@ -248,9 +302,13 @@ class SimulatedSource:
                 return False
             if not self._queue.may_fire(row):
                 return False
-            if self._is_switched_off(agent, row.spec.queue or queue):
+            if self._is_switched_off(agent, row.spec.queue or queue, row.schedule_id):
                 return False
+            if not may_spend(self._queue, row, agent):
+                return False
+            row.claimed_at = self._queue.now()
             row.state, row.lease_id, row.claimed_by = TaskState.WORKING, lease_id, agent
+            row.pressure = pressure
         return True
 
     def settle(self, task_id: str, *, lease_id: str, ending: Ending) -> TaskState | None:
@@ -261,7 +319,9 @@ class SimulatedSource:
                 return None
             _end(row, ending)
             row.ended_at = self._queue.now() if row.state.is_final else None
-            self._queue.judge(row)
+            self._queue.judge(row, ending)
+            if isinstance(ending, Finish) and ending.found_nothing:
+                self._queue.count_suppressed(row)
         return row.state
 
     def _is_free(self, row: Row, attempt: int) -> bool:
@@ -272,8 +332,8 @@ class SimulatedSource:
             and self._queue.is_due(row)
         )
 
-    def _is_switched_off(self, agent: str, queue: str) -> bool:
-        stops = {str(EVERYTHING), f"agent:{agent}", f"queue:{queue}"}
+    def _is_switched_off(self, agent: str, queue: str, schedule_id: str | None) -> bool:
+        stops = {str(EVERYTHING), f"agent:{agent}", f"queue:{queue}", f"schedule:{schedule_id}"}
         return any(target in stops for _, target in self._queue.switches)
 
     @contextmanager
@@ -368,6 +428,7 @@ class SimulatedSource:
             seed=row.spec.seed,
             labels=row.spec.labels,
             schedule_id=row.schedule_id,
+            slot=row.slot,
             is_beside=row.is_beside,
             is_forced=row.is_forced,
         )

@@ -12,6 +12,7 @@ from tinyscheduler.model.records import CancelRequested
 from tinyscheduler.model.snapshot import Rules
 from tinyscheduler.policy.platform import PlatformPolicy
 from tinyscheduler.simulator.auditor import Auditor
+from tinyscheduler.simulator.budgets import SimulatedBudgets
 from tinyscheduler.simulator.clock import SimulatedClock
 from tinyscheduler.simulator.disk import Disk
 from tinyscheduler.simulator.gpus import SimulatedGpuProbe
@@ -20,6 +21,7 @@ from tinyscheduler.simulator.ledger import SimulatedLedger
 from tinyscheduler.simulator.machine import Killed, Machine, Pause
 from tinyscheduler.simulator.memory import SimulatedMemoryStore
 from tinyscheduler.simulator.observer import RecordingObserver
+from tinyscheduler.simulator.pressures import SimulatedPressures
 from tinyscheduler.simulator.probe import SimulatedProbe
 from tinyscheduler.simulator.recorder import SimulatedRecorder
 from tinyscheduler.simulator.schedules import SimulatedSchedules
@@ -90,6 +92,8 @@ class SimulatedWorld:
             now=lambda: self.machine.wall,
             longest_backoff_s=max(rules.retry_max_s, rules.retry_later_s),
             switches=self.disk.switches,
+            ledger=self.disk.ledger,
+            budgets=self.settings.inventory.budgets,
         )
         self.queues = [self.queue]
         self.workshop = Workshop(
@@ -170,6 +174,9 @@ class SimulatedWorld:
             memory=SimulatedMemoryStore(process, self.disk, warn=warnings.append),
             switches=SimulatedSwitches(process, self.disk),
             schedules=SimulatedSchedules(process, self.queue),
+            budgets=SimulatedBudgets(process, self.queue, self.disk),
+            pressures=SimulatedPressures(process, self.disk),
+            read_checklist=self.disk.checklists.get,
             observers=(self.observer,),
             recorder=lambda: SimulatedRecorder(process, self.disk),
             warnings=warnings,

@@ -24,7 +24,7 @@ from tinyscheduler.model.plan import (
     SweepCancel,
 )
 from tinyscheduler.model.tasks import FailureReason, Finish, Outcome, TaskState
-from tinyscheduler.tick.firing import tell_if_paused
+from tinyscheduler.tick.firing import find_schedule, tell_if_reported, tell_schedule
 from tinyscheduler.tick.world import Mode
 from tinyscheduler.values import assert_never, dataclass, replace
 
@@ -124,6 +124,8 @@ class Endings:
         elif claim is not None:
             rules, now = self.progress.settings.rules, snapshot.now.wall
             ending = retry.conclude_result(claim, result, rules=rules, now=now)
+        if isinstance(ending, Finish) and claim is not None and claim.schedule_id is not None:
+            ending = replace(ending, turns=result.turns, ran_s=result.duration_s)
         record = AttemptRecord(
             lease_id=result.lease_id,
             task_id=result.task_id,
@@ -253,6 +255,9 @@ class Endings:
             failure_reason=None if interrupted or reason is None else retry.failure_of(reason),
             reclaim_reason=reason,
             turns=lease.turns if lease is not None else None,
+            tokens=lease.tokens if lease is not None else None,
+            cost_usd=lease.cost_usd if lease is not None else None,
+            cpu_s=lease.cpu_s if lease is not None else None,
             log=lease.run.log if lease is not None else None,
             schedule_id=claim.schedule_id,
         )
@@ -286,10 +291,13 @@ class Endings:
                 self.progress.world.ledger.record(record, is_told_next=ending is not None)
             if ending is not None:
                 source = self.progress.source(told.source)
+                schedule = find_schedule(self.progress, told)
                 state = source.settle(told.task_id, lease_id=told.lease_id, ending=ending)
                 if state is not None:
                     self.progress.notice_ending(told, ending, state, record)
-                    tell_if_paused(self.progress, told.task_id, state)
+                    tell_schedule(self.progress, told, state, schedule)
+                    if state is TaskState.DONE and not _found_nothing(ending):
+                        tell_if_reported(self.progress, told.task_id, told.schedule_id)
             self.progress.world.store.clear(lock, told.lease_id)
         finally:
             lock.close()
@@ -424,6 +432,10 @@ class Endings:
                 self.progress.settled += 1
             case _:
                 pass
+
+
+def _found_nothing(ending: Ending) -> bool:
+    return isinstance(ending, Finish) and ending.found_nothing
 
 
 def _claim(snapshot: Snapshot, task_id: str, lease_id: str | None) -> Claim | None:

@@ -75,6 +75,8 @@ class Progress:
     window: int | None = None
     # What was said of the GPUs when they could not be seen in this tick.
     gpus_failed: GpuReading | None = None
+    # Who was at work interactively when something was due; None where nothing was.
+    pressed_by: tuple[str, ...] | None = None
     memory: SchedulingMemory = field(default_factory=SchedulingMemory)
     # Who decided at last.
     decided_by: DecidedBy = DecidedBy(name="")

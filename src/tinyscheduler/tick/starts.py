@@ -12,7 +12,7 @@ from tinyscheduler.model.leases import NO_RUN, Lease, LeaseState
 from tinyscheduler.model.plan import Dispatch, Reason
 from tinyscheduler.model.snapshot import Skips
 from tinyscheduler.model.tasks import Claim, Ending, TaskSpec
-from tinyscheduler.tick.firing import tell_if_paused
+from tinyscheduler.tick.firing import find_schedule, tell_schedule
 from tinyscheduler.values import dataclass, replace
 
 TYPE_CHECKING = False
@@ -112,11 +112,12 @@ class Starts:
                 agent=agent.name,
                 queue=agent.queue,
                 attempt=task.attempt,
+                pressure=len(snapshot.pressed_by),
             )
             if not claimed:
                 store.clear(lock, lease.lease_id)
                 self.progress.refuse(
-                    dispatch, Reason.SOURCE_REFUSED, "it was taken or changed meanwhile"
+                    dispatch, Reason.SOURCE_REFUSED, "it was taken, changed or paused meanwhile"
                 )
                 return
             self.progress.notice(EventName.TASK_CLAIMED, lease=lease)
@@ -201,10 +202,11 @@ class Starts:
         else:
             ending = retry.conclude_launch_failure(claim, rules=rules, now=now)
         source = self.progress.source(task.source)
+        schedule = find_schedule(self.progress, claim)
         state = source.settle(task.task_id, lease_id=lease.lease_id, ending=ending)
         if state is not None:
             self.progress.notice_ending(claim, ending, state, None)
-            tell_if_paused(self.progress, claim.task_id, state)
+            tell_schedule(self.progress, claim, state, schedule)
         self.progress.world.store.clear(lock, lease.lease_id)
         self.progress.refuse(dispatch, Reason.UNPLACED, fault.what)
 

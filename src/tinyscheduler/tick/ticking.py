@@ -13,9 +13,10 @@ from tinyscheduler.model.config import FairShare
 from tinyscheduler.model.leases import Lease, LeaseFault
 from tinyscheduler.model.plan import Dispatch, Reason, Wait
 from tinyscheduler.model.snapshot import Snapshot, SourceView
+from tinyscheduler.tick.budgets import enforce_budgets
 from tinyscheduler.tick.deciding import decide_loudly
 from tinyscheduler.tick.endings import Endings
-from tinyscheduler.tick.firing import fire_due
+from tinyscheduler.tick.firing import fire_due, names_of
 from tinyscheduler.tick.forgetting import forget_the_past
 from tinyscheduler.tick.progress import Progress
 from tinyscheduler.tick.starts import Starts
@@ -190,6 +191,7 @@ def _observe(progress: Progress) -> Snapshot:
         rules=progress.settings.rules,
         is_enabled=progress.settings.is_enabled,
         switches=switches,
+        pressed_by=_look_for_pressure(progress, sources),
     )
 
 
@@ -312,6 +314,13 @@ def _without_refused(progress: Progress, view: SourceView) -> SourceView:
     return replace(view, waiting=waiting)
 
 
+def _look_for_pressure(progress: Progress, sources: tuple[SourceView, ...]) -> tuple[str, ...]:
+    """Look who is at work interactively, where a firing waits that may have to make way."""
+    if not any(task.schedule_id is not None for view in sources for task in view.waiting):
+        return ()
+    return names_of(progress.world.pressures.live())
+
+
 def _read_switches(
     progress: Progress, sources: tuple[SourceView, ...]
 ) -> tuple[Switch, ...] | None:
@@ -340,7 +349,7 @@ def _look_and_decide(progress: Progress) -> tuple[Snapshot, Plan]:
 
 
 # What binds those who have had enough, and no others.
-_OF_SOME = frozenset({Reason.TENANT_QUOTA, Reason.SCHEDULE_CAP})
+_OF_SOME = frozenset({Reason.TENANT_QUOTA, Reason.SCHEDULE_CAP, Reason.PRESSURE})
 
 
 def _is_short_sighted(snapshot: Snapshot, plan: Plan) -> bool:
@@ -368,6 +377,7 @@ def _preview(progress: Progress) -> tuple[Snapshot, Plan]:
 def _act(progress: Progress) -> None:
     """Settle and reclaim, then start, looking again whenever the world has changed."""
     saved = progress.memory = progress.world.memory.load()
+    enforce_budgets(progress)
     unread = fire_due(progress)
     endings, starts = Endings(progress=progress), Starts(progress=progress)
     rounds = looks = 0
@@ -383,8 +393,11 @@ def _act(progress: Progress) -> None:
         tell_misplaced(progress, snapshot)
         if rounds < _MOST_CLEANING_ROUNDS and endings.clean_up(plan, snapshot):
             rounds += 1
+            enforce_budgets(progress)
             continue
-        if not starts.start_all(plan, snapshot):
+        goes_on = starts.start_all(plan, snapshot)
+        enforce_budgets(progress)
+        if not goes_on:
             break
     if plan.deferrals != progress.memory.deferrals:
         progress.memory = replace(progress.memory, deferrals=plan.deferrals)

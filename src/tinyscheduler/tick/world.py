@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from tinyscheduler.model.config import AgentProfile
     from tinyscheduler.model.snapshot import Rules
     from tinyscheduler.ports import (
+        Budgets,
         Clock,
         GpuProbe,
         Launcher,
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
         MemoryStore,
         Observer,
         Policy,
+        Pressures,
         Probe,
         Pruner,
         Recorder,
@@ -95,6 +97,10 @@ class World:
     memory: MemoryStore
     switches: Switches
     schedules: Schedules
+    budgets: Budgets
+    pressures: Pressures
+    # What is in the checklist of a heartbeat; None if there is none.  StoreError if it is no text.
+    read_checklist: Callable[[str], str | None]
     observers: tuple[Observer, ...]
     # Asked for by ticks that have something to keep: few do.
     recorder: Callable[[], Recorder]

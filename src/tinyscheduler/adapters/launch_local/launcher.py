@@ -23,7 +23,13 @@ from tinyscheduler.adapters.launch_local.processes import (
     read_process,
     signal_process,
 )
-from tinyscheduler.core.command_line import Unfilled, build_argv, uses
+from tinyscheduler.core.command_line import (
+    Unfilled,
+    agent_kind,
+    budget_header,
+    build_argv,
+    uses,
+)
 from tinyscheduler.crash import VARIABLE as CRASH_VARIABLE
 from tinyscheduler.crash import durable_step
 from tinyscheduler.errors import ExhaustedError, LaunchError, ProbeError
@@ -77,6 +83,7 @@ class LocalLauncher:
         if agent is None:
             message = f"agent {lease.agent} is not configured"
             raise LaunchError(message, hint=f"add it to {self._config.paths.agents_file}")
+        spec = _with_budget(spec, lease)
         paths = self._config.paths
         folder = os.path.join(paths.logs, "tasks", lease.task_id)
         log = os.path.join(folder, f"{lease.attempt}.log")
@@ -94,6 +101,7 @@ class LocalLauncher:
         if isinstance(argv, Unfilled):
             raise LaunchError(argv.words, hint="`validate-config` checks agents.yaml")
         self._environments[lease.lease_id] = self._environment(lease, agent, spec, prompt_file)
+        kind = agent_kind(agent, argv, max_turns=lease.max_turns)
         return replace(
             lease,
             recipe=recipe,
@@ -112,6 +120,8 @@ class LocalLauncher:
                 daemon_lock=paths.daemon_lock,
                 kick_argv=self._kick_argv if self._config.kick_enabled else (),
                 cgroup=self._cgroups.name_for(lease.lease_id),
+                agent_kind=kind,
+                agent_output=None if kind is None else self._agent_output(),
             ),
         )
 
@@ -203,6 +213,10 @@ class LocalLauncher:
             return find_owners(pids)
 
     # -- parts --------------------------------------------------------------------
+
+    def _agent_output(self) -> str:
+        """Return the program that wrappers load, beside their own."""
+        return compile_once(os.path.join(os.path.dirname(self._wrapper), "agent_output.py"))
 
     def _credible(self, trace: Trace) -> Trace:
         """Drop what a lease cannot rightly say of its attempt's processes.
@@ -332,6 +346,14 @@ class LocalLauncher:
         if CRASH_VARIABLE in os.environ:
             environment[CRASH_VARIABLE] = os.environ[CRASH_VARIABLE]
         return environment
+
+
+def _with_budget(spec: TaskSpec, lease: Lease) -> TaskSpec:
+    """Have a firing say above its prompt how many turns it has, where they are bounded."""
+    if spec.prompt is None or lease.schedule_id is None or lease.max_turns is None:
+        return spec
+    header = budget_header(max_turns=lease.max_turns, max_runtime_s=lease.max_runtime_s)
+    return replace(spec, prompt=header + spec.prompt)
 
 
 def compile_once(source: str) -> str:

@@ -7,6 +7,7 @@ from datetime import UTC
 
 from tinyscheduler.config.problems import quote
 from tinyscheduler.errors import NotFoundError, UsageError
+from tinyscheduler.model.tasks import MOST_TURNS
 from tinyscheduler.values import dataclass, fields
 
 TYPE_CHECKING = False
@@ -37,6 +38,7 @@ _LEAST = {
     "max_turns": 1,
     "max_attempts": 1,
 }
+_MOST = {"max_turns": MOST_TURNS}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -243,6 +245,8 @@ def _number_faults(name: str, number: float) -> Iterator[str]:
     least = _LEAST.get(name, -_INTEGER_LIMIT)
     if not (math.isfinite(number) and least <= number < _INTEGER_LIMIT):
         yield f"{name} is {number}, which is out of range"
+    elif number > _MOST.get(name, _INTEGER_LIMIT):
+        yield f"{name} is {number}; at most {_MOST[name]} are possible"
 
 
 def _is_storable(moment: datetime) -> bool:

@@ -26,6 +26,16 @@ WHERE schedule_id = :id ORDER BY id DESC LIMIT :limit
 """
 
 
+# Of the newest firings: what they once took is not what they take.
+_AVERAGES = """
+SELECT schedule_id, avg(duration_ms) AS average_ms FROM (
+    SELECT schedule_id, duration_ms,
+        row_number() OVER (PARTITION BY schedule_id ORDER BY id DESC) AS age
+    FROM schedule_firing_metrics WHERE duration_ms IS NOT NULL
+) WHERE age <= 20 GROUP BY schedule_id
+"""
+
+
 class FiringHistory:
     """Looks back at firings, in the database that keeps their tasks."""
 
@@ -48,6 +58,11 @@ class FiringHistory:
         measured_of = {row["task_id"]: row for row in measured}
         newest = sorted({*task_of, *measured_of})[-limit:]
         return [_record(one, task_of.get(one), measured_of.get(one)) for one in newest]
+
+    def average_durations_s(self) -> dict[str, float]:
+        """Return how long the newest firings of each schedule took, in seconds, by its name."""
+        rows = self._database.read(lambda connection: connection.execute(_AVERAGES).fetchall())
+        return {row["schedule_id"]: row["average_ms"] / 1000 for row in rows}
 
 
 def _record(task_id: int, task: sqlite3.Row | None, measured: sqlite3.Row | None) -> FiringRecord:

@@ -15,7 +15,7 @@ from tinyscheduler.adapters.sqlite.rows import (
 )
 from tinyscheduler.model.history import MeasuredAttempt, RecordedTask
 from tinyscheduler.model.leases import ReclaimReason
-from tinyscheduler.model.records import WaitingLine
+from tinyscheduler.model.records import DeferredSchedule, WaitingLine
 from tinyscheduler.model.tasks import (
     PROMOTED_AFTER_S,
     FailureReason,
@@ -123,6 +123,10 @@ ORDER BY attempt, rowid LIMIT :most
 _STOPPED = """
 SELECT id, why_paused FROM schedules WHERE state = 'paused' AND why_paused IS NOT NULL
 ORDER BY id LIMIT 20
+"""
+_DEFERRED = """
+SELECT id, deferrals, due_at FROM schedules WHERE state = 'active' AND deferrals > 0
+ORDER BY due_at, id LIMIT 20
 """
 
 
@@ -287,6 +291,16 @@ class Inquiry:
         """Return why schedules paused themselves, by their names; the first few."""
         rows = self._database.read(lambda connection: connection.execute(_STOPPED).fetchall())
         return {row["id"]: row["why_paused"] for row in rows}
+
+    def deferred_schedules(self) -> list[DeferredSchedule]:
+        """Return which schedules make way for somebody at work; the first few."""
+        rows = self._database.read(lambda connection: connection.execute(_DEFERRED).fetchall())
+        return [
+            DeferredSchedule(
+                schedule_id=row["id"], times=row["deferrals"], until=from_micros(row["due_at"])
+            )
+            for row in rows
+        ]
 
     def lines(self) -> list[WaitingLine]:
         """Return how many tasks wait in each line, and how many are held."""

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 
 from tinyscheduler.adapters.sqlite.batch import missing_blocker, plan_batch, row_id, summarise
 from tinyscheduler.adapters.sqlite.blockers import Blockers
+from tinyscheduler.adapters.sqlite.firing_ends import judge_end
 from tinyscheduler.adapters.sqlite.rows import (
     claim_of,
     marks_of,
@@ -16,7 +17,6 @@ from tinyscheduler.adapters.sqlite.rows import (
     to_micros,
     waiting_of,
 )
-from tinyscheduler.core.streaks import judge_firing
 from tinyscheduler.crash import durable_step
 from tinyscheduler.errors import (
     BusyError,
@@ -30,7 +30,7 @@ from tinyscheduler.jsontext import dumps
 from tinyscheduler.model.config import FairShare
 from tinyscheduler.model.records import AlreadyEnded, Cancelled, CancelRequested
 from tinyscheduler.model.snapshot import SourceView
-from tinyscheduler.model.tasks import FailureReason, Finish, PriorityClass, Requeue, TaskState
+from tinyscheduler.model.tasks import Finish, PriorityClass, Requeue, TaskState
 from tinyscheduler.values import assert_never, replace
 
 TYPE_CHECKING = False
@@ -38,9 +38,11 @@ if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Callable, Iterator, Mapping, Sequence
     from datetime import datetime
+    from typing import Any
 
     from tinyscheduler.adapters.sqlite.batch import Addition
     from tinyscheduler.adapters.sqlite.database import Database
+    from tinyscheduler.model.budgets import Budget
     from tinyscheduler.model.records import CancelAnswer, TaskRecord
     from tinyscheduler.model.tasks import Ending, TaskSpec
     from tinyscheduler.ports import Clock
@@ -143,7 +145,8 @@ WHERE id = :id AND state = 'waiting' AND lease_id IS NULL AND attempt = :attempt
     AND NOT EXISTS (
         SELECT 1 FROM switches
         WHERE target IN (
-            'all', 'agent:' || :agent, 'queue:' || coalesce(nullif(tasks.queue, ''), :queue)))
+            'all', 'agent:' || :agent, 'queue:' || coalesce(nullif(tasks.queue, ''), :queue),
+            'schedule:' || tasks.schedule_id))
     AND (schedule_id IS NULL OR (
         is_forced OR :most_firings > (
             SELECT count(*) FROM tasks AS other INDEXED BY firings_at_work
@@ -187,6 +190,7 @@ INSERT INTO schedule_firing_metrics (
 # When it got its slot, and who else had one then.  One that is retried had its slot before.
 _NOTE_CLAIM = """
 UPDATE schedule_firing_metrics SET completed_at = NULL, failure_reason = NULL,
+    pressure = CASE WHEN slot_claimed_at IS NULL THEN :pressure ELSE pressure END,
     slot_claimed_at = coalesce(slot_claimed_at, :now),
     slot_wait_ms = coalesce(slot_wait_ms, max(0, :now - fired_at) / 1000),
     concurrent_schedules = coalesce(concurrent_schedules, (
@@ -194,7 +198,6 @@ UPDATE schedule_firing_metrics SET completed_at = NULL, failure_reason = NULL,
         WHERE state = 'working' AND schedule_id IS NOT NULL))
 WHERE task_id = :id
 """
-_NOTE_PRESSURE = "UPDATE schedule_firing_metrics SET pressure = ? WHERE task_id = ?"
 # Where nothing is left that tells how long it ran, it counts from when it had its slot.
 _NOTE_END = """
 UPDATE schedule_firing_metrics SET completed_at = :now,
@@ -209,15 +212,11 @@ NOTE_CANCELLED = """
 UPDATE schedule_firing_metrics SET completed_at = :now, failure_reason = 'cancelled'
 WHERE task_id = :id
 """
-_STREAK = "SELECT failure_streak FROM schedules WHERE id = ?"
-_SET_STREAK = """
-UPDATE schedules SET failure_streak = :streak,
-    last_failure = coalesce(:last_failure, last_failure),
-    state = CASE WHEN :why IS NOT NULL AND state = 'active' THEN 'paused' ELSE state END,
-    why_paused = CASE WHEN :why IS NOT NULL AND state = 'active' THEN :why ELSE why_paused END,
-    paused_after = CASE WHEN :why IS NOT NULL AND state = 'active' THEN :task ELSE paused_after END,
-    updated_at = :now
-WHERE id = :id
+# What says so and is no heartbeat may mean something else by it.
+_COUNT_SUPPRESSED = """
+UPDATE schedules SET suppressed = suppressed + 1
+WHERE id = ? AND 'heartbeat' =
+    CASE WHEN json_valid(definition) THEN json_extract(definition, '$.kind') END
 """
 _UNBLOCK = """
 UPDATE tasks SET blockers_left = blockers_left - 1
@@ -313,12 +312,12 @@ class LocalQueue:
         most_of_owners: int = _MAX_OF_OWNERS,
         tells_marks: bool = True,
         most_firings: int = 2,
-        count_pressure: Callable[[], int] | None = None,
+        budgets: tuple[Budget, ...] = (),
     ) -> None:
         """Take what orders and bounds it.
 
         Titles, seeds and labels are read only if it ``tells_marks``: policies look at them, and
-        nothing else does.  ``count_pressure`` says how many ask for quiet when a firing starts.
+        nothing else does.
         """
         self._database = database
         self._clock = clock
@@ -331,7 +330,7 @@ class LocalQueue:
         self._most_of_owners = most_of_owners
         self._tells_marks = tells_marks
         self._most_firings = most_firings
-        self._count_pressure = count_pressure
+        self._budgets = budgets
         self._revisions: dict[str, int] = {}  # as they were at the last look
 
     @property
@@ -368,7 +367,16 @@ class LocalQueue:
                 hint="cancel it and add it anew",
             ) from error
 
-    def claim(self, task_id: str, *, lease_id: str, agent: str, queue: str, attempt: int) -> bool:
+    def claim(
+        self,
+        task_id: str,
+        *,
+        lease_id: str,
+        agent: str,
+        queue: str,
+        attempt: int,
+        pressure: int = 0,
+    ) -> bool:
         """Make the task ours under this lease if it still waits as this attempt."""
         claim = {
             "id": row_id(task_id),
@@ -379,19 +387,33 @@ class LocalQueue:
             "blocking_disabled": self._blocking_disabled,
             "revision": self._revisions.get(task_id),
             "most_firings": self._most_firings,
+            "pressure": pressure,
             "now": self._now(),
             # Any later, and it was reckoned under a clock that has been set back since.
             "latest": self._now() + int(self._longest_backoff_s * 1e6),
         }
         with _answering(), self._database.writing() as connection:
+            if self._budgets and not self._may_spend(connection, claim):
+                return False
             if connection.execute(_CLAIM, claim).rowcount == 0:
                 return False
-            is_firing = connection.execute(_NOTE_CLAIM, claim).rowcount > 0
-            if is_firing and self._count_pressure is not None:
-                connection.execute(_NOTE_PRESSURE, (self._count_pressure(), claim["id"]))
+            connection.execute(_NOTE_CLAIM, claim)
             with durable_step("queue.claim"):
                 connection.commit()
         return True
+
+    def _may_spend(self, connection: sqlite3.Connection, claim: Mapping[str, Any]) -> bool:
+        """Whether no budget is used up: looked at in the step that claims, so none is exceeded."""
+        from tinyscheduler.adapters.sqlite.budgets import may_spend  # few set any
+
+        task = connection.execute(_TASK, (claim["id"],)).fetchone()
+        return task is not None and may_spend(
+            connection,
+            self._budgets,
+            agent=claim["agent"],
+            schedule_id=task["schedule_id"],
+            now=claim["now"],
+        )
 
     def settle(self, task_id: str, *, lease_id: str, ending: Ending) -> TaskState | None:
         """Tell how the claim ended, if the task is still ours under exactly this lease."""
@@ -402,7 +424,11 @@ class LocalQueue:
             task = connection.execute(_TASK, (row,)).fetchone()
             _tell_neighbours(connection, task)
             if task["schedule_id"] is not None and TaskState(task["state"]).is_final:
-                _tell_schedule(connection, task, lease_id=lease_id, now=now)
+                noted = {"id": row, "lease_id": lease_id, "now": now}
+                connection.execute(_NOTE_END, noted)
+                judge_end(connection, task, ending, now=now)
+                if isinstance(ending, Finish) and ending.found_nothing:
+                    connection.execute(_COUNT_SUPPRESSED, (task["schedule_id"],))
             with durable_step("queue.settle"):
                 connection.commit()
         return TaskState(task["state"])
@@ -808,33 +834,6 @@ def _tell_neighbours(connection: sqlite3.Connection, task: sqlite3.Row) -> None:
         connection.execute(_UNBLOCK, (task["id"],))
     if state.is_final:
         _count_as_dependent(connection, task, change=-1)
-
-
-def _tell_schedule(
-    connection: sqlite3.Connection, task: sqlite3.Row, *, lease_id: str, now: int
-) -> None:
-    """Note in the schedule how a firing of it has ended, which may pause it."""
-    connection.execute(_NOTE_END, {"id": task["id"], "lease_id": lease_id, "now": now})
-    row = connection.execute(_STREAK, (task["schedule_id"],)).fetchone()
-    if row is None:
-        return  # it was removed meanwhile
-    reason = task["failure_reason"]
-    judged = judge_firing(
-        row["failure_streak"],
-        is_done=task["state"] == TaskState.DONE,
-        reason=None if reason is None else FailureReason(reason),
-    )
-    connection.execute(
-        _SET_STREAK,
-        {
-            "id": task["schedule_id"],
-            "streak": judged.failure_streak,
-            "last_failure": reason,
-            "why": judged.why_paused,
-            "task": task["id"],
-            "now": now,
-        },
-    )
 
 
 def _count_as_dependent(connection: sqlite3.Connection, task: sqlite3.Row, *, change: int) -> None:

@@ -131,6 +131,7 @@ def waiting_of(
         seed=seed,
         labels=labels,
         schedule_id=row["schedule_id"],
+        slot=from_micros(row["slot"]),
         is_beside=bool(row["is_beside"]),
         is_forced=bool(row["is_forced"]),
     )

@@ -27,7 +27,8 @@ _ONE = "SELECT * FROM schedules WHERE id = ?"
 _ALL = "SELECT * FROM schedules ORDER BY id"
 _REDEFINE = """
 UPDATE schedules SET definition = :definition, state = :state, next_slot = :next_slot,
-    due_at = :due_at, anchor = :anchor, max_turns_set_at = :max_turns_set_at,
+    due_at = :due_at, deferrals = :deferrals, anchor = :anchor,
+    max_turns_set_at = :max_turns_set_at,
     declared_in = :declared_in, revision = :revision, updated_at = :now
 WHERE id = :id AND revision = :was
 """
@@ -107,6 +108,7 @@ class ScheduleChanges:
             "was": before.revision,
             "definition": definition_of(after),
             "state": after.state,
+            "deferrals": after.deferrals,
             "anchor": to_micros(after.anchor),
             "max_turns_set_at": micros_or_none(after.max_turns_set_at),
             "declared_in": after.declared_in,
@@ -114,5 +116,8 @@ class ScheduleChanges:
             "now": to_micros(self._clock.now().wall),
             **next_columns(after, after.next_fire_at),
         }
+        if after.deferred_until is not None:
+            # It goes on making way: what it fires for is the same.
+            values["due_at"] = to_micros(after.deferred_until)
         if connection.execute(_REDEFINE, values).rowcount != 1:
             raise AssertionError(before.schedule_id)

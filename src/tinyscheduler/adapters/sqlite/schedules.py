@@ -15,6 +15,7 @@ from tinyscheduler.adapters.sqlite.rows import (
     to_micros,
 )
 from tinyscheduler.core.firing_times import jittered
+from tinyscheduler.core.heartbeats import begin_of_day
 from tinyscheduler.crash import durable_step
 from tinyscheduler.errors import BusyError, NotFoundError, StoreError, UsageError
 from tinyscheduler.model.schedules import (
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from tinyscheduler.adapters.sqlite.database import Database
-    from tinyscheduler.model.schedules import FiringPlan
+    from tinyscheduler.model.schedules import FiringDeferral, FiringPlan
     from tinyscheduler.ports import Clock
 
 # Of those that are due a tick deals with so many; the next one goes on.
@@ -66,18 +67,33 @@ INSERT INTO schedules (
 _MOVE_ON = """
 UPDATE schedules SET next_slot = :next_slot, due_at = :due_at, state = :state,
     fired = fired + :fired, passed_over = passed_over + :passed_over,
-    last_fired_at = CASE WHEN :fired THEN :now ELSE last_fired_at END, updated_at = :now
+    suppressed = suppressed + :suppressed,
+    last_fired_at = CASE WHEN :fired THEN :now ELSE last_fired_at END, deferrals = 0,
+    updated_at = :now
 WHERE id = :id AND state = 'active' AND next_slot IS :was AND revision = :revision
+"""
+# As above; and nobody counts twice what two have seen together.
+_DEFER = """
+UPDATE schedules SET next_slot = :slot, due_at = :until, deferrals = deferrals + 1,
+    passed_over = passed_over + :passed_over, updated_at = :now
+WHERE id = :id AND state = 'active' AND next_slot IS :was AND revision = :revision
+    AND deferrals = :deferrals
 """
 _COUNT_ONE = """
 UPDATE schedules SET fired = fired + 1, last_fired_at = :now, updated_at = :now WHERE id = :id
 """
 _SET_STATE = """
 UPDATE schedules SET state = :state, why_paused = :why, paused_after = NULL,
-    next_slot = :next_slot, due_at = :due_at,
+    next_slot = :next_slot, due_at = :due_at, deferrals = 0,
     failure_streak = CASE WHEN :state = 'active' THEN 0 ELSE failure_streak END,
+    breach_streak = CASE WHEN :state = 'active' THEN 0 ELSE breach_streak END,
     updated_at = :now
 WHERE id = :id
+"""
+# One that is damaged is told where it is due.
+_KIND = """
+SELECT CASE WHEN json_valid(definition) THEN json_extract(definition, '$.kind') END AS kind
+FROM schedules WHERE id = ?
 """
 _PAUSED_BY = "SELECT * FROM schedules WHERE paused_after = ? AND state = 'paused'"
 _CANCEL_WAITING = """
@@ -132,6 +148,11 @@ ORDER BY id DESC LIMIT :limit
 """
 _MEASURED_SINCE = "SELECT min(fired_at) FROM schedule_firing_metrics"
 _FIRED = "SELECT 1 FROM tasks WHERE schedule_id = ? AND slot = ? AND slot IS NOT NULL"
+# It reads what there is of one schedule: its bound by the day is one on that as well.
+_FIRED_SINCE = """
+SELECT count(*) FROM tasks INDEXED BY firings_once
+WHERE schedule_id = ? AND slot IS NOT NULL AND created_at >= ?
+"""
 _DELETE = "DELETE FROM schedules WHERE id = ?"
 
 
@@ -168,7 +189,7 @@ class SqliteSchedules:
             for row in connection.execute(_DUE, values).fetchall():
                 one = self._readable(row)
                 if one is not None:
-                    found.append((one, _live(connection, one.schedule_id)))
+                    found.append((one, _live_of(connection, one, now)))
             return found
 
         try:
@@ -182,6 +203,8 @@ class SqliteSchedules:
         None where somebody else has dealt with the slot meanwhile.
         """
         schedule = plan.schedule
+        if plan.prompt is not None:
+            schedule = replace(schedule, spec=replace(schedule.spec, prompt=plan.prompt))
         now = to_micros(self._clock.now().wall)
         values = {
             "id": schedule.schedule_id,
@@ -190,6 +213,7 @@ class SqliteSchedules:
             "state": plan.state,
             "fired": len(plan.slots),
             "passed_over": plan.passed_over,
+            "suppressed": plan.suppressed,
             "now": now,
             **next_columns(schedule, plan.next_fire_at),
         }
@@ -213,6 +237,26 @@ class SqliteSchedules:
                 connection.commit()
         return [str(one) for one in ids]
 
+    def defer(self, deferral: FiringDeferral) -> bool:
+        """Let a schedule that is due be so later; False where it was moved on or put off since."""
+        schedule = deferral.schedule
+        values = {
+            "id": schedule.schedule_id,
+            "was": micros_or_none(schedule.next_fire_at),
+            "revision": schedule.revision,
+            "deferrals": schedule.deferrals,
+            "slot": to_micros(deferral.slot),
+            "until": to_micros(deferral.until),
+            "passed_over": deferral.passed_over,
+            "now": to_micros(self._clock.now().wall),
+        }
+        with self._database.writing() as connection:
+            if connection.execute(_DEFER, values).rowcount == 0:
+                return False
+            with durable_step("schedule.defer"):
+                connection.commit()
+        return True
+
     def _readable(self, row: sqlite3.Row) -> Schedule | None:
         """Return a schedule; None, loudly, for one that is damaged: the others fire."""
         try:
@@ -222,6 +266,20 @@ class SqliteSchedules:
                 raise
             self._warn(f"{error.what} ({error.hint})")
             return None
+
+    def find(self, schedule_id: str) -> Schedule | None:
+        """Return the schedule of that name; None if it is not there, or damaged."""
+        row = self._database.read(
+            lambda connection: connection.execute(_ONE, (schedule_id,)).fetchone()
+        )
+        return None if row is None else self._readable(row)
+
+    def is_heartbeat(self, schedule_id: str) -> bool:
+        """Whether it goes through a checklist; not if it was removed meanwhile."""
+        row = self._database.read(
+            lambda connection: connection.execute(_KIND, (schedule_id,)).fetchone()
+        )
+        return row is not None and row["kind"] == ScheduleKind.HEARTBEAT
 
     def paused_by(self, task_id: str) -> Schedule | None:
         """Return the schedule that stopped itself when that firing ended, if one did."""
@@ -254,9 +312,10 @@ class SqliteSchedules:
             raise none_such(schedule_id)
         return schedule_of(row)
 
-    def live(self, schedule_id: str) -> LiveFirings:
-        """Return which firings of it wait or run."""
-        return self._database.read(lambda connection: _live(connection, schedule_id))
+    def live(self, schedule: Schedule) -> LiveFirings:
+        """Return which firings of it wait or run, and how many there were today."""
+        now = self._clock.now().wall
+        return self._database.read(lambda connection: _live_of(connection, schedule, now))
 
     def set_state(
         self,
@@ -296,11 +355,14 @@ class SqliteSchedules:
                 connection.commit()
         return live
 
-    def fire_by_hand(self, schedule_id: str, *, most: int | None, by: str) -> str | int:
+    def fire_by_hand(
+        self, schedule_id: str, *, most: int | None, by: str, prompt: str | None = None
+    ) -> str | int:
         """Add a firing now, whatever the times of its schedule are; return its task id.
 
         Where ``most`` firings run, or are about to, it adds nothing and returns their number.
-        None forces it: no bound on firings holds it, and that is written down.
+        None forces it: no bound on firings holds it, and that is written down.  The ``prompt`` is
+        read instead of what the schedule says.
         """
         now = to_micros(self._clock.now().wall)
         with self._database.writing() as connection:
@@ -311,6 +373,8 @@ class SqliteSchedules:
             if most is not None and taken >= most:
                 return int(taken)
             schedule = schedule_of(row)
+            if prompt is not None:
+                schedule = replace(schedule, spec=replace(schedule.spec, prompt=prompt))
             task = self._fire(
                 connection,
                 schedule,
@@ -455,6 +519,15 @@ def insert_schedule(connection: sqlite3.Connection, schedule: Schedule) -> None:
     )
 
 
+def _live_of(connection: sqlite3.Connection, one: Schedule, now: datetime) -> LiveFirings:
+    live = _live(connection, one.schedule_id)
+    if one.max_per_day is None:
+        return live
+    values = (one.schedule_id, to_micros(begin_of_day(now, one.timing.zone)))
+    (number,) = connection.execute(_FIRED_SINCE, values).fetchone()
+    return replace(live, fired_today=number)
+
+
 def next_columns(schedule: Schedule, slot: datetime | None) -> dict[str, int | None]:
     """Return the columns that say when it fires next, by their names."""
     if slot is None:
@@ -488,6 +561,8 @@ def definition_of(schedule: Schedule) -> str:
         if schedule.expires_at is None
         else schedule.expires_at.astimezone(UTC).isoformat(),
         "max_run_duration_sec": schedule.max_run_duration_s,
+        "max_per_day": schedule.max_per_day,
+        "checklist": schedule.checklist,
         "prompt": schedule.spec.prompt,
         "spec": json.loads(spec_details(schedule.spec)),
     }
@@ -535,6 +610,8 @@ def _read(row: sqlite3.Row, document: dict[str, Any]) -> Schedule:
         max_firings=document.get("max_firings"),
         expires_at=_moment(document.get("expires_at")),
         max_run_duration_s=document.get("max_run_duration_sec"),
+        max_per_day=document.get("max_per_day"),
+        checklist=document.get("checklist"),
         created_at=created_at,
         anchor=anchor,
         next_fire_at=from_micros(row["next_slot"]),
@@ -550,6 +627,7 @@ def _read(row: sqlite3.Row, document: dict[str, Any]) -> Schedule:
         breach_streak=row["breach_streak"],
         drift_streak=row["drift_streak"],
         deferrals=row["deferrals"],
+        deferred_until=from_micros(row["due_at"]) if row["deferrals"] else None,
         suppressed=row["suppressed"],
         declared_in=row["declared_in"],
         revision=row["revision"],

@@ -320,7 +320,7 @@ _SCHEDULES = (
 
 # What schedules learn from their firings, and what firings and attempts cost.
 _COSTS = (
-    # Where nobody edited it, it counts from the schedule's beginning.
+    # NULL: nobody has changed it since the schedule's beginning.
     "ALTER TABLE schedules ADD COLUMN max_turns_set_at INTEGER",
     "ALTER TABLE schedules ADD COLUMN average_turns INTEGER",
     "ALTER TABLE schedules ADD COLUMN last_turns INTEGER",

@@ -1,0 +1,78 @@
+"""Does the end of an output say that there was nothing to do?"""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tinyscheduler.core.heartbeats import NOTHING_TO_DO
+from tinyscheduler.wrapper import says_nothing_to_do
+
+OK = NOTHING_TO_DO
+CLAUDE = {"type": "result", "subtype": "success", "is_error": False, "num_turns": 2}
+CODEX = {"type": "item.completed", "item": {"id": "1", "type": "agent_message"}}
+
+
+def lines(*documents: object) -> str:
+    return "".join(f"{json.dumps(one)}\n" for one in documents)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        OK,
+        f"{OK}\n",
+        f"I looked at all of it.\n\n{OK}\n\n \n",
+        f"  {OK}  \r\n",
+        f"**{OK}**\n",
+        f"`{OK}`.",
+        lines({**CLAUDE, "result": OK}),
+        lines({**CLAUDE, "result": f"All is well.\n\n{OK}\n"}),
+        lines({"type": "system"}, {"type": "assistant"}, {**CLAUDE, "result": OK}),
+        lines(
+            {"type": "turn.started"},
+            {**CODEX, "item": {**CODEX["item"], "text": f"fine\n{OK}"}},  # type: ignore[dict-item]  # it is a mapping
+            {"type": "turn.completed", "usage": {"input_tokens": 3}},
+        ),
+        lines({"type": "message", "message": {"content": [{"type": "text", "text": OK}]}}),
+        lines({"response": OK, "stats": {}}),
+    ],
+)
+def test_an_answer_whose_last_line_is_the_word_says_so(text: str):
+    assert says_nothing_to_do(text.encode())
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "\n\n",
+        "the disk is full",
+        f"{OK} but the disk is full",
+        f"{OK}\nthe disk is full",
+        f"not {OK}",
+        OK.lower(),
+        f"{OK}!?",
+        "{broken json",
+        "{}",
+        lines({**CLAUDE, "result": "the disk is full"}),
+        lines({**CLAUDE, "result": f"{OK}, but the disk is full"}),
+        lines({"type": "turn.completed"}),
+        lines({**CODEX, "item": {"type": "agent_message", "text": "full"}}),
+        f"{OK}\n" + lines({**CLAUDE, "result": "the disk is full"}),
+        # So far back nobody looks.
+        f"{OK}\n" + lines(*[{"type": "turn.completed"}] * 30),
+        lines({"content": []}, {"content": [3]}, {"item": 3}, {"message": None}),
+        '{"item":' * 5000 + "1" + "}" * 5000,
+    ],
+)
+def test_any_other_does_not(text: str):
+    assert not says_nothing_to_do(text.encode())
+
+
+@given(st.binary(max_size=200) | st.text().map(lambda text: f"{{{text}".encode(errors="replace")))
+def test_nothing_that_is_printed_is_too_odd_to_be_judged(output: bytes):
+    assert says_nothing_to_do(output) in {True, False}
