@@ -172,7 +172,7 @@ def test_who_ends_before_anybody_looks_has_taken_too_many_all_the_same(
     assert (found["failure_reason"], found["turns"] > 5) == ("turn_limit_exceeded", True)
 
 
-def test_what_an_agent_refuses_by_itself_is_its_limit_too(bench: Callable[..., Bench]):
+def test_s15_what_an_agent_refuses_by_itself_is_its_limit_too(bench: Callable[..., Bench]):
     found = bench("claude", turns=3, way="refused").run()
 
     assert (found["failure_reason"], found["exit_code"]) == ("turn_limit_exceeded", 1)
