@@ -523,10 +523,10 @@ def test_a_result_says_exactly_what_happened(hand_over: Callable[..., Handover])
         "signal": None,
         "message": "",
         "turns": 4,
-        "found_nothing": False,
         "tokens": None,
         "cost_usd": None,
         "gpu_sec": None,
+        "found_nothing": False,
         "log": handover.lease.run.log,
     }
     assert stat.S_IMODE(handover.result_path.stat().st_mode) == 0o600

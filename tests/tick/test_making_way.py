@@ -88,7 +88,7 @@ def test_it_fires_once_for_the_same_time_when_nobody_is_at_work_any_more():
     assert world.queue.schedules["a"].deferrals == 0
 
 
-def test_after_ten_deferrals_in_a_row_it_fires_and_starts_whoever_is_at_work():
+def test_s06_after_ten_deferrals_in_a_row_it_fires_and_starts_whoever_is_at_work():
     world = a_world(0)
     hourly(world)
     press(world)

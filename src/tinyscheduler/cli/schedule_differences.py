@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from tinyscheduler.cli.render import cut
+from tinyscheduler.cli.render import cut, escape
 from tinyscheduler.cli.standing import hide_secrets, time_or_none
 from tinyscheduler.config.units import duration_text, size_text
 from tinyscheduler.core.cron import clock_words
@@ -72,7 +72,7 @@ def definition(one: Schedule) -> dict[str, Any]:
 
 
 def difference_words(difference: dict[str, Any]) -> str:
-    """Return one of them in a line: ``max_turns: 50 -> 80``.
+    """Return one of them in a line that is safe to print: ``max_turns: 50 -> 80``.
 
     >>> difference_words({"field": "tz", "before": None, "after": "UTC"})
     'tz: - -> UTC'
@@ -91,7 +91,7 @@ def _short(value: object) -> str:
             text = " ".join(f"{key}={one}" for key, one in value.items())
         case _:
             text = str(value)
-    return cut(text, _LONGEST_TOLD) or '""'
+    return cut(escape(text), _LONGEST_TOLD) or '""'
 
 
 def _duration(seconds: float | None) -> str | None:
