@@ -30,7 +30,7 @@ def schedule_of(place: Place, name: str = "a") -> dict[str, object]:
     return found
 
 
-def test_while_it_is_on_a_real_tick_fires_nothing_and_when_it_is_off_it_does(place: Place):
+def test_s06_while_it_is_on_a_real_tick_fires_nothing_and_when_it_is_off_it_does(place: Place):
     place.run("schedule", "add", "--name", "a", "--every", "1h", "--", "true")
     on = place.run("pressure", "on", "--id", "chat")
     assert (on.code, on.out) == (EXIT_DONE, "chat is at work: schedules make way for 2m\n")
@@ -163,7 +163,9 @@ def test_a_firing_that_waits_says_for_whom_it_makes_way(place: Place):
     assert place.run("run", "--json").json["stats"]["tasks_spawned"] == 1
 
 
-def test_who_says_so_again_is_told_so_and_who_never_did_is_no_failure(here: Callable[..., Answer]):
+def test_s06_who_says_so_again_is_told_so_and_who_never_did_is_no_failure(
+    here: Callable[..., Answer],
+):
     assert (
         "default is at work: schedules make way for 5m" in here("pressure", "on", "--ttl", "5m").out
     )

@@ -180,6 +180,22 @@ def test_who_looked_before_it_was_edited_must_look_again(here: Callable[..., Ans
     assert here("schedule", "show", "a", "--json").json["schedule"]["jitter_sec"] == 60
 
 
+def test_what_is_hostile_is_shown_as_text(home: Place, here: Callable[..., Answer]):
+    name = "s\x1b[2J.yaml"
+    text = 'schedules: {a: {every: 1h, agent: coder, prompt: "%s"}}'
+    (home.base / name).write_text(text % "a")
+    here("schedule", "apply", "-f", name)
+    (home.base / name).write_text(text % "\\e[2Jb\\nc")
+
+    applied = here("schedule", "apply", "-f", name)
+    edited = here("schedule", "edit", "a", "--prompt", "\x1b[31m\nx")
+
+    assert "prompt: a -> \\x1b[2Jb\\nc" in applied.out
+    assert "prompt: \\x1b[2Jb\\nc -> \\x1b[31m\\nx" in edited.out
+    for answer in (applied, edited):
+        assert "\x1b" not in answer.out + answer.err
+
+
 def test_what_says_the_same_changes_nothing(here: Callable[..., Answer]):
     here(*ADD, "--every", "2h", "--", "true")
 

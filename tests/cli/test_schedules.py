@@ -121,40 +121,6 @@ def test_ten_ticks_at_once_fire_each_time_once(home: Place):
     assert len(states(home)) == 15
 
 
-def test_of_five_that_are_due_two_run_and_the_queue_drains_in_order(home: Place):
-    names = [f"s{number}" for number in range(5)]
-    for name in names:
-        home.run("schedule", "add", "--name", name, "--every", "1h", "--", "sleep", "1.5")
-    due_now(home, *names)
-
-    report = home.run("run", "--json").json
-
-    assert (report["stats"]["firings"], report["stats"]["tasks_spawned"]) == (5, 2)
-    waits = [one for one in report["decisions"] if one["action"] == "wait"]
-    assert [one["reason"] for one in waits] == ["schedule_cap"] * 3
-    assert "2 of 2 firings run" in home.run("why", "3").out
-    seen = home.run("status", "--json").json["schedules"]
-    assert [one["schedule_id"] for one in seen["running"]] == ["s0", "s1"]
-    assert [(one["schedule_id"], one["position"]) for one in seen["queued"]] == [
-        ("s2", 1),
-        ("s3", 2),
-        ("s4", 3),
-    ]
-    most = 0
-
-    def is_over() -> bool:
-        nonlocal most
-        found = list(states(home).values())
-        most = max(most, sum(one in ("running", "starting") for one in found))
-        return found.count("done") == 5
-
-    until(home, is_over)
-    assert most <= 2
-    attempts = home.run("history", "--json").json["attempts"]
-    starts = sorted(attempts, key=lambda one: one["started_at"])
-    assert [one["task_id"] for one in starts] == ["1", "2", "3", "4", "5"]
-
-
 def test_tasks_from_add_are_no_firings(home: Place):
     for name in "ab":
         home.run("schedule", "add", "--name", name, "--every", "1h", "--", "sleep", "30")

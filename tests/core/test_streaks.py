@@ -37,7 +37,7 @@ def failed(reason: FailureReason | None) -> EndedFiring:
         (3, None, 4, "4 firings in a row failed, at last: unknown"),
     ],
 )
-def test_three_failures_in_a_row_pause_a_schedule(
+def test_s12_three_failures_in_a_row_pause_a_schedule(
     before: int, reason: FailureReason | None, after: int, why: str | None
 ):
     judged = judge_firing(Streaks(failures=before), failed(reason))
@@ -45,7 +45,7 @@ def test_three_failures_in_a_row_pause_a_schedule(
     assert (judged.streaks.failures, judged.why_paused) == (after, why)
 
 
-def test_five_breaches_in_a_row_pause_it_and_say_what_is_usual():
+def test_s12_five_breaches_in_a_row_pause_it_and_say_what_is_usual():
     streaks = Streaks(breaches=3, average_turns=38)
     judged = judge_firing(streaks, replace(BREACH, turns=41))
     assert (judged.streaks.breaches, judged.why_paused) == (4, None)
@@ -56,7 +56,7 @@ def test_five_breaches_in_a_row_pause_it_and_say_what_is_usual():
     assert judged.why_paused == ("5 firings in a row took more than their 40 turns, 40 on average")
 
 
-def test_each_kind_of_failure_ends_the_streak_of_the_other_and_a_success_both():
+def test_s12_each_kind_of_failure_ends_the_streak_of_the_other_and_a_success_both():
     both = Streaks(failures=2, breaches=4)
 
     assert judge_firing(both, DONE).streaks == Streaks()
@@ -71,7 +71,7 @@ def test_what_is_neither_a_failure_nor_a_success_leaves_all_as_it_is():
     assert judge_firing(before, firing).streaks == before
 
 
-def test_the_average_follows_the_turns_and_keeps_most_of_what_it_was():
+def test_s11_the_average_follows_the_turns_and_keeps_most_of_what_it_was():
     streaks = Streaks()
     for turns, average in ((10, 10), (20, 13), (None, 13), (0, 9)):
         streaks = judge_firing(streaks, replace(DONE, turns=turns)).streaks
@@ -88,7 +88,7 @@ def test_the_average_follows_the_turns_and_keeps_most_of_what_it_was():
         (None, FailureReason.LEASE_EXPIRED, 3),
     ],
 )
-def test_a_firing_that_took_most_of_its_time_is_counted(
+def test_s14_a_firing_that_took_most_of_its_time_is_counted(
     ran_s: float | None, reason: FailureReason | None, drifts: int
 ):
     firing = EndedFiring(is_done=reason is None, reason=reason, ran_s=ran_s, max_runtime_s=1000)
@@ -102,7 +102,7 @@ def a_schedule(**more: object) -> Schedule:
     return Schedule(schedule_id="s", name="s", spec=spec, **{**moments, **more})  # type: ignore[arg-type]  # each is named as a field is
 
 
-def test_who_watches_is_warned_once_in_each_streak():
+def test_s14_who_watches_is_warned_once_in_each_streak():
     def told(before: Schedule, after: Schedule) -> list[str]:
         return [code for code, _ in warn_of(before, after)]
 
@@ -129,7 +129,7 @@ def test_who_watches_is_warned_once_in_each_streak():
         (Timing(at=NOW + timedelta(hours=1)), 0),
     ],
 )
-def test_grace_lasts_two_of_the_intervals_that_are_to_come(timing: Timing, minutes: int):
+def test_s13_grace_lasts_two_of_the_intervals_that_are_to_come(timing: Timing, minutes: int):
     def in_grace(after: timedelta) -> bool:
         return is_in_grace(timing, anchor=NOW, set_at=NOW, now=NOW + after)
 

@@ -172,7 +172,7 @@ def test_who_ends_before_anybody_looks_has_taken_too_many_all_the_same(
     assert (found["failure_reason"], found["turns"] > 5) == ("turn_limit_exceeded", True)
 
 
-def test_what_an_agent_refuses_by_itself_is_its_limit_too(bench: Callable[..., Bench]):
+def test_s15_what_an_agent_refuses_by_itself_is_its_limit_too(bench: Callable[..., Bench]):
     found = bench("claude", turns=3, way="refused").run()
 
     assert (found["failure_reason"], found["exit_code"]) == ("turn_limit_exceeded", 1)
@@ -241,7 +241,7 @@ def test_firings_that_keep_going_over_their_turns_pause_their_schedule(
     assert shown["why_paused"].startswith("5 firings in a row took more than their 2 turns, ")
     assert shown["avg_turns_per_firing"] >= 3
     text = station.run("schedule", "show", "s").stdout
-    assert "turns:     at most 2; " in text
+    assert "at most 2; " in text
     assert "5 in a row went over" in text
     assert station.run("schedule", "resume", "s").returncode == 0
     again = json.loads(station.run("schedule", "show", "s", "--json").stdout)["schedule"]

@@ -72,6 +72,17 @@ def test_times_that_nothing_fired_for_are_told():
     assert {"schedule": "b", "times": 4} in told(world, EventName.SCHEDULE_WARNING)
 
 
+def test_a_firing_that_has_ended_is_in_the_way_of_no_other():
+    world = a_world(0)
+    minutely(world)
+    for _ in range(4):
+        world.machine.advance(61)
+        tick(world)
+
+    assert [state.value for state in states(world).values()] == ["done", "done", "done", "working"]
+    assert told(world, EventName.SCHEDULE_WARNING) == []
+
+
 def test_firings_wait_for_each_other_and_other_tasks_do_not_wait_for_them():
     world = a_world(0, slots=9, agents=(replace(a_world().settings.agents[0], limit=9),))
     for name in "abc":
@@ -174,6 +185,22 @@ def test_a_schedule_that_was_removed_while_its_firing_ran_hears_nothing():
 
     assert states(world) == {"1": TaskState.FAILED}
     assert told(world, EventName.SCHEDULE_PAUSED) == []
+
+
+def test_a_schedule_that_is_removed_while_the_end_of_its_firing_is_noted_hears_nothing():
+    class Fleeting(SimulatedSchedules):
+        def find(self, schedule_id: str) -> Schedule | None:
+            return staged.queue.schedules.pop(schedule_id, None)
+
+    staged = a_world(0, script=FAILS)
+    staged.rewire = lambda wired, process: replace(wired, schedules=Fleeting(process, staged.queue))
+    minutely(staged)
+    for _ in range(3):
+        staged.machine.advance(61)
+        tick(staged)
+
+    assert states(staged) == {"1": TaskState.FAILED}
+    assert told(staged, EventName.SCHEDULE_PAUSED) == []
 
 
 def test_a_firing_whose_command_cannot_be_started_pauses_its_schedule_too():

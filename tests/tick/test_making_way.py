@@ -63,7 +63,8 @@ def test_while_somebody_is_at_work_no_task_is_made_and_what_runs_goes_on():
     assert states(world) == {"1": TaskState.DONE}
     deferred = told(world, EventName.SCHEDULE_DEFERRED)
     assert [(one["schedule"], one["times"], one["pressed_by"]) for one in deferred] == [
-        ("b", 1, ("chat",))
+        ("a", 1, ("chat",)),
+        ("b", 1, ("chat",)),
     ]
     assert {one.reason for one in world.observer.events if one.name == "schedule.deferred"} == {
         "pressure"
@@ -87,7 +88,7 @@ def test_it_fires_once_for_the_same_time_when_nobody_is_at_work_any_more():
     assert world.queue.schedules["a"].deferrals == 0
 
 
-def test_after_ten_deferrals_in_a_row_it_fires_and_starts_whoever_is_at_work():
+def test_s06_after_ten_deferrals_in_a_row_it_fires_and_starts_whoever_is_at_work():
     world = a_world(0)
     hourly(world)
     press(world)

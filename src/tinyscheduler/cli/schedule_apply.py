@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from tinyscheduler.cli.render import Ink, count, emit, emit_json
+from tinyscheduler.cli.render import Ink, count, emit, emit_json, escape
 from tinyscheduler.cli.schedule_definitions import (
     explained,
     explanation,
@@ -106,7 +106,7 @@ def check_file(asked: Request) -> int:
         for one in shown:
             lines = explanation_lines(one, now)
             emit("\n".join([f"{one.schedule_id}: {lines[0]}", *lines[1:]]))
-        asked.invocation.answer(f"{found.shown}: {_summary(difference, is_dry=True)}")
+        asked.invocation.answer(f"{escape(found.shown)}: {_summary(difference, is_dry=True)}")
     tell(asked.invocation, warnings)
     return EXIT_DONE
 
@@ -215,7 +215,7 @@ def _show(
         lines.append(paint(f"~ {new.schedule_id}", Ink.YELLOW))
         lines += [f"    {difference_words(one)}" for one in differences(old, new)]
     lines += [paint(f"- {one.schedule_id}", Ink.RED) for one in difference.removed]
-    lines.append(f"{found.shown}: {_summary(difference, is_dry=is_dry)}")
+    lines.append(f"{escape(found.shown)}: {_summary(difference, is_dry=is_dry)}")
     invocation.answer("\n".join(lines))
     if difference.undeclared:
         names = ", ".join(one.schedule_id for one in difference.undeclared)

@@ -72,7 +72,7 @@ def definition(one: Schedule) -> dict[str, Any]:
 
 
 def difference_words(difference: dict[str, Any]) -> str:
-    """Return one of them in a line: ``max_turns: 50 -> 80``.
+    """Return one of them in a line that is safe to print: ``max_turns: 50 -> 80``.
 
     >>> difference_words({"field": "tz", "before": None, "after": "UTC"})
     'tz: - -> UTC'
@@ -91,7 +91,7 @@ def _short(value: object) -> str:
             text = " ".join(f"{key}={one}" for key, one in value.items())
         case _:
             text = str(value)
-    return cut(escape(text[: 2 * _LONGEST_TOLD]), _LONGEST_TOLD) or '""'
+    return cut(escape(text), _LONGEST_TOLD) or '""'
 
 
 def _duration(seconds: float | None) -> str | None:
