@@ -78,14 +78,6 @@ def test_only_what_is_given_is_changed(here: Callable[..., Answer]):
     assert (one["overlap"], one["every_sec"], one["revision"]) == ("allow", 7200, 1)
 
 
-def test_what_a_prompt_holds_is_text_to_the_terminal(here: Callable[..., Answer]):
-    here(*ADD, "--every", "2h", "--agent", "coder", "--prompt", "x")
-
-    told = here("schedule", "edit", "a", "--prompt", "\x1b[2Jfirst\nsecond").out.splitlines()
-
-    assert told[1:] == ["  prompt: x -> \\x1b[2Jfirst\\nsecond"]
-
-
 def test_every_option_of_add_can_be_edited_and_be_taken_back(here: Callable[..., Answer]):
     here(*ADD, "--every", "2h", "--", "true")
     given = {

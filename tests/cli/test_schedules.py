@@ -196,6 +196,22 @@ def test_by_hand_it_fires_now_and_what_is_full_leaves_nothing_behind(home: Place
     assert rows == [("manual_force_bypass", "c", 3)]
 
 
+def test_by_hand_it_fires_though_what_waits_is_paused(home: Place):
+    home.settings["KICK"] = "false"
+    (home.base / "agents.yaml").write_text('agents: {stuck: {command: ["true"]}}\n')
+    add = ("schedule", "add", "--every", "1h", "--name")
+    home.run(*add, "a", "--agent", "stuck", "--prompt", "x")
+    home.run(*add, "b", "--", "true")
+    home.run(*add, "c", "--", "true")
+    home.run("pause", "agent:stuck", "schedule:b")
+    for name in ("a", "b"):
+        assert home.run("schedule", "run", name).code == EXIT_DONE
+
+    answer = home.run("schedule", "run", "c")
+
+    assert (answer.code, answer.out) == (EXIT_DONE, "3\n"), answer
+
+
 def test_the_next_times_of_an_expression_are_told_in_words(here: Callable[..., Answer]):
     answer = here("schedule", "next", "--cron", "0 7 * * 1-5", "--tz", "Europe/Warsaw", "-n", "2")
     told = here("schedule", "next", "--cron", "@daily", "--tz", "UTC", "--json").json
