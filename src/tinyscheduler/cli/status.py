@@ -78,6 +78,7 @@ class Overview:
     stopped: Mapping[str, str] = field(default_factory=dict)  # schedules that paused themselves
     budgets: Sequence[tuple[Budget, Spent]] = ()
     deferred: Sequence[DeferredSchedule] = ()
+    at_work: Sequence[str] = ()  # who said so, and schedules make way
 
     @property
     def report(self) -> TickReport:
@@ -119,6 +120,7 @@ class Overview:
 def look(config: Config) -> Overview:
     """Read the queue, the leases, and what a tick would do now; change nothing."""
     from tinyscheduler.adapters.sqlite.database import Access
+    from tinyscheduler.app.pressure import marked_names
     from tinyscheduler.app.queue import open_queue
     from tinyscheduler.app.serving import find_daemon
     from tinyscheduler.app.ticks import foresee_all, may_have_gpus
@@ -143,6 +145,7 @@ def look(config: Config) -> Overview:
         stopped=queue.inquiry.stopped_schedules(),
         budgets=queue.budgets.spent() if config.inventory.budgets else (),
         deferred=queue.inquiry.deferred_schedules(),
+        at_work=marked_names(config, queue.clock),
     )
 
 
@@ -418,6 +421,7 @@ def _schedules_json(overview: Overview) -> dict[str, Any]:
             }
             for one in overview.deferred
         ],
+        "at_work": list(overview.at_work),
     }
 
 
@@ -471,6 +475,9 @@ def _paused_lines(overview: Overview, page: Page) -> list[str]:
         f" `tinyscheduler schedule resume {name}` lets it go on"
         for name, why in overview.stopped.items()
     ]
+    if overview.at_work:
+        verb = "is" if len(overview.at_work) == 1 else "are"
+        lines.append(f"{join_names(overview.at_work)} {verb} at work: schedules make way")
     if overview.deferred:
         names = join_names([one.schedule_id for one in overview.deferred])
         verb = "makes" if len(overview.deferred) == 1 else "make"
