@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -120,7 +121,6 @@ class Overview:
 def look(config: Config) -> Overview:
     """Read the queue, the leases, and what a tick would do now; change nothing."""
     from tinyscheduler.adapters.sqlite.database import Access
-    from tinyscheduler.app.pressure import marked_names
     from tinyscheduler.app.queue import open_queue
     from tinyscheduler.app.serving import find_daemon
     from tinyscheduler.app.ticks import foresee_all, may_have_gpus
@@ -145,8 +145,16 @@ def look(config: Config) -> Overview:
         stopped=queue.inquiry.stopped_schedules(),
         budgets=queue.budgets.spent() if config.inventory.budgets else (),
         deferred=queue.inquiry.deferred_schedules(),
-        at_work=marked_names(config, queue.clock),
+        at_work=_at_work(queue),
     )
+
+
+def _at_work(queue: Queue) -> Sequence[str]:
+    if not os.path.isdir(os.path.join(queue.config.paths.state, "pressure")):
+        return ()  # the most usual case, and nothing is imported for it
+    from tinyscheduler.app.pressure import marked_names
+
+    return marked_names(queue.config, queue.clock)
 
 
 def occupies_slot(entry: LeaseEntry, scan: LeaseScan) -> bool:
