@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 
 # A longer line is no event that we count: those hold what a model said at once.
 _LONGEST_LINE_BYTES = 1 << 20
-_MOST_RUNNING = 1000
+# Things that codex does at once, and agents that work at once: of more only some are known.
+_MOST_AT_ONCE = 1000
+_LONGEST_NAME = 200
 _MOST_COUNT = 10**15
 _MOST_MONEY = 1e9
 _MOST_WORDS = 300
@@ -61,8 +63,7 @@ class AgentOutput:
         "_is_in_document",
         "_is_overlong",
         "_kind",
-        "_last_message",
-        "_last_tokens",
+        "_last",
         "_lines",
         "_parse",
         "_rest",
@@ -88,8 +89,8 @@ class AgentOutput:
         self.cost_usd: float | None = None
         self.verdict: tuple[str, str] | None = None
         self._told_turns: int | None = None
-        self._last_message: str | None = None
-        self._last_tokens = 0
+        # What each agent said last, and the tokens that took; "" is the agent itself.
+        self._last: dict[str, tuple[str | None, int]] = {}
         self._gave_up_at: int | None = None
         self._has_brace = self._is_in_document = False
         self._codex_in_turn = False
@@ -157,14 +158,13 @@ class AgentOutput:
         elif not isinstance(kind, str):
             return
         elif kind == "assistant":
-            self._take_answer(
-                _mapping(event.get("message")),
-                is_own=event.get("parent_tool_use_id") is None,
-            )
+            parent = event.get("parent_tool_use_id")
+            whose = "" if parent is None else f"of {_name(parent)}"
+            self._take_answer(_mapping(event.get("message")), whose)
         elif kind == "message":
             message = _mapping(event.get("message"))
             if message.get("role") == "assistant":
-                self._take_answer(message, is_own=True)
+                self._take_answer(message, "")
                 self._note_if_given_up(message)
         elif kind == "result":
             self._take_result(event)
@@ -177,20 +177,24 @@ class AgentOutput:
 
     # -- claude and goose -----------------------------------------------------------
 
-    def _take_answer(self, message: dict[str, object], *, is_own: bool) -> None:
-        """Count a message of the assistant, which may come in several parts of one name."""
-        name = message.get("id")
+    def _take_answer(self, message: dict[str, object], whose: str) -> None:
+        """Count a message of an assistant, which may come in several parts of one name.
+
+        Between them those of others may come that work at the same time.
+        """
+        name = _name(message.get("id")) or None
         tokens = _tokens(message.get("usage"))
-        if isinstance(name, str) and name == self._last_message:
+        before, told = self._last.get(whose, (None, 0))
+        if name is not None and name == before:
             # Each part tells what the whole has used up to there.
-            tokens = max(tokens, self._last_tokens)
-            self._add_tokens(tokens - self._last_tokens)
+            tokens = max(tokens, told)
+            self._add_tokens(tokens - told)
         else:
-            if is_own:
+            if not whose:
                 self._count_turn()
             self._add_tokens(tokens)
-            self._last_message = name if isinstance(name, str) else None
-        self._last_tokens = tokens
+        if not whose or whose in self._last or len(self._last) < _MOST_AT_ONCE:
+            self._last[whose] = (name, tokens)
 
     def _take_result(self, event: dict[str, object]) -> None:
         """Read what claude says at its end, which counts before what was seen of it."""
@@ -269,11 +273,11 @@ class AgentOutput:
 
     def _take_item(self, kind: str, item: dict[str, object]) -> None:
         """Count an answer at the first thing it consists of: words, or what it has done."""
-        what, name = _text(item.get("type")), _text(item.get("id"))
+        what, name = _text(item.get("type")), _name(item.get("id"))
         if what in _CODEX_WORK:
             if kind == "item.started":
                 self._answer()
-                if len(self._codex_running) < _MOST_RUNNING:
+                if len(self._codex_running) < _MOST_AT_ONCE:
                     self._codex_running.add(name)
             else:
                 if name in self._codex_running:
@@ -317,6 +321,10 @@ def _mapping(value: object) -> dict[str, object]:
 
 def _text(value: object) -> str:
     return value if isinstance(value, str) else ""
+
+
+def _name(value: object) -> str:
+    return _text(value)[:_LONGEST_NAME]
 
 
 def _whole(value: object) -> int | None:

@@ -67,6 +67,24 @@ def test_turns_of_a_subagent_are_not_turns_of_the_agent_but_cost_tokens():
     assert (output.counted, output.tokens) == (2, 9)
 
 
+def test_parts_of_messages_are_put_together_though_subagents_speak_in_between():
+    def sub(name: str, tool: str, tokens: int) -> bytes:
+        message = {"id": name, "role": "assistant", "usage": {"output_tokens": tokens}}
+        return a_line(type="assistant", message=message, parent_tool_use_id=tool)
+
+    output = read(
+        claude("a", usage={"output_tokens": 1}),
+        sub("s", "tool_1", 10),
+        sub("t", "tool_2", 100),
+        claude("a", usage={"output_tokens": 5}),
+        sub("s", "tool_1", 20),
+        sub("t", "tool_2", 100),
+        sub("u", "tool_1", 30),
+    )
+
+    assert (output.counted, output.tokens) == (1, 5 + 20 + 100 + 30)
+
+
 def test_what_claude_tells_at_its_end_counts_before_what_was_seen():
     result = {"subtype": "success", "is_error": False, "num_turns": 4, "total_cost_usd": 0.25}
     output = read(
@@ -251,6 +269,18 @@ def test_a_line_without_end_takes_no_memory_and_the_next_one_counts():
     output.feed(b'{"type": "user", "text": "' + b"y" * (3 << 20) + b'"}\n' + claude("b"))
 
     assert output.counted == 2
+
+
+def test_names_without_end_take_no_memory():
+    output = AgentOutput("any", json.loads)
+    for number in range(1100):
+        name = f"{number:05}" + "x" * 10_000
+        output.feed(item("started", "command_execution", name))
+        message = {"id": name, "role": "assistant"}
+        output.feed(a_line(type="assistant", message=message, parent_tool_use_id=name))
+
+    kept = [*output._codex_running, *map(str, output._last.items())]
+    assert sum(map(len, kept)) < 1 << 20
 
 
 def test_numbers_that_cannot_be_are_none():

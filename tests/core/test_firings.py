@@ -77,6 +77,23 @@ def test_one_that_has_fired_as_often_as_it_may_is_completed():
     assert (plan.state, plan.next_fire_at) == (ScheduleState.COMPLETED, None)
 
 
+@pytest.mark.parametrize("overlap", [Overlap.SKIP, Overlap.REPLACE])
+def test_times_that_are_passed_over_are_not_the_last_firings_of_a_schedule(overlap: Overlap):
+    twice = replace(HOURLY, overlap=overlap, catch_up=CatchUp.ALL, max_firings=2)
+
+    caught_up = plan_firings(twice, LiveFirings(), START + 3 * HOUR)
+    overlapping = plan_firings(replace(twice, overlap=Overlap.SKIP), RUNNING, START + HOUR)
+    again = plan_firings(replace(twice, fired=1), LiveFirings(), START + HOUR)
+
+    for plan, fires, passed_over in ((caught_up, 1, 2), (overlapping, 0, 1)):
+        assert plan is not None
+        assert (len(plan.slots), plan.passed_over) == (fires, passed_over)
+        assert plan.next_fire_at is not None
+        assert plan.state is ScheduleState.ACTIVE
+    assert again is not None
+    assert (len(again.slots), again.state) == (1, ScheduleState.COMPLETED)
+
+
 def test_one_whose_only_time_has_come_is_completed():
     once = replace(HOURLY, timing=Timing(at=START + HOUR))
     plan = plan_firings(once, LiveFirings(), START + HOUR)

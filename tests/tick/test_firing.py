@@ -72,6 +72,17 @@ def test_times_that_nothing_fired_for_are_told():
     assert {"schedule": "b", "times": 4} in told(world, EventName.SCHEDULE_WARNING)
 
 
+def test_a_firing_that_has_ended_is_in_the_way_of_no_other():
+    world = a_world(0)
+    minutely(world)
+    for _ in range(4):
+        world.machine.advance(61)
+        tick(world)
+
+    assert [state.value for state in states(world).values()] == ["done", "done", "done", "working"]
+    assert told(world, EventName.SCHEDULE_WARNING) == []
+
+
 def test_firings_wait_for_each_other_and_other_tasks_do_not_wait_for_them():
     world = a_world(0, slots=9, agents=(replace(a_world().settings.agents[0], limit=9),))
     for name in "abc":

@@ -63,7 +63,8 @@ def test_while_somebody_is_at_work_no_task_is_made_and_what_runs_goes_on():
     assert states(world) == {"1": TaskState.DONE}
     deferred = told(world, EventName.SCHEDULE_DEFERRED)
     assert [(one["schedule"], one["times"], one["pressed_by"]) for one in deferred] == [
-        ("b", 1, ("chat",))
+        ("a", 1, ("chat",)),
+        ("b", 1, ("chat",)),
     ]
     assert {one.reason for one in world.observer.events if one.name == "schedule.deferred"} == {
         "pressure"

@@ -27,19 +27,18 @@ def plan_firings(schedule: Schedule, live: LiveFirings, now: datetime) -> Firing
     found = due(schedule, now)
     if not found.slots and not found.skipped and found.next_slot == schedule.next_fire_at:
         return None
-    room, left = _room(schedule, live, len(found.slots)), left_today(schedule, live)
-    slots = found.slots[: room if left is None else min(room, left)]
-    passed_over = found.skipped + len(found.slots) - len(slots)
-    replaces = live.all() if schedule.overlap is Overlap.REPLACE and slots else ()
+    slots = _chosen(schedule, live, found.slots)
+    if len(slots) < len(found.slots) and schedule.max_firings is not None:
+        # What is passed over was no firing, and so not the last one either: it goes on.
+        found = due(replace(schedule, max_firings=None), now)
+        slots = _chosen(schedule, live, found.slots)
     return FiringPlan(
         schedule=schedule,
-        # Of several that replace each other only the last would be left.
-        slots=slots[-1:] if schedule.overlap is Overlap.REPLACE else slots,
-        passed_over=passed_over
-        + (max(0, len(slots) - 1) if schedule.overlap is Overlap.REPLACE else 0),
+        slots=slots,
+        passed_over=found.skipped + len(found.slots) - len(slots),
         next_fire_at=found.next_slot,
         state=_state_after(schedule, len(slots), found.next_slot, now),
-        replaces=replaces,
+        replaces=live.all() if schedule.overlap is Overlap.REPLACE and slots else (),
     )
 
 
@@ -73,6 +72,16 @@ def plan_deferral(schedule: Schedule, now: datetime, *, delay_s: float) -> Firin
         passed_over=found.skipped,
         until=now + timedelta(seconds=delay_s),
     )
+
+
+def _chosen(
+    schedule: Schedule, live: LiveFirings, slots: tuple[datetime, ...]
+) -> tuple[datetime, ...]:
+    """Return those of the times that fire, beside or behind the firings that live."""
+    room, left = _room(schedule, live, len(slots)), left_today(schedule, live)
+    slots = slots[: room if left is None else min(room, left)]
+    # Of several that replace each other only the last would be left.
+    return slots[-1:] if schedule.overlap is Overlap.REPLACE else slots
 
 
 def _room(schedule: Schedule, live: LiveFirings, wanted: int) -> int:

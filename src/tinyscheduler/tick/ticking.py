@@ -378,23 +378,25 @@ def _act(progress: Progress) -> None:
     """Settle and reclaim, then start, looking again whenever the world has changed."""
     saved = progress.memory = progress.world.memory.load()
     enforce_budgets(progress)
-    unread = fire_due(progress)
     endings, starts = Endings(progress=progress), Starts(progress=progress)
     rounds = looks = 0
+    has_fired = False
     while True:
         snapshot, plan = _look_and_decide(progress)
         progress.note_round(snapshot, plan)
         if looks == 0:
             tell_leaks(progress, snapshot.scan)
-            # Where one database holds both, the source has told of its failure already.
-            if unread is not None and unread.what not in {one.error for one in snapshot.sources}:
-                progress.fail("schedules", unread)
         looks += 1
         tell_misplaced(progress, snapshot)
         if rounds < _MOST_CLEANING_ROUNDS and endings.clean_up(plan, snapshot):
             rounds += 1
             enforce_budgets(progress)
             continue
+        if not has_fired:
+            # Not before it is known which firings have ended: those are in the way of none.
+            has_fired = True
+            if _fire(progress, snapshot):
+                continue
         goes_on = starts.start_all(plan, snapshot)
         enforce_budgets(progress)
         if not goes_on:
@@ -407,6 +409,16 @@ def _act(progress: Progress) -> None:
     if progress.memory != saved:
         save = partial(progress.world.memory.save, progress.memory)
         progress.attempt("scheduling memory", save)
+
+
+def _fire(progress: Progress, snapshot: Snapshot) -> bool:
+    """Fire what is due; whether there are tasks now that were not there."""
+    before = progress.firings
+    unread = fire_due(progress)
+    # Where one database holds both, the source has told of its failure already.
+    if unread is not None and unread.what not in {one.error for one in snapshot.sources}:
+        progress.fail("schedules", unread)
+    return progress.firings > before
 
 
 def _forget_skips(progress: Progress, snapshot: Snapshot) -> None:
