@@ -29,9 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping
 
     from tinyscheduler.cli.wish import Granter
-    from tinyscheduler.model.tasks import TaskSpec
 
-MOST_TURNS = 10_000
 _MINUTES_OF_HOUR, _MOST_MINUTE = 60, 24 * 60
 WAYS = ("cron", "every", "at")
 # What options say beside when it fires and what each firing runs, and what is so if they do not.
@@ -85,7 +83,7 @@ class ScheduleGranter:
             schedule_id=name,
             name=name,
             timing=timing_of(values, now, spell),
-            spec=self._checked(spec),
+            spec=spec,
             created_at=now,
             anchor=now,
         )
@@ -107,7 +105,7 @@ class ScheduleGranter:
         after = replace(
             before,
             timing=_amended_timing(before.timing, given, now, spell, unset),
-            spec=self._checked(spec),
+            spec=spec,
             **{**silent, **self._own_fields(given)},
         )
         return self._checked_heartbeat(after)
@@ -166,14 +164,6 @@ class ScheduleGranter:
                 hint="headings, comments and ticked boxes ask for nothing: say what to do",
             )
         return one
-
-    def _checked(self, spec: TaskSpec) -> TaskSpec:
-        if spec.max_turns is not None and spec.max_turns > MOST_TURNS:
-            raise UsageError(
-                f"{self.granter.spell('max_turns')} {spec.max_turns} is too many",
-                hint=f"a firing takes 1 to {MOST_TURNS} turns",
-            )
-        return spec
 
 
 def timing_of(values: Mapping[str, Any], now: datetime, spell: Callable[[str], str]) -> Timing:
