@@ -139,6 +139,10 @@ def test_every_option_of_add_can_be_edited_and_be_taken_back(here: Callable[...,
         (("a", "--agent", "nobody"), "is not configured"),
         (("a", "--tz", "Mars"), "unknown time zone"),
         (("a", "--max-run-duration", "0s"), "longer than 0 seconds"),
+        (("a", "--tz", ""), "unknown time zone ''"),
+        (("a", "--jitter", "1m", "--unset", "jitter"), "--jitter and --unset jitter"),
+        (("a", "--label", "k=v", "--unset", "labels"), "--unset 'labels' is no option"),
+        (("a", "--class", "batch", "--unset", "class"), "--class and --unset class"),
     ],
 )
 def test_what_cannot_be_is_refused_and_changes_nothing(
