@@ -312,6 +312,18 @@ def test_reset_leaves_pauses_and_settings_alone(place: Place):
     assert (place.state / "settings.json").exists()
 
 
+def test_reset_forgets_the_pauses_of_the_schedules_that_it_removes(place: Place):
+    again = ("schedule", "add", "--name", "nightly", "--every", "1h", "--", "true")
+    place.run(*again)
+    place.run("pause", "schedule:nightly", "agent:shell")
+
+    place.run("reset", "--yes")
+
+    place.run(*again)
+    paused = place.run("status", "--json").json["paused"]
+    assert [one["target"] for one in paused] == ["agent:shell"]
+
+
 def test_reset_is_refused_while_anything_runs_or_waits_to_be_settled(place: Place):
     place.settings["KICK"] = "false"
     place.add("--", "sleep", "1000")

@@ -125,6 +125,17 @@ def test_only_what_the_same_file_declared_is_pruned(home: Place, here: Callable[
     assert names(here) == ["by-hand", "night"]
 
 
+def test_what_is_pruned_is_paused_no_more(home: Place, here: Callable[..., Answer]):
+    (home.base / "s.yaml").write_text('schedules: {a: {every: 1h, command: ["true"]}}\n')
+    here("schedule", "apply", "-f", str(home.base / "s.yaml"))
+    here("pause", "schedule:a")
+    (home.base / "s.yaml").write_text("schedules: {}\n")
+
+    here("schedule", "apply", "-f", str(home.base / "s.yaml"), "--prune")
+
+    assert here("status", "--json").json["paused"] == []
+
+
 def test_one_that_was_added_by_hand_is_taken_over_and_one_of_another_file_is_not(
     home: Place, here: Callable[..., Answer]
 ):

@@ -196,6 +196,22 @@ def test_by_hand_it_fires_now_and_what_is_full_leaves_nothing_behind(home: Place
     assert rows == [("manual_force_bypass", "c", 3)]
 
 
+def test_by_hand_it_fires_though_what_waits_is_paused(home: Place):
+    home.settings["KICK"] = "false"
+    (home.base / "agents.yaml").write_text('agents: {stuck: {command: ["true"]}}\n')
+    add = ("schedule", "add", "--every", "1h", "--name")
+    home.run(*add, "a", "--agent", "stuck", "--prompt", "x")
+    home.run(*add, "b", "--", "true")
+    home.run(*add, "c", "--", "true")
+    home.run("pause", "agent:stuck", "schedule:b")
+    for name in ("a", "b"):
+        assert home.run("schedule", "run", name).code == EXIT_DONE
+
+    answer = home.run("schedule", "run", "c")
+
+    assert (answer.code, answer.out) == (EXIT_DONE, "3\n"), answer
+
+
 def test_the_next_times_of_an_expression_are_told_in_words(here: Callable[..., Answer]):
     answer = here("schedule", "next", "--cron", "0 7 * * 1-5", "--tz", "Europe/Warsaw", "-n", "2")
     told = here("schedule", "next", "--cron", "@daily", "--tz", "UTC", "--json").json
@@ -267,6 +283,32 @@ def test_what_makes_no_sense_is_refused_with_a_way_out(
     assert (answer.code, answer.out) == (code, "")
     assert told in answer.err.replace("\n", " ")
     assert "hint:" in answer.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("--", ""), "the command has an empty name"),
+        (("--env", "TINYSCHEDULER_TASK_ID=9", "--", "true"), "the environment sets TINYSCHEDULER_"),
+        (("--title", "x" * 5000, "--", "true"), "title has 5000 bytes"),
+        (("--label", f"k={'x' * 5000}", "--", "true"), "a label has 5000 bytes"),
+        (("--", "echo", "caf\udce9"), "one part of the command is not valid Unicode"),
+        (("--agent", "shell", "--title", "caf\udce9", "--", "true"), "title is not valid Unicode"),
+    ],
+)
+def test_what_no_firing_could_be_is_refused_at_once(
+    here: Callable[..., Answer], arguments: tuple[str, ...], told: str
+):
+    here("schedule", "add", "--name", "b", "--every", "1h", "--", "true")
+
+    added = here("schedule", "add", "--name", "a", "--every", "1h", *arguments)
+    edited = here("schedule", "edit", "b", *arguments)
+
+    assert (added.code, told in added.err) == (EXIT_USAGE, True), added
+    assert (edited.code, told in edited.err) == (EXIT_USAGE, True), edited
+    assert [one["schedule_id"] for one in here("schedule", "list", "--json").json["schedules"]] == [
+        "b"
+    ]
 
 
 def test_all_that_was_asked_for_is_kept_and_told(home: Place):
@@ -358,6 +400,9 @@ def test_one_that_is_damaged_is_told_and_the_others_fire(home: Place):
             "schedule run takes no --number: it goes with history, next",
         ),
         (("rm", "x", "--name", "y"), "schedule rm takes no --name: it goes with add"),
+        (("list", "x"), "schedule list takes no ID"),
+        (("next", "x", "--every", "5m"), "schedule next takes an ID or --every"),
+        (("next", "x", "--tz", "UTC"), "schedule next takes an ID or --tz"),
     ],
 )
 def test_an_option_that_would_do_nothing_is_refused(

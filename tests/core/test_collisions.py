@@ -493,3 +493,13 @@ def test_a_thousand_schedules_are_taken_apart_within_a_bounded_number_of_steps()
     left = {bucket for one in found.left for bucket in one.buckets}
     assert before
     assert len(left) < len(before)
+
+
+def test_nobody_is_moved_to_where_it_is_over():
+    ends: dict[str, Any] = {"expires_at": NOW + timedelta(hours=2, minutes=34)}
+    courses = [a_course("33 2 * * *", "a", **ends), a_course("31 2 * * *", "b", **ends)]
+
+    (shift,) = propose(courses, ROOM).shifts
+
+    # Two minutes later "a" would not fire at all.
+    assert (shift.before.schedule_id, shift.minutes) == ("b", -2)

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from tinyscheduler.core.firing_times import slots_after
 from tinyscheduler.core.firings import plan_firings
-from tinyscheduler.core.schedule_edits import redefined, upcoming
+from tinyscheduler.core.schedule_edits import redefined, shifted, upcoming
+from tinyscheduler.core.shifts import moved
 from tinyscheduler.model.schedules import (
     CatchUp,
     LiveFirings,
@@ -191,3 +192,65 @@ def test_whatever_is_edited_no_time_fires_twice_and_each_is_one_of_a_timing_that
         )
     }
     assert slots >= set(fired)
+
+
+# -- shifts ---------------------------------------------------------------------------
+
+
+TIMINGS = st.one_of(
+    st.builds(
+        lambda minutes, hours: Timing(
+            cron=f"{','.join(map(str, sorted(minutes)))} {','.join(map(str, sorted(hours)))} * * *"
+        ),
+        st.sets(st.integers(0, 59), min_size=1, max_size=4),
+        st.sets(st.integers(0, 23), min_size=1, max_size=3),
+    ),
+    st.sampled_from(["*/7 * * * *", "50 * * * *", "*/20 2 * * *", "@daily"]).map(
+        lambda text: Timing(cron=text)
+    ),
+    st.integers(5, 3000).map(lambda minutes: Timing(every_s=60.0 * minutes)),
+)
+
+
+@given(
+    timing=TIMINGS, minutes=st.integers(-30, 30).filter(bool), later=st.integers(0, 2 * 24 * 3600)
+)
+def test_a_shift_moves_each_time_and_none_is_lost_or_comes_again(
+    timing: Timing, minutes: int, later: int
+):
+    now, by = START + timedelta(seconds=later), timedelta(minutes=minutes)
+    before = a_schedule(timing=timing)
+    coming = list(upcoming(before, now, 5))
+    before = replace(before, next_fire_at=coming[0])
+    wished = moved(before, minutes)
+    if wished is None:
+        return
+
+    after = shifted(before, wished, by, now)
+
+    assert after.next_fire_at is not None
+    assert [*upcoming(after, after.next_fire_at - MINUTE / 60, 5)] == [one + by for one in coming]
+
+
+def test_a_shift_past_a_time_that_clocks_skip_loses_none():
+    # On 29 March 02:30 is skipped in Warsaw, and so are 02:35 and 02:25: all fire at 03:00.
+    gap = datetime(2026, 3, 29, 1, 0, tzinfo=UTC)
+    before = a_schedule(timing=Timing(cron="30 2 * * *", zone="Europe/Warsaw"), next_fire_at=gap)
+    now = gap - 30 * MINUTE
+
+    for minutes in (5, -5):
+        wished = moved(before, minutes)
+        assert wished is not None
+        assert shifted(before, wished, minutes * MINUTE, now).next_fire_at == gap
+
+
+def test_a_shift_leaves_a_paused_schedule_paused_and_one_that_made_way_counts_anew():
+    paused = a_schedule(state=ScheduleState.PAUSED)
+    deferred = a_schedule(deferrals=3, deferred_until=START + 61 * MINUTE)
+
+    for before, state in ((paused, ScheduleState.PAUSED), (deferred, ScheduleState.ACTIVE)):
+        wished = moved(before, 5)
+        assert wished is not None
+        after = shifted(before, wished, 5 * MINUTE, START + 10 * MINUTE)
+        assert (after.state, after.revision) == (state, 1)
+        assert (after.deferrals, after.deferred_until) == (0, None)

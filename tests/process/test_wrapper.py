@@ -742,6 +742,89 @@ def test_a_disk_that_fills_up_during_the_run_stops_no_heartbeat_and_loses_no_res
     assert handover.result()["outcome"] == "succeeded"
 
 
+# -- turns ----------------------------------------------------------------------------
+
+OUTPUT = str(Path(wrapper.__file__).with_name("agent_output.py"))
+TURN = '{"type": "assistant", "message": {"id": "m%d"}}'
+TURNS = "n=0; while [ $n -lt {number} ]; do n=$((n+1)); printf '{turn}\\n' $n; done; {then}"
+
+
+def turns(number: int, then: str = "true") -> str:
+    return TURNS.format(number=number, turn=TURN, then=then)
+
+
+@pytest.mark.parametrize("is_compiled", [True, False])
+def test_turns_are_counted_by_a_program_beside_it(
+    hand_over: Callable[..., Handover],
+    tmp_path: Path,
+    is_compiled: bool,  # noqa: FBT001 - a case
+):
+    program = OUTPUT
+    if is_compiled:
+        program = py_compile.compile(OUTPUT, cfile=str(tmp_path / "agent_output.pyc")) or ""
+    handover = hand_over(turns(3), agent_kind="claude", agent_output=program, max_turns=3)
+
+    result = handover.run()
+
+    assert (result["outcome"], result["turns"]) == ("succeeded", 3)
+    assert json.loads(handover.path.read_text())["turns"] == 3
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (None, "FileNotFoundError"),
+        ("def", "SyntaxError"),
+        ("answer = 42", "KeyError: 'AgentOutput'"),
+        (
+            "class AgentOutput:\n    def __init__(self, kind, parse):\n        pass",
+            "AttributeError",
+        ),
+    ],
+)
+def test_what_cannot_count_is_told_and_the_attempt_goes_on(
+    hand_over: Callable[..., Handover], tmp_path: Path, text: str | None, words: str
+):
+    program = tmp_path / "counter.py"
+    if text is not None:
+        program.write_text(text)
+    handover = hand_over(turns(9), agent_kind="claude", agent_output=str(program), max_turns=3)
+
+    result = handover.run()
+
+    assert (result["outcome"], result["turns"]) == ("succeeded", None)
+    assert f"task 7: its turns are not counted: {words}" in handover.errors()
+
+
+def test_of_more_than_can_be_read_the_newest_is(hand_over: Callable[..., Handover]):
+    handover = hand_over("true", agent_kind="claude", agent_output=OUTPUT, max_turns=9)
+    run = handover.lease.run
+    # Written at one blow, however fast anybody reads.
+    script = f"truncate -s 100M {run.log}; echo; {turns(4)}"
+    lease = replace(handover.lease, run=replace(run, argv=("sh", "-c", script)))
+    handover.write(json.dumps(encode_lease(lease)))
+
+    assert handover.run()["turns"] == 4
+
+
+def test_gpus_are_counted_by_the_share_that_the_attempt_has_of_them(
+    hand_over: Callable[..., Handover],
+):
+    handover = hand_over("sleep 0.2", gpu_uuids=("GPU-1",), gpu_share=0.5)
+
+    result = handover.run()
+
+    assert result["gpu_sec"] == pytest.approx(result["duration_sec"] / 2, abs=0.002)
+
+
+def test_the_time_of_processors_is_that_of_the_whole_tree(hand_over: Callable[..., Handover]):
+    spin = "i=0; while [ $i -lt 200000 ]; do i=$((i+1)); done"
+    alone = hand_over("true").run()["cpu_sec"]
+    handover = hand_over(f"sh -c '{spin}'; (setsid sh -c '{spin}' &); sleep 0.1")
+
+    assert handover.run()["cpu_sec"] > alone
+
+
 # -- heartbeat ------------------------------------------------------------------------
 
 

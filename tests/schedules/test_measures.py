@@ -8,6 +8,7 @@ import json
 import os
 import signal
 import sqlite3
+import sys
 from contextlib import ExitStack, closing
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
@@ -59,6 +60,37 @@ def test_s17_a_firing_that_succeeded_has_every_column(home: Place):
     assert row["peak_rss_mb"] > 0
     assert (row["pressure"], row["concurrent_schedules"]) == (0, 1)
     assert (row["turn_count"], row["max_turns_at_firing"]) == (None, 40)  # a shell has no turns
+
+
+AGENT = """
+import json
+for number in range(1, 4):
+    message = {"id": f"m{number}", "role": "assistant", "content": []}
+    print(json.dumps({"type": "assistant", "message": message, "parent_tool_use_id": None}))
+print(json.dumps({"type": "result", "subtype": "success", "is_error": False, "num_turns": 3}))
+"""
+
+
+def test_s17_the_turns_of_an_agent_are_counted_and_who_asked_for_quiet_then(home: Place):
+    (home.base / "agent.py").write_text(AGENT)
+    command = json.dumps([sys.executable, "-S", str(home.base / "agent.py")])
+    (home.base / "agents.yaml").write_text(
+        f"agents: {{coder: {{limit: 1, profile: claude, command: {command}}}}}\n"
+    )
+    add = ("schedule", "add", "--name", "a", "--every", "1h", "--agent", "coder")
+    home.run(*add, "--prompt", "go on", "--max-turns", "9")
+    for name in ("me", "you"):
+        assert home.run("pressure", "on", "--id", name, "--ttl", "1h").code == EXIT_DONE
+    home.run("schedule", "run", "a", "--force")
+    home.run("run")
+    until(home, lambda: ended(home, "1"))
+
+    row = metrics_of(home)["1"]
+
+    assert (row["turn_count"], row["max_turns_at_firing"]) == (3, 9)
+    assert (row["pressure"], row["failure_reason"]) == (2, None)
+    (told,) = home.run("schedule", "metrics", "--json").json["schedules"]
+    assert told["turns"] == {"median": 3, "p95": 3}
 
 
 def test_s17_the_delay_that_a_schedule_asks_for_is_no_lag(tmp_path: Path):

@@ -143,9 +143,15 @@ def test_the_state_of_the_commit_before_loads_and_loses_nothing(tmp_path: Path):
     assert found.keys() == {str(number) for number in range(1, 16)}
     kept = last.run("schedule", "list", "--json").json["schedules"]
     assert [(one["schedule_id"], one["state"], one["fired"]) for one in kept] == [
+        ("beats", "active", 0),
         ("nightly", "active", 1),
         ("paused", "paused", 0),
     ]
+    beats = kept[0]
+    assert (beats["kind"], beats["max_per_day"], beats["max_turns"]) == ("heartbeat", 3, 30)
+    assert beats["checklist"] == "/srv/list.md"
+    # Said before the machine was started anew: whoever it was is gone.
+    assert last.run("pressure", "list", "--json").json["pressures"] == []
     assert last.digest() == before
 
     tick = last.run("run", "--json")

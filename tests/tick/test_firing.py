@@ -187,6 +187,22 @@ def test_a_schedule_that_was_removed_while_its_firing_ran_hears_nothing():
     assert told(world, EventName.SCHEDULE_PAUSED) == []
 
 
+def test_a_schedule_that_is_removed_while_the_end_of_its_firing_is_noted_hears_nothing():
+    class Fleeting(SimulatedSchedules):
+        def find(self, schedule_id: str) -> Schedule | None:
+            return staged.queue.schedules.pop(schedule_id, None)
+
+    staged = a_world(0, script=FAILS)
+    staged.rewire = lambda wired, process: replace(wired, schedules=Fleeting(process, staged.queue))
+    minutely(staged)
+    for _ in range(3):
+        staged.machine.advance(61)
+        tick(staged)
+
+    assert states(staged) == {"1": TaskState.FAILED}
+    assert told(staged, EventName.SCHEDULE_PAUSED) == []
+
+
 def test_a_firing_whose_command_cannot_be_started_pauses_its_schedule_too():
     world = a_world(0)
     rules = replace(world.settings.rules, max_launches=1)

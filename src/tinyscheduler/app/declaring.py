@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
+from tinyscheduler.app.pausing import end_pause
 from tinyscheduler.app.schedules import amended, begun
 from tinyscheduler.errors import ConfigError, UsageError
 from tinyscheduler.model.schedules import Schedule, ScheduleChange
+from tinyscheduler.model.switches import Target, TargetKind
 from tinyscheduler.values import dataclass, replace
 
 if TYPE_CHECKING:
@@ -114,6 +116,8 @@ def apply_declaration(
         return found[-1].changes()
 
     schedules.changes.apply(decide)
+    for one in found[-1].removed:
+        end_pause(schedules.queue, Target(kind=TargetKind.SCHEDULE, name=one.schedule_id))
     return found[-1]
 
 

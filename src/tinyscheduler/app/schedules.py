@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from tinyscheduler.adapters.checklist_file import read_checklist
@@ -11,7 +12,7 @@ from tinyscheduler.app.pausing import end_pause
 from tinyscheduler.app.queue import announce_event, open_queue
 from tinyscheduler.core.firing_times import check_timing
 from tinyscheduler.core.heartbeats import heartbeat_prompt
-from tinyscheduler.core.schedule_edits import redefined, upcoming
+from tinyscheduler.core.schedule_edits import redefined, shifted, upcoming
 from tinyscheduler.errors import BusyError, CapacityFullError, UsageError
 from tinyscheduler.model.events import EventName
 from tinyscheduler.model.schedules import ScheduleChange, ScheduleKind, ScheduleState
@@ -124,7 +125,8 @@ def take_shifts(schedules: Schedules, shifts: Sequence[Shift]) -> None:
                     hint="plan again: `tinyscheduler schedule plan`",
                 )
             wished = replace(found, timing=shift.after.timing, anchor=shift.after.anchor)
-            changes.append(ScheduleChange(before=found, after=amended(found, wished, now)))
+            by = timedelta(minutes=shift.minutes)
+            changes.append(ScheduleChange(before=found, after=shifted(found, wished, by, now)))
         return changes
 
     schedules.changes.apply(decide)

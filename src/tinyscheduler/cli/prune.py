@@ -105,7 +105,7 @@ def reset(
     """Remove every task, every schedule and all history.
 
     Refused while anything runs.  A copy of the database is kept; logs, settings and
-    pauses stay.
+    pauses stay, but for those of schedules.
     """
     invocation: Invocation = context.obj
     from tinyscheduler.adapters.sqlite.database import Access

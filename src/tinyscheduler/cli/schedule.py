@@ -265,6 +265,11 @@ def _refuse_strays(context: typer.Context, action: Action) -> None:
                 f"schedule {action} takes no {parameter.opts[-1]}: it goes with {names}",
                 hint="leave it out",
             )
+        if action is Action.NEXT and name in _TIMES and context.params["rest"]:
+            raise UsageError(
+                f"schedule next takes an ID or {parameter.opts[-1]}, not both",
+                hint="leave one of them out",
+            )
 
 
 def _doer(action: Action) -> Callable[[Request], int]:

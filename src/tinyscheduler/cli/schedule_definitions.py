@@ -9,7 +9,13 @@ from tinyscheduler.cli.render import emit, emit_json, format_when
 from tinyscheduler.cli.schedule_differences import difference_words, differences
 from tinyscheduler.cli.schedule_request import open_store
 from tinyscheduler.cli.schedule_texts import fires, local_time, schedule_json, words_of
-from tinyscheduler.cli.schedule_wish import DEFINING, ScheduleGranter, read_unset, timing_of
+from tinyscheduler.cli.schedule_wish import (
+    DEFINING,
+    ScheduleGranter,
+    parameter_of,
+    read_unset,
+    timing_of,
+)
 from tinyscheduler.errors import EXIT_DONE, StoreError, UsageError
 from tinyscheduler.model.clock import format_time
 from tinyscheduler.model.schedules import Schedule, ScheduleState
@@ -61,6 +67,11 @@ def edit(asked: Request) -> int:
         raise UsageError(
             "there is nothing to change", hint="`tinyscheduler schedule --help` lists what can be"
         )
+    for one in unset:
+        if values.get(parameter_of(one)) is not None:
+            raise UsageError(
+                f"--{one} and --unset {one} cannot be given together", hint="leave one out"
+            )
     config = asked.invocation.configure_strictly()
     schedules = open_store(config, writes=True)
     definer = ScheduleGranter(granter=adding.granter_for(config, schedules.queue))

@@ -57,6 +57,8 @@ _INK_OF_STATE = {
 
 def show_all(asked: Request) -> int:
     """Print a table of all schedules."""
+    if asked.rest:
+        raise UsageError("schedule list takes no ID", hint="`tinyscheduler schedule show ID`")
     config = asked.invocation.configure_reading()
     schedules = open_store(config, writes=False)
     found = schedules.store.schedules()

@@ -6,6 +6,7 @@ import os
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
+from tinyscheduler.adapters.sqlite.batch import check_spec
 from tinyscheduler.cli import add as adding
 from tinyscheduler.cli.edit import FIELD_OF
 from tinyscheduler.cli.parsing import duration_s
@@ -29,9 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping
 
     from tinyscheduler.cli.wish import Granter
-    from tinyscheduler.model.tasks import TaskSpec
 
-MOST_TURNS = 10_000
 _MINUTES_OF_HOUR, _MOST_MINUTE = 60, 24 * 60
 WAYS = ("cron", "every", "at")
 # What options say beside when it fires and what each firing runs, and what is so if they do not.
@@ -53,14 +52,15 @@ _OWN_FIELD_OF = {
 _NOT_HERE = ("after", "not-before", "max-runtime")
 _TASK_FIELD_OF = {name: field for name, field in FIELD_OF.items() if name not in _NOT_HERE}
 UNSETTABLE = (*_OF_TIMING, *_OWN_FIELD_OF, *_TASK_FIELD_OF)
+
+
+def parameter_of(option_name: str) -> str:
+    """Return the parameter of ``schedule`` that an option is."""
+    return "priority_class" if option_name == "class" else option_name.replace("-", "_")
+
+
 # Parameters that say what a schedule is.
-DEFINING = (
-    *WAYS,
-    *(
-        "priority_class" if name == "class" else name.replace("-", "_")
-        for name in (*UNSETTABLE, "prompt-file")
-    ),
-)
+DEFINING = (*WAYS, *map(parameter_of, (*UNSETTABLE, "prompt-file")))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,11 +81,13 @@ class ScheduleGranter:
         now = self.granter.now
         values = _with_default_prompt(values)
         spec = self.granter.grant(adding.wish_of(_of_a_task(values), spell))
+        # Else each firing would be refused, when nobody is there to read why.
+        check_spec(spec)
         one = Schedule(
             schedule_id=name,
             name=name,
             timing=timing_of(values, now, spell),
-            spec=self._checked(spec),
+            spec=spec,
             created_at=now,
             anchor=now,
         )
@@ -103,11 +105,12 @@ class ScheduleGranter:
         wish = adding.wish_of(_of_a_task({**dict.fromkeys(values), **given}), spell)
         dropped = {_TASK_FIELD_OF[name] for name in unset if name in _TASK_FIELD_OF}
         spec = self.granter.amend(before.spec, wish, dropped=dropped)
+        check_spec(spec)
         silent = {field: _DEFAULTS[field] for name, field in _OWN_FIELD_OF.items() if name in unset}
         after = replace(
             before,
             timing=_amended_timing(before.timing, given, now, spell, unset),
-            spec=self._checked(spec),
+            spec=spec,
             **{**silent, **self._own_fields(given)},
         )
         return self._checked_heartbeat(after)
@@ -167,20 +170,12 @@ class ScheduleGranter:
             )
         return one
 
-    def _checked(self, spec: TaskSpec) -> TaskSpec:
-        if spec.max_turns is not None and spec.max_turns > MOST_TURNS:
-            raise UsageError(
-                f"{self.granter.spell('max_turns')} {spec.max_turns} is too many",
-                hint=f"a firing takes 1 to {MOST_TURNS} turns",
-            )
-        return spec
-
 
 def timing_of(values: Mapping[str, Any], now: datetime, spell: Callable[[str], str]) -> Timing:
     """Return when it is to fire; UsageError unless exactly one way is named."""
     return Timing(
         **_way(values, now, spell),
-        zone=values.get("tz") or zone_here(),
+        zone=_zone(values),
         jitter_s=_seconds(values, "jitter", spell) or 0.0,
         active_hours=active_hours(values.get("active_hours"), spell("active_hours")),
     )
@@ -242,6 +237,12 @@ def zone_here() -> str:
     return name or "UTC"
 
 
+def _zone(values: Mapping[str, Any]) -> str:
+    """Return the zone that is named, also where it is none; that of this machine if none is."""
+    name: str | None = values.get("tz")
+    return zone_here() if name is None else name
+
+
 def _with_default_prompt(values: Mapping[str, Any]) -> Mapping[str, Any]:
     """Let an agent that is given a checklist alone be asked to go through it."""
     says = ("prompt", "prompt_file", "recipe", "command")
@@ -282,7 +283,7 @@ def _amended_timing(
     if any(one in given for one in WAYS):
         changes |= _way(given, now, spell)
     if "tz" in given or "tz" in unset:
-        changes["zone"] = given.get("tz") or zone_here()
+        changes["zone"] = _zone(given)
     if "jitter" in given or "jitter" in unset:
         changes["jitter_s"] = _seconds(given, "jitter", spell) or 0.0
     if "active_hours" in given or "active-hours" in unset:

@@ -18,7 +18,7 @@ from tinyscheduler.config.units import DURATION, SIZE, parse_duration_s, parse_s
 from tinyscheduler.core.firing_times import check_timing
 from tinyscheduler.errors import ConfigError, UsageError
 from tinyscheduler.model.schedules import CatchUp, Overlap, ScheduleKind, Timing
-from tinyscheduler.model.tasks import TASK_ID_RULE, PriorityClass, is_task_id
+from tinyscheduler.model.tasks import MOST_TURNS, TASK_ID_RULE, PriorityClass, is_task_id
 from tinyscheduler.tree import Entry, Node, read_tree
 from tinyscheduler.values import dataclass, field
 
@@ -381,7 +381,7 @@ KEYS: dict[str, tuple[str, Callable[[Node], Any]]] = {
     "seed": ("seed", _whole(-_MOST_NUMBER)),
     "tenant": ("tenant", _name),
     "project": ("project", _name),
-    "max_turns": ("max_turns", _whole(1, 10_000)),
+    "max_turns": ("max_turns", _whole(1, MOST_TURNS)),
     "max_attempts": ("max_attempts", _whole(1)),
     "labels": ("label", _pairs),
     "cwd": ("cwd", _text),

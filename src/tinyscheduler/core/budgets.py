@@ -37,7 +37,9 @@ def budgets_of(
     budgets: Iterable[Budget], *, agent: str, schedule_id: str | None
 ) -> tuple[Budget, ...]:
     """Return the budgets that an attempt of this agent, at a firing of this schedule, uses."""
-    subjects = {OVERALL, f"agent:{agent}", f"schedule:{schedule_id}"}
+    subjects = {OVERALL, f"agent:{agent}"}
+    if schedule_id is not None:
+        subjects.add(f"schedule:{schedule_id}")
     return tuple(one for one in budgets if one.subject in subjects)
 
 

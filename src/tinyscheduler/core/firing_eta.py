@@ -22,9 +22,12 @@ def slot_eta_s(live: Sequence[LiveFiring], *, most: int, now: datetime) -> float
     Each takes as long as those of its schedule usually did, or as long as it may where that is
     not known or is over already.  Those that wait start in their order, ``most`` at a time.
     """
-    running = [one for one in live if one.started_at is not None]
-    waiting = deque(_whole_s(one) for one in live if one.started_at is None)
-    ends = [_left_s(one, now) for one in running]
+    waiting = deque(_least(one.usual_s, one.most_s) for one in live if one.started_at is None)
+    ends = [
+        _left_s(one, spent_s=(now - one.started_at).total_seconds())
+        for one in live
+        if one.started_at is not None
+    ]
     heapify(ends)
     taken, eta_s = len(live), 0.0
     while taken >= most:
@@ -40,14 +43,8 @@ def _start(waiting: deque[float], ends: list[float], *, most: int, at_s: float) 
         heappush(ends, at_s + waiting.popleft())
 
 
-def _whole_s(one: LiveFiring) -> float:
-    return _least(one.usual_s, one.most_s)
-
-
-def _left_s(one: LiveFiring, now: datetime) -> float:
-    if one.started_at is None:
-        raise AssertionError("only what runs has something left")
-    spent_s = max(0.0, (now - one.started_at).total_seconds())
+def _left_s(one: LiveFiring, *, spent_s: float) -> float:
+    spent_s = max(0.0, spent_s)  # the clock may have been set back
     usual_s = one.usual_s if one.usual_s is not None and one.usual_s > spent_s else None
     return max(0.0, _least(usual_s, one.most_s) - spent_s)
 

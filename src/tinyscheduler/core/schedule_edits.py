@@ -65,6 +65,25 @@ def redefined(before: Schedule, wished: Schedule, now: datetime) -> Schedule:
     return after
 
 
+def shifted(before: Schedule, wished: Schedule, by: timedelta, now: datetime) -> Schedule:
+    """Return a schedule each of whose times comes so much later, or earlier, than it would have.
+
+    Of times that were to come none is lost and none comes twice, though one of the two is over
+    already: what is late by its new time is caught up with.  Raises ValueError as `redefined`.
+    """
+    after = redefined(before, wished, now)
+    if after.state is not ScheduleState.ACTIVE or before.next_fire_at is None:
+        return after
+    due = before.next_fire_at + by
+    first = next(upcoming(after, due - _INSTANT, 1), None)
+    if first != due:
+        # The clock is changed in between, and both come at the first moment after the gap.
+        first = next(upcoming(after, min(due, before.next_fire_at) - _INSTANT, 1), None)
+    return replace(
+        after, next_fire_at=first or after.next_fire_at, deferrals=0, deferred_until=None
+    )
+
+
 def _is_when_changed(before: Schedule, after: Schedule) -> bool:
     return any(
         getattr(before, name) != getattr(after, name)

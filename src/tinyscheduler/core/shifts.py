@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from tinyscheduler.core.collisions import MOST_SHIFT_S, Board, Cell, Group, course_of
 from tinyscheduler.core.cron import read_cron
-from tinyscheduler.core.expansion import BUCKET_S
+from tinyscheduler.core.expansion import BUCKET_S, seconds_of
 from tinyscheduler.values import dataclass, replace
 
 if TYPE_CHECKING:
@@ -367,7 +367,10 @@ class _Search:
             return  # it comes in each bucket, whenever it begins
         seen = {tuple(self._home[course.name].values())}
         sizes = range(1, self._most_minutes + 1)
+        last, expires = course.slots.seconds[-1:], course.schedule.expires_at
         for minutes in _movable(course.schedule, (one for size in sizes for one in (size, -size))):
+            if expires is not None and last and last[0] + 60 * minutes >= seconds_of(expires):
+                continue  # its last time would be lost
             buckets = {group: course.buckets(group[0], 60 * minutes) for group in course.amounts()}
             self._steps += sum(map(len, buckets.values()))
             if (key := tuple(buckets.values())) not in seen:

@@ -6,7 +6,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from tinyscheduler.core.budgets import budgets_of, find_used_up, pause_for, target_of
-from tinyscheduler.model.budgets import OVERALL, Spent, UsedUp
+from tinyscheduler.model.budgets import Spent, UsedUp
 from tinyscheduler.model.schedules import ScheduleState
 from tinyscheduler.model.switches import TargetKind
 from tinyscheduler.model.tasks import TaskState
@@ -98,7 +98,7 @@ def spent_of(queue: SimulatedQueue, budget: Budget) -> Spent:
 
 
 def _is_of(budget: Budget, agent: str | None, schedule_id: str | None) -> bool:
-    return budget.subject in (OVERALL, f"agent:{agent}", f"schedule:{schedule_id}")
+    return bool(budgets_of([budget], agent=agent or "", schedule_id=schedule_id))
 
 
 def _counts(began_at: datetime | None, since: datetime | None) -> bool:

@@ -337,7 +337,9 @@ class SimulatedSource:
         )
 
     def _is_switched_off(self, agent: str, queue: str, schedule_id: str | None) -> bool:
-        stops = {str(EVERYTHING), f"agent:{agent}", f"queue:{queue}", f"schedule:{schedule_id}"}
+        stops = {str(EVERYTHING), f"agent:{agent}", f"queue:{queue}"}
+        if schedule_id is not None:
+            stops.add(f"schedule:{schedule_id}")
         return any(target in stops for _, target in self._queue.switches)
 
     @contextmanager

@@ -74,7 +74,7 @@ def plan_batch(
     keys: dict[str, int] = {}
     named = [places[index] if index < len(places) else "" for index in range(len(specs))]
     for index, (key, spec) in enumerate(specs):
-        _check(spec, named[index])
+        check_spec(spec, named[index])
         if key is not None and keys.setdefault(key, index) != index:
             raise UsageError(
                 _at(named[index], f"the key {key!r} is used twice"),
@@ -163,7 +163,11 @@ def _refuse_cycle(additions: Sequence[Addition], keys: Sequence[str | None]) -> 
                 current = following
 
 
-def _check(spec: TaskSpec, place: str) -> None:
+def check_spec(spec: TaskSpec, place: str = "") -> None:
+    """Raise UsageError for what no program could be given, or a row cannot hold.
+
+    ``place`` is where it was asked for, such as a line of a file.
+    """
     for fault in _faults(spec):
         hint = next((fix for words, fix in _FIXES.items() if words in fault), _SHORTEN)
         raise UsageError(_at(place, fault), hint=hint)

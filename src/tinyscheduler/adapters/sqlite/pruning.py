@@ -140,6 +140,8 @@ class SqlitePruner:
             attempts = connection.execute("DELETE FROM attempts").rowcount
             metrics = connection.execute("DELETE FROM schedule_firing_metrics").rowcount
             schedules = connection.execute("DELETE FROM schedules").rowcount
+            # Else one that is added under the same name would never start anything.
+            connection.execute("DELETE FROM switches WHERE target LIKE 'schedule:%'")
             with durable_step("reset.rows"):
                 connection.commit()
         return Emptied(

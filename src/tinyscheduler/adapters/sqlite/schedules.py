@@ -109,7 +109,8 @@ WHERE id = :id AND state IN ('waiting', 'held')
 _CANCEL_AT_WORK = """
 UPDATE tasks SET cancel_requested = 1, updated_at = :now WHERE id = :id AND state = 'working'
 """
-# Firings that run, and those that a tick would start if it came now.
+# Firings that run, and those that a tick would start if it came now: none that are paused, for
+# they may stay so for days.
 _TAKEN = """
 SELECT (
     SELECT count(*) FROM tasks INDEXED BY firings_at_work
@@ -118,6 +119,8 @@ SELECT (
     SELECT count(*) FROM tasks INDEXED BY firings_that_wait
     WHERE state IN ('waiting', 'held') AND schedule_id IS NOT NULL
         AND state = 'waiting' AND blockers_left = 0 AND start_after <= :now
+        AND NOT EXISTS (SELECT 1 FROM switches WHERE target IN (
+            'agent:' || agent, 'queue:' || queue, 'schedule:' || schedule_id))
 )
 """
 # The same ones, those at work first; how long firings of their schedules took that succeeded.
@@ -131,6 +134,8 @@ WITH live AS (
     FROM tasks INDEXED BY firings_that_wait
     WHERE state IN ('waiting', 'held') AND schedule_id IS NOT NULL
         AND state = 'waiting' AND blockers_left = 0 AND start_after <= :now
+        AND NOT EXISTS (SELECT 1 FROM switches WHERE target IN (
+            'agent:' || agent, 'queue:' || queue, 'schedule:' || schedule_id))
 )
 SELECT live.state = 'working' AS is_running, max_runtime_s,
     coalesce(slot_claimed_at, live.updated_at) AS started_at,
