@@ -316,6 +316,9 @@ def test_a_paused_schedule_fires_nothing_and_what_it_fired_waits(agents: Place):
     assert "nothing to do" in agents.run("run").out
     shown = agents.run("schedule", "show", "nightly", "--json").json["schedule"]
     assert (shown["state"], shown["why_paused"]) == ("paused", "too dear")
+    status = agents.run("status", "--json").json
+    assert [one["reason"] for one in status["paused"]] == ["too dear"]
+    assert status["schedules"]["stopped"] == []  # somebody did, and it is not its own doing
 
     assert agents.run("resume", "schedule:nightly").out == (
         "the pause of schedule nightly has ended\n"

@@ -352,6 +352,7 @@ def test_who_sits_at_a_screen_and_is_not_idle_is_at_work(
         ("#!/bin/sh\necho 'Failed to connect to bus' >&2; exit 1\n", "Failed to connect to bus"),
         ("#!/bin/sh\nexec sleep 60\n", "did not answer within 2 s"),
         ("#!/bin/sh\nsleep 60\n", "did not answer within 2 s"),
+        ("#!/bin/sh\nexec >&- 2>&-\nsleep 60\n", "did not answer within 2 s"),
         ("#!/bin/sh\nyes\n", "says more than 65536 bytes"),
         ("#!/bin/sh\nprintf '--help 1\\n\\377\\n'\n", ""),
         ("#!/bin/sh\nhead -c 1000000 /dev/urandom\n", ""),

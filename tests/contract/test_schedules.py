@@ -288,6 +288,25 @@ def test_three_failures_in_a_row_pause_it_and_say_which_was_the_last(place: Plac
     assert place.fire() == []
 
 
+def test_what_it_fired_before_it_paused_itself_is_held(place: Place):
+    place.keep(minutely(overlap=Overlap.QUEUE_ALL, catch_up=CatchUp.ALL))
+    place.keep(minutely("b"))
+    place.advance(300)
+    other, *tasks = sorted(place.fire(), key=lambda task: task in one_of(place)[1].waiting)
+    for task in tasks[:3]:
+        lease = place.claim(task)
+        assert lease is not None
+        place.end(task, lease, FAILED)
+
+    held = {one.task_id: one.is_held for one in place.source().look(window=10).waiting}
+    assert held == {other: False, **dict.fromkeys(tasks[3:], True)}
+    assert place.claim(tasks[3]) is None
+    keeper = place.keeper()
+    if isinstance(keeper, SqliteSchedules):
+        keeper.set_state("a", ScheduleState.ACTIVE, next_fire_at=place.now() + MINUTE)
+        assert not any(one.is_held for one in place.source().look(window=10).waiting)
+
+
 def test_a_success_between_failures_begins_to_count_anew(place: Place):
     place.keep(minutely(catch_up=CatchUp.NONE))
     for ending in (FAILED, FAILED, DONE, FAILED, FAILED):

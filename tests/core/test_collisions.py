@@ -496,7 +496,7 @@ def test_a_thousand_schedules_are_taken_apart_within_a_bounded_number_of_steps()
 
 
 def test_nobody_is_moved_to_where_it_is_over():
-    ends: Any = {"expires_at": NOW + timedelta(hours=2, minutes=34)}
+    ends: dict[str, Any] = {"expires_at": NOW + timedelta(hours=2, minutes=34)}
     courses = [a_course("33 2 * * *", "a", **ends), a_course("31 2 * * *", "b", **ends)]
 
     (shift,) = propose(courses, ROOM).shifts

@@ -80,7 +80,7 @@ def refill(page: str, folder: Path) -> str:
     return _BLOCK.sub(answer, page)
 
 
-def run(command: str, folder: Path) -> str:
+def run(command: str, folder: Path, *, limit_s: float = LONGEST_S) -> str:
     """Type a command in the reader's folder, and return what comes back."""
     launcher = folder / "tinyscheduler"
     if not launcher.exists():
@@ -102,11 +102,11 @@ def run(command: str, folder: Path) -> str:
         process_group=0,
     ) as process:
         try:
-            printed, _ = process.communicate(timeout=LONGEST_S)
+            printed, _ = process.communicate(timeout=limit_s)
         except subprocess.TimeoutExpired:
             # Not the shell alone: what it started holds the pipe.
             os.killpg(process.pid, signal.SIGKILL)
-            printed = f"{process.communicate()[0]}… and then nothing for {LONGEST_S} s\n"
+            printed = f"{process.communicate()[0]}… and then nothing for {limit_s} s\n"
     return printed.replace(str(folder), READERS_FOLDER)
 
 

@@ -12,7 +12,17 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import typer
 from tests.builders import a_lease
-from tests.docs.pages import TOP, Exchange, agrees, exchanges, refill, run, typed, without_passing
+from tests.docs.pages import (
+    LONGEST_S,
+    TOP,
+    Exchange,
+    agrees,
+    exchanges,
+    refill,
+    run,
+    typed,
+    without_passing,
+)
 
 from tinyscheduler import errors
 from tinyscheduler.cli.demo_stage import processes_of
@@ -145,13 +155,15 @@ def furnished(folder: Path) -> Path:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(10 * LONGEST_S)
 @pytest.mark.parametrize("name", WITH_SHELL_LINES)
 def test_every_command_of_the_page_does_what_it_is_shown_for(name: str, furnished: Path):
     lines = typed(page(name))
     script = "".join(f'{as_tested(line)}\necho "exit code $?"\n' for line in lines)
 
     prologue = 'PATH="$PWD/bin:$PATH"; tinyscheduler validate-config --fix >/dev/null'
-    printed = run(f"{prologue}\n{script}", furnished)
+    # Dozens of commands, on a machine that may be busy.
+    printed = run(f"{prologue}\n{script}", furnished, limit_s=9 * LONGEST_S)
 
     codes = [int(code) for code in re.findall(r"^exit code (\d+)$", printed, flags=re.MULTILINE)]
     assert len(codes) == len(lines), printed

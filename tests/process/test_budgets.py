@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
+import pytest
 from tests.process.station import Station, until
 
 if TYPE_CHECKING:
@@ -70,6 +71,30 @@ def test_a_runaway_that_succeeds_is_stopped_after_exactly_as_many_runs_as_it_may
     tick_until_still(station)
     assert len([line for line in station.lines() if line[0] == "start"]) == 40
     station.assert_never_two_at_once()
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_whoever_dies_while_a_budget_is_enforced_or_lifted_lets_nothing_more_start(
+    make_station: Callable[..., Station], tmp_path: Path, when: str
+):
+    with_budget(tmp_path / "base", "overall: {runs: 2}")
+    station = make_station(kicks=False)
+    for _ in range(6):
+        station.add("true")
+    assert station.tick(crash_at=f"budget.pause:{when}") == -9
+    tick_until_still(station)
+
+    assert len([line for line in station.lines() if line[0] == "start"]) == 2
+    assert [one["target"] for one in status(station)["paused"]] == ["all"]
+    station.crash_mark.unlink()
+    dead = station.run("resume", crash_at=f"budget.lift:{when}")
+    assert dead.returncode == -9
+    tick_until_still(station)
+    assert len([line for line in station.lines() if line[0] == "start"]) == 2
+
+    assert station.run("resume").returncode == 0
+    tick_until_still(station)
+    assert len([line for line in station.lines() if line[0] == "start"]) == 4
 
 
 def test_a_schedule_that_has_used_its_budget_fires_nothing_and_starts_nothing(

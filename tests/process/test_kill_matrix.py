@@ -86,6 +86,13 @@ SCHEDULES = both(
     "schedule.add", "schedule.fire", "schedule.state", "schedule.run", "schedule.remove"
 )
 
+# Killed there in tests/cli/test_schedule_edits.py, test_schedule_files.py and test_pressure.py.
+SCHEDULES |= both("schedule.edit", "schedule.apply", "schedule.change", "schedule.defer")
+# Killed there in tests/process/test_pressure_files.py.
+PRESSURES = both("pressure.set", "pressure.clear", "pressure.lift")
+# Killed there in tests/process/test_budgets.py.
+BUDGETS = both("budget.pause", "budget.lift")
+
 # From here on the result is durable: the command must never run again.
 RECORDED = frozenset({"wrapper.result:after", "wrapper.kicked:before"}) | both(
     "wrapper.lock",
@@ -100,7 +107,7 @@ RECORDED = frozenset({"wrapper.result:after", "wrapper.kicked:before"}) | both(
 
 
 def test_every_durable_step_of_the_code_is_in_the_matrix():
-    apart = SET_UP | SWITCHES | REMOVING | POLICIES | SCHEDULES
+    apart = SET_UP | SWITCHES | REMOVING | POLICIES | SCHEDULES | PRESSURES | BUDGETS
     assert points_in_the_code() == PLAIN | RECLAIM | CORRUPT | COMMANDS | apart
 
 

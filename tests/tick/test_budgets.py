@@ -102,6 +102,19 @@ def test_the_time_of_what_runs_is_looked_at_in_every_tick():
     assert [event["target"] for event in told(world, EventName.PAUSED)] == ["all"]
 
 
+def test_what_is_over_and_not_settled_yet_does_not_run_on():
+    world = with_budgets(Budget(subject="overall", wall_s=3600.0), tasks=2, slots=1)
+    world.workshop.script = lambda _task, attempt: Script(runs_s=100 if attempt == 1 else 900)
+    tick(world)
+    world.machine.advance(7200)  # it has ended long ago, and nobody has looked since
+    tick(world)
+    world.machine.advance(60)
+    world.machine.reboot(7200)
+    tick(world)
+
+    assert told(world, EventName.PAUSED) == []
+
+
 def test_a_world_without_budgets_asks_for_none():
     class Untouched(SimulatedBudgets):
         def enforce(self) -> list[UsedUp]:

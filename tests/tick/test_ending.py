@@ -185,6 +185,35 @@ def test_a_request_to_cancel_stays_while_a_source_that_may_know_it_is_down():
     assert world.disk.cancels.keys() == {"lease-of-long-ago"}
 
 
+def test_what_an_attempt_used_until_it_was_reclaimed_is_on_record():
+    world = a_world(script=LONG)
+    attempt = run_until_running(world)
+    world.machine.advance(99)
+    half = replace(the_lease(world), gpu_uuids=("GPU-0",), gpu_share=0.5)
+    world.disk.leases["1"] = json.dumps(encode_lease(half))
+    world.machine.kill(attempt.wrapper)
+
+    tick(world)
+
+    (row,) = world.disk.ledger.values()
+    assert row.started_at is not None
+    assert row.gpu_s == (row.ended_at - row.started_at).total_seconds() / 2
+    assert 49 < row.gpu_s <= 50
+
+
+def test_while_a_machine_is_off_nothing_is_used():
+    world = a_world(script=LONG)
+    run_until_running(world)
+    world.machine.advance(99)
+    world.machine.reboot(50_000)
+
+    tick(world)
+
+    (row,) = world.disk.ledger.values()
+    assert row.started_at is not None
+    assert 99 - HEARTBEAT_S <= (row.ended_at - row.started_at).total_seconds() <= 100
+
+
 def test_a_reboot_costs_no_attempt_however_often_it_happens():
     world = a_world(script=Script(runs_s=100))
 

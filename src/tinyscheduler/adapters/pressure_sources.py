@@ -123,15 +123,18 @@ class PressureSources:
         poll = select.poll()
         poll.register(out, select.POLLIN)
         deadline_ns = self._clock.now().monotonic_ns + round(_LIMIT_S * 1e9)
+        too_late = f"loginctl did not answer within {_LIMIT_S:g} s"
         while True:
             left_ms = (deadline_ns - self._clock.now().monotonic_ns) / 1e6
             if left_ms <= 0 or not poll.poll(left_ms):
-                message = f"loginctl did not answer within {_LIMIT_S:g} s"
-                raise ProbeError(message)
+                raise ProbeError(too_late)
             chunk = os.read(out, _MOST_BYTES)
             if not chunk:
                 # It has closed its output, and has nothing else to do.
-                process.wait(timeout=_LIMIT_S)
+                try:
+                    process.wait(timeout=_LIMIT_S)
+                except subprocess.TimeoutExpired as error:
+                    raise ProbeError(too_late) from error
                 return said
             said += chunk
             if len(said) > _MOST_BYTES:

@@ -6,15 +6,12 @@ is usable beside a fault is still returned.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterable
-from enum import StrEnum
 from typing import Any
 
-from tinyscheduler.config.inputs import PREFIX, InputFile, fault_in_path
+from tinyscheduler.config import node_values
+from tinyscheduler.config.inputs import InputFile, fault_in_path
 from tinyscheduler.config.problems import Problem, Severity, UnusableError, did_you_mean, quote
-from tinyscheduler.config.settings import MAX_LIMIT, MAX_NUMBER
-from tinyscheduler.config.units import DURATION, SIZE, parse_duration_s, parse_size_bytes
+from tinyscheduler.config.settings import MAX_LIMIT
 from tinyscheduler.core.command_line import PLACEHOLDERS
 from tinyscheduler.model.budgets import OVERALL, Budget
 from tinyscheduler.model.config import (
@@ -41,18 +38,7 @@ PROFILES = ("shell", "goose", "claude", "codex", "gemini")
 PRIORITY_CLASSES = ("interactive", "batch")
 
 _SECTIONS = ("agents", "hosts", "models", "pools", "queues", "tenants", "budgets")
-_MAX_ITEM_CHARACTERS = 128 * 1024
-_MAX_ADDRESS_CHARACTERS = 2048
-_LEAST_WEIGHT = 0.001
-_WEIGHT = "a number from 0.001 to 1000"
-_AMOUNT = "a number above 0 such as 10 or 2.5"
-_FACTORS = {"k": 10**3, "K": 10**3, "M": 10**6, "G": 10**9}
-_MOST_COUNTED = 10**15
-_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
-# What looks like a placeholder and must be a known one.  ${NAME} belongs to a shell; JSON,
-# awk and the like have more in their braces than one word.
-_PLACEHOLDER = re.compile(r"(?<![${])\{([a-z_]+)\}(?!\})")
 _MODEL_PLACEHOLDERS = ("model_file", "port", "host")
 
 
@@ -122,10 +108,6 @@ def parse_agents_file(source: InputFile | None, *, path: str, goose: str) -> Age
         case _:
             reader.fault(root.line, "holds no mapping", "start with a line `agents:`")
     return result
-
-
-# Returns one value in its own type, or raises UnusableError.
-Parser = Callable[[Node], Any]
 
 
 class _Reader:
@@ -225,7 +207,7 @@ class _Reader:
             if not isinstance(text, str) or not is_task_id(text):
                 self.fault(
                     node.line,
-                    f"{what}: {key} is {_written(entry.node) if entry else 'missing'}",
+                    f"{what}: {key} is {node_values.written(entry.node) if entry else 'missing'}",
                     f"give it a name: {TASK_ID_RULE}",
                 )
                 return
@@ -330,7 +312,7 @@ class _Reader:
         return False
 
     def _fields(
-        self, what: str, entry: Entry, known: dict[str, tuple[str, Parser]]
+        self, what: str, entry: Entry, known: dict[str, tuple[str, node_values.Parser]]
     ) -> dict[str, Any]:
         """Read the keys of one item; each names its field and its parser in ``known``."""
         values: dict[str, Any] = {}
@@ -344,7 +326,7 @@ class _Reader:
             try:
                 values[field_name] = parse(item.node)
             except UnusableError as error:
-                written = _written(item.node)
+                written = node_values.written(item.node)
                 # What a list holds is told; that it is one is not what is wrong with it.
                 is_inside = isinstance(item.node.value, tuple) and error.because != (
                     f"is not {error.expected}"
@@ -367,7 +349,7 @@ class _Reader:
             case _:
                 self.fault(
                     entry.line,
-                    f"{what} is {_written(entry.node)}; expected a mapping",
+                    f"{what} is {node_values.written(entry.node)}; expected a mapping",
                     "write its keys below it, indented",
                 )
                 return {}
@@ -388,267 +370,61 @@ def _profile_of(name: str, command: tuple[str, ...]) -> str:
     return next((one for one in (program, name) if one in PROFILES), SHELL)
 
 
-def _written(node: Node) -> str:
-    match node.value:
-        case dict():
-            return "a mapping"
-        case tuple():
-            return "a list"
-        case True | False:
-            return str(node.value).lower()
-        case None:
-            return "empty"
-        case str():
-            return quote(node.value)
-        case _:
-            return str(node.value)
-
-
-def _whole(minimum: int, maximum: int = MAX_NUMBER) -> Parser:
-    def parse(node: Node) -> int:
-        # bool is an int to Python; `limit: true` is none to anybody else.
-        if type(node.value) is not int or not minimum <= node.value <= maximum:
-            raise UnusableError(f"a whole number from {minimum} to {maximum}")
-        return node.value
-
-    return parse
-
-
-def _duration(node: Node) -> float:
-    try:
-        seconds = parse_duration_s(node.value if isinstance(node.value, (str, int, float)) else "")
-    except ValueError as error:
-        raise UnusableError(DURATION) from error
-    if seconds == 0:
-        raise UnusableError(DURATION, because="is no time at all")
-    return seconds
-
-
-def _size(node: Node) -> int:
-    try:
-        return parse_size_bytes(node.value if isinstance(node.value, (str, int)) else "")
-    except ValueError as error:
-        raise UnusableError(SIZE) from error
-
-
-def _count(node: Node) -> int:
-    """Read a number that may end with k, M or G, for thousands of them."""
-    value = node.value
-    text = value.strip() if isinstance(value, str) else str(value)
-    factor = _FACTORS.get(text[-1:], 1)
-    digits = text[:-1] if text[-1:] in _FACTORS else text
-    is_number = not isinstance(value, bool) and re.fullmatch(r"[0-9]{1,15}(\.[0-9]{1,9})?", digits)
-    number = round(float(digits) * factor) if is_number else 0
-    if not 1 <= number <= _MOST_COUNTED:
-        raise UnusableError("a number such as 200000, 200k or 5M")
-    return number
-
-
-def _amount(node: Node) -> float:
-    value = node.value
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise UnusableError(_AMOUNT)
-    if not 0 < value <= MAX_NUMBER:
-        raise UnusableError(_AMOUNT)
-    return float(value)
-
-
-def _minutes(node: Node) -> float:
-    return 60 * _amount(node)
-
-
-def _name(node: Node) -> str:
-    # Unquoted digits are a name too, such as a queue called 7.
-    text = str(node.value) if type(node.value) is int else node.value
-    if not isinstance(text, str) or not is_task_id(text):
-        raise UnusableError(f"a name ({TASK_ID_RULE})")
-    return text
-
-
-def _text(node: Node) -> str:
-    if not isinstance(node.value, str) or fault_in_path(node.value):
-        raise UnusableError("a text")
-    return node.value
-
-
-def _names(node: Node) -> tuple[str, ...]:
-    items = node.value if isinstance(node.value, tuple) else (node,)
-    if not items:
-        raise UnusableError("the name of a host, or a list of them")
-    return tuple(dict.fromkeys(_name(item) for item in items))
-
-
-def _entries(node: Node) -> dict[str, Entry]:
-    match node.value:
-        case dict() as entries:
-            return entries
-        case None:
-            return {}
-        case _:
-            raise UnusableError("a mapping of model names")
-
-
-def _weight(node: Node) -> float:
-    value = node.value
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise UnusableError(_WEIGHT)
-    if not _LEAST_WEIGHT <= value <= 1 / _LEAST_WEIGHT:
-        raise UnusableError(_WEIGHT)
-    return float(value)
-
-
-def _address(node: Node) -> str:
-    if (
-        not isinstance(node.value, str)
-        or not node.value.isprintable()
-        or not node.value.strip()
-        or " " in node.value
-        or len(node.value) > _MAX_ADDRESS_CHARACTERS
-    ):
-        raise UnusableError("an address such as http://gpu-box:8080 or 10.0.0.5")
-    return node.value
-
-
-def _word(words: Iterable[str]) -> Parser:
-    known = tuple(words)
-
-    def parse(node: Node) -> str:
-        if not isinstance(node.value, str) or node.value not in known:
-            raise UnusableError("one of " + ", ".join(known))
-        return node.value
-
-    return parse
-
-
-def _member(members: type[StrEnum]) -> Parser:
-    def parse(node: Node) -> StrEnum:
-        # `stdin: null` is how YAML writes nothing.
-        text = "null" if node.value is None else node.value
-        if text not in tuple(members):
-            raise UnusableError("one of " + ", ".join(members))
-        return members(text)
-
-    return parse
-
-
-def _variables(node: Node) -> tuple[str, ...]:
-    expected = "a list of variable names such as [OPENAI_API_KEY]"
-    if not isinstance(node.value, tuple):
-        raise UnusableError(expected)
-    names = []
-    for number, item in enumerate(node.value, start=1):
-        if not isinstance(item.value, str) or not _VARIABLE.fullmatch(item.value):
-            # Not as it is written: somebody may have put the value of a key behind its name.
-            because = f"item {number} is not the name of a variable"
-            raise UnusableError(expected, because=because)
-        if item.value.startswith(PREFIX):
-            raise UnusableError(
-                expected, because=f"names a variable of the program's own ({PREFIX}...)"
-            )
-        names.append(item.value)
-    return tuple(dict.fromkeys(names))
-
-
-def _unquoted(item: Node, *, number: int, expected: str) -> UnusableError:
-    """Return the fault of an item that YAML takes for something else than a text."""
-    example = ""
-    match item.value:
-        case int() if type(item.value) is int:
-            example = f': "{item.value}"'
-        case dict() as keys if len(keys) == 1:
-            # {prompt} without quotes is a mapping.
-            example = f', such as "{{{next(iter(keys))}}}"'
-    return UnusableError(
-        expected,
-        because=f"item {number} is {_written(item)}, not a text",
-        fix=f"write it in quotes{example}",
-    )
-
-
-def _command(known: tuple[str, ...]) -> Parser:
-    expected = 'a list of texts such as ["goose", "run"], the program first'
-
-    def parse(node: Node) -> tuple[str, ...]:
-        if not isinstance(node.value, tuple):
-            raise UnusableError(expected)
-        argv = []
-        for number, one in enumerate(node.value, start=1):
-            if not isinstance(one.value, str):
-                raise _unquoted(one, number=number, expected=expected)
-            argv.append(one.value)
-        if not argv or not argv[0].strip():
-            raise UnusableError(expected, because="names no program")
-        for item in argv:
-            if "\0" in item or len(item) > _MAX_ITEM_CHARACTERS:
-                raise UnusableError(
-                    expected, because="holds a NUL byte, or a text longer than 128 KiB"
-                )
-            unknown = [name for name in _PLACEHOLDER.findall(item) if name not in known]
-            if unknown:
-                raise UnusableError(
-                    expected,
-                    because=f"holds the unknown placeholder {{{unknown[0]}}}",
-                    fix=f"{did_you_mean(unknown[0], known)}"
-                    " (braces with a space inside are left alone)",
-                )
-        return tuple(argv)
-
-    return parse
-
-
-_AGENT_FIELDS: dict[str, tuple[str, Parser]] = {
-    "queue": ("queue", _name),
-    "limit": ("limit", _whole(0, MAX_LIMIT)),
-    "command": ("command", _command(PLACEHOLDERS)),
-    "profile": ("profile", _word(PROFILES)),
-    "env": ("environment", _variables),
-    "memory": ("memory_bytes", _size),
-    "vram": ("vram_bytes", _size),
-    "model": ("model", _text),
-    "max_runtime": ("max_runtime_s", _duration),
-    "max_turns": ("max_turns", _whole(1, MOST_TURNS)),
-    "max_per_host": ("max_per_host", _whole(1)),
-    "account": ("account", _text),
-    "idle_output": ("idle_output_s", _duration),
-    "on_expire": ("on_expire", _member(OnExpire)),
-    "cwd": ("cwd", _text),
-    "stdin": ("stdin", _member(StdinSource)),
-    "priority_class": ("priority_class", _word(PRIORITY_CLASSES)),
-    "model_match": ("model_match", _member(ModelMatch)),
+_AGENT_FIELDS: dict[str, tuple[str, node_values.Parser]] = {
+    "queue": ("queue", node_values.name),
+    "limit": ("limit", node_values.whole(0, MAX_LIMIT)),
+    "command": ("command", node_values.command(PLACEHOLDERS)),
+    "profile": ("profile", node_values.word(PROFILES)),
+    "env": ("environment", node_values.variables),
+    "memory": ("memory_bytes", node_values.size),
+    "vram": ("vram_bytes", node_values.size),
+    "model": ("model", node_values.text),
+    "max_runtime": ("max_runtime_s", node_values.duration),
+    "max_turns": ("max_turns", node_values.whole(1, MOST_TURNS)),
+    "max_per_host": ("max_per_host", node_values.whole(1)),
+    "account": ("account", node_values.text),
+    "idle_output": ("idle_output_s", node_values.duration),
+    "on_expire": ("on_expire", node_values.member(OnExpire)),
+    "cwd": ("cwd", node_values.text),
+    "stdin": ("stdin", node_values.member(StdinSource)),
+    "priority_class": ("priority_class", node_values.word(PRIORITY_CLASSES)),
+    "model_match": ("model_match", node_values.member(ModelMatch)),
 }
 # What is said of a model, or of a model on one host.
-_PLACE_FIELDS: dict[str, tuple[str, Parser]] = {
-    "vram": ("vram_bytes", _size),
-    "max_slots": ("max_slots", _whole(0, MAX_LIMIT)),
-    "endpoint": ("endpoint", _address),
+_PLACE_FIELDS: dict[str, tuple[str, node_values.Parser]] = {
+    "vram": ("vram_bytes", node_values.size),
+    "max_slots": ("max_slots", node_values.whole(0, MAX_LIMIT)),
+    "endpoint": ("endpoint", node_values.address),
 }
 _PLACE_KEYS = tuple(key for key, _ in _PLACE_FIELDS.values())
-_HOST_FIELDS: dict[str, tuple[str, Parser]] = {
-    "address": ("address", _address),
-    "total_vram": ("total_vram_bytes", _size),
-    "max_slots": ("max_slots", _whole(0, MAX_LIMIT)),
-    "models": ("models", _entries),
+_HOST_FIELDS: dict[str, tuple[str, node_values.Parser]] = {
+    "address": ("address", node_values.address),
+    "total_vram": ("total_vram_bytes", node_values.size),
+    "max_slots": ("max_slots", node_values.whole(0, MAX_LIMIT)),
+    "models": ("models", node_values.entries),
 }
-_QUEUE_FIELDS: dict[str, tuple[str, Parser]] = {"limit": ("slots", _whole(0, MAX_LIMIT))}
-_TENANT_FIELDS: dict[str, tuple[str, Parser]] = {
-    "slots": ("slots", _whole(0, MAX_LIMIT)),
-    "vram": ("vram_bytes", _size),
-    "weight": ("weight", _weight),
+_QUEUE_FIELDS: dict[str, tuple[str, node_values.Parser]] = {
+    "limit": ("slots", node_values.whole(0, MAX_LIMIT))
 }
-_BUDGET_FIELDS: dict[str, tuple[str, Parser]] = {
-    "window": ("window_s", _duration),
-    "runs": ("runs", _whole(1)),
-    "turns": ("turns", _count),
-    "tokens": ("tokens", _count),
-    "money": ("money_usd", _amount),
-    "gpu_minutes": ("gpu_s", _minutes),
-    "wall_time": ("wall_s", _duration),
+_TENANT_FIELDS: dict[str, tuple[str, node_values.Parser]] = {
+    "slots": ("slots", node_values.whole(0, MAX_LIMIT)),
+    "vram": ("vram_bytes", node_values.size),
+    "weight": ("weight", node_values.weight),
 }
-_MODEL_FIELDS: dict[str, tuple[str, Parser]] = {
+_BUDGET_FIELDS: dict[str, tuple[str, node_values.Parser]] = {
+    "window": ("window_s", node_values.duration),
+    "runs": ("runs", node_values.whole(1)),
+    "turns": ("turns", node_values.count),
+    "tokens": ("tokens", node_values.count),
+    "money": ("money_usd", node_values.amount),
+    "gpu_minutes": ("gpu_s", node_values.minutes),
+    "wall_time": ("wall_s", node_values.duration),
+}
+_MODEL_FIELDS: dict[str, tuple[str, node_values.Parser]] = {
     **_PLACE_FIELDS,
-    "host": ("host", _names),
-    "start": ("start", _command(_MODEL_PLACEHOLDERS)),
-    "ready": ("ready", _text),
-    "start_timeout": ("start_timeout", _duration),
-    "model_file": ("model_file", _text),
+    "host": ("host", node_values.names),
+    "start": ("start", node_values.command(_MODEL_PLACEHOLDERS)),
+    "ready": ("ready", node_values.text),
+    "start_timeout": ("start_timeout", node_values.duration),
+    "model_file": ("model_file", node_values.text),
 }

@@ -178,6 +178,10 @@ class SimulatedQueue:
         if judged.why_paused is not None and schedule.state is ScheduleState.ACTIVE:
             schedule = replace(schedule, state=ScheduleState.PAUSED, why_paused=judged.why_paused)
             self.paused_after[row.task_id] = schedule.schedule_id
+            for other in self.rows.values():
+                is_of_clock = other.schedule_id == schedule.schedule_id and other.slot is not None
+                if is_of_clock and other.state is TaskState.WAITING:
+                    other.state = TaskState.HELD
         self.schedules[schedule.schedule_id] = schedule
 
     def count_suppressed(self, row: Row) -> None:

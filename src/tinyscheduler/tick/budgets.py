@@ -14,22 +14,25 @@ if TYPE_CHECKING:
 _WHERE = "budgets"
 
 
-def enforce_budgets(progress: Progress) -> None:
-    """Pause what has used up its budget, and tell it; costs nothing where there is none.
+def enforce_budgets(progress: Progress) -> bool:
+    """Pause what has used up its budget, and tell it; whether there was any.
 
     Called whenever something has ended or begun: claims that follow are refused anyhow.
+    Costs nothing where there is no budget.
     """
     if not progress.settings.inventory.budgets:
-        return
+        return False
     # Where they could not be read, they cannot a moment later.
-    if all(error.where != _WHERE for error in progress.errors):
-        progress.attempt(_WHERE, partial(_enforce, progress))
+    return all(error.where != _WHERE for error in progress.errors) and progress.attempt(
+        _WHERE, partial(_enforce, progress)
+    )
 
 
-def _enforce(progress: Progress) -> None:
+def _enforce(progress: Progress) -> bool:
     from tinyscheduler.core.budgets import BUDGET_KEEPER, target_of
 
-    for one in progress.world.budgets.enforce():
+    found = progress.world.budgets.enforce()
+    for one in found:
         target = str(target_of(one.budget))
         progress.warn(
             f"{target} is paused, its budget is used up: {one.words}"
@@ -41,3 +44,4 @@ def _enforce(progress: Progress) -> None:
             name = EventName.SCHEDULE_PAUSED
             details = (("schedule", one.budget.subject.partition(":")[2]), *details)
         progress.notice(name, reason="budget", details=details)
+    return bool(found)

@@ -30,6 +30,8 @@ from tinyscheduler.values import assert_never, dataclass, replace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from tinyscheduler.model.leases import LeaseEntry
     from tinyscheduler.model.plan import Plan, Verdict
     from tinyscheduler.model.snapshot import Snapshot, UnreadableResult
@@ -243,6 +245,10 @@ class Endings:
         lease: Lease | None = None,
     ) -> AttemptRecord:
         interrupted = outcome is Outcome.INTERRUPTED
+        ended_at = snapshot.now.wall
+        if lease is not None and reason is ReclaimReason.REBOOTED:
+            # While the machine was off nothing was used, for however long that was.
+            ended_at = lease.heartbeat
         return AttemptRecord(
             lease_id=claim.lease_id,
             task_id=claim.task_id,
@@ -250,7 +256,7 @@ class Endings:
             agent=claim.agent,
             attempt=claim.attempt,
             started_at=lease.started_at if lease is not None else None,
-            ended_at=snapshot.now.wall,
+            ended_at=ended_at,
             outcome=outcome,
             failure_reason=None if interrupted or reason is None else retry.failure_of(reason),
             reclaim_reason=reason,
@@ -258,6 +264,7 @@ class Endings:
             tokens=lease.tokens if lease is not None else None,
             cost_usd=lease.cost_usd if lease is not None else None,
             cpu_s=lease.cpu_s if lease is not None else None,
+            gpu_s=None if lease is None else _gpu_s(lease, ended_at),
             log=lease.run.log if lease is not None else None,
             schedule_id=claim.schedule_id,
         )
@@ -432,6 +439,13 @@ class Endings:
                 self.progress.settled += 1
             case _:
                 pass
+
+
+def _gpu_s(lease: Lease, ended_at: datetime) -> float | None:
+    """Return how long an attempt had whole GPUs, of a half one half as long; None without any."""
+    if not lease.gpu_uuids:
+        return None
+    return lease.gpu_share * max(0.0, (ended_at - lease.started_at).total_seconds())
 
 
 def _found_nothing(ending: Ending) -> bool:

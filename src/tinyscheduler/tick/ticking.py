@@ -377,10 +377,9 @@ def _preview(progress: Progress) -> tuple[Snapshot, Plan]:
 def _act(progress: Progress) -> None:
     """Settle and reclaim, then start, looking again whenever the world has changed."""
     saved = progress.memory = progress.world.memory.load()
-    enforce_budgets(progress)
     endings, starts = Endings(progress=progress), Starts(progress=progress)
     rounds = looks = 0
-    has_fired = False
+    has_come_due = False
     while True:
         snapshot, plan = _look_and_decide(progress)
         progress.note_round(snapshot, plan)
@@ -392,10 +391,12 @@ def _act(progress: Progress) -> None:
             rounds += 1
             enforce_budgets(progress)
             continue
-        if not has_fired:
-            # Not before it is known which firings have ended: those are in the way of none.
-            has_fired = True
-            if _fire(progress, snapshot):
+        if not has_come_due:
+            # Not before it is known what has ended: that is in the way of no firing, and
+            # uses up no budget any more.
+            has_come_due = True
+            is_used_up = enforce_budgets(progress)
+            if _fire(progress, snapshot) or is_used_up:
                 continue
         goes_on = starts.start_all(plan, snapshot)
         enforce_budgets(progress)

@@ -27,6 +27,12 @@ UPDATE schedules SET failure_streak = :failures, breach_streak = :breaches,
     updated_at = :now
 WHERE id = :id
 """
+# A schedule that has paused itself: those of its times that fired already would only fail, too.
+_HOLD_WAITING = """
+UPDATE tasks SET state = 'held', updated_at = :now
+WHERE state IN ('waiting', 'held') AND state = 'waiting' AND schedule_id = :id
+    AND slot IS NOT NULL AND :task = (SELECT paused_after FROM schedules WHERE id = :id)
+"""
 _MAX_TURNS = """
 SELECT json_extract(details, '$.max_turns') AS max_turns FROM task_specs WHERE task_id = ?
 """
@@ -64,10 +70,11 @@ def judge_end(
         and _is_in_grace(connection, task["schedule_id"], now),
     )
     streaks = judged.streaks
+    schedule = {"id": task["schedule_id"], "task": task["id"], "now": now}
     connection.execute(
         _SET_STREAKS,
         {
-            "id": task["schedule_id"],
+            **schedule,
             "failures": streaks.failures,
             "breaches": streaks.breaches,
             "drifts": streaks.drifts,
@@ -75,10 +82,10 @@ def judge_end(
             "last_turns": streaks.last_turns,
             "last_failure": reason,
             "why": judged.why_paused,
-            "task": task["id"],
-            "now": now,
         },
     )
+    if judged.why_paused is not None:
+        connection.execute(_HOLD_WAITING, schedule)
 
 
 def _turns_of(connection: sqlite3.Connection, task: sqlite3.Row) -> int | None:

@@ -121,7 +121,10 @@ WHERE source = 'local' AND ended_at >= :since AND CAST(task_id AS INTEGER) >= :f
 ORDER BY attempt, rowid LIMIT :most
 """
 _STOPPED = """
-SELECT id, why_paused FROM schedules WHERE state = 'paused' AND why_paused IS NOT NULL
+SELECT id, why_paused FROM schedules
+WHERE state = 'paused' AND why_paused IS NOT NULL AND (paused_after IS NOT NULL OR EXISTS (
+    SELECT 1 FROM switches
+    WHERE kind = 'pause' AND target = 'schedule:' || schedules.id AND set_by = :keeper))
 ORDER BY id LIMIT 20
 """
 _DEFERRED = """
@@ -288,8 +291,16 @@ class Inquiry:
         return found, unreadable
 
     def stopped_schedules(self) -> Mapping[str, str]:
-        """Return why schedules paused themselves, by their names; the first few."""
-        rows = self._database.read(lambda connection: connection.execute(_STOPPED).fetchall())
+        """Return why schedules paused themselves, by their names; the first few.
+
+        For how their firings ended, or for their budget; what somebody paused is none of them.
+        """
+        from tinyscheduler.core.budgets import BUDGET_KEEPER  # few commands ask
+
+        values = {"keeper": BUDGET_KEEPER}
+        rows = self._database.read(
+            lambda connection: connection.execute(_STOPPED, values).fetchall()
+        )
         return {row["id"]: row["why_paused"] for row in rows}
 
     def deferred_schedules(self) -> list[DeferredSchedule]:

@@ -90,6 +90,11 @@ UPDATE schedules SET state = :state, why_paused = :why, paused_after = NULL,
     updated_at = :now
 WHERE id = :id
 """
+# What was held when it paused itself; see `firing_ends.py`.
+_RELEASE = """
+UPDATE tasks SET state = 'waiting', updated_at = :now
+WHERE state IN ('waiting', 'held') AND state = 'held' AND schedule_id = :id AND slot IS NOT NULL
+"""
 # One that is damaged is told where it is due.
 _KIND = """
 SELECT CASE WHEN json_valid(definition) THEN json_extract(definition, '$.kind') END AS kind
@@ -330,22 +335,25 @@ class SqliteSchedules:
         why: str | None = None,
         next_fire_at: datetime | None = None,
     ) -> Schedule:
-        """Pause it, or let it go on with that slot; return it as it was before."""
+        """Pause it, or let it go on with that slot; return it as it was before.
+
+        With it go on those of its firings that were held when it paused itself.
+        """
         with self._database.writing() as connection:
             row = connection.execute(_ONE, (schedule_id,)).fetchone()
             if row is None:
                 raise none_such(schedule_id)
             before = schedule_of(row)
-            connection.execute(
-                _SET_STATE,
-                {
-                    "id": schedule_id,
-                    "state": state,
-                    "why": why,
-                    "now": to_micros(self._clock.now().wall),
-                    **next_columns(before, next_fire_at),
-                },
-            )
+            values = {
+                "id": schedule_id,
+                "state": state,
+                "why": why,
+                "now": to_micros(self._clock.now().wall),
+                **next_columns(before, next_fire_at),
+            }
+            connection.execute(_SET_STATE, values)
+            if state is ScheduleState.ACTIVE and row["paused_after"] is not None:
+                connection.execute(_RELEASE, values)
             with durable_step("schedule.state"):
                 connection.commit()
         return before
