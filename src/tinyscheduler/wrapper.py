@@ -775,22 +775,38 @@ def says_nothing_to_do(tail: bytes) -> bool:
     """Say whether the end of an output is an answer whose last line is HEARTBEAT_OK.
 
     Plain text, or what claude, codex and goose print as JSON, a line each: then the text of the
-    last answer counts, and what tells of none is passed over.
+    last answer counts, which may come in pieces, and what tells of none is passed over.
     """
+    answer, whose = "", None
     for line in reversed(tail.decode("utf-8", "replace").splitlines()[-_TAIL_LINES:]):
         text = line.strip()
         if not text:
             continue
-        if text.startswith("{"):
-            try:
-                answer = _answer_in(_parse_json(text.encode()))
-            except (ValueError, RecursionError):
-                return False
-            if answer is None:
-                continue
-            text = answer.strip().rpartition("\n")[2]
-        return text.strip("`*\"'. ") == _NOTHING_TO_DO
-    return False
+        if not text.startswith("{"):
+            answer = answer or text
+            break
+        try:
+            document = _parse_json(text.encode())
+        except (ValueError, RecursionError):
+            return False
+        piece, name = _answer_in(document), _message_in(document)
+        if piece is None and not answer:
+            continue
+        if piece is None or (answer and name != whose):
+            break
+        answer, whose = piece + answer, name
+        if whose is None:
+            break
+    return answer.strip().rpartition("\n")[2].strip("`*\"'. ") == _NOTHING_TO_DO
+
+
+def _message_in(document: object) -> str | None:
+    """Return which message a line of JSON is a piece of, where it is one of goose."""
+    if not isinstance(document, dict) or document.get("type") != "message":
+        return None
+    message = document.get("message")
+    name = message.get("id") if isinstance(message, dict) else None
+    return name if isinstance(name, str) else None
 
 
 def _answer_in(document: object) -> str | None:
