@@ -206,7 +206,7 @@ class Attempt:
         self.peak_rss_mb: float | None = None
         self.cpu_s = 0.0
         self.output: AgentOutput | None = None
-        self.output_at = 0
+        self.output_at = self.log_begin = 0
         self.has_unread = False
         self.exec_error = b""
         self.why: tuple[str, str] | None = None  # why we end it: failure reason, words
@@ -242,7 +242,8 @@ class Attempt:
             str(self.run["log"]), os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600
         )
         self.log_fd = log_fd
-        self.output_at = os.fstat(log_fd).st_size
+        # After a database was lost a number may be given twice, and its log be there.
+        self.output_at = self.log_begin = os.fstat(log_fd).st_size
         self._make_cgroup()
         go_read, go_write = os.pipe2(os.O_CLOEXEC)
         self.error_fd, error_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
@@ -685,7 +686,7 @@ class Attempt:
             fd = os.open(str(self.run["log"]), os.O_RDONLY | os.O_CLOEXEC)
             try:
                 end = os.fstat(fd).st_size
-                tail = os.pread(fd, _TAIL_BYTES, max(0, end - _TAIL_BYTES))
+                tail = os.pread(fd, _TAIL_BYTES, max(self.log_begin, end - _TAIL_BYTES))
             finally:
                 os.close(fd)
             return says_nothing_to_do(tail)

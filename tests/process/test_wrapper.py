@@ -556,6 +556,13 @@ def test_a_firing_says_whether_it_found_nothing_to_do(
     assert decode_result(result).found_nothing is expected
 
 
+def test_what_stood_in_its_log_before_is_not_its_answer(hand_over: Callable[..., Handover]):
+    handover = hand_over("true", schedule_id="a")
+    Path(handover.lease.run.log or "").write_text("HEARTBEAT_OK\n")
+
+    assert handover.run()["found_nothing"] is False
+
+
 @pytest.mark.parametrize(
     ("body", "expected"),
     [
