@@ -516,7 +516,7 @@ class Attempt:
             counter: Callable[..., AgentOutput] = names["AgentOutput"]  # type: ignore[assignment]  # its class
             self.output_fd = os.open(str(self.run["log"]), os.O_RDONLY | os.O_CLOEXEC)
             self.output = counter(str(self.run["agent_kind"]), _parse_json)
-        except (OSError, ValueError, EOFError, TypeError, KeyError, SyntaxError) as error:
+        except Exception as error:  # noqa: BLE001 - without it the attempt goes on
             self._stop_counting(error)
 
     def _read_output(self, reads: int = _READS_AT_ONCE) -> None:
@@ -547,8 +547,11 @@ class Attempt:
     def _finish_output(self) -> None:
         """Read the rest of it, once nobody prints any more."""
         self._read_output(_MOST_UNREAD_BYTES // _READ_BYTES + 1)
-        if self.output is not None:
-            self.output.close()
+        try:
+            if self.output is not None:
+                self.output.close()
+        except Exception as error:  # noqa: BLE001 - as above
+            self._stop_counting(error)
         self._note_progress()
 
     def _is_over_turns(self) -> bool:

@@ -783,6 +783,15 @@ def test_turns_are_counted_by_a_program_beside_it(
         (None, "FileNotFoundError"),
         ("def", "SyntaxError"),
         ("answer = 42", "KeyError: 'AgentOutput'"),
+        ("import nowhere", "ModuleNotFoundError"),
+        (
+            (
+                "class AgentOutput:\n    counted = turns = tokens = cost_usd = verdict = None\n"
+                "    def __init__(self, *_): pass\n    feed = __init__\n"
+                "    def close(self): raise RecursionError"
+            ),
+            "RecursionError",
+        ),
         (
             "class AgentOutput:\n    def __init__(self, kind, parse):\n        pass",
             "AttributeError",
