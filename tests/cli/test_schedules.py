@@ -347,6 +347,43 @@ def test_all_that_was_asked_for_is_kept_and_told(home: Place):
     assert home.run("schedule", "add", "--name", "b", "--at", "1h", *strayed).code == EXIT_USAGE
 
 
+def test_show_tells_all_that_was_asked_for_and_how_a_pause_ends(
+    home: Place, here: Callable[..., Answer]
+):
+    (home.base / "agents.yaml").write_text(
+        'agents: {coder: {command: ["echo", "{prompt}"], max_turns: 40}}\n'
+    )
+    asked = {
+        "--max-firings": "7",
+        "--expires": "2099-01-01T00:00Z",
+        "--max-run-duration": "9m",
+        "--project": "p",
+        "--memory": "1G",
+        "--label": "team=infra",
+    }
+    options = [word for pair in asked.items() for word in pair]
+    add = ("schedule", "add", "--every", "1h", "--name")
+    here(*add, "a", *options, "--", "sh", "-c", "echo hi; true")
+    here(*add, "b", "--agent", "coder", "--prompt", "x")
+    here("schedule", "pause", "a")
+
+    told = dict(line.partition(":")[::2] for line in here("schedule", "show", "a").out.splitlines())
+    told = {key: value.strip() for key, value in told.items()}
+
+    assert told["state"] == "paused; `tinyscheduler schedule resume a` lets it go on"
+    assert told["runs"] == "sh -c 'echo hi; true'"
+    assert told["max firings"] == "7"
+    assert told["expires"] == "2099-01-01T00:00:00.000Z"
+    assert told["max run duration"] == "9m"
+    assert (told["project"], told["memory"]) == ("p", "1G")
+    assert told["labels"] == "team=infra"
+    assert not {"title", "gpus", "class", "env"} & told.keys()
+    assert "at most 40, of agent coder" in here("schedule", "show", "b").out
+    document = here("schedule", "show", "a", "--json").json
+    assert document["definition"]["command"] == ["sh", "-c", "echo hi; true"]
+    assert document["definition"]["labels"] == {"team": "infra"}
+
+
 def test_a_name_is_taken_once(here: Callable[..., Answer]):
     here("schedule", "add", "--name", "a", "--every", "1h", "--", "true")
     again = here("schedule", "add", "--name", "a", "--every", "2h", "--", "true")

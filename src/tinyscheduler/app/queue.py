@@ -5,7 +5,6 @@ from __future__ import annotations
 from tinyscheduler.adapters.clock_system import SystemClock
 from tinyscheduler.adapters.events_file import DailyLog, EventsFile
 from tinyscheduler.adapters.leases_file import FileLeaseStore, LockTable
-from tinyscheduler.adapters.sqlite.budgets import SqliteBudgets
 from tinyscheduler.adapters.sqlite.database import BUSY_TIMEOUT_S, Access, Database
 from tinyscheduler.adapters.sqlite.inquiry import Inquiry
 from tinyscheduler.adapters.sqlite.ledger import SqliteLedger
@@ -19,6 +18,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from tinyscheduler.adapters.sqlite.budgets import SqliteBudgets
     from tinyscheduler.model.config import Config
     from tinyscheduler.model.events import EventName
     from tinyscheduler.ports import Clock
@@ -36,11 +36,17 @@ class Queue:
     inquiry: Inquiry
     ledger: SqliteLedger
     switches: SqliteSwitches
-    budgets: SqliteBudgets
     database: Database
     leases: FileLeaseStore
     clock: SystemClock
     config: Config
+
+    @property
+    def budgets(self) -> SqliteBudgets:
+        """The budgets over what is in the ledger; few set any."""
+        from tinyscheduler.adapters.sqlite.budgets import SqliteBudgets
+
+        return SqliteBudgets(self.database, self.clock, self.config.inventory.budgets)
 
 
 def open_queue(config: Config, access: Access) -> Queue:
@@ -65,7 +71,6 @@ def open_queue(config: Config, access: Access) -> Queue:
         ),
         ledger=SqliteLedger(database),
         switches=SqliteSwitches(database),
-        budgets=SqliteBudgets(database, clock, config.inventory.budgets),
         database=database,
         leases=FileLeaseStore(config.paths, locks=LockTable()),
         clock=clock,

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from tinyscheduler.cli.render import cut, escape
 from tinyscheduler.cli.standing import hide_secrets, time_or_none
 from tinyscheduler.config.units import duration_text, size_text
 from tinyscheduler.core.cron import clock_words
-
-if TYPE_CHECKING:
-    from tinyscheduler.model.schedules import Schedule
+from tinyscheduler.model.schedules import Schedule
+from tinyscheduler.model.tasks import TaskSpec
 
 _LONGEST_TOLD = 48
 
@@ -69,6 +68,20 @@ def definition(one: Schedule) -> dict[str, Any]:
         "env": hide_secrets(spec) or None,
         "declared_in": one.declared_in,
     }
+
+
+def said(one: Schedule) -> dict[str, str]:
+    """Return, in words, what was said of a schedule and is other than with an option left out."""
+    silent = Schedule(
+        schedule_id=one.schedule_id,
+        name=one.name,
+        timing=one.timing,
+        spec=TaskSpec(),
+        created_at=one.created_at,
+        anchor=one.anchor,
+    )
+    unsaid = definition(silent)
+    return {name: _short(value) for name, value in definition(one).items() if value != unsaid[name]}
 
 
 def difference_words(difference: dict[str, Any]) -> str:

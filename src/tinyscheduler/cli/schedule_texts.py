@@ -11,6 +11,8 @@ from tinyscheduler.model.schedules import Schedule, ScheduleState, Timing
 if TYPE_CHECKING:
     from datetime import datetime
 
+    from tinyscheduler.model.config import AgentProfile
+
 
 def words_of(timing: Timing) -> str:
     """Say in words when a schedule fires."""
@@ -78,9 +80,11 @@ def schedule_json(one: Schedule) -> dict[str, Any]:
     }
 
 
-def words_on_turns(one: Schedule) -> str:
-    """Say how many turns a firing may take, and how many it usually does."""
+def words_on_turns(one: Schedule, agent: AgentProfile | None) -> str:
+    """Say how many turns a firing may take, its agent's bound included, and usually does."""
     words = "any number" if one.spec.max_turns is None else f"at most {one.spec.max_turns}"
+    if one.spec.max_turns is None and agent is not None and agent.max_turns is not None:
+        words = f"at most {agent.max_turns}, of agent {agent.name}"
     if one.average_turns is not None:
         words += f"; {one.average_turns} on average, {one.last_turns} the last time"
     return f"{words}; {one.breach_streak} in a row went over" if one.breach_streak else words

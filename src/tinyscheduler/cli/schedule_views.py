@@ -17,6 +17,7 @@ from tinyscheduler.cli.render import (
     format_table,
     format_when,
 )
+from tinyscheduler.cli.schedule_differences import definition, said
 from tinyscheduler.cli.schedule_request import open_store
 from tinyscheduler.cli.schedule_texts import (
     fires,
@@ -40,6 +41,12 @@ if TYPE_CHECKING:
 
 _NEXT = 3
 _FIRINGS = 20
+# What of a definition has no line of its own: told where it was said.
+_BESIDE = (
+    *("catch_up_window", "max_firings", "expires", "max_run_duration", "title", "priority"),
+    *("class", "gpus", "vram", "memory", "model", "seed", "tenant", "project", "max_attempts"),
+    *("labels", "cwd", "env"),
+)
 _INK_OF_END = {
     "done": Ink.GREEN,
     "running": Ink.BLUE,
@@ -96,6 +103,7 @@ def show_one(asked: Request) -> int:
     if asked.is_json:
         emit_json(
             schedule=schedule_json(one),
+            definition=definition(one),
             fired_today=live.fired_today if one.max_per_day is not None else None,
             live={"waiting": list(live.waiting), "running": [name for name, _ in live.working]},
         )
@@ -103,18 +111,19 @@ def show_one(asked: Request) -> int:
     now = schedules.now()
     lines = [
         ("schedule", one.schedule_id),
-        ("state", one.state + (f": {one.why_paused}" if one.why_paused else "")),
+        ("state", _state_words(one)),
         ("when", words_of(one.timing)),
         ("next", local_time(one.next_fire_at) if fires(one) else "-"),
         ("agent", one.spec.agent or f"any of queue {one.spec.queue}"),
-        ("runs", " ".join(one.spec.command) or (one.spec.prompt or "-")),
+        ("runs", _work_words(one)),
         ("declared in", one.declared_in or "-"),
         ("overlap", one.overlap),
         ("catch-up", one.catch_up),
+        *((name.replace("_", " "), text) for name, text in said(one).items() if name in _BESIDE),
         *_heartbeat_lines(one),
         ("fired", _fired_words(one, live)),
         ("failed", f"{one.failure_streak} in a row"),
-        ("turns", words_on_turns(one)),
+        ("turns", words_on_turns(one, config.agent(one.spec.agent) if one.spec.agent else None)),
         ("live", ", ".join(live.all()) or "-"),
     ]
     if one.deferrals and fires(one):
@@ -131,6 +140,19 @@ def show_one(asked: Request) -> int:
         how = firing.failure_reason or (at_work if firing.completed_at is None else "done")
         emit(f"  task {firing.task_id}: {escape(how)}, {format_when(firing.fired_at, now=now)}")
     return EXIT_DONE
+
+
+def _state_words(one: Schedule) -> str:
+    words = one.state + (f": {one.why_paused}" if one.why_paused else "")
+    if one.state is not ScheduleState.PAUSED:
+        return words
+    return f"{words}; `tinyscheduler schedule resume {one.schedule_id}` lets it go on"
+
+
+def _work_words(one: Schedule) -> str:
+    import shlex
+
+    return shlex.join(one.spec.command) or one.spec.prompt or f"recipe {one.spec.recipe or '-'}"
 
 
 def _heartbeat_lines(one: Schedule) -> list[tuple[str, str]]:

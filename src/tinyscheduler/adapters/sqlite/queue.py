@@ -6,7 +6,6 @@ from contextlib import contextmanager
 
 from tinyscheduler.adapters.sqlite.batch import missing_blocker, plan_batch, row_id, summarise
 from tinyscheduler.adapters.sqlite.blockers import Blockers
-from tinyscheduler.adapters.sqlite.firing_ends import judge_end
 from tinyscheduler.adapters.sqlite.rows import (
     claim_of,
     marks_of,
@@ -424,6 +423,8 @@ class LocalQueue:
             task = connection.execute(_TASK, (row,)).fetchone()
             _tell_neighbours(connection, task)
             if task["schedule_id"] is not None and TaskState(task["state"]).is_final:
+                from tinyscheduler.adapters.sqlite.firing_ends import judge_end  # few are firings
+
                 noted = {"id": row, "lease_id": lease_id, "now": now}
                 connection.execute(_NOTE_END, noted)
                 judge_end(connection, task, ending, now=now)
