@@ -249,7 +249,7 @@ complete -c tinyscheduler -n '__fish_seen_subcommand_from schedule' -l name -x -
 complete -c tinyscheduler -n '__fish_seen_subcommand_from schedule' -l cron -x -d 'When: five fields, or @daily.'
 complete -c tinyscheduler -n '__fish_seen_subcommand_from schedule' -l every -x -d 'When: each 5m, 2h or 1d.'
 complete -c tinyscheduler -n '__fish_seen_subcommand_from schedule' -l at -x -d 'When: once, ISO 8601 or from now.'
-complete -c tinyscheduler -n '__fish_seen_subcommand_from schedule' -l tz -x -d 'Whose clock --cron means, such as Europe/Warsaw.'
+complete -c tinyscheduler -n '__fish_seen_subcommand_from schedule' -l tz -x -d 'Whose clock times are of, such as Europe/Warsaw.'
 complete -c tinyscheduler -n '__fish_seen_subcommand_from schedule' -l jitter -x -d 'Fire up to so much later, always the same.'
 complete -c tinyscheduler -n '__fish_seen_subcommand_from schedule' -l active-hours -x -d 'Fire between these times only.'
 complete -c tinyscheduler -n '__fish_seen_subcommand_from schedule' -l overlap -xa 'skip queue_one queue_all replace allow' -d 'While an earlier firing lives.  [skip]'

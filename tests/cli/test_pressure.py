@@ -193,6 +193,21 @@ def test_where_nobody_is_at_work_nothing_is_made(here: Callable[..., Answer], pl
     assert not (place.state / "pressure").exists()
 
 
+def test_status_says_who_is_at_work_before_anything_is_due(here: Callable[..., Answer]):
+    here("schedule", "add", "--name", "a", "--every", "1h", "--", "true")
+    here("pressure", "on", "--id", "chat")
+    here("pressure", "on", "--id", "game")
+
+    told, document = here("status").out, here("status", "--json").json
+    here("pressure", "off", "--id", "chat")
+    here("pressure", "off", "--id", "game")
+
+    assert "chat and game are at work: schedules make way" in told.replace("\n", " ")
+    assert document["schedules"]["at_work"] == ["chat", "game"]
+    assert here("status", "--json").json["schedules"]["at_work"] == []
+    assert "at work" not in here("status").out
+
+
 def test_all_who_are_at_work_are_listed(here: Callable[..., Answer]):
     here("pressure", "on", "--id", "shell", "--pid", str(os.getpid()), "--ttl", "8h")
     here("pressure", "on")

@@ -370,7 +370,8 @@ def test_show_tells_all_that_was_asked_for_and_how_a_pause_ends(
     told = dict(line.partition(":")[::2] for line in here("schedule", "show", "a").out.splitlines())
     told = {key: value.strip() for key, value in told.items()}
 
-    assert told["state"] == "paused; `tinyscheduler schedule resume a` lets it go on"
+    assert told["state"] == "paused"
+    assert told["goes on by"] == "`tinyscheduler schedule resume a`"
     assert told["runs"] == "sh -c 'echo hi; true'"
     assert told["max firings"] == "7"
     assert told["expires"] == "2099-01-01T00:00:00.000Z"
@@ -382,6 +383,30 @@ def test_show_tells_all_that_was_asked_for_and_how_a_pause_ends(
     document = here("schedule", "show", "a", "--json").json
     assert document["definition"]["command"] == ["sh", "-c", "echo hi; true"]
     assert document["definition"]["labels"] == {"team": "infra"}
+
+
+def test_a_time_without_a_zone_is_by_the_clock_of_the_schedule(here: Callable[..., Answer]):
+    add = ("schedule", "add", "--name", "a", "--tz", "America/New_York")
+    ends = ("--expires", "2098-07-01T12:00", "--json", "--", "true")
+
+    added = here(*add, "--at", "2098-01-01T12:00", *ends).json["schedule"]
+    moved = here("schedule", "edit", "a", "--at", "2098-01-02T12:00", "--json").json["schedule"]
+    named = here("schedule", "edit", "a", "--at", "2098-01-02T12:00+00:00", "--json").json
+
+    assert added["at"] == "2098-01-01T17:00:00.000Z"
+    assert added["expires_at"] == "2098-07-01T16:00:00.000Z"
+    assert moved["at"] == "2098-01-02T17:00:00.000Z"
+    assert named["schedule"]["at"] == "2098-01-02T12:00:00.000Z"
+
+
+def test_one_that_is_over_cannot_be_paused(home: Place, here: Callable[..., Answer]):
+    here("schedule", "add", "--name", "a", "--at", "1h", "--", "true")
+    with closing(sqlite3.connect(home.state / "tinyscheduler.db")) as database, database:
+        database.execute("UPDATE schedules SET state = 'completed', due_at = NULL")
+
+    answer = here("schedule", "pause", "a")
+
+    assert (answer.code, "schedule a is over" in answer.err) == (EXIT_USAGE, True), answer
 
 
 def test_a_name_is_taken_once(here: Callable[..., Answer]):

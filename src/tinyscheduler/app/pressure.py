@@ -56,6 +56,13 @@ class ConfiguredPressures:
         ).live()
 
 
+def marked_names(config: Config, clock: Clock) -> tuple[str, ...]:
+    """Return who has said to be at work and is, by name; nothing is asked or changed for that."""
+    # `pressure list` tells what is wrong with a marker.
+    markers = PressureFiles(config.paths, clock, warn=lambda _: None, may_write=False)
+    return tuple(one.name for one in markers.live())
+
+
 def name_of_user() -> str:
     """Return who runs this, as told beside a marker."""
     from tinyscheduler.files import user_name

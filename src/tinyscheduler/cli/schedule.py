@@ -85,7 +85,7 @@ def schedule(
     ] = None,
     tz: Annotated[
         str | None,
-        option("--tz", metavar="ZONE", help="Whose clock --cron means, such as Europe/Warsaw."),
+        option("--tz", metavar="ZONE", help="Whose clock times are of, such as Europe/Warsaw."),
     ] = None,
     jitter: Annotated[
         str | None,

@@ -8,7 +8,7 @@ from tinyscheduler.cli.pause import name_self
 from tinyscheduler.cli.render import count, emit, emit_json, format_when
 from tinyscheduler.cli.schedule_request import open_store
 from tinyscheduler.cli.schedule_texts import schedule_json
-from tinyscheduler.errors import EXIT_DONE, CapacityFullError
+from tinyscheduler.errors import EXIT_DONE, CapacityFullError, UsageError
 from tinyscheduler.model.schedules import ScheduleState
 from tinyscheduler.model.switches import Target, TargetKind
 
@@ -40,6 +40,11 @@ def pause(asked: Request) -> int:
     name = asked.schedule_id()
     schedules = open_store(asked.invocation.configure_changing(), writes=True)
     before = pause_schedule(schedules, name, why=None)
+    if before.state not in {ScheduleState.ACTIVE, ScheduleState.PAUSED}:
+        raise UsageError(
+            f"schedule {name} is over: there is nothing to pause",
+            hint=f"`tinyscheduler schedule rm {name}` forgets it",
+        )
     is_new = before.state is not ScheduleState.PAUSED
     if asked.is_json:
         emit_json(schedule=schedule_json(schedules.store.schedule(name)), is_changed=is_new)

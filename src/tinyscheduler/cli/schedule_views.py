@@ -111,7 +111,8 @@ def show_one(asked: Request) -> int:
     now = schedules.now()
     lines = [
         ("schedule", one.schedule_id),
-        ("state", _state_words(one)),
+        ("state", one.state + (f": {one.why_paused}" if one.why_paused else "")),
+        *_resume_lines(one),
         ("when", words_of(one.timing)),
         ("next", local_time(one.next_fire_at) if fires(one) else "-"),
         ("agent", one.spec.agent or f"any of queue {one.spec.queue}"),
@@ -142,11 +143,11 @@ def show_one(asked: Request) -> int:
     return EXIT_DONE
 
 
-def _state_words(one: Schedule) -> str:
-    words = one.state + (f": {one.why_paused}" if one.why_paused else "")
+def _resume_lines(one: Schedule) -> list[tuple[str, str]]:
+    """Say how a pause ends, apart from why it is one: of a narrow table the right is cut off."""
     if one.state is not ScheduleState.PAUSED:
-        return words
-    return f"{words}; `tinyscheduler schedule resume {one.schedule_id}` lets it go on"
+        return []
+    return [("goes on by", f"`tinyscheduler schedule resume {one.schedule_id}`")]
 
 
 def _work_words(one: Schedule) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
+from zoneinfo import ZoneInfo
 
 from tinyscheduler.adapters.sqlite.batch import check_spec
 from tinyscheduler.cli import add as adding
@@ -91,7 +92,9 @@ class ScheduleGranter:
             created_at=now,
             anchor=now,
         )
-        return self._checked_heartbeat(replace(one, **self._own_fields(values)))
+        return self._checked_heartbeat(
+            replace(one, **self._own_fields(values, zone=one.timing.zone))
+        )
 
     def amend(
         self, before: Schedule, values: Mapping[str, Any], *, unset: Collection[str] = ()
@@ -107,15 +110,16 @@ class ScheduleGranter:
         spec = self.granter.amend(before.spec, wish, dropped=dropped)
         check_spec(spec)
         silent = {field: _DEFAULTS[field] for name, field in _OWN_FIELD_OF.items() if name in unset}
+        timing = _amended_timing(before.timing, given, now, spell, unset)
         after = replace(
             before,
-            timing=_amended_timing(before.timing, given, now, spell, unset),
+            timing=timing,
             spec=spec,
-            **{**silent, **self._own_fields(given)},
+            **{**silent, **self._own_fields(given, zone=timing.zone)},
         )
         return self._checked_heartbeat(after)
 
-    def _own_fields(self, values: Mapping[str, Any]) -> dict[str, Any]:
+    def _own_fields(self, values: Mapping[str, Any], *, zone: str) -> dict[str, Any]:
         """Return the fields that were asked for, beside timing and task."""
         spell, now = self.granter.spell, self.granter.now
         overlap, catch_up = values.get("overlap"), values.get("catch_up")
@@ -125,7 +129,7 @@ class ScheduleGranter:
             "catch_up": None if catch_up is None else CatchUp(catch_up),
             "catch_up_window_s": _seconds(values, "catch_up_window", spell),
             "max_firings": values.get("max_firings"),
-            "expires_at": moment(values.get("expires"), now, spell("expires")),
+            "expires_at": moment(values.get("expires"), now, spell("expires"), zone=zone),
             "max_run_duration_s": _seconds(values, "max_run_duration", spell),
             "kind": None if kind is None else ScheduleKind(kind),
             "max_per_day": values.get("max_per_day"),
@@ -173,9 +177,10 @@ class ScheduleGranter:
 
 def timing_of(values: Mapping[str, Any], now: datetime, spell: Callable[[str], str]) -> Timing:
     """Return when it is to fire; UsageError unless exactly one way is named."""
+    zone = _zone(values)
     return Timing(
-        **_way(values, now, spell),
-        zone=_zone(values),
+        **_way(values, now, spell, zone=zone),
+        zone=zone,
         jitter_s=_seconds(values, "jitter", spell) or 0.0,
         active_hours=active_hours(values.get("active_hours"), spell("active_hours")),
     )
@@ -198,8 +203,11 @@ def read_unset(names: Iterable[str]) -> frozenset[str]:
     return frozenset(found)
 
 
-def moment(text: str | None, now: datetime, name: str) -> datetime | None:
-    """Return a moment, named or so long from now; UsageError if it is neither."""
+def moment(text: str | None, now: datetime, name: str, *, zone: str) -> datetime | None:
+    """Return a moment, named or so long from now; UsageError if it is neither.
+
+    One that names no offset is by the clock of the zone.
+    """
     if text is None:
         return None
     try:
@@ -207,12 +215,21 @@ def moment(text: str | None, now: datetime, name: str) -> datetime | None:
     except (ValueError, OverflowError):
         pass
     try:
-        return datetime.fromisoformat(text.strip()).astimezone()
+        found = datetime.fromisoformat(text.strip())
+        return (found if found.tzinfo else found.replace(tzinfo=_clock_of(zone))).astimezone()
     except (ValueError, OverflowError) as error:
         raise UsageError(
             f"{name} {quote(text)} is neither a time nor a duration",
             hint="write it as 2026-01-31T18:00, or 2h for in two hours",
         ) from error
+
+
+def _clock_of(zone: str) -> ZoneInfo | None:
+    """Return a zone; None, as this machine's, for one that is none: `check_timing` says so."""
+    try:
+        return ZoneInfo(zone)
+    except (KeyError, ValueError, OSError):
+        return None
 
 
 def active_hours(text: str | None, name: str) -> ActiveHours | None:
@@ -256,7 +273,9 @@ def _of_a_task(values: Mapping[str, Any]) -> dict[str, Any]:
     return {**values, "after": None, "not_before": None, "hold": False}
 
 
-def _way(values: Mapping[str, Any], now: datetime, spell: Callable[[str], str]) -> dict[str, Any]:
+def _way(
+    values: Mapping[str, Any], now: datetime, spell: Callable[[str], str], *, zone: str
+) -> dict[str, Any]:
     """Return the fields of a timing that say when; UsageError unless exactly one does."""
     given = [one for one in WAYS if values.get(one) is not None]
     if len(given) != 1:
@@ -268,7 +287,7 @@ def _way(values: Mapping[str, Any], now: datetime, spell: Callable[[str], str]) 
     return {
         "cron": values.get("cron"),
         "every_s": _seconds(values, "every", spell),
-        "at": moment(values.get("at"), now, spell("at")),
+        "at": moment(values.get("at"), now, spell("at"), zone=zone),
     }
 
 
@@ -280,10 +299,10 @@ def _amended_timing(
     unset: Collection[str],
 ) -> Timing:
     changes: dict[str, Any] = {}
-    if any(one in given for one in WAYS):
-        changes |= _way(given, now, spell)
     if "tz" in given or "tz" in unset:
         changes["zone"] = _zone(given)
+    if any(one in given for one in WAYS):
+        changes |= _way(given, now, spell, zone=changes.get("zone", before.zone))
     if "jitter" in given or "jitter" in unset:
         changes["jitter_s"] = _seconds(given, "jitter", spell) or 0.0
     if "active_hours" in given or "active-hours" in unset:

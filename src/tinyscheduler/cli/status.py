@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -78,6 +79,7 @@ class Overview:
     stopped: Mapping[str, str] = field(default_factory=dict)  # schedules that paused themselves
     budgets: Sequence[tuple[Budget, Spent]] = ()
     deferred: Sequence[DeferredSchedule] = ()
+    at_work: Sequence[str] = ()  # who said so, and schedules make way
 
     @property
     def report(self) -> TickReport:
@@ -143,7 +145,16 @@ def look(config: Config) -> Overview:
         stopped=queue.inquiry.stopped_schedules(),
         budgets=queue.budgets.spent() if config.inventory.budgets else (),
         deferred=queue.inquiry.deferred_schedules(),
+        at_work=_at_work(queue),
     )
+
+
+def _at_work(queue: Queue) -> Sequence[str]:
+    if not os.path.isdir(os.path.join(queue.config.paths.state, "pressure")):
+        return ()  # the most usual case, and nothing is imported for it
+    from tinyscheduler.app.pressure import marked_names
+
+    return marked_names(queue.config, queue.clock)
 
 
 def occupies_slot(entry: LeaseEntry, scan: LeaseScan) -> bool:
@@ -418,6 +429,7 @@ def _schedules_json(overview: Overview) -> dict[str, Any]:
             }
             for one in overview.deferred
         ],
+        "at_work": list(overview.at_work),
     }
 
 
@@ -471,6 +483,9 @@ def _paused_lines(overview: Overview, page: Page) -> list[str]:
         f" `tinyscheduler schedule resume {name}` lets it go on"
         for name, why in overview.stopped.items()
     ]
+    if overview.at_work:
+        verb = "is" if len(overview.at_work) == 1 else "are"
+        lines.append(f"{join_names(overview.at_work)} {verb} at work: schedules make way")
     if overview.deferred:
         names = join_names([one.schedule_id for one in overview.deferred])
         verb = "makes" if len(overview.deferred) == 1 else "make"
