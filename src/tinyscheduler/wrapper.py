@@ -206,7 +206,7 @@ class Attempt:
         self.peak_rss_mb: float | None = None
         self.cpu_s = 0.0
         self.output: AgentOutput | None = None
-        self.output_at = 0
+        self.output_at = self.log_begin = 0
         self.has_unread = False
         self.exec_error = b""
         self.why: tuple[str, str] | None = None  # why we end it: failure reason, words
@@ -242,7 +242,8 @@ class Attempt:
             str(self.run["log"]), os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600
         )
         self.log_fd = log_fd
-        self.output_at = os.fstat(log_fd).st_size
+        # After a database was lost a number may be given twice, and its log be there.
+        self.output_at = self.log_begin = os.fstat(log_fd).st_size
         self._make_cgroup()
         go_read, go_write = os.pipe2(os.O_CLOEXEC)
         self.error_fd, error_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
@@ -515,7 +516,7 @@ class Attempt:
             counter: Callable[..., AgentOutput] = names["AgentOutput"]  # type: ignore[assignment]  # its class
             self.output_fd = os.open(str(self.run["log"]), os.O_RDONLY | os.O_CLOEXEC)
             self.output = counter(str(self.run["agent_kind"]), _parse_json)
-        except (OSError, ValueError, EOFError, TypeError, KeyError, SyntaxError) as error:
+        except Exception as error:  # noqa: BLE001 - without it the attempt goes on
             self._stop_counting(error)
 
     def _read_output(self, reads: int = _READS_AT_ONCE) -> None:
@@ -546,8 +547,11 @@ class Attempt:
     def _finish_output(self) -> None:
         """Read the rest of it, once nobody prints any more."""
         self._read_output(_MOST_UNREAD_BYTES // _READ_BYTES + 1)
-        if self.output is not None:
-            self.output.close()
+        try:
+            if self.output is not None:
+                self.output.close()
+        except Exception as error:  # noqa: BLE001 - as above
+            self._stop_counting(error)
         self._note_progress()
 
     def _is_over_turns(self) -> bool:
@@ -685,7 +689,7 @@ class Attempt:
             fd = os.open(str(self.run["log"]), os.O_RDONLY | os.O_CLOEXEC)
             try:
                 end = os.fstat(fd).st_size
-                tail = os.pread(fd, _TAIL_BYTES, max(0, end - _TAIL_BYTES))
+                tail = os.pread(fd, _TAIL_BYTES, max(self.log_begin, end - _TAIL_BYTES))
             finally:
                 os.close(fd)
             return says_nothing_to_do(tail)
@@ -775,22 +779,38 @@ def says_nothing_to_do(tail: bytes) -> bool:
     """Say whether the end of an output is an answer whose last line is HEARTBEAT_OK.
 
     Plain text, or what claude, codex and goose print as JSON, a line each: then the text of the
-    last answer counts, and what tells of none is passed over.
+    last answer counts, which may come in pieces, and what tells of none is passed over.
     """
+    answer, whose = "", None
     for line in reversed(tail.decode("utf-8", "replace").splitlines()[-_TAIL_LINES:]):
         text = line.strip()
         if not text:
             continue
-        if text.startswith("{"):
-            try:
-                answer = _answer_in(_parse_json(text.encode()))
-            except (ValueError, RecursionError):
-                return False
-            if answer is None:
-                continue
-            text = answer.strip().rpartition("\n")[2]
-        return text.strip("`*\"'. ") == _NOTHING_TO_DO
-    return False
+        if not text.startswith("{"):
+            answer = answer or text
+            break
+        try:
+            document = _parse_json(text.encode())
+        except (ValueError, RecursionError):
+            return False
+        piece, name = _answer_in(document), _message_in(document)
+        if piece is None and not answer:
+            continue
+        if piece is None or (answer and name != whose):
+            break
+        answer, whose = piece + answer, name
+        if whose is None:
+            break
+    return answer.strip().rpartition("\n")[2].strip("`*\"'. ") == _NOTHING_TO_DO
+
+
+def _message_in(document: object) -> str | None:
+    """Return which message a line of JSON is a piece of, where it is one of goose."""
+    if not isinstance(document, dict) or document.get("type") != "message":
+        return None
+    message = document.get("message")
+    name = message.get("id") if isinstance(message, dict) else None
+    return name if isinstance(name, str) else None
 
 
 def _answer_in(document: object) -> str | None:

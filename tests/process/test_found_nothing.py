@@ -20,10 +20,29 @@ def lines(*documents: object) -> str:
     return "".join(f"{json.dumps(one)}\n" for one in documents)
 
 
+def in_pieces(*texts: str, name: str = "m1") -> str:
+    """Return a message as goose prints it while the model still speaks."""
+    return lines(
+        *(
+            {
+                "type": "message",
+                "message": {
+                    "id": name,
+                    "role": "assistant",
+                    "content": [{"type": "text", "text": text}],
+                },
+            }
+            for text in texts
+        )
+    )
+
+
 @pytest.mark.parametrize(
     "text",
     [
         OK,
+        in_pieces("All is", " well.\n\nHEART", "BEAT", "_OK") + lines({"type": "complete"}),
+        in_pieces("the disk is full", name="m0") + in_pieces("HEARTBEAT", "_OK", "\n"),
         f"{OK}\n",
         f"I looked at all of it.\n\n{OK}\n\n \n",
         f"  {OK}  \r\n",
@@ -54,6 +73,8 @@ def test_an_answer_whose_last_line_is_the_word_says_so(text: str):
         f"{OK} but the disk is full",
         f"{OK}\nthe disk is full",
         f"not {OK}",
+        in_pieces("not ", OK) + lines({"type": "complete", "total_tokens": 7}),
+        in_pieces(f"{OK}\n", name="m0") + in_pieces("the disk", " is full"),
         OK.lower(),
         f"{OK}!?",
         "{broken json",

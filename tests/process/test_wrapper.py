@@ -556,6 +556,13 @@ def test_a_firing_says_whether_it_found_nothing_to_do(
     assert decode_result(result).found_nothing is expected
 
 
+def test_what_stood_in_its_log_before_is_not_its_answer(hand_over: Callable[..., Handover]):
+    handover = hand_over("true", schedule_id="a")
+    Path(handover.lease.run.log or "").write_text("HEARTBEAT_OK\n")
+
+    assert handover.run()["found_nothing"] is False
+
+
 @pytest.mark.parametrize(
     ("body", "expected"),
     [
@@ -776,6 +783,15 @@ def test_turns_are_counted_by_a_program_beside_it(
         (None, "FileNotFoundError"),
         ("def", "SyntaxError"),
         ("answer = 42", "KeyError: 'AgentOutput'"),
+        ("import nowhere", "ModuleNotFoundError"),
+        (
+            (
+                "class AgentOutput:\n    counted = turns = tokens = cost_usd = verdict = None\n"
+                "    def __init__(self, *_): pass\n    feed = __init__\n"
+                "    def close(self): raise RecursionError"
+            ),
+            "RecursionError",
+        ),
         (
             "class AgentOutput:\n    def __init__(self, kind, parse):\n        pass",
             "AttributeError",
