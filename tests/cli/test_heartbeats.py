@@ -51,6 +51,15 @@ def events(place: Place) -> list[str]:
     return [json.loads(line)["event"] for line in path.read_text().splitlines()]
 
 
+def test_a_checklist_that_is_no_file_is_told_when_it_is_named(home: Place):
+    (home.base / "HEARTBEAT.md").mkdir()
+
+    added = add(home, "--checklist", "HEARTBEAT.md")
+
+    assert added.code == EXIT_DONE
+    assert "HEARTBEAT.md of hb is no file: nothing fires until it is" in " ".join(added.err.split())
+
+
 def test_it_fires_where_there_is_something_to_do_and_tells_what_is_not_nothing(home: Place):
     added = add(home, "--checklist", "HEARTBEAT.md", "--max-per-day", "9")
     assert (added.code, added.out.split(";")[0]) == (EXIT_DONE, "hb: every hour"), added.err

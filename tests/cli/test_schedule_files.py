@@ -282,16 +282,13 @@ def test_what_is_no_file_of_schedules_is_refused(
     assert told in answer.err
 
 
-@pytest.mark.parametrize(
-    ("name", "told"),
-    [("no.yaml", "there is no file"), ("", "is empty"), ("a\nb", "not printable UTF-8")],
-)
+@pytest.mark.parametrize("name", ["no.yaml", "", "a\nb"])
 def test_a_file_that_is_missing_is_a_fault_of_the_command_line(
-    here: Callable[..., Answer], name: str, told: str
+    here: Callable[..., Answer], name: str
 ):
     answer = here("schedule", "apply", "-f", name)
 
-    assert (answer.code, told in answer.err) == (EXIT_USAGE, True), answer
+    assert (answer.code, "there is no file" in answer.err) == (EXIT_USAGE, True), answer
 
 
 def test_a_file_whose_name_is_no_text_is_refused(home: Place, here: Callable[..., Answer]):
@@ -299,7 +296,7 @@ def test_a_file_whose_name_is_no_text_is_refused(home: Place, here: Callable[...
 
     answer = here("schedule", "apply", "-f", "s\udcff.yaml")
 
-    assert (answer.code, "not printable UTF-8" in answer.err) == (EXIT_USAGE, True), answer
+    assert (answer.code, "not valid UTF-8" in answer.err) == (EXIT_USAGE, True), answer
 
 
 def test_a_folder_is_no_file(home: Place, here: Callable[..., Answer]):

@@ -42,7 +42,7 @@ class WarningType(StrEnum):
     VRAM_COLLISION = "vram_collision"
     PROMPT_TURNS = "prompt_turns"  # the prompt bounds the turns, and nothing holds it to that
     SIMILAR_TURNS = "similar_turns"  # what other schedules of the same agent take
-    NO_CHECKLIST = "no_checklist"  # a heartbeat whose checklist is not there
+    NO_CHECKLIST = "no_checklist"  # a heartbeat whose checklist is not there, or is no file
     DECLARED = "declared_in_file"  # a file will say otherwise when it is applied again
 
 
@@ -175,12 +175,13 @@ def declared_elsewhere(one: Schedule) -> ScheduleWarning | None:
 
 
 def _missing_checklist(one: Schedule) -> ScheduleWarning | None:
-    if one.checklist is None or os.path.lexists(one.checklist):
+    if one.checklist is None or os.path.isfile(one.checklist):
         return None
+    what = "no file" if os.path.lexists(one.checklist) else "not there"
     return ScheduleWarning(
         type=WarningType.NO_CHECKLIST,
         schedule_id=one.schedule_id,
-        words=f"the checklist {one.checklist} of {one.schedule_id} is not there:"
+        words=f"the checklist {one.checklist} of {one.schedule_id} is {what}:"
         " nothing fires until it is",
         facts=(("file", one.checklist),),
     )

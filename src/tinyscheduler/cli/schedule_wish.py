@@ -140,6 +140,11 @@ class ScheduleGranter:
                 f"{spell('max_run_duration')} must be longer than 0 seconds",
                 hint="leave it out for SCHEDULE_MAX_RUN_DURATION_SEC, or write it as 90s or 15m",
             )
+        if found["catch_up"] is CatchUp.NONE and found["catch_up_window_s"] is not None:
+            raise UsageError(
+                f"{spell('catch_up_window')} does nothing with {spell('catch_up')} none",
+                hint="leave one of them out",
+            )
         return {name: value for name, value in found.items() if value is not None}
 
     def _path(self, text: str | None) -> str | None:

@@ -12,7 +12,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
-from tinyscheduler.config.inputs import MAX_FILE_BYTES, fault_in_path, read_input
+from tinyscheduler.config.inputs import MAX_FILE_BYTES, read_input
 from tinyscheduler.config.problems import Problem, Severity, UnusableError, did_you_mean, quote
 from tinyscheduler.config.units import DURATION, SIZE, parse_duration_s, parse_size_bytes
 from tinyscheduler.core.firing_times import check_timing
@@ -104,9 +104,14 @@ def read_schedules_file(name: str) -> SchedulesFile:
 
 
 def _read(name: str) -> bytes:
-    fault = fault_in_path(name)
-    if fault is not None:
-        raise UsageError(f"the path {quote(name)} {fault}", hint="name a file of schedules")
+    if "\0" in name:
+        raise UsageError(f"{quote(name)} is no path", hint="name a file of schedules")
+    try:
+        # Each schedule keeps who declares it, by the whole path.
+        os.path.realpath(name).encode()
+    except UnicodeEncodeError as error:
+        what = f"the path {quote(name)} is not valid UTF-8"
+        raise UsageError(what, hint="give the file and its folder another name") from error
     source = read_input(name, what="file of schedules")
     if source is None:
         raise UsageError(f"there is no file {quote(name)}", hint="name a file of schedules")
