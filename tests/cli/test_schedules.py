@@ -422,6 +422,20 @@ def test_one_that_is_over_cannot_be_paused(home: Place, here: Callable[..., Answ
     assert (answer.code, "schedule a is over" in answer.err) == (EXIT_USAGE, True), answer
 
 
+def test_status_tells_once_that_a_budget_paused_a_schedule(home: Place):
+    (home.base / "agents.yaml").write_text("budgets: {schedule:a: {runs: 1}}\n")
+    home.run("schedule", "add", "--name", "a", "--every", "1h", "--", "true")
+    home.run("schedule", "run", "a")
+    home.run("run")
+    home.run("wait", "1")
+    home.run("run")
+
+    told = [line for line in home.run("status").out.splitlines() if "used up" in line]
+
+    assert len(told) == 1, told
+    assert "`resume schedule:a` ends it" in told[0]
+
+
 def test_a_name_is_taken_once(here: Callable[..., Answer]):
     here("schedule", "add", "--name", "a", "--every", "1h", "--", "true")
     again = here("schedule", "add", "--name", "a", "--every", "2h", "--", "true")

@@ -478,10 +478,13 @@ def _paused_lines(overview: Overview, page: Page) -> list[str]:
     ]
     if not overview.config.enabled:
         lines.insert(0, "nothing starts: TINYSCHEDULER_ENABLED is false")
+    # One that a budget stopped, or somebody with `pause`, is told by that.
+    told = {str(one.target) for one in overview.report.switches}
     lines += [
         f"schedule {name} has paused itself: {why};"
         f" `tinyscheduler schedule resume {name}` lets it go on"
         for name, why in overview.stopped.items()
+        if f"schedule:{name}" not in told
     ]
     if overview.at_work:
         verb = "is" if len(overview.at_work) == 1 else "are"
