@@ -43,6 +43,7 @@ MEASURED = (
     "tests/policy/test_deploying.py",
     "tests/tick/",
     "tests/process/test_commands.py",
+    "tests/process/test_found_nothing.py",
     "tests/process/test_trees.py",
     "tests/process/test_wrapper.py",
 )

@@ -18,6 +18,7 @@ from tests.tick.staging import a_world, states, tick
 
 from tinyscheduler.adapters.clock_system import SystemClock
 from tinyscheduler.adapters.policies_file import MOST_VERSIONS, FilePolicies
+from tinyscheduler.adapters.policy_confined import ConfinedPolicy
 from tinyscheduler.app.active_policy import ActivePolicy
 from tinyscheduler.config.load import load_config
 from tinyscheduler.config.overrides import Overrides
@@ -343,7 +344,11 @@ class Stage:
 
     def __init__(self, base: Path, **settings: str) -> None:
         self.base = base
-        environ = {"TINYSCHEDULER_POLICY_MODE": "home"}
+        environ = {
+            "TINYSCHEDULER_POLICY_MODE": "home",
+            # On a busy machine it may get none of its time for a while.
+            "TINYSCHEDULER_POLICY_WALL_MS": "10000",
+        }
         environ |= {f"TINYSCHEDULER_{name}": value for name, value in settings.items()}
         overrides = Overrides(base_path=str(base))
         self.config = load_config(overrides, environ=environ, write_cache=False)
@@ -373,6 +378,13 @@ class Stage:
     def good(self) -> bytes | None:
         good = self.policies.last_good()
         return None if good is None else good.source
+
+
+@pytest.fixture(autouse=True)
+def _patience(monkeypatch: pytest.MonkeyPatch):
+    """Give the process of a policy time to start, however busy the machine is."""
+    assert ConfinedPolicy.__init__.__kwdefaults__ is not None
+    monkeypatch.setitem(ConfinedPolicy.__init__.__kwdefaults__, "start_ms", 10_000)
 
 
 @pytest.fixture

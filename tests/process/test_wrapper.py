@@ -543,6 +543,7 @@ def test_a_result_says_exactly_what_happened(hand_over: Callable[..., Handover])
         ("echo HEARTBEAT_OK; exit 3", "a", False),
         ("head -c 300000 /dev/urandom", "a", False),
         ("true", "a", False),
+        ("echo HEARTBEAT_OK; rm log", "a", False),
         # No firing: whatever it says means nothing here.
         ("echo HEARTBEAT_OK", None, False),
     ],
@@ -821,6 +822,52 @@ def test_of_more_than_can_be_read_the_newest_is(hand_over: Callable[..., Handove
     handover.write(json.dumps(encode_lease(lease)))
 
     assert handover.run()["turns"] == 4
+
+
+def test_what_is_printed_faster_than_one_look_reads_is_read_by_those_that_follow(
+    hand_over: Callable[..., Handover],
+):
+    body = f"truncate -s 9M log; echo; {turns(2, 'sleep 0.5')}"
+
+    assert hand_over(body, agent_kind="claude", agent_output=OUTPUT).run()["turns"] == 2
+
+
+def test_who_takes_a_turn_too_many_is_ended(hand_over: Callable[..., Handover]):
+    body = turns(4, "sleep 300")
+
+    result = hand_over(body, agent_kind="claude", agent_output=OUTPUT, max_turns=3).run()
+
+    assert (result["outcome"], result["failure_reason"]) == ("failed", "turn_limit_exceeded")
+    assert (result["turns"], result["signal"]) == (4, signal.SIGTERM)
+    assert result["message"] == "took more than its 3 turns"
+
+
+def test_who_ends_in_the_moment_of_a_turn_too_many_has_taken_it(
+    hand_over: Callable[..., Handover],
+):
+    handover = hand_over("exec cat turns", agent_kind="claude", agent_output=OUTPUT, max_turns=3)
+    (handover.base / "turns").write_text("".join(f"{TURN % one}\n" for one in range(4)))
+
+    result = handover.run()
+
+    assert (result["outcome"], result["failure_reason"]) == ("failed", "turn_limit_exceeded")
+    assert (result["turns"], result["message"]) == (4, "took more than its 3 turns")
+
+
+@pytest.mark.parametrize(
+    ("code", "expected"),
+    [(0, ("failed", "turn_limit_exceeded")), (75, ("retry_later", None))],
+)
+def test_an_agents_own_word_goes_before_its_exit_code_but_for_the_one_that_asks_for_later(
+    hand_over: Callable[..., Handover], code: int, expected: tuple[str, str | None]
+):
+    said = '{"type": "result", "subtype": "error_max_turns", "is_error": true, "num_turns": 3}'
+
+    result = hand_over(
+        f"echo '{said}'; exit {code}", agent_kind="claude", agent_output=OUTPUT
+    ).run()
+
+    assert (result["outcome"], result["failure_reason"]) == expected
 
 
 def test_gpus_are_counted_by_the_share_that_the_attempt_has_of_them(

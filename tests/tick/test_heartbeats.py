@@ -64,6 +64,18 @@ def test_what_is_to_be_done_is_read_anew_each_time():
     assert world.queue.schedules["a"].spec.prompt == "Go through it."
 
 
+def test_without_a_checklist_its_prompt_says_what_is_to_be_done():
+    world = a_world(0)
+    heartbeat(world, checklist=None)
+    world.machine.advance(61)
+
+    assert started(tick(world)) == ["1"]
+
+    prompt = world.queue.rows["1"].spec.prompt or ""
+    assert prompt.startswith("Go through it.")
+    assert "HEARTBEAT_OK" in prompt
+
+
 def test_one_that_found_something_is_reported_and_one_that_did_not_is_counted():
     world = a_world(0, scripts={("2", 1): QUIET})
     world.disk.checklists["/list"] = "- [ ] mail"

@@ -170,6 +170,29 @@ def test_other_tasks_make_way_for_nobody_and_do_not_wait_behind_firings_that_do(
     assert started(tick(world)) == [task]
 
 
+def test_one_that_is_edited_in_that_moment_is_left_to_the_next_tick():
+    class Meddling:
+        def live(self) -> Sequence[InteractivePressure]:
+            one = world.queue.schedules["a"]
+            world.queue.schedules["a"] = replace(one, revision=one.revision + 1)
+            return tuple(world.disk.pressures.values())
+
+    world = a_world(0)
+    minutely(world)
+    press(world)
+    world.machine.advance(61)
+    world.rewire = lambda found, _process: replace(found, pressures=Meddling())
+    assert tick(world).stats.firings == 0
+    assert not told(world, EventName.SCHEDULE_DEFERRED)
+    assert world.queue.schedules["a"].deferrals == 0
+    world.rewire = lambda found, _process: found
+
+    tick(world)
+
+    assert world.queue.schedules["a"].deferrals == 1
+    assert len(told(world, EventName.SCHEDULE_DEFERRED)) == 1
+
+
 def test_where_nothing_is_due_and_no_firing_waits_nobody_is_looked_for():
     looked = []
 
