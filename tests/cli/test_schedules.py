@@ -225,6 +225,21 @@ def test_the_next_times_of_an_expression_are_told_in_words(here: Callable[..., A
     assert all("T00:00:00" in one for one in told["next_fire_times"])
 
 
+def test_one_that_is_removed_names_what_it_leaves_held(here: Callable[..., Answer]):
+    here("schedule", "add", "--name", "a", "--every", "1h", "--", "true")
+    for number in "12":
+        here("schedule", "run", "a")
+        here("hold", number)
+    here("release", "1")
+
+    removed = here("schedule", "rm", "a")
+
+    assert removed.out == "schedule a is removed; what it fired goes on: 1 firing\n"
+    assert "it leaves 1 firing held: `" in removed.err
+    assert "release 2` lets go on" in removed.err
+    assert here("release", "2").code == EXIT_DONE
+
+
 def test_one_that_is_removed_fires_no_more_and_what_runs_goes_on(home: Place):
     home.run("schedule", "add", "--name", "a", "--every", "1h", "--", "sleep", "60")
     due_now(home, "a")

@@ -25,11 +25,18 @@ def remove(asked: Request) -> int:
     live = schedules.store.remove(name)
     end_pause(schedules.queue, Target(kind=TargetKind.SCHEDULE, name=name))
     if asked.is_json:
-        emit_json(schedule_id=name, removed=True, live=list(live.all()))
+        emit_json(schedule_id=name, removed=True, live=list(live.all()), held=list(live.held))
     else:
-        number = len(live.all())
+        number = len(live.all()) - len(live.held)
         left = f"; what it fired goes on: {count(number, 'firing')}" if number else ""
         asked.invocation.answer(f"schedule {name} is removed{left}")
+        if live.held:
+            # Nobody else would: they were held when it paused itself.
+            ids = " ".join(live.held)
+            asked.invocation.note(
+                f"it leaves {count(len(live.held), 'firing')} held: `tinyscheduler release {ids}`"
+                f" lets go on, `tinyscheduler cancel {ids}` ends"
+            )
     return EXIT_DONE
 
 

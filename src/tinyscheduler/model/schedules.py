@@ -150,11 +150,13 @@ class Schedule:
 class LiveFirings:
     """Firings of one schedule that have not ended: their tasks, and the leases of those at work.
 
+    ``held`` are those among the ``waiting`` that wait for somebody to release them.
     ``fired_today`` counts those that its clock made today, ended or not; only where a bound on
     that is set.
     """
 
     waiting: tuple[str, ...] = ()
+    held: tuple[str, ...] = ()
     working: tuple[tuple[str, str], ...] = ()
     fired_today: int = 0
 

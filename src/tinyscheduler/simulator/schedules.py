@@ -128,6 +128,7 @@ class SimulatedSchedules:
             waiting=tuple(
                 row.task_id for row in rows if row.state in (TaskState.WAITING, TaskState.HELD)
             ),
+            held=tuple(row.task_id for row in rows if row.state is TaskState.HELD),
             working=tuple(
                 (row.task_id, row.lease_id or "") for row in rows if row.state is TaskState.WORKING
             ),

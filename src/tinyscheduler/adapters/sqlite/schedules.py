@@ -30,6 +30,7 @@ from tinyscheduler.model.schedules import (
     ScheduleState,
     Timing,
 )
+from tinyscheduler.model.tasks import TaskState
 from tinyscheduler.values import replace
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ SELECT id, lease_id FROM tasks INDEXED BY firings_at_work
 WHERE state = 'working' AND schedule_id = ? ORDER BY id
 """
 _WAITING = """
-SELECT id FROM tasks INDEXED BY firings_that_wait
+SELECT id, state FROM tasks INDEXED BY firings_that_wait
 WHERE state IN ('waiting', 'held') AND schedule_id = ? ORDER BY id
 """
 _INSERT = """
@@ -506,6 +507,7 @@ def _live(connection: sqlite3.Connection, schedule_id: str) -> LiveFirings:
     at_work = connection.execute(_AT_WORK, (schedule_id,)).fetchall()
     return LiveFirings(
         waiting=tuple(str(row["id"]) for row in waiting),
+        held=tuple(str(row["id"]) for row in waiting if row["state"] == TaskState.HELD),
         working=tuple((str(row["id"]), row["lease_id"]) for row in at_work),
     )
 
