@@ -87,6 +87,8 @@ def test_an_answer_whose_last_line_is_the_word_says_so(text: str):
         # So far back nobody looks.
         f"{OK}\n" + lines(*[{"type": "turn.completed"}] * 30),
         lines({"content": []}, {"content": [3]}, {"item": 3}, {"message": None}),
+        # Nobody looks so deep into it, whatever can be read.
+        '{"item":' * 20 + f'{{"text": "{OK}"}}' + "}" * 20,
         '{"item":' * 5000 + "1" + "}" * 5000,
     ],
 )

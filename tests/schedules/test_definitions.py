@@ -215,7 +215,7 @@ BESIDE = st.fixed_dictionaries(
         "labels": st.dictionaries(st.sampled_from("abc"), WORDS, max_size=2),
         "env": st.dictionaries(st.sampled_from("ABC"), WORDS, max_size=2),
     },
-)
+).filter(lambda said: said.get("catch_up") != "none" or "catch_up_window" not in said)
 RUNS = st.one_of(
     WORDS.map(lambda text: {"agent": "coder", "prompt": text}),
     st.lists(WORDS, min_size=1, max_size=3).map(lambda argv: {"command": argv}),
