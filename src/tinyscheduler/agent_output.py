@@ -352,8 +352,16 @@ def _failure(words: object) -> tuple[str, str]:
     text = words if isinstance(words, str) else str(_mapping(words).get("message", ""))
     told = " ".join(text[:_MOST_WORDS].split()) or "it says that it failed, and not why"
     lowered = told.lower()
-    if any(one in lowered for one in _RATE_LIMITED):
+    if any(_has_word(lowered, one) for one in _RATE_LIMITED):
         return ("rate_limited", told)
-    if any(one in lowered for one in _AUTH_FAILED):
+    if any(_has_word(lowered, one) for one in _AUTH_FAILED):
         return ("auth_failed", told)
     return ("sdk_error", told)
+
+
+def _has_word(text: str, words: str) -> bool:
+    """Whether these begin a word somewhere: a separate limit is no rate limit, rate limits are."""
+    at = text.find(words)
+    while at > 0 and text[at - 1].isalnum():
+        at = text.find(words, at + 1)
+    return at >= 0

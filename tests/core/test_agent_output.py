@@ -289,3 +289,23 @@ def test_numbers_that_cannot_be_are_none():
         output = read(a_line(type="result", **told))
 
         assert (output.turns, output.cost_usd, output.tokens) == (None, None, None)
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        ("Rate limits were reached", "rate_limited"),
+        ("error: api_rate_limit_error", "rate_limited"),
+        ("(429) Too Many Requests", "rate_limited"),
+        ("Authentication_error", "auth_failed"),
+        # A part of another word is not that word.
+        ("the tool has a separate limit", "sdk_error"),
+        ("over the corporate limit", "sdk_error"),
+        ("deauthentication of the badge failed", "sdk_error"),
+        ("the return limit was reached", "sdk_error"),
+    ],
+)
+def test_s15_how_an_agent_failed_is_told_by_whole_words(words: str, reason: str):
+    failed = a_line(type="turn.failed", error={"message": words})
+
+    assert read(CODEX_BEGINS, failed).verdict == (reason, words)
