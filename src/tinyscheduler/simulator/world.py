@@ -14,6 +14,7 @@ from tinyscheduler.policy.platform import PlatformPolicy
 from tinyscheduler.simulator.auditor import Auditor
 from tinyscheduler.simulator.budgets import SimulatedBudgets
 from tinyscheduler.simulator.clock import SimulatedClock
+from tinyscheduler.simulator.coolings import SimulatedCoolings
 from tinyscheduler.simulator.disk import Disk
 from tinyscheduler.simulator.gpus import SimulatedGpuProbe
 from tinyscheduler.simulator.launcher import SimulatedLauncher, Workshop
@@ -173,6 +174,7 @@ class SimulatedWorld:
             ledger=SimulatedLedger(process, self.disk),
             memory=SimulatedMemoryStore(process, self.disk, warn=warnings.append),
             switches=SimulatedSwitches(process, self.disk),
+            coolings=SimulatedCoolings(process, self.disk),
             schedules=SimulatedSchedules(process, self.queue),
             budgets=SimulatedBudgets(process, self.queue, self.disk),
             pressures=SimulatedPressures(process, self.disk),

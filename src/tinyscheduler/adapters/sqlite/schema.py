@@ -355,6 +355,22 @@ _COSTS = (
     "CREATE INDEX audit_by_time ON audit (at)",
 )
 
+# What sources and agents need.
+_SOURCES_AND_AGENTS = (
+    # Accounts that their provider refused: kept until an attempt of them succeeds.
+    """
+    CREATE TABLE coolings (
+        account TEXT NOT NULL PRIMARY KEY,
+        since INTEGER NOT NULL,
+        until INTEGER NOT NULL,
+        times INTEGER NOT NULL CHECK (times >= 1),
+        agent TEXT NOT NULL,
+        words TEXT NOT NULL,
+        is_told INTEGER NOT NULL CHECK (is_told IN (0, 1))
+    ) WITHOUT ROWID
+    """,
+)
+
 # The statements at place N make version N + 1 out of version N.  A released entry is
 # never changed again: a new one is added behind it.
 MIGRATIONS: tuple[tuple[str, ...], ...] = (
@@ -365,4 +381,5 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
     _INDEXES_BY_OWNER,
     _SCHEDULES,
     _COSTS,
+    _SOURCES_AND_AGENTS,
 )
