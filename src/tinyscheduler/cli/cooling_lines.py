@@ -7,15 +7,20 @@ from tinyscheduler.core.cooling import is_cooling, tell_cooling
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from tinyscheduler.model.snapshot import Snapshot
+    from collections.abc import Iterable
+    from datetime import datetime
+
+    from tinyscheduler.model.coolings import Cooling
 
 
-def cooling_lines(snapshot: Snapshot) -> list[str]:
+def cooling_lines(coolings: Iterable[Cooling], *, now: datetime) -> list[str]:
     """Return a line for each account of which nothing may start now, with what was said of it."""
-    now = snapshot.now.wall
     return [
-        f"{tell_cooling(one, when=format_clock(one.until, now=now))}"
-        + (f", agent {one.agent} said: {one.words}" if one.words else "")
-        for one in snapshot.coolings
+        tell_cooling(one, when=format_clock(one.until, now=now)) + _said(one)
+        for one in coolings
         if is_cooling(one, now)
     ]
+
+
+def _said(cooling: Cooling) -> str:
+    return f"; agent {cooling.agent} said: {cooling.words}" if cooling.words else ""

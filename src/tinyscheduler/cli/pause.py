@@ -128,6 +128,8 @@ def resume(
         elif not (coolings and target.kind is TargetKind.AGENT):
             lines.append(nothing)
     lines += [_cooling_ended(queue, one) for one in coolings]
+    ended = {one.account for one in coolings}
+    lines += [f"account {name} was not cooling" for name in accounts if name not in ended]
     more = {"coolings_ended": [cooling_json(one) for one in coolings]}
     return _answer(invocation, queue, lines, changed, as_json=json, config=config, more=more)
 

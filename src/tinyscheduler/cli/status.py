@@ -395,6 +395,7 @@ def status_json(overview: Overview) -> dict[str, Any]:
         "budgets": _budgets_json(overview),
         "health": health,
         "paused": paused_json(overview),
+        "cooling": _cooling_json(overview),
         "policy": _policy_json(overview),
         "daemon": None
         if overview.daemon is None
@@ -503,7 +504,7 @@ def _paused_lines(overview: Overview, page: Page) -> list[str]:
     if overview.foresight.snapshot.coolings:
         from tinyscheduler.cli.cooling_lines import cooling_lines
 
-        lines += cooling_lines(overview.foresight.snapshot)
+        lines += cooling_lines(overview.foresight.snapshot.coolings, now=overview.now)
     if not overview.config.enabled:
         lines.insert(0, "nothing starts: TINYSCHEDULER_ENABLED is false")
     # One that a budget stopped, or somebody with `pause`, is told by that.
@@ -526,6 +527,17 @@ def _paused_lines(overview: Overview, page: Page) -> list[str]:
         )
     pieces = [piece for line in lines for piece in wrap(escape(line), page)]
     return [page.paint(piece, Ink.YELLOW) for piece in pieces]
+
+
+def _cooling_json(overview: Overview) -> list[dict[str, Any]]:
+    snapshot = overview.foresight.snapshot
+    if not snapshot.coolings:
+        return []
+    from tinyscheduler.cli.pause import cooling_json
+    from tinyscheduler.core.cooling import is_cooling
+
+    now = snapshot.now.wall
+    return [cooling_json(one) for one in snapshot.coolings if is_cooling(one, now)]
 
 
 def _policy_lines(overview: Overview, page: Page) -> list[str]:

@@ -359,7 +359,8 @@ class _Reading:
         while hour is not None and len(minutes) < 2 and self._take(":"):  # noqa: PLR2004
             minutes.append(-1 if (number := self._number()) is None else number)
         half = self._half_of_day()
-        if hour is None or -1 in minutes or not (minutes or half):
+        is_more = self._peek().text == ":"  # than a clock shows
+        if hour is None or -1 in minutes or is_more or not (minutes or half):
             self._place = begin
             return None
         if half is not None:

@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 # Who pauses an agent that its provider does not let in.
 LOGIN_KEEPER = "its failed login"
 _LOGINS = {
-    "claude": "claude is not logged in: run `claude /login`, or renew its key",
-    "codex": "codex is not logged in: run `codex login`, or renew its key",
-    "gemini": "gemini is not logged in: run `gemini` and then /auth, or renew its key",
-    "goose": "goose is not let in by its provider: run `goose configure`, or renew its key",
+    "claude": "claude is not let in: run `claude /login`, or see to its key or credit",
+    "codex": "codex is not let in: run `codex login`, or see to its key or credit",
+    "gemini": "gemini is not let in: run `gemini` and then /auth, or see to its key or credit",
+    "goose": "goose is not let in: run `goose configure`, or see to its key or credit",
 }
-_OTHER_LOGIN = "its provider does not let it in: renew its login or its key"
+_OTHER_LOGIN = "it is not let in by its provider: see to its login, its key or its credit"
 
 
 def pause_for_login(agent: str, *, profile: str, now: datetime) -> Switch:
@@ -32,7 +32,7 @@ def pause_for_login(agent: str, *, profile: str, now: datetime) -> Switch:
     >>> from datetime import UTC, datetime
     >>> now = datetime(2026, 1, 2, tzinfo=UTC)
     >>> pause_for_login("coder", profile="codex", now=now).reason
-    'codex is not logged in: run `codex login`, or renew its key'
+    'codex is not let in: run `codex login`, or see to its key or credit'
     """
     return Switch(
         kind=SwitchKind.PAUSE,

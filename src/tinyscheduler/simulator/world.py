@@ -110,6 +110,7 @@ class SimulatedWorld:
             agents=self.settings.agents,
             host_slots=self.settings.rules.host_slots,
         )
+        self.workshop.on_launch = self.auditor.note_launch
         self.workshop.on_command_start = self.auditor.note_start
         self.workshop.on_term = self.auditor.note_term
         self.workshop.on_kill = self.auditor.note_kill
