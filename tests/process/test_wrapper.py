@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
 # As a module, so that coverage knows it by its name; ticks start it by path, with -S.
 MEASURED = (sys.executable, "-I", "-m", "tinyscheduler.wrapper")
+OUTPUT = str(Path(wrapper.__file__).with_name("agent_output.py"))
 HEARTBEAT_S = 0.3
 GRACE_S = 0.4
 # A child that outlives its parent: it writes its pid to $0 once it is on its own.
@@ -246,22 +247,19 @@ def a_lease(base: Path, argv: tuple[str, ...]) -> Lease:
     )
 
 
-def held_back(body: str) -> str:
-    """Let the command begin once nobody sees what it does: see `unseen`."""
-    return f"until [ -e unseen ]; do sleep 0.01; done; {body}"
-
-
 @contextmanager
 def unseen(handover: Handover) -> Iterator[dict[str, Any]]:
-    """Start a wrapper that sees nothing of what happens in the block, and then all at once."""
-    pid = handover.start()
-    lease = handover.until_started()
-    os.kill(pid, signal.SIGSTOP)
-    # It may be on a processor yet, and read what is printed now.
-    until(lambda: _fields(pid)[0] == "T", "the wrapper to stop")
-    (handover.base / "unseen").touch()
-    yield lease
-    os.kill(pid, signal.SIGCONT)
+    """Start a wrapper that looks at its command for the first time once the block is left.
+
+    Until then it waits for the program that counts turns, which is a pipe here.
+    """
+    program = handover.base / "counter.py"
+    os.mkfifo(program)
+    run = replace(handover.lease.run, agent_kind="claude", agent_output=str(program))
+    handover.write(json.dumps(encode_lease(replace(handover.lease, run=run))))
+    handover.start()
+    yield handover.until_started()
+    program.write_bytes(Path(OUTPUT).read_bytes())
 
 
 # -- refusals -------------------------------------------------------------------------
@@ -770,7 +768,6 @@ def test_a_disk_that_fills_up_during_the_run_stops_no_heartbeat_and_loses_no_res
 
 # -- turns ----------------------------------------------------------------------------
 
-OUTPUT = str(Path(wrapper.__file__).with_name("agent_output.py"))
 TURN = '{"type": "assistant", "message": {"id": "m%d"}}'
 TURNS = "n=0; while [ $n -lt {number} ]; do n=$((n+1)); printf '{turn}\\n' $n; done; {then}"
 
@@ -846,7 +843,7 @@ def test_what_is_printed_faster_than_one_look_reads_is_read_by_those_that_follow
     hand_over: Callable[..., Handover],
 ):
     body = f"truncate -s 9M log; echo; {turns(2, 'touch said; sleep 300')}"
-    handover = hand_over(held_back(body), agent_kind="claude", agent_output=OUTPUT)
+    handover = hand_over(body)
     with unseen(handover):
         until((handover.base / "said").exists, "the command to have printed")
 
@@ -870,7 +867,7 @@ def test_who_takes_a_turn_too_many_is_ended(hand_over: Callable[..., Handover]):
 def test_who_ends_in_the_moment_of_a_turn_too_many_has_taken_it(
     hand_over: Callable[..., Handover],
 ):
-    handover = hand_over(held_back(turns(4)), agent_kind="claude", agent_output=OUTPUT, max_turns=3)
+    handover = hand_over(turns(4), max_turns=3)
     with unseen(handover) as lease:
         until(lambda: not is_alive(lease["process"]["pgid"]), "the command to end")
 
