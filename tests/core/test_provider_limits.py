@@ -72,6 +72,7 @@ def found(words: str, said_at: datetime = SAID_AT) -> str | None:
         ("try again in 1 hour, 2 minutes and 3 seconds", "10-05 22:52:03"),
         ("resets 2am (Mars/Olympus)", "10-06 00:00:00"),
         ("resets 2am (Europe)", "10-06 00:00:00"),
+        (f"resets 2am ({'x' * 99})", "10-06 00:00:00"),
         ("resets 2am (../../etc/passwd)", "10-06 00:00:00"),
     ],
 )

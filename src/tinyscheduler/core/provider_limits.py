@@ -229,7 +229,7 @@ class _Reading:
         if not token.is_number or len(token.text) not in (10, 13):
             return None
         self._place += 1
-        seconds = int(token.text) / (1000 if len(token.text) == 13 else 1)  # noqa: PLR2004
+        seconds = int(token.text) / (1000 if len(token.text) == 13 else 1)  # noqa: PLR2004 - digits
         return datetime.fromtimestamp(seconds, UTC)
 
     def _duration(self, *, unit_s: float | None) -> datetime | None:
@@ -271,7 +271,7 @@ class _Reading:
     def _stamp(self) -> datetime | None:
         """Take a time as RFC 3339 has it; without an offset it is in the zone of the machine."""
         year, dash = self._peek(), self._peek(1)
-        if not year.is_number or len(year.text) != 4 or dash.text != "-":  # noqa: PLR2004
+        if not year.is_number or len(year.text) != 4 or dash.text != "-":  # noqa: PLR2004 - of a year
             return None
         text = year.text
         self._place += 1
@@ -356,7 +356,7 @@ class _Reading:
         begin = self._place
         hour = self._number()
         minutes: list[int] = []
-        while hour is not None and len(minutes) < 2 and self._take(":"):  # noqa: PLR2004
+        while hour is not None and len(minutes) < 2 and self._take(":"):  # noqa: PLR2004 - minutes and seconds
             minutes.append(-1 if (number := self._number()) is None else number)
         half = self._half_of_day()
         is_more = self._peek().text == ":"  # than a clock shows
