@@ -75,7 +75,6 @@ _WEEKDAYS = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday",
 _WEEKDAY_NAMES = {
     "tues": 1,
     "weds": 2,
-    "thur": 3,
     "thurs": 3,
     **{name: number for number, name in enumerate(_WEEKDAYS)},
     **{name[:3]: number for number, name in enumerate(_WEEKDAYS)},
