@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import sys
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -52,6 +51,7 @@ class Client:
         """Return whatever a call answers."""
         result = await self._session.call_tool(name, arguments)
         (content,) = result.content
+        assert content.type == "text"
         return Answer(text=content.text, is_error=result.is_error)
 
 
@@ -67,7 +67,7 @@ async def connected(place: Place, *options: str) -> AsyncIterator[Client]:
     )
     async with (
         asyncio.timeout(LIMIT_S),
-        stdio_client(server, errlog=sys.__stderr__) as (read, write),
+        stdio_client(server) as (read, write),
         ClientSession(read, write) as session,
     ):
         await session.initialize()
@@ -90,7 +90,7 @@ def answers_at(
         folder=str(base),
     )
     config = load_config(Overrides(base_path=str(base)), makes_state=True)
-    return Answers(config, scope, asyncio.sleep)
+    return Answers(config, scope, asyncio.sleep, patience_s=0.2)
 
 
 def call(answers: Answers, name: str, **arguments: object) -> Any:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 from tests.cli.place import Place
 from tests.mcp_server.clients import connected
+from tests.process.station import until
 
 from tinyscheduler.files import user_name
 
@@ -39,16 +40,21 @@ async def main():
             result = await session.call_tool(name, arguments)
             print(name, result.is_error, result.content[0].text.partition("\\n")[0], flush=True)
             return result.content[0].text
+        task_id = int(os.environ["TINYSCHEDULER_TASK_ID"])
         await call("signup_for_task", agent_name="solver")
-        await call("add_comment", task_id=int(os.environ["TINYSCHEDULER_TASK_ID"]), content="solved")
-        await call("wait", ids=[int(os.environ["TINYSCHEDULER_TASK_ID"])])
-        said = await call(
-            "update_task", id=int(os.environ["TINYSCHEDULER_TASK_ID"]), status="complete")
+        await call("add_comment", task_id=task_id, content="solved")
+        await call("wait", ids=[task_id])
+        said = await call("update_task", id=task_id, status="complete")
         assert '"status": "complete"' in said, said
         await call("signup_for_task", agent_name="solver")
 
 asyncio.run(main())
 """
+
+WAITS_FOR_ITSELF = (
+    "wait True Error waiting: an attempt cannot wait for the end of its own task"
+    " (end it, and let a task that comes after it go on)"
+)
 
 
 @pytest.fixture
@@ -91,11 +97,14 @@ def test_a_client_creates_tasks_a_tick_runs_them_and_the_client_reads_how_they_e
 def test_an_attempt_that_calls_its_own_task_complete_is_settled_once_and_takes_no_other(
     served: Place,
 ):
+    served.settings["KICK"] = "false"  # nothing starts but by `run`
     own = served.add("--agent", "solver", "--title", "its own")
-    other = served.add("--agent", "solver", "--title", "another", "--hold")
-    served.run("release", other)
     served.run("run")
-    assert served.run("wait", own, "--timeout", "40s").code == 0
+    other = served.add("--agent", "solver", "--title", "another")
+    until(lambda: served.run("logs", own).out.count("signup") == 2, "all that it has to say")
+    before = served.run("show", other, "--json").json["state"]
+    served.run("hold", other)
+    until(lambda: not (served.run("run"), served.leftovers())[1], "its end")
 
     log = served.run("logs", own).out.splitlines()
     shown = served.run("show", own, "--json").json
@@ -103,10 +112,9 @@ def test_an_attempt_that_calls_its_own_task_complete_is_settled_once_and_takes_n
     assert log == [
         f"signup_for_task False Task #{own} claimed and set to working status",
         "add_comment False {",
-        "wait True Error waiting: an attempt cannot wait for the end of its own task (end it, and"
-        " let a task that comes after it go on)",
+        WAITS_FOR_ITSELF,
         "update_task False {",
         "signup_for_task False No idle tasks available in queue for agent: solver",
     ]
+    assert (before, shown["state"]) == ("waiting", "done")
     assert [one["outcome"] for one in shown["attempts"]] == ["succeeded"]
-    assert served.run("wait", other, "--timeout", "40s").code == 0

@@ -7,6 +7,7 @@ import os
 from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from tinyscheduler.adapters.sqlite.database import BUSY_TIMEOUT_S
 from tinyscheduler.adapters.sqlite.database import Access as DatabaseAccess
 from tinyscheduler.adapters.sqlite.remarks import Remarks, insert_comment
 from tinyscheduler.adapters.sqlite.shared_tasks import MOST_LISTED, Caller, SharedTasks
@@ -68,9 +69,18 @@ class Answers:
     """Answers calls, one at a time; whatever a caller sends, it is answered."""
 
     def __init__(
-        self, config: Config, scope: Scope, sleep: Callable[[float], Awaitable[None]]
+        self,
+        config: Config,
+        scope: Scope,
+        sleep: Callable[[float], Awaitable[None]],
+        *,
+        patience_s: float = BUSY_TIMEOUT_S,
     ) -> None:
-        """Take the settings, what is allowed, and who waits without keeping others waiting."""
+        """Take the settings, what is allowed, and who waits without keeping others waiting.
+
+        A locked database is waited for so long, and nothing else is answered meanwhile.
+        """
+        self._patience_s = patience_s
         self._config = config
         self._scope = scope
         self._sleep = sleep
@@ -158,7 +168,7 @@ class Answers:
 
     def _queue(self, access: DatabaseAccess = DatabaseAccess.READ) -> Queue:
         if access not in self._opened:
-            self._opened[access] = open_queue(self._config, access)
+            self._opened[access] = open_queue(self._config, access, patience_s=self._patience_s)
         return self._opened[access]
 
     def _tasks(self, access: DatabaseAccess = DatabaseAccess.READ) -> SharedTasks:

@@ -14,7 +14,7 @@ from tinyscheduler.errors import UsageError
 if TYPE_CHECKING:
     from typing import Any
 
-    import mcp_types as types
+    from mcp import types
     from mcp.server.context import ServerRequestContext
 
     from tinyscheduler.cli.mcp_answers import Answers, Scope
@@ -32,7 +32,7 @@ def serve(config: Config, scope: Scope) -> None:
     """
     try:
         import anyio
-        import mcp_types
+        from mcp import types as mcp_types
         from mcp.server.lowlevel import Server
     except ImportError as error:
         raise UsageError(

@@ -151,7 +151,6 @@ WHERE id = :id AND state = 'waiting' AND lease_id IS NULL AND attempt = :attempt
         WHERE target IN (
             'all', 'agent:' || :agent, 'queue:' || coalesce(nullif(tasks.queue, ''), :queue),
             'schedule:' || tasks.schedule_id))
-    AND NOT EXISTS (SELECT 1 FROM shared_tasks WHERE task_id = tasks.id AND has_succeeded)
     AND NOT EXISTS (
         SELECT 1 FROM shared_tasks AS part JOIN tasks AS other ON other.id = part.task_id
         WHERE part.parent_id = tasks.id AND part.archived_at IS NULL AND other.state <> 'done')

@@ -127,7 +127,7 @@ WHERE queue = :queue AND {_GONE} IS NULL GROUP BY 1, 2
 _NEXT_FOR = """
 SELECT id FROM tasks LEFT JOIN shared_tasks ON task_id = id
 WHERE state = 'waiting' AND blockers_left = 0 AND start_after <= :now AND agent = :agent
-    AND schedule_id IS NULL AND archived_at IS NULL AND NOT coalesce(has_succeeded, 0)
+    AND schedule_id IS NULL AND archived_at IS NULL
     AND NOT EXISTS (
         SELECT 1 FROM switches
         WHERE target IN (
