@@ -187,6 +187,19 @@ def test_a_whole_whose_own_attempt_failed_is_tried_again_after_its_parts(opened:
     assert opened.claim(str(whole))
 
 
+def test_a_whole_that_is_revived_runs_whatever_it_did_before(opened: Opened):
+    whole = create(opened)
+    opened.claim(str(whole), lease_id="dividing")
+    part = create(opened, parent=whole)
+    opened.queue.settle(str(whole), lease_id="dividing", ending=DONE)
+    opened.queue.request_cancel(str(whole))
+    opened.end(str(part), DONE)
+
+    opened.queue.retry(str(whole))
+
+    assert opened.claim(str(whole))
+
+
 def test_families_that_cannot_be_are_refused(opened: Opened):
     top = create(opened)
     middle = create(opened, parent=top)
