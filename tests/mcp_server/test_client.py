@@ -73,10 +73,9 @@ def test_a_client_creates_tasks_a_tick_runs_them_and_the_client_reads_how_they_e
 ):
     async def talk() -> None:
         async with connected(served, "--allow-write", "--allow-agent", "shell") as client:
-            task = await client.call(
-                "create_task", title="Say it", description="hello", created_by="ann",
-                assigned_to="coder", tags=["urgent", "team=red"],
-            )  # fmt: skip # as a recipe has it
+            wish = {"title": "Say it", "description": "hello", "created_by": "ann"}
+            more = {"assigned_to": "coder", "tags": ["urgent", "team=red"]}
+            task = await client.call("create_task", **wish, **more)
             command = await client.call("enqueue_command", command=["echo", "it ran"])
             served.run("run")
             waited = await client.call("wait", ids=[task["id"], command["id"]], timeout_sec=30)

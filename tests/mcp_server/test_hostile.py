@@ -52,14 +52,16 @@ def answers(place: Place) -> Answers:
     return answers_at(place.base, agents=("shell", "coder"))
 
 
+TABLES = ["tasks", "task_specs", "dependencies", "shared_tasks", "comments", "links", "attempts"]
+
+
 def rows(place: Place) -> list[Any]:
     """Return all that a client might have changed."""
     with closing(sqlite3.connect(place.state / "tinyscheduler.db")) as connection:
         return [
             connection.execute(f"SELECT * FROM {table}").fetchall()  # noqa: S608 - of this list
-            for table in ("tasks", "task_specs", "dependencies", "shared_tasks", "comments",
-                          "links", "attempts")
-        ]  # fmt: skip # as above
+            for table in TABLES
+        ]
 
 
 def required(name: str) -> dict[str, object]:

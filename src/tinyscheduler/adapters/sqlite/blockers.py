@@ -14,7 +14,7 @@ SELECT blocker_id FROM dependencies JOIN tasks ON id = blocker_id
 WHERE task_id = :id AND state <> 'done' ORDER BY blocker_id LIMIT :limit
 """
 # What has parts never goes before them.
-_PARTS = """
+_OPEN_PARTS = """
 SELECT task_id AS blocker_id FROM shared_tasks JOIN tasks ON id = task_id
 WHERE parent_id = :id AND archived_at IS NULL AND state <> 'done' ORDER BY id LIMIT :limit
 """
@@ -31,5 +31,5 @@ class Blockers:
         if row["blockers_left"] == 0:
             return ()
         values = {"id": row["id"], "limit": _MOST_TOLD}
-        question = _PARTS if self._are_disabled else _BLOCKERS
+        question = _OPEN_PARTS if self._are_disabled else _BLOCKERS
         return tuple(str(one["blocker_id"]) for one in connection.execute(question, values))
