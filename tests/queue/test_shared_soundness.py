@@ -141,8 +141,8 @@ def test_no_order_of_calls_and_ticks_takes_a_claim_away_or_miscounts(
         for parent, blocker in family:
             try:
                 work(opened, ("create", "a", parent, blocker))
-            except UsageError:  # it would come after its own whole
-                work(opened, ("create", "a", parent, None))
+            except UsageError:  # it would come after its own whole, or stand too far below
+                work(opened, ("create", "a", None, blocker))
         before = standing(opened)
         for one in script:
             if one[0] == "create" and len(before) >= MOST_TASKS:

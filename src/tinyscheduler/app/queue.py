@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from tinyscheduler.adapters.sqlite.budgets import SqliteBudgets
+    from tinyscheduler.adapters.sqlite.coolings import SqliteCoolings
     from tinyscheduler.model.config import Config
     from tinyscheduler.model.events import EventName
     from tinyscheduler.ports import Clock
@@ -40,6 +41,13 @@ class Queue:
     leases: FileLeaseStore
     clock: SystemClock
     config: Config
+
+    @property
+    def coolings(self) -> SqliteCoolings:
+        """What is known against accounts; few were refused."""
+        from tinyscheduler.adapters.sqlite.coolings import SqliteCoolings
+
+        return SqliteCoolings(self.database)
 
     @property
     def budgets(self) -> SqliteBudgets:

@@ -420,6 +420,23 @@ _SHARED = (
     "CREATE INDEX links_of_task ON links (task_id, id)",
 )
 
+# What sources and agents need.
+_SOURCES_AND_AGENTS = (
+    # Accounts that their provider refused: kept until an attempt of them succeeds.
+    """
+    CREATE TABLE coolings (
+        account TEXT NOT NULL PRIMARY KEY,
+        since INTEGER NOT NULL,
+        until INTEGER NOT NULL,
+        times INTEGER NOT NULL CHECK (times >= 1),
+        agent TEXT NOT NULL,
+        words TEXT NOT NULL,
+        is_told INTEGER NOT NULL CHECK (is_told IN (0, 1))
+    ) WITHOUT ROWID
+    """,
+    *_SHARED,
+)
+
 # The statements at place N make version N + 1 out of version N.  A released entry is
 # never changed again: a new one is added behind it.
 MIGRATIONS: tuple[tuple[str, ...], ...] = (
@@ -430,5 +447,5 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
     _INDEXES_BY_OWNER,
     _SCHEDULES,
     _COSTS,
-    _SHARED,
+    _SOURCES_AND_AGENTS,
 )
