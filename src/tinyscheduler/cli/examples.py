@@ -84,6 +84,11 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "config": ("tinyscheduler config --show",),
     "validate-config": ("tinyscheduler validate-config --fix",),
     "doctor": ("tinyscheduler doctor",),
+    "mcp": (
+        "tinyscheduler mcp",
+        "tinyscheduler mcp --allow-write --as coder",
+        "tinyscheduler mcp --allow-write --allow-agent shell",
+    ),
     "service": (
         "tinyscheduler service install --print",
         "tinyscheduler service install daemon --user",
