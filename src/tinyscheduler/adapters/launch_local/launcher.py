@@ -35,6 +35,7 @@ from tinyscheduler.crash import durable_step
 from tinyscheduler.errors import ExhaustedError, LaunchError, ProbeError
 from tinyscheduler.model.config import ALWAYS_ALLOWED, GPU_MASK, StdinSource
 from tinyscheduler.model.leases import ProcessEvidence, Run, Trace, WrapperLife
+from tinyscheduler.model.tasks import id_at_source
 from tinyscheduler.values import replace
 
 TYPE_CHECKING = False
@@ -289,7 +290,7 @@ class LocalLauncher:
         prompt_file: str | None,
     ) -> dict[str, str | None]:
         return {
-            "task_id": lease.task_id,
+            "task_id": id_at_source(lease.task_id, lease.source),
             "attempt": str(lease.attempt),
             "agent": lease.agent,
             "recipe": recipe,

@@ -355,6 +355,45 @@ _COSTS = (
     "CREATE INDEX audit_by_time ON audit (at)",
 )
 
+# What a source cannot keep by itself of its tasks: attempts, backoff, who has claimed one, and
+# that it was set aside; beside it the task as last seen, so that commands need not ask for it.
+_SOURCE_TASKS = (
+    """
+    CREATE TABLE source_tasks (
+        source TEXT NOT NULL,
+        number INTEGER NOT NULL,  -- by which the source itself knows it
+        state TEXT NOT NULL CHECK (state IN
+            ('waiting', 'held', 'working', 'done', 'failed', 'parked', 'cancelled')),
+        lease_id TEXT UNIQUE,
+        claimed_by TEXT,
+        agent TEXT NOT NULL,
+        queue TEXT NOT NULL,
+        summary TEXT NOT NULL,
+        priority INTEGER NOT NULL,
+        blocks INTEGER NOT NULL DEFAULT 0 CHECK (blocks >= 0),
+        blocked_by TEXT NOT NULL DEFAULT '',  -- numbers, with commas between them
+        impediment TEXT,
+        attempt INTEGER NOT NULL DEFAULT 1 CHECK (attempt >= 1),
+        failures INTEGER NOT NULL DEFAULT 0 CHECK (failures >= 0),
+        launches INTEGER NOT NULL DEFAULT 0 CHECK (launches >= 0),
+        backing_off_until INTEGER,
+        cancel_requested INTEGER NOT NULL DEFAULT 0 CHECK (cancel_requested IN (0, 1)),
+        failure_reason TEXT,
+        lost_since INTEGER,  -- since when it is at work there, and nobody is here
+        doubtful_for TEXT,  -- the agent of a claim that the source may or may not have noted
+        created_at INTEGER NOT NULL,
+        updated_at INTEGER NOT NULL,
+        ended_at INTEGER,
+        PRIMARY KEY (source, number),
+        CHECK ((state = 'working') = (lease_id IS NOT NULL)),
+        CHECK ((state = 'working') = (claimed_by IS NOT NULL)),
+        CHECK (cancel_requested = 0 OR state = 'working')
+    ) WITHOUT ROWID
+    """,
+    "CREATE INDEX source_tasks_by_state ON source_tasks (state, source, number)",
+    "CREATE INDEX source_tasks_by_end ON source_tasks (ended_at) WHERE ended_at IS NOT NULL",
+)
+
 # The statements at place N make version N + 1 out of version N.  A released entry is
 # never changed again: a new one is added behind it.
 MIGRATIONS: tuple[tuple[str, ...], ...] = (
@@ -365,4 +404,5 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
     _INDEXES_BY_OWNER,
     _SCHEDULES,
     _COSTS,
+    _SOURCE_TASKS,
 )
