@@ -27,7 +27,7 @@ from tinyscheduler.app.place import (
     refuse_network_filesystem,
 )
 from tinyscheduler.app.pruning import pruners_of
-from tinyscheduler.app.queue import TINYTASK, local_queue, observers_of, source_tasks
+from tinyscheduler.app.queue import TINYTASK, local_queue, observers_of
 from tinyscheduler.config.saved import load_settings, save_settings
 from tinyscheduler.errors import StoreError
 from tinyscheduler.model.config import GPU_MASK
@@ -66,7 +66,6 @@ if TYPE_CHECKING:
 
 # A dry run tells people why tasks wait, so it looks at more of them than a tick needs.
 _DRY_RUN_WINDOW = 1000
-_PREVIEW_BUDGET_S = 10.0
 
 
 class TickInterruptedError(KeyboardInterrupt):
@@ -269,33 +268,19 @@ class _Sources:
         if name == "local":
             return local_queue(config, self._database, self._clock)
         assert name == TINYTASK, name  # noqa: S101 - the settings know no other
-        from tinyscheduler.adapters.tinytask.client import TinytaskClient
-        from tinyscheduler.adapters.tinytask.source import TinytaskSettings, TinytaskSource
+        from tinyscheduler.app.tinytask import open_client, tinytask_source
 
         acts = self._mode is Mode.ACT
-        # Nobody waits for a preview for long, and the next one may be better.
-        client = (
-            TinytaskClient(config.endpoint, self._clock)
-            if acts
-            else TinytaskClient(config.endpoint, self._clock, tries=1, budget_s=_PREVIEW_BUDGET_S)
-        )
+        client = open_client(config, self._clock, may_write=acts)
         self._close = client.close
-        return TinytaskSource(
+        return tinytask_source(
+            config,
             client,
-            source_tasks(config, self._database, self._clock),
-            self._ledger,
+            self._database,
             self._clock,
-            settings=TinytaskSettings(
-                # What runs the task's own argv has nothing to run: these tasks bring none.
-                agents=tuple(agent for agent in config.agents if agent.command),
-                # Without such a file agents have no queue but their own name.
-                serves_queues=os.path.isfile(config.paths.agents_file),
-                blocking_disabled=config.blocking_disabled,
-                recipes=config.paths.recipes,
-                rules=settings_of(config).rules,
-                lost_after_s=config.timing.lost_after_s,
-                may_write=acts,
-            ),
+            self._ledger,
+            rules=settings_of(config).rules,
+            may_write=acts,
             warn=self._warn,
         )
 

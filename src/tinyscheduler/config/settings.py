@@ -303,6 +303,10 @@ class Settings(BaseSettings):
     mcp_endpoint: Endpoint = Field(
         "http://localhost:3000", description="Base URL of the tinytask server."
     )
+    source_timeout_sec: Seconds = Field(
+        10.0,
+        description="Seconds that one question to tinytask may take; a tick's, three times that.",
+    )
     lost_after_sec: Seconds = Field(
         600.0,
         description="Seconds until a task that is working at tinytask, and that nobody runs here,"

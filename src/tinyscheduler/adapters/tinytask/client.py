@@ -30,12 +30,12 @@ if TYPE_CHECKING:
 
 SIGNATURE = "tinyscheduler"
 MOST_BYTES = 16 * 1024 * 1024
-_CONNECT_S = 3.0
-_REQUEST_S = 10.0  # from the first byte sent to the last one read, however slowly they drip
 _TRIES = 3
-_FIRST_DELAY_S = 1.0  # before the second try; twice as long before the third
-# Where all tries came to nothing, others would too: a tick asks again when it has done all else.
-_SILENCE_S = 5.0
+# Shares of the time that one question may take: to connect, before the second try (twice as
+# long before the third), and how long nothing is asked once all tries came to nothing.
+_CONNECT, _FIRST_DELAY, _SILENCE = 0.3, 0.1, 0.5
+# Times that one question may take: for all questions together.
+_ALL = 3
 _CHUNK_BYTES = 64 * 1024
 _LONGEST_WORDS = 200
 _HINT = "start it, set TINYSCHEDULER_MCP_ENDPOINT to where it answers, or take it out of SOURCES"
@@ -67,9 +67,12 @@ class TinytaskClient:
     """
 
     def __init__(
-        self, endpoint: str, clock: Clock, *, tries: int = _TRIES, budget_s: float = 30.0
+        self, endpoint: str, clock: Clock, *, timeout_s: float, tries: int = _TRIES
     ) -> None:
-        """Take the base URL; the path of the MCP interface behind it is taken off."""
+        """Take the base URL; the path of the MCP interface behind it is taken off.
+
+        ``timeout_s`` is from the first byte sent to the last one read, however slowly they drip.
+        """
         parts = urlsplit(endpoint)
         path = parts.path.rstrip("/").removesuffix("/mcp")
         self._base = urlunsplit((parts.scheme, parts.netloc, path, "", ""))
@@ -78,8 +81,8 @@ class TinytaskClient:
         self.where = urlunsplit((parts.scheme, host, path, "", ""))
         self._clock = clock
         self._tries = tries
-        self._left_s = budget_s
-        self._budget_s = budget_s
+        self._timeout_s = timeout_s
+        self._left_s = _ALL * timeout_s
         self._silent_until_ns = -1
         self._silence: SourceError | None = None
         self._guard = _Guard()
@@ -232,7 +235,7 @@ class TinytaskClient:
 
         retrying = Retrying(
             stop=stop_after_attempt(self._tries),
-            wait=wait_exponential(multiplier=_FIRST_DELAY_S),
+            wait=wait_exponential(multiplier=_FIRST_DELAY * self._timeout_s),
             retry=retry_if_exception_type(_TransientError),
             sleep=self._clock.sleep,
             reraise=True,
@@ -243,7 +246,7 @@ class TinytaskClient:
             tries = "" if self._tries == 1 else f", {self._tries} times in a row"
             message = f"tinytask at {self.where}: {method} {path}: {error}{tries}"
             self._silence = SourceError(message, hint=_HINT)
-            self._silent_until_ns = self._monotonic_ns() + int(_SILENCE_S * 1e9)
+            self._silent_until_ns = self._monotonic_ns() + int(_SILENCE * self._timeout_s * 1e9)
             raise self._silence from error
 
     def _try(
@@ -260,7 +263,7 @@ class TinytaskClient:
         url = self._base + ("/api/v1" if is_api else "") + quote_path(path)
         began_ns = self._monotonic_ns()
         if self._left_s <= 0:
-            spent = f"all questions together have taken {self._budget_s:g} s: enough for now"
+            spent = f"all questions together took {_ALL * self._timeout_s:g} s: enough for now"
             raise SourceError(f"tinytask at {self.where}: {spent}", hint=_HINT)
         try:
             answer = self._exchange(method, url, filters=filters, fields=fields)
@@ -296,7 +299,7 @@ class TinytaskClient:
         filters: Mapping[str, str | int] | None,
         fields: Mapping[str, str | None] | None,
     ) -> _Answer:
-        limit_s = min(_REQUEST_S, self._left_s)
+        limit_s = min(self._timeout_s, self._left_s)
         headers = None if fields is None else {"Content-Type": "application/json"}
         with self._guard.cutting_after(limit_s):
             try:
@@ -306,14 +309,14 @@ class TinytaskClient:
                     params=filters,
                     data=None if fields is None else dumps(dict(fields)).encode(),
                     headers=headers,
-                    timeout=(min(_CONNECT_S, limit_s), limit_s),
+                    timeout=(min(_CONNECT * self._timeout_s, limit_s), limit_s),
                     allow_redirects=False,
                     stream=True,
                 ) as response:
                     return _Answer(status=response.status_code, content=self._read_all(response))
             except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
-                if self._guard.has_cut:
-                    words = f"no whole answer within {limit_s:g} s"
+                if self._guard.has_cut or isinstance(error, _TIMEOUTS):
+                    words = f"no whole answer within {limit_s:.1f} s"
                     raise _TransientError(words) from error
                 raise _TransientError(_cause_of(error)) from error
 
@@ -340,6 +343,7 @@ class TinytaskClient:
         return self._clock.now().monotonic_ns
 
 
+_TIMEOUTS = (requests.Timeout, urllib3.exceptions.TimeoutError, TimeoutError)
 _SUCCEEDED, _REDIRECTED, _CLIENT_FAILED, _SERVER_FAILED = 200, 300, 400, 500
 _NOT_FOUND, _TOO_MANY = 404, 429
 
