@@ -232,11 +232,11 @@ def test_what_somebody_changes_between_looking_and_claiming_is_his(served: Serve
 
     def answer(method, path, query, body):
         if method == "PATCH":
-            served.double.answer = before  # type: ignore[method-assign]
+            served.double.answer = before  # type: ignore[method-assign]  # the server itself
             served.double.change(number, assigned_to="ann")
         return before(method, path, query, body)
 
-    served.double.answer = answer  # type: ignore[method-assign]
+    served.double.answer = answer  # type: ignore[method-assign]  # the server itself
 
     report = served.tick().json
 
@@ -415,7 +415,7 @@ def test_ids_and_names_of_a_hostile_server_lead_nowhere(served: Served):
             document = [{**document[0], "id": "../../../etc/x"}, *document]
         return status, document
 
-    served.double.answer = answer  # type: ignore[method-assign]
+    served.double.answer = answer  # type: ignore[method-assign]  # the server itself
 
     report = served.tick().json
 
