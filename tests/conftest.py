@@ -36,6 +36,8 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "explore"))
 
 # Whose branches count for scripts/check_coverage.py.  Measuring doubles the time of what runs in
 # the test's own process, and a process that is measured takes ten times as long to start.
+# A process that a test kills takes its measurement along, or leaves a part of it (and a warning):
+# what counts happens in the test's own process, or in a wrapper that the test waits for.
 MEASURED = (
     "tests/contract/",
     "tests/core/",

@@ -27,8 +27,11 @@ _MOST_MONEY = 1e9
 _MOST_WORDS = 300
 # Near the end, or somebody only spoke of it.
 _LAST_LINES = 5
+_MOST_LINE_BYTES = 4000
 
 _GOOSE = "goose"
+_AGENTS = frozenset({"claude", "codex", _GOOSE})
+_UNKNOWN = "sdk_error"
 _GOOSE_GAVE_UP = "reached the maximum number of actions I can do without user input"
 # What goose prints above what a tool does: its name and where it comes from between rules.
 _TOOL_RULE = "\N{BOX DRAWINGS LIGHT HORIZONTAL}" * 3
@@ -36,8 +39,69 @@ _TOOL_RULE = "\N{BOX DRAWINGS LIGHT HORIZONTAL}" * 3
 _DOCUMENT_HEAD, _DOCUMENT_MESSAGE = b'"messages": [', b'      "role": "assistant"'
 _DOCUMENT_TOKENS = b'"total_tokens": '
 
-_RATE_LIMITED = ("rate limit", "rate_limit", "usage limit", "too many requests", "overloaded")
-_AUTH_FAILED = ("authentication", "unauthorized", "invalid api key", "/login", "not logged in")
+# By which words a text tells of a failure, and of which: the first kind that it speaks of counts,
+# in this order.  All are whole words, of letters and digits; between two parts with … stand at
+# most two others.
+_FAILURES = (
+    ("aborted", ("aborted", "aborterror", "abort error")),
+    (
+        "turn_limit_exceeded",
+        (
+            *("turn limit", "turns limit", "limit of…turns", "limit on…turns", "maxturns"),
+            *("max turn", "max…turns", "maximum turn", "maximum…turns", "maxsessionturns"),
+            *("turns exhausted", "turns are exhausted", "turns have been exhausted"),
+            *("exhausted its…turns", "exhausted all…turns", "exhausted the…turns"),
+            *("turn budget exhausted", "too many turns", "out of turns"),
+            "maximum number of actions i can do without user input",
+        ),
+    ),
+    (
+        "timeout",
+        ("timeout", "timeouts", "timed out", "timeouterror", "etimedout", "deadline exceeded"),
+    ),
+    ("budget_exceeded", ("budget", "budgets")),
+    (
+        "auth_failed",
+        (
+            *("authentication", "oauth", "unauthorized", "unauthenticated", "401 unauthorized"),
+            *("run login", "not logged in", "log in again", "sign in again", "signing in again"),
+            *("invalid api key", "invalid x api key", "incorrect api key", "api key not valid"),
+            *("no api key", "missing api key", "api key not found", "api key expired"),
+            *("token has expired", "invalid credentials", "403 forbidden"),
+            # Nothing that waiting would help against: somebody has to pay first.
+            *("credit balance is too low", "credit balance too low", "billing error"),
+        ),
+    ),
+    (
+        "rate_limited",
+        (
+            *("rate limit", "rate limits", "rate limited", "rate limiting", "ratelimit"),
+            *("ratelimiterror", "ratelimitexceeded", "too many requests"),
+            *("usage limit", "usage limits", "session limit", "hour limit", "daily limit"),
+            *("weekly limit", "monthly limit", "hit your…limit", "reached your…limit"),
+            *("out of extra usage", "insufficient quota", "quota exceeded", "quota exhausted"),
+            *("quota will reset", "exceeded your…quota", "exhausted your…quota"),
+            *("exhausted your…capacity", "resource exhausted", "resource has been exhausted"),
+            *("overloaded error", "overloaded"),
+        ),
+    ),
+)
+# What claude says of bounds that it was given itself.
+_CLAUDE_LIMITS = {
+    "error_max_turns": "turn_limit_exceeded",
+    "error_max_budget_usd": "budget_exceeded",
+}
+# Answers of servers, where they stand as such: an error in line 401 is none.
+_STATUSES = {"401": "auth_failed", "429": "rate_limited", "529": "rate_limited"}
+_BEFORE_STATUS = frozenset(
+    {"http", "status", "code", "error", "api", "returned", "got", "with", "failed", "repeated"}
+)
+# What is overloaded in programs.
+_IN_PROGRAMS = ("overloaded function", "overloaded method", "overloaded operator")
+# Where a text says when it will go on.
+_WHEN = ("reset", "resets", "retry", "retrydelay", "try again", "resetsat", "available again")
+_MOST_BETWEEN = 2
+_MOST_TEXT = 1 << 16
 # Things that codex does between two answers of its model.
 _CODEX_WORK = frozenset(
     {"command_execution", "file_change", "mcp_tool_call", "web_search", "collab_tool_call"}
@@ -50,7 +114,7 @@ class AgentOutput:
     ``counted`` are the turns seen so far; ``turns`` those that the agent itself told of at its
     end, or else these.  ``tokens`` are all that went in and out, cached ones too; ``cost_usd`` is
     what the agent says it cost.  None where nothing was told.  ``verdict`` is how the agent itself
-    says it failed: a failure reason, and words; None where it did not.
+    says it failed: a failure reason, and words; None where it did not.  `judge` says what counts.
     """
 
     __slots__ = (
@@ -65,8 +129,10 @@ class AgentOutput:
         "_kind",
         "_last",
         "_lines",
+        "_notes",
         "_parse",
         "_rest",
+        "_said_last",
         "_told_turns",
         "cost_usd",
         "counted",
@@ -91,8 +157,11 @@ class AgentOutput:
         self._told_turns: int | None = None
         # What each agent said last, and the tokens that took; "" is the agent itself.
         self._last: dict[str, tuple[str | None, int]] = {}
+        self._notes: dict[str, str] = {}
         self._gave_up_at: int | None = None
         self._has_brace = self._is_in_document = False
+        # The newest lines that are no events, where an agent for people tells how it failed.
+        self._said_last: list[bytes] = []
         self._codex_in_turn = False
         self._codex_is_answering = False
         self._codex_last = ""
@@ -133,6 +202,21 @@ class AgentOutput:
         if gave_up_at is not None and self._lines - gave_up_at < _LAST_LINES:
             self.verdict = ("turn_limit_exceeded", "goose reached its own limit of turns")
 
+    def judge(self, exit_code: int) -> tuple[str, str] | None:
+        """Return how it failed: the reason, and the words that tell of it; None: it did not.
+
+        By its own word, else by its exit code and what it printed last; for what is no agent
+        that we know, by its own word alone.
+        """
+        if self.verdict is not None or exit_code == 0 or self._kind not in _AGENTS:
+            return self.verdict
+        lines = [one.decode(errors="replace") for one in self._said_last]
+        reason, words = classify("\n".join(lines)) if lines else (_UNKNOWN, "")
+        if reason == _UNKNOWN:
+            last = _excerpt(_plain(lines[-1]), 0) if lines else "and said nothing"
+            words = f"exit code {exit_code}: {last}"[:_MOST_WORDS]
+        return (reason, words)
+
     def _take_line(self, line: bytes) -> None:
         text = line.strip()
         if not text:
@@ -148,34 +232,48 @@ class AgentOutput:
             for event in document if isinstance(document, list) else (document,):
                 if isinstance(event, dict):
                     self._take_event(event)
-        elif self._kind == _GOOSE:
+            return
+        if not text.startswith(b"at "):  # where in its program it failed
+            self._said_last = [*self._said_last[1 - _LAST_LINES :], line[:_MOST_LINE_BYTES]]
+        if self._kind == _GOOSE:
             self._take_text(line, text)
 
     def _take_event(self, event: dict[str, object]) -> None:
         kind = event.get("type")
         if kind is None and isinstance(event.get("messages"), list):
             self._take_conversation(event)
-        elif not isinstance(kind, str):
-            return
-        elif kind == "assistant":
-            parent = event.get("parent_tool_use_id")
-            whose = "" if parent is None else f"of {_name(parent)}"
-            self._take_answer(_mapping(event.get("message")), whose)
-        elif kind == "message":
-            message = _mapping(event.get("message"))
-            if message.get("role") == "assistant":
-                self._take_answer(message, "")
-                self._note_if_given_up(message)
-        elif kind == "result":
-            self._take_result(event)
-        elif kind == "complete":
-            self._tell_tokens(_whole(event.get("total_tokens")))
-        elif kind == "error" and self._kind == _GOOSE:
-            self.verdict = _failure(event.get("error"))
-        else:
-            self._take_codex(kind, event)
+        elif isinstance(kind, str):
+            read = _READERS.get(kind)
+            if read is not None:
+                read(self, event)
+            else:
+                self._take_codex(kind, event)
 
     # -- claude and goose -----------------------------------------------------------
+
+    def _take_assistant(self, event: dict[str, object]) -> None:
+        parent = event.get("parent_tool_use_id")
+        whose = "" if parent is None else f"of {_name(parent)}"
+        self._take_answer(_mapping(event.get("message")), whose)
+        self._note(event)
+
+    def _take_message(self, event: dict[str, object]) -> None:
+        message = _mapping(event.get("message"))
+        if message.get("role") == "assistant":
+            self._take_answer(message, "")
+            self._note_if_given_up(message)
+
+    def _take_complete(self, event: dict[str, object]) -> None:
+        self._tell_tokens(_whole(event.get("total_tokens")))
+
+    def _take_error(self, event: dict[str, object]) -> None:
+        told = event.get("error") or event.get("message")
+        if self._kind == _GOOSE:
+            self.verdict = _failure(told)
+        else:
+            # Codex tries again after some; where it ends after one, that is why.
+            words = _text(told) or _text(_mapping(told).get("message"))
+            self._said_last = [words.encode(errors="replace")]
 
     def _take_answer(self, message: dict[str, object], whose: str) -> None:
         """Count a message of an assistant, which may come in several parts of one name.
@@ -205,14 +303,32 @@ class AgentOutput:
             self.cost_usd = cost
         self._tell_tokens(_tokens(event.get("usage")) or None)
         kind = event.get("subtype")
-        if kind == "error_max_turns":
-            self.verdict = ("turn_limit_exceeded", "claude reached its own limit of turns")
-        elif kind == "error_max_budget_usd":
-            self.verdict = ("budget_exceeded", "claude reached its own limit of money")
-        elif event.get("is_error") is True or kind not in ("success", None):
-            self.verdict = _failure(event.get("result") or event.get("errors") or kind)
-        else:
+        if event.get("is_error") is not True and kind in ("success", None):
             self.verdict = None
+            return
+        told = self._told_of_failure(event)
+        reason, words = _failure([*told, *self._notes.values()])
+        if _text(kind) in _CLAUDE_LIMITS:
+            reason, words = _CLAUDE_LIMITS[_text(kind)], _failure(told)[1]
+        self.verdict = (reason, words)
+
+    @staticmethod
+    def _told_of_failure(event: dict[str, object]) -> list[object]:
+        """Return what claude says of how it failed, most telling first."""
+        errors, status = event.get("errors"), event.get("api_error_status")
+        told = [event.get("result"), *(errors if isinstance(errors, list) else ())]
+        told = [one for one in told if one] or [event.get("subtype")]
+        return told if _whole(status) is None else [*told, f"API status {status}"]
+
+    def _note(self, event: dict[str, object]) -> None:
+        """Keep what claude says beside its words of why its provider refuses it, and till when."""
+        if event.get("type") == "assistant":
+            # What it said before it went on was no end.
+            self._notes["error"] = _name(event.get("error"))
+        limit = _mapping(event.get("rate_limit_info"))
+        until = _whole(limit.get("resetsAt"))
+        if limit.get("status") == "rejected" and until is not None:
+            self._notes["until"] = f"limit resets at {until}"
 
     def _take_conversation(self, event: dict[str, object]) -> None:
         """Read the document that goose ends with, where it is written in one line."""
@@ -315,6 +431,16 @@ class AgentOutput:
             self.tokens = tokens
 
 
+_READERS = {
+    "assistant": AgentOutput._take_assistant,  # noqa: SLF001 - the class's own table
+    "message": AgentOutput._take_message,  # noqa: SLF001 - as above
+    "result": AgentOutput._take_result,  # noqa: SLF001 - as above
+    "rate_limit_event": AgentOutput._note,  # noqa: SLF001 - as above
+    "complete": AgentOutput._take_complete,  # noqa: SLF001 - as above
+    "error": AgentOutput._take_error,  # noqa: SLF001 - as above
+}
+
+
 def _mapping(value: object) -> dict[str, object]:
     return value if isinstance(value, dict) else {}
 
@@ -347,21 +473,105 @@ def _tokens(usage: object) -> int:
 
 def _failure(words: object) -> tuple[str, str]:
     """Return how an agent failed by its own account: as what, and what it said."""
-    if isinstance(words, list):
-        words = words[0] if words else ""
-    text = words if isinstance(words, str) else str(_mapping(words).get("message", ""))
-    told = " ".join(text[:_MOST_WORDS].split()) or "it says that it failed, and not why"
-    lowered = told.lower()
-    if any(_has_word(lowered, one) for one in _RATE_LIMITED):
-        return ("rate_limited", told)
-    if any(_has_word(lowered, one) for one in _AUTH_FAILED):
-        return ("auth_failed", told)
-    return ("sdk_error", told)
+    parts = words if isinstance(words, list) else [words]
+    texts = [one if isinstance(one, str) else _text(_mapping(one).get("message")) for one in parts]
+    return classify("\n".join(texts))
 
 
-def _has_word(text: str, words: str) -> bool:
-    """Whether these begin a word somewhere: a separate limit is no rate limit, rate limits are."""
-    at = text.find(words)
-    while at > 0 and text[at - 1].isalnum():
-        at = text.find(words, at + 1)
-    return at >= 0
+def classify(text: str) -> tuple[str, str]:
+    """Return as what a failure counts that is told like this, and the line that decided it.
+
+    Of a long line some 300 characters around the words; where a provider says in another line
+    when it goes on, that comes behind it.  What speaks of nothing known is an sdk_error.
+
+    >>> classify("API Error (Request timed out.)")
+    ('timeout', 'API Error (Request timed out.)')
+    >>> classify("it took a wrong turn: the rate limit was reached")[0]
+    'rate_limited'
+    """
+    lines = [one for one in _plain(text[:_MOST_TEXT]).splitlines() if one.strip()]
+    spoken = [_spoken(one) for one in lines]
+    for reason, phrases in _FAILURES:
+        for number, words in enumerate(spoken):
+            at = _first(words, phrases, reason)
+            if at is not None:
+                told = _excerpt(lines[number], at)
+                if reason == "rate_limited" and not _speaks_of(_spoken(told), _WHEN):
+                    told = _with_time(told, lines, spoken)
+                return (reason, told)
+    words = _excerpt(lines[0], 0) if lines else "it says that it failed, and not why"
+    return (_UNKNOWN, words)
+
+
+def _first(words: str, phrases: tuple[str, ...], reason: str) -> int | None:
+    """Return roughly where a line speaks of one of these, if it does."""
+    for phrase in phrases:
+        at = _find(words, phrase)
+        if at >= 0 and not (phrase == "overloaded" and _speaks_of(words, _IN_PROGRAMS)):
+            return at
+    return _find_status(words, reason)
+
+
+def _find_status(words: str, reason: str) -> int | None:
+    for status, meaning in _STATUSES.items():
+        at = words.find(f" {status} ") if meaning == reason else -1
+        while at >= 0:
+            before = words[:at].rpartition(" ")[2]
+            if before in _BEFORE_STATUS or not before:
+                return at
+            at = words.find(f" {status} ", at + 1)
+    return None
+
+
+def _speaks_of(words: str, phrases: tuple[str, ...]) -> bool:
+    return any(_find(words, one) >= 0 for one in phrases)
+
+
+def _find(words: str, phrase: str) -> int:
+    """Return where words stand that are set apart by spaces, or -1."""
+    first, gap, second = phrase.partition("…")
+    at = words.find(f" {first} ")
+    while at >= 0 and gap:
+        between = words[at + len(first) + 1 : at + len(first) + 80].split(" ")
+        if second in between[1 : _MOST_BETWEEN + 2]:
+            break
+        at = words.find(f" {first} ", at + 1)
+    return at
+
+
+def _plain(text: str) -> str:
+    """Leave out how a terminal is to show it (ECMA-48), and put escaped line ends apart."""
+    first, *others = text.replace("\\n ", "\n ").split("\x1b[")
+    return first + "".join(
+        one.lstrip("0123456789;?")[1:] if one[:1] in "0123456789;?mKJHABCDhl" else one
+        for one in others
+    )
+
+
+def _spoken(line: str) -> str:
+    """Return its words in small letters, set apart by single spaces.
+
+    >>> _spoken("{'error': api_rate_limit_error} (429), 1,429 tokens")
+    ' error api rate limit error 429 1,429 tokens '
+    """
+    spoken = "".join(one if one.isalnum() or one in ",." else " " for one in line.lower())
+    return f" {' '.join(word for one in spoken.split() if (word := one.strip(',.')))} "
+
+
+def _excerpt(line: str, at: int) -> str:
+    """Return the line, or as much as is kept of it around some place in its words."""
+    told = " ".join(line.split())
+    if len(told) <= _MOST_WORDS:
+        return told
+    begin = max(0, min(at - _MOST_WORDS // 4, len(told) - _MOST_WORDS))
+    return told[begin : begin + _MOST_WORDS]
+
+
+def _with_time(told: str, lines: list[str], spoken: list[str]) -> str:
+    """Add what says when a provider goes on, where another line or the rest of this one does."""
+    for line, words in zip(lines, spoken, strict=True):
+        at = next((found for one in _WHEN if (found := _find(words, one)) >= 0), None)
+        if at is not None:
+            when = " ".join(line.split())[max(0, at - 20) :][: _MOST_WORDS // 3]
+            return f"{told[: _MOST_WORDS - len(when) - 3]} … {when}"
+    return told

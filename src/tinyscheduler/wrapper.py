@@ -41,7 +41,6 @@ if TYPE_CHECKING:
         turns: int | None
         tokens: int | None
         cost_usd: float | None
-        verdict: tuple[str, str] | None
 
         def feed(self, data: bytes) -> None:
             """Take note of what was printed next."""
@@ -51,6 +50,9 @@ if TYPE_CHECKING:
 
         def close(self) -> None:
             """Take note that nothing more comes."""
+
+        def judge(self, exit_code: int) -> tuple[str, str] | None:
+            """Return how it failed, and the words that tell of it; None: it did not."""
 else:
     import _signal as signal
 
@@ -208,6 +210,7 @@ class Attempt:
         self.output: AgentOutput | None = None
         self.output_at = self.log_begin = 0
         self.has_unread = False
+        self.verdict: tuple[str, str] | None = None  # of its own failure: reason, words
         self.exec_error = b""
         self.why: tuple[str, str] | None = None  # why we end it: failure reason, words
         self.kill_at_s: float | None = None
@@ -550,6 +553,8 @@ class Attempt:
         try:
             if self.output is not None:
                 self.output.close()
+                if self.status is not None and os.WIFEXITED(self.status):
+                    self.verdict = self.output.judge(os.WEXITSTATUS(self.status))
         except Exception as error:  # noqa: BLE001 - as above
             self._stop_counting(error)
         self._note_progress()
@@ -721,9 +726,8 @@ class Attempt:
             name = _signal_name(os.WTERMSIG(status))
             return ("failed", "command_failed", f"ended by signal {name}")
         code = os.WEXITSTATUS(status)
-        verdict = None if self.output is None else self.output.verdict
-        if verdict is not None and code != EXIT_CODE_RETRY_LATER:
-            return ("failed", *verdict)
+        if self.verdict is not None and code != EXIT_CODE_RETRY_LATER:
+            return ("failed", *self.verdict)
         if code == 0:
             return ("succeeded", None, "")
         if code == EXIT_CODE_RETRY_LATER:

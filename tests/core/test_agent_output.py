@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import random
+import time
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tinyscheduler.agent_output import AgentOutput
+from tinyscheduler.agent_output import AgentOutput, classify
 
 
 def a_line(**event: object) -> bytes:
@@ -291,21 +292,186 @@ def test_numbers_that_cannot_be_are_none():
         assert (output.turns, output.cost_usd, output.tokens) == (None, None, None)
 
 
-@pytest.mark.parametrize(
-    ("words", "reason"),
-    [
-        ("Rate limits were reached", "rate_limited"),
-        ("error: api_rate_limit_error", "rate_limited"),
-        ("(429) Too Many Requests", "rate_limited"),
-        ("Authentication_error", "auth_failed"),
-        # A part of another word is not that word.
-        ("the tool has a separate limit", "sdk_error"),
-        ("over the corporate limit", "sdk_error"),
-        ("deauthentication of the badge failed", "sdk_error"),
-        ("the return limit was reached", "sdk_error"),
-    ],
+JSON_429 = (
+    '{"error":{"message":"{\\n  \\"error\\": {\\n    \\"code\\": 429,\\n    \\"message\\": '
+    '\\"You exceeded your current quota.\\"' + " " * 20 + "x" * 900 + '\\n "retryDelay": "36s"}}'
 )
-def test_s15_how_an_agent_failed_is_told_by_whole_words(words: str, reason: str):
+# As which reason text counts that tells of a failure; what real agents print, and what only
+# looks like it.
+WORDS = {
+    "aborted": (
+        "AbortError: aborted",
+        "Request was aborted.",
+        "aborted: 429 Too Many Requests after a timeout",
+    ),
+    "turn_limit_exceeded": (
+        "Agent exhausted its turn limit (42 turns used)",
+        "Reached maximum number of turns (1)",
+        "error_max_turns",
+        "Reached max session turns for this session. Increase the number of turns by …",
+        "FatalTurnLimitedError: maxSessionTurns reached",
+        "I've reached the maximum number of actions I can do without user input. Would you …",
+        "it went over its limit of 40 turns before the timeout",
+    ),
+    "timeout": (
+        "API Error (Request timed out.) · check your network",
+        "Timeouts of the provider: authentication was not reached",
+        "connect ETIMEDOUT 10.0.0.1:443",
+        "rate limit, or timeout? nobody knows",
+    ),
+    "budget_exceeded": (
+        "Reached maximum budget ($0.01)",
+        "Budget of the OAuth client is used up",
+    ),
+    "auth_failed": (
+        "Invalid API key · Please run /login",
+        "Not logged in · Please run /login",
+        'API Error: 401 {"type":"error","error":{"type":"authentication_error"}} · Please …',
+        "OAuth token has expired. Please obtain a new token or refresh your existing token.",
+        "oauth_org_not_allowed",
+        "exceeded retry limit, last status: 401 Unauthorized, request id: 9a57-SIN",
+        "Your access token could not be refreshed. Please log out and sign in again.",
+        "API key not valid. Please pass a valid API key.",
+        "Incorrect API key provided: sk-…",
+        "Credit balance is too low",
+        "Authentication_error: too many requests",
+        "unexpected status 401: see the log",
+    ),
+    "rate_limited": (
+        "HTTP 429 rate limit",
+        "Rate limits were reached",
+        "error: api_rate_limit_error",
+        "(429) Too Many Requests",
+        "Claude AI usage limit reached|1749924000",
+        "5-hour limit reached ∙ resets 3pm",
+        "You've hit your limit · resets 2am (Europe/Warsaw)",
+        "You\u2019ve hit your session limit · resets 8:30pm (Asia/Tokyo)",
+        "You've hit your usage limit. Upgrade to Pro or try again in 3 days 4 hours 5 minutes.",
+        "usage_limit_reached: The usage limit has been reached",
+        "exceeded retry limit, last status: 429 Too Many Requests, request id: c4fc",
+        "Request failed: Rate limit exceeded: please retry after 20 seconds",
+        "Resource has been exhausted (e.g. check quota).",
+        "You have exhausted your capacity on this model. Your quota will reset after 2h3m4s.",
+        'API Error: 529 {"type":"error","error":{"type":"overloaded_error"}}',
+        "API Error: Repeated 529 Overloaded errors",
+        "wrong turn: the rate limit of the API",
+        "turn 3 failed: usage limit",
+    ),
+    "sdk_error": (
+        "something weird",
+        "Request failed: Request failed with status: 400 Bad Request",
+        "Reconnecting... 2/5",
+        # A part of another word is not that word, and words that stand apart say something else.
+        "the return limit was reached",
+        "the tool has a separate limit",
+        "over the corporate limit",
+        "a nocturnal turn of events",
+        "deauthentication of the badge failed",
+        "setTimeout is not defined",
+        "a budgetary question",
+        "unaborted",
+        "no overloaded function matches the call",
+        "error in line 401, and 429 files were read",
+        "it used 1,429 tokens on port 529",
+        "the login page does not exist",
+        "retry limit",
+    ),
+}
+
+
+@pytest.mark.parametrize(("reason", "words"), [(one, each) for one in WORDS for each in WORDS[one]])
+def test_s15_how_an_agent_failed_is_told_by_whole_words_in_one_order(words: str, reason: str):
     failed = a_line(type="turn.failed", error={"message": words})
 
     assert read(CODEX_BEGINS, failed).verdict == (reason, words)
+
+
+def test_s15_the_line_that_decided_it_is_kept_with_when_it_goes_on():
+    limit = "You've hit your session limit · resets 5:40pm (Europe/Berlin)"
+    noise = "\n\n\x1b[31mCould not do it\x1b[0m\n"
+
+    # What follows it there speaks of another account, and is no failure to log in.
+    assert classify(f"{noise}  {limit}\n/login to switch to another account") == (
+        "rate_limited",
+        limit,
+    )
+    assert classify(noise) == ("sdk_error", "Could not do it")
+    assert classify("") == ("sdk_error", "it says that it failed, and not why")
+    for text in (JSON_429, "x " * 400 + "rate limit " + "y " * 400 + "resets 3pm " + "z" * 400):
+        reason, words = classify(text)
+        assert reason == "rate_limited"
+        assert len(words) <= 300
+        assert ("retryDelay" in words) == (text is JSON_429)
+        assert ("resets 3pm" in words) == (text is not JSON_429)
+
+
+def test_s15_what_is_told_in_megabytes_is_judged_quickly():
+    for text in (
+        "hit your " * 10**6,
+        "a\n" * 10**6,
+        "\x1b[" * 10**6,
+        "\U0001d504" * 10**6,
+        "max" * 10**6,
+    ):
+        started = time.process_time()
+        assert classify(text)[0] == "sdk_error"
+        assert time.process_time() - started < 1
+
+
+@pytest.mark.parametrize("kind", ["claude", "codex", "goose"])
+def test_s15_an_agent_that_only_exits_is_judged_by_its_last_lines(kind: str):
+    said = (b"I looked at the rate limit code.\n", *[b"and so on\n"] * 9)
+    cases = {
+        "Invalid API key · Please run /login\n": "auth_failed",
+        "Error: boom\n    at main (cli.js:1:2)\n" + "    at x\n" * 20: "sdk_error",
+        "\n\n": "sdk_error",
+    }
+    for text, reason in cases.items():
+        output = read(*said, text.encode(), kind=kind)
+
+        assert output.judge(0) is None
+        found = output.judge(3)
+        assert found is not None
+        assert found[0] == reason
+
+    assert read(b"Error: boom\n", kind=kind).judge(3) == ("sdk_error", "exit code 3: Error: boom")
+    assert read(kind=kind).judge(3) == ("sdk_error", "exit code 3: and said nothing")
+    assert read(*said, b"rate limit\n", kind="any").judge(3) is None
+
+
+def test_s15_what_claude_says_beside_its_words_counts_where_they_say_nothing():
+    def claude_failed(**more: object) -> bytes:
+        return a_line(type="result", subtype="success", is_error=True, **more)
+
+    limit = a_line(
+        type="rate_limit_event", rate_limit_info={"status": "rejected", "resetsAt": 1774447200}
+    )
+    warned = a_line(
+        type="rate_limit_event", rate_limit_info={"status": "allowed", "resetsAt": 1774447200}
+    )
+    refused = a_line(type="assistant", message={"id": "s"}, error="rate_limit")
+
+    assert read(warned, claude_failed(result="odd")).verdict == ("sdk_error", "odd")
+    assert read(claude_failed(result="odd", api_error_status=429)).verdict == (
+        "rate_limited",
+        "API status 429",
+    )
+    assert read(refused, limit, claude_failed(result="odd")).verdict == (
+        "rate_limited",
+        "rate_limit … limit resets at 1774447200",
+    )
+    # It went on after it.
+    assert read(refused, claude("a"), claude_failed(result="odd")).verdict == ("sdk_error", "odd")
+    assert read(
+        a_line(type="result", subtype="error_max_turns", errors=["Reached maximum of 1"])
+    ).verdict == ("turn_limit_exceeded", "Reached maximum of 1")
+
+
+def test_s15_codex_that_ends_after_an_error_ended_for_it():
+    tried = a_line(type="error", message="You've hit your usage limit. Try again in 4 hours.")
+
+    assert read(CODEX_BEGINS, tried, kind="codex").judge(1) == (
+        "rate_limited",
+        "You've hit your usage limit. Try again in 4 hours.",
+    )
+    assert read(CODEX_BEGINS, tried, CODEX_ENDS, kind="codex").judge(0) is None

@@ -12,7 +12,7 @@ import stat
 import subprocess
 import sys
 import time
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import pairwise
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
 # As a module, so that coverage knows it by its name; ticks start it by path, with -S.
 MEASURED = (sys.executable, "-I", "-m", "tinyscheduler.wrapper")
+OUTPUT = str(Path(wrapper.__file__).with_name("agent_output.py"))
 HEARTBEAT_S = 0.3
 GRACE_S = 0.4
 # A child that outlives its parent: it writes its pid to $0 once it is on its own.
@@ -244,6 +245,21 @@ def a_lease(base: Path, argv: tuple[str, ...]) -> Lease:
             kick_argv=(),
         ),
     )
+
+
+@contextmanager
+def unseen(handover: Handover) -> Iterator[dict[str, Any]]:
+    """Start a wrapper that looks at its command for the first time once the block is left.
+
+    Until then it waits for the program that counts turns, which is a pipe here.
+    """
+    program = handover.base / "counter.py"
+    os.mkfifo(program)
+    run = replace(handover.lease.run, agent_kind="claude", agent_output=str(program))
+    handover.write(json.dumps(encode_lease(replace(handover.lease, run=run))))
+    handover.start()
+    yield handover.until_started()
+    program.write_bytes(Path(OUTPUT).read_bytes())
 
 
 # -- refusals -------------------------------------------------------------------------
@@ -752,7 +768,6 @@ def test_a_disk_that_fills_up_during_the_run_stops_no_heartbeat_and_loses_no_res
 
 # -- turns ----------------------------------------------------------------------------
 
-OUTPUT = str(Path(wrapper.__file__).with_name("agent_output.py"))
 TURN = '{"type": "assistant", "message": {"id": "m%d"}}'
 TURNS = "n=0; while [ $n -lt {number} ]; do n=$((n+1)); printf '{turn}\\n' $n; done; {then}"
 
@@ -827,9 +842,16 @@ def test_of_more_than_can_be_read_the_newest_is(hand_over: Callable[..., Handove
 def test_what_is_printed_faster_than_one_look_reads_is_read_by_those_that_follow(
     hand_over: Callable[..., Handover],
 ):
-    body = f"truncate -s 9M log; echo; {turns(2, 'sleep 0.5')}"
+    body = f"truncate -s 9M log; echo; {turns(2, 'touch said; sleep 300')}"
+    handover = hand_over(body)
+    with unseen(handover):
+        until((handover.base / "said").exists, "the command to have printed")
 
-    assert hand_over(body, agent_kind="claude", agent_output=OUTPUT).run()["turns"] == 2
+    until(lambda: json.loads(handover.path.read_text())["turns"] == 2, "both turns to be counted")
+    handover.cancel.touch()
+
+    assert handover.wait() == 0
+    assert handover.result()["turns"] == 2
 
 
 def test_who_takes_a_turn_too_many_is_ended(hand_over: Callable[..., Handover]):
@@ -845,13 +867,15 @@ def test_who_takes_a_turn_too_many_is_ended(hand_over: Callable[..., Handover]):
 def test_who_ends_in_the_moment_of_a_turn_too_many_has_taken_it(
     hand_over: Callable[..., Handover],
 ):
-    handover = hand_over("exec cat turns", agent_kind="claude", agent_output=OUTPUT, max_turns=3)
-    (handover.base / "turns").write_text("".join(f"{TURN % one}\n" for one in range(4)))
+    handover = hand_over(turns(4), max_turns=3)
+    with unseen(handover) as lease:
+        until(lambda: not is_alive(lease["process"]["pgid"]), "the command to end")
 
-    result = handover.run()
-
+    assert handover.wait() == 0
+    result = handover.result()
     assert (result["outcome"], result["failure_reason"]) == ("failed", "turn_limit_exceeded")
-    assert (result["turns"], result["message"]) == (4, "took more than its 3 turns")
+    assert (result["turns"], result["exit_code"]) == (4, 0)
+    assert result["message"] == "took more than its 3 turns"
 
 
 @pytest.mark.parametrize(
@@ -967,16 +991,11 @@ def test_a_machine_that_shuts_down_asks_command_and_wrapper_at_once(
     hand_over: Callable[..., Handover], trap: str, outcome: str
 ):
     handover = hand_over(f"{trap} echo ready; while :; do sleep 0.01; done")
-    pid = handover.start()
-    lease = handover.until_started()
-    until(lambda: (handover.base / "log").read_text() == "ready\n", "the trap to be set")
-
-    # The command is the quicker one: the wrapper is stopped until it has ended.
-    os.kill(pid, signal.SIGSTOP)
-    os.kill(lease["process"]["pgid"], signal.SIGTERM)
-    until(lambda: not is_alive(lease["process"]["pgid"]), "the command to end")
-    os.kill(pid, signal.SIGTERM)
-    os.kill(pid, signal.SIGCONT)
+    with unseen(handover) as lease:
+        until(lambda: (handover.base / "log").read_text() == "ready\n", "the trap to be set")
+        os.kill(lease["process"]["pgid"], signal.SIGTERM)
+        until(lambda: not is_alive(lease["process"]["pgid"]), "the command to end")
+        os.kill(lease["pid"], signal.SIGTERM)
 
     assert handover.wait() == 0
     assert handover.result()["outcome"] == outcome
