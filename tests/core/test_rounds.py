@@ -86,7 +86,8 @@ TOLD = {
     "UnreadableResult": "lease_id",
     "Wait": "model words",
     "Budget": "subject",
-    "WaitingTask": "agent blocked_by impediment model project queue schedule_id source task_id tenant",
+    "WaitingTask": "agent blocked_by impediment model project queue schedule_id source task_id"
+    " tenant",
 }
 
 

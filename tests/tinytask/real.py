@@ -55,7 +55,7 @@ class RealServer:
         deadline = time.monotonic() + _START_S
         while True:
             try:
-                with urlopen(f"{self.url}/health", timeout=1):
+                with urlopen(f"{self.url}/health", timeout=1):  # noqa: S310 - loopback
                     return self
             except (URLError, OSError):
                 if self._process.poll() is not None or time.monotonic() > deadline:

@@ -300,6 +300,7 @@ class TinytaskClient:
         fields: Mapping[str, str | None] | None,
     ) -> _Answer:
         limit_s = min(self._timeout_s, self._left_s)
+        late = f"no whole answer within {limit_s:.1f} s"
         headers = None if fields is None else {"Content-Type": "application/json"}
         with self._guard.cutting_after(limit_s):
             try:
@@ -313,12 +314,15 @@ class TinytaskClient:
                     allow_redirects=False,
                     stream=True,
                 ) as response:
-                    return _Answer(status=response.status_code, content=self._read_all(response))
+                    answer = _Answer(status=response.status_code, content=self._read_all(response))
             except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
                 if self._guard.has_cut or isinstance(error, _TIMEOUTS):
-                    words = f"no whole answer within {limit_s:.1f} s"
-                    raise _TransientError(words) from error
+                    raise _TransientError(late) from error
                 raise _TransientError(_cause_of(error)) from error
+        if self._guard.has_cut:
+            # Cut off, an answer of unknown length looks as if it was whole.
+            raise _TransientError(late)
+        return answer
 
     def _read_all(self, response: requests.Response) -> bytes:
         """Read the answer as it comes; not more of it than there is room for."""
