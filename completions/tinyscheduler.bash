@@ -255,7 +255,7 @@ _tinyscheduler() {
             return
             ;;
         events:--event)
-            mapfile -t COMPREPLY < <(compgen -W "task.added task.claimed task.started task.finished task.failed task.requeued task.parked task.cancelled task.edited task.retried task.held task.released lease.reclaimed lease.corrupt slot.leak_repaired source.down source.up scheduler.paused scheduler.resumed scheduler.draining scheduler.undrained scheduler.reset backpressure memory-pressure health-changed slot-available work-claimed queue-empty stagger-wait gpu.misplaced schedule.fired schedule.deferred schedule.reported schedule.paused schedule.warning audit.force policy.fallback policy.deployed" -- "$cur")
+            mapfile -t COMPREPLY < <(compgen -W "task.added task.claimed task.started task.finished task.failed task.requeued task.parked task.cancelled task.edited task.retried task.held task.released lease.reclaimed lease.corrupt slot.leak_repaired source.down source.up scheduler.paused scheduler.resumed scheduler.draining scheduler.undrained scheduler.reset agent.cooling backpressure memory-pressure health-changed slot-available work-claimed queue-empty stagger-wait gpu.misplaced schedule.fired schedule.deferred schedule.reported schedule.paused schedule.warning audit.force policy.fallback policy.deployed" -- "$cur")
             return
             ;;
         events:--task)

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from tinyscheduler.adapters.sqlite.all_tasks import AllTasks
     from tinyscheduler.adapters.sqlite.budgets import SqliteBudgets
+    from tinyscheduler.adapters.sqlite.coolings import SqliteCoolings
     from tinyscheduler.adapters.sqlite.source_tasks import SqliteSourceTasks
     from tinyscheduler.model.config import Config
     from tinyscheduler.model.events import EventName
@@ -44,6 +45,13 @@ class Queue:
     leases: FileLeaseStore
     clock: SystemClock
     config: Config
+
+    @property
+    def coolings(self) -> SqliteCoolings:
+        """What is known against accounts; few were refused."""
+        from tinyscheduler.adapters.sqlite.coolings import SqliteCoolings
+
+        return SqliteCoolings(self.database)
 
     @property
     def budgets(self) -> SqliteBudgets:

@@ -12,6 +12,7 @@ from tinyscheduler.adapters.launch_local import LocalLauncher
 from tinyscheduler.adapters.leases_file import FileLeaseStore, LockTable, LockTrial
 from tinyscheduler.adapters.memory_file import FileMemoryStore
 from tinyscheduler.adapters.probe_host import ProcProbe
+from tinyscheduler.adapters.sqlite.coolings import SqliteCoolings
 from tinyscheduler.adapters.sqlite.database import Access, Database
 from tinyscheduler.adapters.sqlite.ledger import SqliteLedger
 from tinyscheduler.adapters.sqlite.queue import is_any_due
@@ -216,6 +217,7 @@ def wired(
             ledger=ledger,
             memory=FileMemoryStore(config.paths, warn=warnings.append, may_write=acts),
             switches=SqliteSwitches(database),
+            coolings=SqliteCoolings(database),
             schedules=_Schedules(
                 database, clock, run_s=config.timing.schedule_run_s, warn=warnings.append
             ),

@@ -286,6 +286,8 @@ def _remedies(snapshot: Snapshot, wait: Wait) -> tuple[str, ...]:
                 "it becomes due by itself",
                 f"`tinyscheduler retry {task_id}` makes it due at once",
             )
+        case Reason.COOLING:
+            return ("the account is tried again by itself then",)
         case Reason.PAUSED if not snapshot.is_enabled:
             return ("set TINYSCHEDULER_ENABLED to true",)
         case Reason.UNPLACED if wait.task.impediment is not None:

@@ -355,9 +355,22 @@ _COSTS = (
     "CREATE INDEX audit_by_time ON audit (at)",
 )
 
-# What a source cannot keep by itself of its tasks: attempts, backoff, who has claimed one, and
-# that it was set aside; beside it the task as last seen, so that commands need not ask for it.
-_SOURCE_TASKS = (
+# What sources and agents need.
+_SOURCES_AND_AGENTS = (
+    # Accounts that their provider refused: kept until an attempt of them succeeds.
+    """
+    CREATE TABLE coolings (
+        account TEXT NOT NULL PRIMARY KEY,
+        since INTEGER NOT NULL,
+        until INTEGER NOT NULL,
+        times INTEGER NOT NULL CHECK (times >= 1),
+        agent TEXT NOT NULL,
+        words TEXT NOT NULL,
+        is_told INTEGER NOT NULL CHECK (is_told IN (0, 1))
+    ) WITHOUT ROWID
+    """,
+    # What a source cannot keep by itself of its tasks: attempts, backoff, who has claimed one, and
+    # that it was set aside; beside it the task as last seen, so that commands need not ask for it.
     """
     CREATE TABLE source_tasks (
         source TEXT NOT NULL,
@@ -404,5 +417,5 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
     _INDEXES_BY_OWNER,
     _SCHEDULES,
     _COSTS,
-    _SOURCE_TASKS,
+    _SOURCES_AND_AGENTS,
 )
