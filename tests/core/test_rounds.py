@@ -83,11 +83,13 @@ TOLD = {
     "SweepCancel": "lease_id",
     "Switch": "by reason",
     "Target": "name",
+    "Told": "sources_down",
     "Trace": "lease_id task_id",
     "UnreadableResult": "lease_id",
     "Wait": "model words",
     "Budget": "subject",
-    "WaitingTask": "agent blocked_by model project queue schedule_id source task_id tenant",
+    "WaitingTask": "agent blocked_by impediment model project queue schedule_id source task_id"
+    " tenant",
 }
 
 

@@ -12,7 +12,7 @@ from tinyscheduler.adapters.sqlite.database import Access as DatabaseAccess
 from tinyscheduler.adapters.sqlite.remarks import Remarks, insert_comment
 from tinyscheduler.adapters.sqlite.shared_tasks import MOST_LISTED, Caller, SharedTasks
 from tinyscheduler.app.kicks import kick
-from tinyscheduler.app.queue import Queue, announce, open_queue
+from tinyscheduler.app.queue import Queue, announce, local_queue, open_queue
 from tinyscheduler.cli.mcp_shapes import (
     comment_json,
     deleted_json,
@@ -174,7 +174,9 @@ class Answers:
     def _tasks(self, access: DatabaseAccess = DatabaseAccess.READ) -> SharedTasks:
         queue = self._queue(access)
         caller = Caller(name=self._scope.name, lease_id=self._scope.lease_id)
-        return SharedTasks(queue.database, queue.clock, queue.tasks, caller)
+        # Tasks of other sources are told and changed there: agents have tools for that.
+        local = local_queue(self._config, queue.database, queue.clock)
+        return SharedTasks(queue.database, queue.clock, local, caller)
 
     def _changed_tasks(self) -> SharedTasks:
         return self._tasks(DatabaseAccess.WRITE)

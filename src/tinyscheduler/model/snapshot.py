@@ -92,13 +92,15 @@ class GpuSighting:
 class Told:
     """How things stood when observers were last told of them, so that each change is told once.
 
-    ``is_full`` means that no slot was free, ``is_empty`` that nothing waited.
+    ``is_full`` means that no slot was free, ``is_empty`` that nothing waited, ``sources_down``
+    which sources did not answer.
     """
 
     pressure: Pressure = Pressure.NONE
     is_healthy: bool = True
     is_full: bool = False
     is_empty: bool = True
+    sources_down: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

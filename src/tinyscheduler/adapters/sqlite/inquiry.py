@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from tinyscheduler.adapters.sqlite.database import Database
+    from tinyscheduler.adapters.sqlite.source_tasks import SqliteSourceTasks
     from tinyscheduler.model.history import AttemptRecord
     from tinyscheduler.model.records import TaskRecord
     from tinyscheduler.model.tasks import WaitingTask
@@ -143,14 +144,23 @@ class Inquiry:
         *,
         priority_enabled: bool,
         blocking_disabled: bool,
+        elsewhere: SqliteSourceTasks | None = None,
     ) -> None:
+        self._elsewhere = elsewhere
         self._database = database
         self._clock = clock
         self._priority_enabled = priority_enabled
         self._blockers = Blockers(are_disabled=blocking_disabled)
 
+    def _elsewhere_of(self, task_id: str) -> SqliteSourceTasks | None:
+        """Return who knows the task, if its source is elsewhere."""
+        there = self._elsewhere
+        return there if there is not None and there.number_of(task_id) is not None else None
+
     def waiting_task(self, task_id: str) -> WaitingTask | None:
         """Return the task as a tick would see it; None if it neither waits nor is held."""
+        if (there := self._elsewhere_of(task_id)) is not None:
+            return there.waiting_task(task_id)
 
         def question(connection: sqlite3.Connection) -> WaitingTask | None:
             row = connection.execute(_WAITING, {"id": row_id(task_id)}).fetchone()
@@ -170,6 +180,8 @@ class Inquiry:
 
         Interactive ones, and those that have waited so long that they count as such.
         """
+        if (there := self._elsewhere_of(task.task_id)) is not None:
+            return there.ahead(task)
         now = to_micros(self._clock.now().wall)
         promoted = now - int(PROMOTED_AFTER_S * 1e6)
         values = {
@@ -195,8 +207,10 @@ class Inquiry:
     def unfinished_above(self, task_id: str) -> list[TaskRecord]:
         """Return every task that is not done and that this one waits for, however far up.
 
-        At most a thousand of them.
+        At most a thousand of them.  Of one whose source is elsewhere, those next to it.
         """
+        if (there := self._elsewhere_of(task_id)) is not None:
+            return there.unfinished_above(task_id)
         values = {"id": row_id(task_id), "limit": _MOST_BLOCKERS}
 
         def question(connection: sqlite3.Connection) -> list[TaskRecord]:
@@ -328,7 +342,7 @@ class Inquiry:
                 held=counts.get(TaskState.HELD, 0),
             )
             for (agent, queue), counts in found.items()
-        ]
+        ] + ([] if self._elsewhere is None else self._elsewhere.lines())
 
 
 def _measured_of(row: sqlite3.Row) -> MeasuredAttempt:

@@ -420,9 +420,8 @@ _SHARED = (
     "CREATE INDEX links_of_task ON links (task_id, id)",
 )
 
-# What sources and agents need.
-_SOURCES_AND_AGENTS = (
-    # Accounts that their provider refused: kept until an attempt of them succeeds.
+# Accounts that their provider refused: kept until an attempt of them succeeds.
+_PROVIDERS = (
     """
     CREATE TABLE coolings (
         account TEXT NOT NULL PRIMARY KEY,
@@ -434,7 +433,45 @@ _SOURCES_AND_AGENTS = (
         is_told INTEGER NOT NULL CHECK (is_told IN (0, 1))
     ) WITHOUT ROWID
     """,
-    *_SHARED,
+)
+
+# What a source cannot keep by itself of its tasks: attempts, backoff, who has claimed one, and
+# that it was set aside; beside it the task as last seen, so that commands need not ask for it.
+_SOURCE_TASKS = (
+    """
+    CREATE TABLE source_tasks (
+        source TEXT NOT NULL,
+        number INTEGER NOT NULL,  -- by which the source itself knows it
+        state TEXT NOT NULL CHECK (state IN
+            ('waiting', 'held', 'working', 'done', 'failed', 'parked', 'cancelled')),
+        lease_id TEXT UNIQUE,
+        claimed_by TEXT,
+        agent TEXT NOT NULL,
+        queue TEXT NOT NULL,
+        summary TEXT NOT NULL,
+        priority INTEGER NOT NULL,
+        blocks INTEGER NOT NULL DEFAULT 0 CHECK (blocks >= 0),
+        blocked_by TEXT NOT NULL DEFAULT '',  -- numbers, with commas between them
+        impediment TEXT,
+        attempt INTEGER NOT NULL DEFAULT 1 CHECK (attempt >= 1),
+        failures INTEGER NOT NULL DEFAULT 0 CHECK (failures >= 0),
+        launches INTEGER NOT NULL DEFAULT 0 CHECK (launches >= 0),
+        backing_off_until INTEGER,
+        cancel_requested INTEGER NOT NULL DEFAULT 0 CHECK (cancel_requested IN (0, 1)),
+        failure_reason TEXT,
+        lost_since INTEGER,  -- since when it is at work there, and nobody is here
+        doubtful_for TEXT,  -- the agent of a claim that the source may or may not have noted
+        created_at INTEGER NOT NULL,
+        updated_at INTEGER NOT NULL,
+        ended_at INTEGER,
+        PRIMARY KEY (source, number),
+        CHECK ((state = 'working') = (lease_id IS NOT NULL)),
+        CHECK ((state = 'working') = (claimed_by IS NOT NULL)),
+        CHECK (cancel_requested = 0 OR state = 'working')
+    ) WITHOUT ROWID
+    """,
+    "CREATE INDEX source_tasks_by_state ON source_tasks (state, source, number)",
+    "CREATE INDEX source_tasks_by_end ON source_tasks (ended_at) WHERE ended_at IS NOT NULL",
 )
 
 # The statements at place N make version N + 1 out of version N.  A released entry is
@@ -447,5 +484,5 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
     _INDEXES_BY_OWNER,
     _SCHEDULES,
     _COSTS,
-    _SOURCES_AND_AGENTS,
+    (*_PROVIDERS, *_SOURCE_TASKS, *_SHARED),
 )
