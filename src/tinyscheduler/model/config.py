@@ -13,6 +13,7 @@ from tinyscheduler.values import dataclass
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from tinyscheduler.model.budgets import Budget
+    from tinyscheduler.model.profiles import Profile
 
 # Which GPUs a program may use (the CUDA programming guide); what was set for us binds all.
 GPU_MASK = "CUDA_VISIBLE_DEVICES"
@@ -277,6 +278,8 @@ class Config:
     policy: PolicySettings = PolicySettings()
     # What says besides markers that somebody is at work: seat, gpu, file:PATH.
     pressure_sources: tuple[str, ...] = ()
+    # Of the user's own, beside those that everybody has (core/profiles.py).
+    profiles: tuple[Profile, ...] = ()
 
     def agent(self, name: str) -> AgentProfile | None:
         """Return the agent of that name, or None."""

@@ -133,6 +133,8 @@ def _encode_run(run: Run) -> dict[str, Any]:
         "cgroup": run.cgroup,
         "agent_kind": run.agent_kind,
         "agent_output": run.agent_output,
+        "agent_outcomes": run.agent_outcomes,
+        "agent_profile": run.agent_profile,
     }
 
 
@@ -214,6 +216,8 @@ def _decode_run(run: _Reader) -> Run:
         cgroup=run.optional_text("cgroup"),
         agent_kind=run.optional_text("agent_kind"),
         agent_output=run.optional_text("agent_output"),
+        agent_outcomes=run.optional_text("agent_outcomes"),
+        agent_profile=run.optional_text("agent_profile"),
     )
 
 
