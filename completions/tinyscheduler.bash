@@ -222,6 +222,10 @@ _tinyscheduler() {
             :
             return
             ;;
+        history:--by)
+            :
+            return
+            ;;
         history:--since)
             :
             return
@@ -240,6 +244,22 @@ _tinyscheduler() {
             ;;
         report:--since)
             :
+            return
+            ;;
+        report:--agent)
+            mapfile -t COMPREPLY < <(compgen -W "$(_tinyscheduler_ask agents)" -- "$cur")
+            return
+            ;;
+        report:--status)
+            :
+            return
+            ;;
+        report:--format)
+            :
+            return
+            ;;
+        report:-o | report:--output)
+            mapfile -t COMPREPLY < <(compgen -f -- "$cur")
             return
             ;;
         top:--interval)
@@ -647,8 +667,8 @@ _tinyscheduler() {
         "logs") words="-f --follow -n --lines --attempt -h --help --help" ;;
         "wait") words="--timeout --json -h --help --help" ;;
         "parked") words="--agent --limit --json -h --help --help" ;;
-        "history") words="--since --agent --state --limit --csv --json -h --help --help" ;;
-        "report") words="--since --json -h --help --help" ;;
+        "history") words="--by --since --agent --state --limit --csv --json -h --help --help" ;;
+        "report") words="--since --agent --status --format -o --output --no-color --json -h --help --help" ;;
         "top") words="--interval -n --iterations --json -h --help --help" ;;
         "health") words="--json -h --help --help" ;;
         "gpu") words="--json -h --help --help" ;;
