@@ -377,3 +377,14 @@ def test_a_project_is_charged_for_what_is_its_own():
     entry = running_for(100, project="apollo")
 
     assert settled(entry, fair_share=FairShare.PROJECT) == {"apollo": (100, 0)}
+
+
+def test_between_sources_the_time_of_arrival_counts_and_within_one_its_own_order():
+    theirs = [
+        aged("tinytask-1", age_s, source="tinytask", created_order=number)
+        for number, age_s in enumerate((50, 50, 10))
+    ]
+    theirs = [replace(one, task_id=f"tinytask-{number}") for number, one in enumerate(theirs)]
+    ours = [aged(str(number), age_s, created_order=number) for number, age_s in ((7, 60), (8, 30))]
+
+    assert order(*theirs, *ours) == ["7", "tinytask-0", "tinytask-1", "8", "tinytask-2"]

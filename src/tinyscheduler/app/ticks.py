@@ -12,6 +12,7 @@ from tinyscheduler.adapters.launch_local import LocalLauncher
 from tinyscheduler.adapters.leases_file import FileLeaseStore, LockTable, LockTrial
 from tinyscheduler.adapters.memory_file import FileMemoryStore
 from tinyscheduler.adapters.probe_host import ProcProbe
+from tinyscheduler.adapters.sqlite.coolings import SqliteCoolings
 from tinyscheduler.adapters.sqlite.database import Access, Database
 from tinyscheduler.adapters.sqlite.ledger import SqliteLedger
 from tinyscheduler.adapters.sqlite.queue import is_any_due
@@ -27,9 +28,9 @@ from tinyscheduler.app.place import (
     refuse_network_filesystem,
 )
 from tinyscheduler.app.pruning import pruners_of
-from tinyscheduler.app.queue import local_queue, observers_of
+from tinyscheduler.app.queue import TINYTASK, local_queue, observers_of
 from tinyscheduler.config.saved import load_settings, save_settings
-from tinyscheduler.errors import ConfigError, StoreError
+from tinyscheduler.errors import StoreError
 from tinyscheduler.model.config import GPU_MASK
 from tinyscheduler.model.snapshot import Rules
 from tinyscheduler.policy.platform import PlatformPolicy
@@ -197,13 +198,13 @@ def wired(
     gpus = _GpuProbe(config, may_write=acts)
     own = ActivePolicy(config, clock, may_write=acts)
     observers: tuple[Observer, ...] = (*observers_of(config), _OwnTrace(config, own))
+    ledger = SqliteLedger(database, shared_with="local")
+    sources = _Sources(database, clock, ledger, mode=mode, warn=warnings.append)
     try:
         yield World(
             clock=clock,
             lock=FileTickLock(config.paths),
-            sources=tuple(
-                _source(name, config, database=database, clock=clock) for name in config.sources
-            ),
+            sources=sources.all_of(config),
             store=FileLeaseStore(config.paths, locks=LockTrial() if acts else LockTable()),
             launcher=launcher,
             probe=ProcProbe(sees_stalls=config.limits.memory_stall_critical is not None),
@@ -213,9 +214,10 @@ def wired(
             find_policy=own.find,
             find_last_good=own.find_last_good,
             keep_good=own.keep_good,
-            ledger=SqliteLedger(database, shared_with="local"),
+            ledger=ledger,
             memory=FileMemoryStore(config.paths, warn=warnings.append, may_write=acts),
             switches=SqliteSwitches(database),
+            coolings=SqliteCoolings(database),
             schedules=_Schedules(
                 database, clock, run_s=config.timing.schedule_run_s, warn=warnings.append
             ),
@@ -230,9 +232,59 @@ def wired(
             warnings=warnings,
         )
     finally:
+        sources.close()
         own.close()
         if kept is None:
             database.close()
+
+
+class _Sources:
+    """Where tasks come from; what asks a server is loaded only where one is named."""
+
+    def __init__(
+        self,
+        database: Database,
+        clock: Clock,
+        ledger: SqliteLedger,
+        *,
+        mode: Mode,
+        warn: Callable[[str], None],
+    ) -> None:
+        self._database = database
+        self._clock = clock
+        self._ledger = ledger
+        self._mode = mode
+        self._warn = warn
+        self._close: Callable[[], None] | None = None
+
+    def all_of(self, config: Config) -> tuple[TaskSource, ...]:
+        """Return them in the order of the setting."""
+        return tuple(self._source(name, config) for name in config.sources)
+
+    def close(self) -> None:
+        """Hang up."""
+        if self._close is not None:
+            self._close()
+
+    def _source(self, name: str, config: Config) -> TaskSource:
+        if name == "local":
+            return local_queue(config, self._database, self._clock)
+        assert name == TINYTASK, name  # noqa: S101 - the settings know no other
+        from tinyscheduler.app.tinytask import open_client, tinytask_source
+
+        acts = self._mode is Mode.ACT
+        client = open_client(config, self._clock, may_write=acts)
+        self._close = client.close
+        return tinytask_source(
+            config,
+            client,
+            self._database,
+            self._clock,
+            self._ledger,
+            rules=settings_of(config).rules,
+            may_write=acts,
+            warn=self._warn,
+        )
 
 
 class _Schedules:
@@ -411,13 +463,6 @@ def keeping_settings(world: World, config: Config) -> World:
             world.warnings.append(f"{config.paths.settings}: {error.strerror}")
 
     return replace(world, keep_settings=keep)
-
-
-def _source(name: str, config: Config, *, database: Database, clock: Clock) -> TaskSource:
-    if name == "local":
-        return local_queue(config, database, clock)
-    message = f"TINYSCHEDULER_SOURCES names {name!r}, which this version cannot reach"
-    raise ConfigError(message, hint="set it to local")
 
 
 def settings_of(config: Config, *, window: int | None = None) -> TickSettings:

@@ -62,6 +62,7 @@ COMMANDS = {
     "agent": "tinyscheduler.cli.agent:agent",
     "init": "tinyscheduler.cli.init:init",
     "doctor": "tinyscheduler.cli.doctor:doctor",
+    "mcp": "tinyscheduler.cli.mcp:mcp",
     "service": "tinyscheduler.cli.service:service",
     "demo": "tinyscheduler.cli.demo:demo",
     "selftest": "tinyscheduler.cli.selftest:selftest",

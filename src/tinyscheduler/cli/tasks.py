@@ -104,12 +104,15 @@ def list_tasks(
 
 def _note_stops(invocation: Invocation, queue: Queue, shown: list[Standing]) -> None:
     """Say once, beside the table, what keeps waiting tasks in it from starting."""
+    from tinyscheduler.cli.cooling_lines import cooling_lines
     from tinyscheduler.core.switches import tell_switch
 
     if any(one.state is TaskState.WAITING for one in shown):
+        now = queue.clock.now().wall
         for switch in queue.switches.read():
-            when = format_when(switch.since, now=queue.clock.now().wall)
-            invocation.note(tell_switch(switch, when=when))
+            invocation.note(tell_switch(switch, when=format_when(switch.since, now=now)))
+        for line in cooling_lines(queue.coolings.read(), now=now):
+            invocation.note(line)
 
 
 def format_tasks(standings: list[Standing], *, page: Page, now: datetime) -> list[str]:
@@ -171,9 +174,10 @@ def show(
 
 
 def find_stop_of(queue: Queue, standing: Standing) -> Wait | None:
-    """Return the pause or drain that keeps a waiting task from starting, if there is one."""
+    """Return what keeps a waiting task from starting: a pause, a drain, or a cooling account."""
+    from tinyscheduler.core.cooling import cooling_agents, find_cooling
     from tinyscheduler.core.queueing import candidates
-    from tinyscheduler.core.switches import find_stop
+    from tinyscheduler.core.switches import find_stop, is_paused
     from tinyscheduler.model.policy import AgentView
 
     record = standing.record
@@ -191,7 +195,15 @@ def find_stop_of(queue: Queue, standing: Standing) -> Wait | None:
         AgentView(name=agent.name, queue=agent.queue, limit=agent.limit, active=0)
         for agent in queue.config.agents
     ]
-    return find_stop(task, agents=candidates(task, agents), switches=queue.switches.read())
+    able, switches = candidates(task, agents), queue.switches.read()
+    now = queue.clock.now().wall
+    return find_stop(task, agents=able, switches=switches) or find_cooling(
+        task,
+        able=able,
+        cooling=cooling_agents(queue.config.agents, queue.coolings.read(), now),
+        paused=[one.name for one in able if is_paused(one, switches)],
+        now=now,
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -262,7 +262,7 @@ def remedies_of(answer: Answer) -> list[str]:
     return words
 
 
-_WITH_TIME = (Reason.BACKING_OFF, Reason.NOT_BEFORE, Reason.PRESSURE)
+_WITH_TIME = (Reason.BACKING_OFF, Reason.NOT_BEFORE, Reason.PRESSURE, Reason.COOLING)
 
 
 def _last_failure(answer: Answer) -> list[str]:

@@ -442,6 +442,8 @@ def _timing(settings: Settings) -> Timing:
         retry_later_s=settings.retry_backoff_sec,
         schedule_run_s=float(settings.schedule_max_run_duration_sec),
         schedule_pressure_delay_s=float(settings.schedule_chat_pressure_delay_sec),
+        source_timeout_s=settings.source_timeout_sec,
+        lost_after_s=settings.lost_after_sec,
     )
 
 

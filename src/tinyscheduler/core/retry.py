@@ -30,6 +30,8 @@ _FAILURE_OF = {
     ReclaimReason.CORRUPT: FailureReason.ABORTED,
     ReclaimReason.LOST: FailureReason.ABORTED,
 }
+# What a provider has against its agent: any other task would have met it as well.
+NO_FAULT_OF_THE_TASK = frozenset({FailureReason.RATE_LIMITED, FailureReason.AUTH_FAILED})
 
 
 def failure_of(reason: ReclaimReason) -> FailureReason:
@@ -55,6 +57,9 @@ def conclude_result(claim: Claim, result: AttemptResult, *, rules: Rules, now: d
                 until=now + timedelta(seconds=rules.retry_later_s),
                 reason=result.failure_reason,
             )
+        case Outcome.FAILED if result.failure_reason in NO_FAULT_OF_THE_TASK:
+            # Its account cools down, or its agent is paused; another agent may take it at once.
+            return _requeue_uncounted(claim, until=None, reason=result.failure_reason)
         case Outcome.FAILED:
             reason = result.failure_reason or FailureReason.COMMAND_FAILED
             if claim.schedule_id is not None and reason is FailureReason.TIMEOUT:

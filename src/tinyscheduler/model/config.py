@@ -159,10 +159,6 @@ class Inventory:
         return next((one.address for one in self.hosts if one.name == host), None)
 
 
-# Of the sources that a setting may name, those that ticks of this version can ask.
-REACHABLE_SOURCES = ("local",)
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Paths:
     """Absolute paths of everything on disk that belongs to one base path."""
@@ -203,6 +199,8 @@ class Timing:
     # With defaults: settings that an earlier version saved know nothing of these.
     schedule_run_s: float = 1200.0  # a firing may take so long, where its schedule says nothing
     schedule_pressure_delay_s: float = 30.0  # firings make way for so long, again and again
+    source_timeout_s: float = 10.0  # one question to a server; three times that for a tick's
+    lost_after_s: float = 600.0  # a task at work at its server, that nobody runs here, is lost
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -272,6 +272,7 @@ def encode_memory(memory: SchedulingMemory) -> dict[str, Any]:
             "is_healthy": memory.told.is_healthy,
             "is_full": memory.told.is_full,
             "is_empty": memory.told.is_empty,
+            "sources_down": list(memory.told.sources_down),
         },
         "skips": [
             {"source": one.source, "task_id": one.task_id, "times": one.times}
@@ -380,6 +381,8 @@ def _decode_told(told: _Reader) -> Told:
         is_healthy=told.switch("is_healthy"),
         is_full=told.switch("is_full"),
         is_empty=told.switch("is_empty"),
+        # Missing in what earlier versions wrote.
+        sources_down=told.optional_texts("sources_down"),
     )
 
 
@@ -573,6 +576,9 @@ class _Reader:
         if not all(isinstance(value, str) for value in values):
             raise self._wrong(name, "a list of texts")
         return tuple(values)
+
+    def optional_texts(self, name: str) -> tuple[str, ...]:
+        return self.texts(name) if name in self._fields else ()
 
     def text_pairs(self, name: str) -> tuple[tuple[str, str], ...]:
         values = self._take(name, dict, "an object")

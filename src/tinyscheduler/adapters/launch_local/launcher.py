@@ -36,6 +36,7 @@ from tinyscheduler.errors import ExhaustedError, LaunchError, ProbeError
 from tinyscheduler.jsontext import dumps
 from tinyscheduler.model.config import ALWAYS_ALLOWED, GPU_MASK, StdinSource
 from tinyscheduler.model.leases import NO_RUN, ProcessEvidence, Trace, WrapperLife
+from tinyscheduler.model.tasks import id_at_source
 from tinyscheduler.values import replace
 
 TYPE_CHECKING = False
@@ -316,7 +317,7 @@ class LocalLauncher:
         prompt_file: str | None,
     ) -> dict[str, str | None]:
         return {
-            "task_id": lease.task_id,
+            "task_id": id_at_source(lease.task_id, lease.source),
             "attempt": str(lease.attempt),
             "agent": lease.agent,
             "recipe": recipe,
