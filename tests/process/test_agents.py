@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tests.agents.test_samples import SAMPLES
+from tests.process.station import until
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -46,21 +47,29 @@ def test_each_profile_tells_how_its_attempts_ended(
     make_station: Callable[..., Station], tmp_path: Path
 ):
     stand_in = json.dumps(["sh", "-c", f"set -- {{prompt}}; cat {SAMPLES}/$1.txt; exit $2"])
-    names = sorted({agent for agent, *_ in ENDS})
+    # One for each: a limit of a provider, or a login, keeps all of an agent's tasks waiting.
     agents = "\n".join(
-        f"  {one}: {{limit: 9, profile: {one}, command: {stand_in}}}" for one in names
+        f"  a{number}: {{profile: {end[0]}, command: {stand_in}}}"
+        for number, end in enumerate(ENDS)
     )
     (tmp_path / "base").mkdir()
     (tmp_path / "base" / "agents.yaml").write_text(AGENTS.format(agents=agents))
     station = make_station()
     tasks = [
-        station.add_command(agent=agent, command=(), prompt=f"{sample} {code}", max_attempts=1)
-        for agent, sample, code, *_ in ENDS
+        station.add_command(
+            agent=f"a{one}", command=(), prompt=f"{end[1]} {end[2]}", max_attempts=1
+        )
+        for one, end in enumerate(ENDS)
     ]
 
-    station.until_final(*tasks)
+    ledger = station.queue().ledger
+    until(
+        lambda: station.tick() == 0 and all(ledger.attempts(one) for one in tasks),
+        "an attempt of each to be settled",
+        limit_s=40,
+    )
 
-    records = {one: station.queue().ledger.attempts(one)[0] for one in tasks}
+    records = {one: ledger.attempts(one)[0] for one in tasks}
     ends = [(records[one].outcome, records[one].failure_reason) for one in tasks]
     assert ends == [(outcome, reason) for *_, outcome, reason in ENDS]
     limited = records[tasks[1]].message
