@@ -222,6 +222,10 @@ _tinyscheduler() {
             :
             return
             ;;
+        history:--by)
+            :
+            return
+            ;;
         history:--since)
             :
             return
@@ -240,6 +244,22 @@ _tinyscheduler() {
             ;;
         report:--since)
             :
+            return
+            ;;
+        report:--agent)
+            mapfile -t COMPREPLY < <(compgen -W "$(_tinyscheduler_ask agents)" -- "$cur")
+            return
+            ;;
+        report:--status)
+            :
+            return
+            ;;
+        report:--format)
+            :
+            return
+            ;;
+        report:-o | report:--output)
+            mapfile -t COMPREPLY < <(compgen -f -- "$cur")
             return
             ;;
         top:--interval)
@@ -618,6 +638,14 @@ _tinyscheduler() {
             mapfile -t COMPREPLY < <(compgen -d -- "$cur")
             return
             ;;
+        mcp:--allow-agent)
+            :
+            return
+            ;;
+        mcp:--as)
+            :
+            return
+            ;;
         selftest:--rounds)
             :
             return
@@ -639,8 +667,8 @@ _tinyscheduler() {
         "logs") words="-f --follow -n --lines --attempt -h --help --help" ;;
         "wait") words="--timeout --json -h --help --help" ;;
         "parked") words="--agent --limit --json -h --help --help" ;;
-        "history") words="--since --agent --state --limit --csv --json -h --help --help" ;;
-        "report") words="--since --json -h --help --help" ;;
+        "history") words="--by --since --agent --state --limit --csv --json -h --help --help" ;;
+        "report") words="--since --agent --status --format -o --output --no-color --json -h --help --help" ;;
         "top") words="--interval -n --iterations --json -h --help --help" ;;
         "health") words="--json -h --help --help" ;;
         "gpu") words="--json -h --help --help" ;;
@@ -665,6 +693,7 @@ _tinyscheduler() {
         "pressure") words="--id --ttl --pid --json -h --help --help" ;;
         "init") words="--base-path -y --yes --json -h --help --help" ;;
         "doctor") words="--json -h --help --help" ;;
+        "mcp") words="--allow-write --allow-agent --as -h --help --help" ;;
         "service") words="--user --system --print -y --yes --json -h --help --help" ;;
         "demo") words="--keep --json -h --help --help" ;;
         "selftest") words="--rounds --seed --json -h --help --help" ;;
@@ -681,7 +710,7 @@ _tinyscheduler() {
     [[ $prev == : ]] && before=${COMP_WORDS[COMP_CWORD - 2]}:
     cur=$before$cur
     case $command in
-        "") mapfile -t COMPREPLY < <(compgen -W "run add status list show why ps logs wait parked history report top health gpu events snapshot replay cancel retry hold release pause resume drain undrain edit prune reset config validate-config policy schedule pressure init doctor service demo selftest completion help" -- "$cur") ;;
+        "") mapfile -t COMPREPLY < <(compgen -W "run add status list show why ps logs wait parked history report top health gpu events snapshot replay cancel retry hold release pause resume drain undrain edit prune reset config validate-config policy schedule pressure init doctor mcp service demo selftest completion help" -- "$cur") ;;
         "show") mapfile -t COMPREPLY < <(compgen -W "$(_tinyscheduler_ask tasks)" -- "$cur") ;;
         "why") mapfile -t COMPREPLY < <(compgen -W "$(_tinyscheduler_ask tasks)" -- "$cur") ;;
         "logs") mapfile -t COMPREPLY < <(compgen -W "$(_tinyscheduler_ask tasks)" -- "$cur") ;;
@@ -699,7 +728,7 @@ _tinyscheduler() {
         "pressure") mapfile -t COMPREPLY < <(compgen -W "on off list" -- "$cur") ;;
         "service") mapfile -t COMPREPLY < <(compgen -W "install uninstall status cron timer daemon logrotate" -- "$cur") ;;
         "completion") mapfile -t COMPREPLY < <(compgen -W "bash zsh fish" -- "$cur") ;;
-        "help") mapfile -t COMPREPLY < <(compgen -W "run add status list show why ps logs wait parked history report top health gpu events snapshot replay cancel retry hold release pause resume drain undrain edit prune reset config validate-config policy schedule pressure init doctor service demo selftest completion help" -- "$cur") ;;
+        "help") mapfile -t COMPREPLY < <(compgen -W "run add status list show why ps logs wait parked history report top health gpu events snapshot replay cancel retry hold release pause resume drain undrain edit prune reset config validate-config policy schedule pressure init doctor mcp service demo selftest completion help" -- "$cur") ;;
     esac
     COMPREPLY=("${COMPREPLY[@]#"$before"}")
 }

@@ -196,6 +196,7 @@ def a_snapshot(
     skips: Mapping[str, int] | None = None,
     inventory: Inventory = NOTHING_BESIDE,
     deferred_s: Mapping[str, float] | None = None,
+    pressed_by: tuple[str, ...] = (),
     **rules: Any,
 ) -> Snapshot:
     """Return what a tick sees; each thing goes where it belongs.
@@ -234,6 +235,7 @@ def a_snapshot(
         ),
         rules=replace(RULES, host_slots=slots, **rules),
         is_enabled=is_enabled,
+        pressed_by=pressed_by,
     )
 
 

@@ -14,6 +14,7 @@ from tinyscheduler.core.capacity import measure
 from tinyscheduler.core.decide import decide
 from tinyscheduler.core.fairness import owner_of
 from tinyscheduler.core.queueing import in_line
+from tinyscheduler.errors import PolicyError
 from tinyscheduler.model.config import FairShare
 from tinyscheduler.model.leases import Lease, LeaseState, ProcessEvidence, WrapperLife
 from tinyscheduler.model.plan import Dispatch, EndTree, Keep, Reason, Reclaim, Wait
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
     from tinyscheduler.model.config import AgentProfile
     from tinyscheduler.model.leases import Needs
-    from tinyscheduler.model.plan import Plan
+    from tinyscheduler.model.plan import Decision, Plan
     from tinyscheduler.model.snapshot import Snapshot
     from tinyscheduler.model.tasks import WaitingTask
     from tinyscheduler.ports import Policy
@@ -46,15 +47,15 @@ def waiting(snapshot: Snapshot) -> list[WaitingTask]:
     return [task for source in snapshot.sources for task in source.waiting]
 
 
-def occupied_slots(snapshot: Snapshot) -> Counter[str]:
-    """Count what costs a slot: a held lock, or a lease without a result.
+def occupants(snapshot: Snapshot) -> list[Lease | None]:
+    """Return what costs a slot: a held lock, or a lease without a result; None: it is unreadable.
 
     One that says it recorded its result, which is gone, is over all the same.
     """
     recorded = {result.lease_id for result in snapshot.scan.results}
     recorded |= {result.lease_id for result in snapshot.scan.unreadable_results}
-    return Counter(
-        entry.lease.agent if isinstance(entry.lease, Lease) else ""
+    return [
+        entry.lease if isinstance(entry.lease, Lease) else None
         for entry in snapshot.scan.entries
         if entry.is_lock_held
         or (
@@ -65,7 +66,7 @@ def occupied_slots(snapshot: Snapshot) -> Counter[str]:
                 and entry.lease.boot_id == snapshot.now.boot_id
             )
         )
-    )
+    ]
 
 
 def shared_bytes(needs: Needs, uuids: Sequence[str], snapshot: Snapshot) -> int:
@@ -207,7 +208,7 @@ def assert_within_quotas(plan: Plan, snapshot: Snapshot, live: Sequence[Lease]) 
 
 
 def assert_within_slots(plan: Plan, snapshot: Snapshot) -> None:
-    occupied = occupied_slots(snapshot)
+    occupied = Counter(lease.agent if lease is not None else "" for lease in occupants(snapshot))
     started = Counter(agent for _, agent in starts(plan))
     if started:
         assert occupied.total() + started.total() <= snapshot.rules.host_slots
@@ -216,9 +217,23 @@ def assert_within_slots(plan: Plan, snapshot: Snapshot) -> None:
         assert occupied[agent] + number <= limits[agent]
 
 
+def assert_within_firings(plan: Plan, snapshot: Snapshot) -> None:
+    """No firing starts beyond the bound on all, nor beside another one that it may not run with."""
+    firings = [lease.schedule_id for lease in occupants(snapshot) if lease is not None]
+    running = [name for name in firings if name is not None]
+    # In the order in which they were admitted.
+    for one in plan.decisions:
+        task = one.task
+        if isinstance(one, Dispatch) and task.schedule_id is not None:
+            assert task.is_forced or len(running) < snapshot.rules.schedule_max_concurrent
+            assert task.is_beside or task.schedule_id not in running
+            running.append(task.schedule_id)
+
+
 def assert_within_all_limits(plan: Plan, snapshot: Snapshot) -> None:
     live = held(snapshot)
     assert_within_slots(plan, snapshot)
+    assert_within_firings(plan, snapshot)
     assert_within_memory(plan, snapshot)
     assert_within_gpus(plan, snapshot, live)
     assert_within_models(plan, snapshot, live)
@@ -301,6 +316,7 @@ def gives_nothing_away_unseen(case: Decided, data: DataObject) -> None:
     locked = {lease.lease_id for lease in held(snapshot)}
     taken = [*held(snapshot), *(one for one in ended if one.lease_id not in locked)]
     assert_within_slots(plan, snapshot)
+    assert_within_firings(plan, snapshot)
     assert_within_gpus(plan, snapshot, taken)
     assert_within_models(plan, snapshot, taken)
     assert_within_quotas(plan, snapshot, taken)
@@ -365,8 +381,53 @@ def starts_only_what_may_start(case: Decided, data: DataObject) -> None:
             assert task.agent is not None or task.queue == queues[one.agent]
 
 
+# However much is free.
+FIRST_OF_ALL = (
+    *(Reason.HELD, Reason.BLOCKED_BY, Reason.NOT_BEFORE, Reason.BACKING_OFF, Reason.PAUSED),
+    *(Reason.UNPLACED, Reason.PRESSURE),
+)
+
+
+def makes_way(task: WaitingTask, snapshot: Snapshot) -> bool:
+    """Whether a firing stays where it is if somebody is at work: for ten delays, no longer."""
+    patience = timedelta(seconds=10 * snapshot.rules.schedule_pressure_delay_s)
+    return (
+        task.schedule_id is not None
+        and task.slot is not None
+        and not task.is_forced
+        and snapshot.now.wall < task.slot + patience
+        # Added under a clock that has been set back since: nobody knows how long ago.
+        and not (task.created_at is not None and snapshot.now.wall < task.created_at)
+    )
+
+
+def makes_way_for_who_is_at_work(case: Decided, data: DataObject) -> None:
+    """And all else is decided as if those that make way were not there."""
+    del data
+    quiet = replace(case.snapshot, pressed_by=())
+    pressed = replace(case.snapshot, pressed_by=case.snapshot.pressed_by or ("chat",))
+    sources = tuple(
+        replace(source, waiting=tuple(one for one in source.waiting if not makes_way(one, quiet)))
+        for source in quiet.sources
+    )
+
+    def decided(snapshot: Snapshot) -> tuple[Decision, ...]:
+        try:
+            return decide(snapshot, case.policy).decisions
+        except PolicyError:
+            return ()  # asked about other tasks one that proposes at random may be refused
+
+    under_pressure = decided(pressed)
+    ways = [one for one in under_pressure if makes_way(one.task, quiet)]
+    others = [one for one in under_pressure if not makes_way(one.task, quiet)]
+    assert tuple(others) == decided(replace(quiet, sources=sources))
+    assert all(isinstance(one, Wait) and one.reason in FIRST_OF_ALL for one in ways)
+    for one in (*others, *decided(quiet)):
+        assert isinstance(one, Dispatch) or one.reason is not Reason.PRESSURE
+
+
 # By the number and the words of each in the design.  Of the others, 1 to 3 and 12 to 14 speak of
-# what happens, not of plans, and 10 of schedules.
+# what happens, not of plans, and 10 of schedules.  S-06 is a requirement.
 INVARIANTS: dict[str, Callable[[Decided, DataObject], None]] = {
     "invariant_4_leased_and_launched_are_within_every_limit": is_within_every_limit,
     "invariant_5_every_waiting_task_gets_one_decision_with_a_reason": each_task_gets_one_decision,
@@ -375,6 +436,7 @@ INVARIANTS: dict[str, Callable[[Decided, DataObject], None]] = {
     "invariant_8_what_is_reclaimed_is_not_reused_before_it_is_seen_free": gives_nothing_away_unseen,
     "invariant_9_a_task_is_overtaken_only_so_often": overtakes_nobody_too_often,
     "invariant_11_no_policy_exceeds_a_cap_or_is_asked_without_end": starts_only_what_may_start,
+    "s06_firings_make_way_for_who_is_at_work_and_nothing_else_does": makes_way_for_who_is_at_work,
 }
 
 
@@ -426,6 +488,7 @@ def _lease_of(start: Dispatch, agent: AgentProfile, snapshot: Snapshot) -> Lease
         gpu_uuids=start.gpu_uuids,
         model=start.model,
         model_host=start.model_host,
+        schedule_id=task.schedule_id,
         tenant=task.tenant,
         max_runtime_s=longest_s,
     )

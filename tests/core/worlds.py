@@ -135,6 +135,24 @@ LABELS: tuple[tuple[tuple[str, str], ...], ...] = (
     (("deadline", "soon"), ("team", "a")),
 )
 TENANTS = ("red", "blue")
+SCHEDULES = ("hourly", "nightly")
+# With the longer one firings make way until the next night; ten of it ago was a day before.
+PRESSURE_DELAYS_S = (30.0, 8400.0)
+DAY_BEFORE = NOW.wall - 10 * timedelta(seconds=PRESSURE_DELAYS_S[-1])
+# Most tasks are none, or little would start while somebody is at work.
+FIRINGS: tuple[dict[str, Any], ...] = (
+    *({} for _ in range(22)),
+    {"schedule_id": "hourly", "slot": NOW.wall},
+    {"schedule_id": "nightly", "slot": PAST},
+    {"schedule_id": "nightly", "slot": DAY_BEFORE},
+    {"schedule_id": "hourly", "slot": NOW.wall, "is_beside": True},
+    {"schedule_id": "hourly", "slot": DAY_BEFORE, "is_beside": True},
+    # By hand, which may be forced; so may one that has its time.
+    {"schedule_id": "hourly"},
+    {"schedule_id": "hourly", "is_forced": True},
+    {"schedule_id": "nightly", "slot": NOW.wall, "is_forced": True, "is_beside": True},
+)
+AT_WORK: tuple[tuple[str, ...], ...] = ((), (), ("chat",), ("chat", "gpu:17", "seat:ann"))
 INVENTORIES = (
     Inventory(),
     Inventory(
@@ -190,10 +208,11 @@ def some_task(draw: DrawFn, task_id: str, source: str) -> WaitingTask:
         model=draw(st.sampled_from((None, None, "large", "small", "opus"))),
         tenant=draw(st.sampled_from((None, *TENANTS))),
         priority_class=draw(st.sampled_from(PriorityClass)),
-        created_at=draw(st.sampled_from((None, NOW.wall, NOW.wall - timedelta(hours=1)))),
+        created_at=draw(st.sampled_from((None, NOW.wall, NOW.wall - timedelta(hours=1), SOON))),
         **draw(st.sampled_from(GPU_WISHES)),
         **draw(st.sampled_from(WISHES)),
         **draw(st.sampled_from(OBSTACLES)),
+        **(draw(st.sampled_from(FIRINGS)) if source == "local" else {}),
     )
 
 
@@ -221,6 +240,7 @@ def some_lease(draw: DrawFn, task_id: str, source: str) -> Lease | UnreadableLea
         ),
         model="large",
         model_host=draw(st.sampled_from((None, "local", "box"))),
+        schedule_id=draw(st.sampled_from((None, None, None, *SCHEDULES))),
         tenant=draw(st.sampled_from((None, *TENANTS))),
         gpu_uuids=draw(st.sampled_from((("GPU-0",), ("GPU-1",), ("GPU-gone",))))
         if vram_bytes or gpus
@@ -305,6 +325,9 @@ def some_snapshot(draw: DrawFn) -> Snapshot:
         gpu_owners=draw(
             st.dictionaries(st.sampled_from((7, 8)), st.sampled_from([*evidence, "gone", None]))
         ),
+        pressed_by=draw(st.sampled_from(AT_WORK)),
+        schedule_pressure_delay_s=draw(st.sampled_from(PRESSURE_DELAYS_S)),
+        schedule_max_concurrent=draw(st.sampled_from((2, 1, 3))),
     )
 
 
@@ -320,6 +343,7 @@ def some_attempt(draw: DrawFn, task_id: str) -> LeaseEntry:
         gpu_uuids=uuids,
         model=model,
         model_host=host,
+        schedule_id=draw(st.sampled_from((None, None, *SCHEDULES))),
         tenant=draw(st.sampled_from((None, *TENANTS))),
         max_runtime_s=draw(st.sampled_from((60.0, 3600.0))),
     )
@@ -329,7 +353,7 @@ def some_attempt(draw: DrawFn, task_id: str) -> LeaseEntry:
 @st.composite
 def some_busy_snapshot(draw: DrawFn) -> Snapshot:
     """Return a world in which tasks only wait or run, and agents are there for most of them."""
-    names = map(str, range(draw(st.sampled_from((4, 3, 5, 2, 6, 1)))))
+    names = map(str, range(draw(st.sampled_from((4, 3, 5, 6, 2, 7, 1)))))
     tasks = [
         replace(
             draw(some_task(name, "local")),
@@ -360,6 +384,9 @@ def some_busy_snapshot(draw: DrawFn) -> Snapshot:
         fair_share=draw(st.sampled_from(FairShare)),
         memory_available_bytes=draw(st.sampled_from((8, 8, 4, 3))) << 30,
         gpus=draw(st.sampled_from(GPUS)),
+        pressed_by=draw(st.sampled_from(AT_WORK)),
+        schedule_pressure_delay_s=draw(st.sampled_from(PRESSURE_DELAYS_S)),
+        schedule_max_concurrent=draw(st.sampled_from((2, 1, 3))),
     )
 
 

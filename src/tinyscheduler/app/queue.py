@@ -61,8 +61,8 @@ class Queue:
         return SqliteBudgets(self.database, self.clock, self.config.inventory.budgets)
 
 
-def open_queue(config: Config, access: Access) -> Queue:
-    """Open the embedded queue for a person's command.
+def open_queue(config: Config, access: Access, *, patience_s: float = _PATIENCE_S) -> Queue:
+    """Open the embedded queue for a person's command, which waits so long for others to write.
 
     For reading, nothing on disk changes (SQLite's -shm excepted) and no lock is touched.
     Raises ConfigError for state of another user.
@@ -71,8 +71,8 @@ def open_queue(config: Config, access: Access) -> Queue:
     if access is Access.WRITE:
         make_state_folder(config)
     clock = SystemClock()
-    patience_s = _PATIENCE_S if access is Access.WRITE else BUSY_TIMEOUT_S
-    database = Database(config.paths.database, access, busy_timeout_s=patience_s)
+    timeout_s = patience_s if access is Access.WRITE else BUSY_TIMEOUT_S
+    database = Database(config.paths.database, access, busy_timeout_s=timeout_s)
     elsewhere = None
     local = local_queue(config, database, clock)
     tasks: LocalQueue | AllTasks = local

@@ -61,6 +61,7 @@ COMMANDS = {
     "pressure": "tinyscheduler.cli.pressure:pressure",
     "init": "tinyscheduler.cli.init:init",
     "doctor": "tinyscheduler.cli.doctor:doctor",
+    "mcp": "tinyscheduler.cli.mcp:mcp",
     "service": "tinyscheduler.cli.service:service",
     "demo": "tinyscheduler.cli.demo:demo",
     "selftest": "tinyscheduler.cli.selftest:selftest",

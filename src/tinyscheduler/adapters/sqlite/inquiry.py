@@ -91,10 +91,12 @@ ORDER BY rowid DESC LIMIT :limit
 """
 _MEASURED = """
 SELECT attempts.agent, attempts.attempt, attempts.started_at, attempts.ended_at, outcome,
-    attempts.failure_reason, reclaim_reason,
+    attempts.failure_reason, reclaim_reason, turns, tokens, cost_usd, cpu_s, gpu_s,
     max(tasks.created_at, coalesce(tasks.not_before, 0)) AS ready_at
 FROM attempts LEFT JOIN tasks ON source = 'local' AND tasks.id = CAST(task_id AS INTEGER)
-WHERE attempts.ended_at >= :since ORDER BY attempts.rowid DESC LIMIT :limit
+WHERE attempts.ended_at >= :since
+    AND (:agent IS NULL OR attempts.agent = :agent) AND (:outcome IS NULL OR outcome = :outcome)
+ORDER BY attempts.rowid DESC LIMIT :limit
 """
 # Of those that somebody waits for, and that nothing else kept from starting at once.
 _INTERACTIVE_WAITS = """
@@ -243,9 +245,20 @@ class Inquiry:
 
         return self._database.read(question)
 
-    def measured(self, *, since: datetime) -> list[MeasuredAttempt]:
-        """Return the attempts that ended since, newest first, at most a million."""
-        values = {"since": to_micros(since), "limit": _MOST_MEASURED}
+    def measured(
+        self,
+        *,
+        since: datetime | None,
+        agent: str | None = None,
+        outcome: Outcome | None = None,
+    ) -> list[MeasuredAttempt]:
+        """Return the attempts that fit, newest first, at most a million."""
+        values = {
+            "since": 0 if since is None else to_micros(since),
+            "agent": agent,
+            "outcome": outcome,
+            "limit": _MOST_MEASURED,
+        }
 
         def question(connection: sqlite3.Connection) -> list[MeasuredAttempt]:
             return [_measured_of(row) for row in connection.execute(_MEASURED, values)]
@@ -359,4 +372,9 @@ def _measured_of(row: sqlite3.Row) -> MeasuredAttempt:
         failure_reason=None if failure is None else FailureReason(failure),
         reclaim_reason=None if reclaim is None else ReclaimReason(reclaim),
         ready_at=from_micros(row["ready_at"]),
+        turns=row["turns"],
+        tokens=row["tokens"],
+        cost_usd=row["cost_usd"],
+        cpu_s=row["cpu_s"],
+        gpu_s=row["gpu_s"],
     )
