@@ -46,6 +46,27 @@ def test_a_task_is_run_and_its_end_told_there(served: Served):
     assert served.run("show", "tinytask-1", "--json").json["state"] == "done"
 
 
+def test_the_comment_tells_what_an_agent_answered_and_why_it_failed(served: Served):
+    agents = served.place.base / "agents.yaml"
+    agents.write_text(agents.read_text().replace("limit: 2", "limit: 2\n    profile: claude", 1))
+    served.do(
+        """echo '{"type":"assistant","message":{"id":"m","role":"assistant","content":[]}}'
+        echo '{"type":"result","subtype":"success","is_error":false,"result":"It \\u001b[1mworks."}'
+        """
+    )
+    done = served.double.add(assigned_to="coder")
+    served.finish(done)
+    served.do("echo 'Error: a strange thing happened'; exit 1")
+    failed = served.double.add(assigned_to="coder")
+    served.tick()
+    served.until_ended()
+    served.tick()
+
+    (told,), (why,) = served.double.comments(done), served.double.comments(failed)
+    assert "Its last words:\n\n    It [1mworks.\n\nLog:" in told
+    assert "Because: exit code 1: Error: a strange thing happened\n" in why
+
+
 def test_while_the_server_is_down_nothing_is_given_back_and_the_exit_code_says_so(served: Served):
     # The first one: a warning, "Requeued task", leases deleted, errors 0, and working for ever.
     served.do("sleep 60")
