@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from tinyscheduler.adapters.sqlite.all_tasks import AllTasks
     from tinyscheduler.adapters.sqlite.budgets import SqliteBudgets
     from tinyscheduler.adapters.sqlite.coolings import SqliteCoolings
+    from tinyscheduler.adapters.sqlite.shared_tasks import Caller, SharedTasks
     from tinyscheduler.adapters.sqlite.source_tasks import SqliteSourceTasks
     from tinyscheduler.model.config import Config
     from tinyscheduler.model.events import EventName
@@ -146,6 +147,14 @@ def local_queue(config: Config, database: Database, clock: Clock) -> LocalQueue:
         # The platform policy looks at none of them.
         tells_marks=config.policy.mode != "platform",
     )
+
+
+def shared_tasks(queue: Queue, caller: Caller) -> SharedTasks:
+    """Return the embedded queue as agents know it; other sources have tools of their own."""
+    from tinyscheduler.adapters.sqlite.shared_tasks import SharedTasks  # ticks never ask
+
+    local = local_queue(queue.config, queue.database, queue.clock)
+    return SharedTasks(queue.database, queue.clock, local, caller)
 
 
 def source_tasks(config: Config, database: Database, clock: Clock) -> SqliteSourceTasks:

@@ -12,7 +12,7 @@ from tinyscheduler.adapters.sqlite.database import Access as DatabaseAccess
 from tinyscheduler.adapters.sqlite.remarks import Remarks, insert_comment
 from tinyscheduler.adapters.sqlite.shared_tasks import MOST_LISTED, Caller, SharedTasks
 from tinyscheduler.app.kicks import kick
-from tinyscheduler.app.queue import Queue, announce, local_queue, open_queue
+from tinyscheduler.app.queue import Queue, announce, open_queue, shared_tasks
 from tinyscheduler.cli.mcp_shapes import (
     comment_json,
     deleted_json,
@@ -39,6 +39,8 @@ _LISTED = 100
 _WAIT_S = 30
 _GLANCE_S = 0.2
 _MOST_OUTPUT_BYTES = 4096
+# Of each list of `status`: a model reads all of it.
+_MOST_TOLD = 50
 _MOST_RESULT_CHARACTERS = 32 << 20
 
 
@@ -172,11 +174,8 @@ class Answers:
         return self._opened[access]
 
     def _tasks(self, access: DatabaseAccess = DatabaseAccess.READ) -> SharedTasks:
-        queue = self._queue(access)
         caller = Caller(name=self._scope.name, lease_id=self._scope.lease_id)
-        # Tasks of other sources are told and changed there: agents have tools for that.
-        local = local_queue(self._config, queue.database, queue.clock)
-        return SharedTasks(queue.database, queue.clock, local, caller)
+        return shared_tasks(self._queue(access), caller)
 
     def _changed_tasks(self) -> SharedTasks:
         return self._tasks(DatabaseAccess.WRITE)
@@ -518,14 +517,13 @@ class Answers:
     def _why(self, *, id: int) -> dict[str, Any]:  # noqa: A002 - as clients spell it
         from tinyscheduler.cli.why import answer_json, find_answer
 
-        task = self._find(id)
-        taken = {} if task.taken_by is None else {"taken_by": task.taken_by}
-        return {**answer_json(find_answer(self._queue(), str(id))), **taken}
+        self._find(id)
+        return answer_json(find_answer(self._queue(), str(id)))
 
     def _status(self) -> dict[str, Any]:
         from tinyscheduler.cli.status import look, status_json
 
-        return status_json(look(self._config))
+        return _shortened(status_json(look(self._config)))
 
     async def _wait(self, *, ids: tuple[int, ...], timeout_sec: int = _WAIT_S) -> dict[str, Any]:
         if self._tasks().own_task() in ids:
@@ -652,6 +650,18 @@ _EVENT_OF = {
     TaskState.DONE: EventName.TASK_FINISHED,
     TaskState.CANCELLED: EventName.TASK_CANCELLED,
 }
+
+
+def _shortened(document: dict[str, Any]) -> dict[str, Any]:
+    """Return it without the ends of long lists, and how many entries are left out of which."""
+    long = {
+        name: value
+        for name, value in document.items()
+        if isinstance(value, list) and len(value) > _MOST_TOLD
+    }
+    told = {name: value[:_MOST_TOLD] for name, value in long.items()}
+    left_out = {name: len(value) - _MOST_TOLD for name, value in long.items()}
+    return {**document, **told, "left_out": left_out}
 
 
 def _end_of(log: str) -> str | None:
