@@ -26,7 +26,7 @@ from tinyscheduler.cli.mcp_tools import BY_NAME, Access, Tool, read_call
 from tinyscheduler.cli.standing import ended_attempt_json, find_standing, find_standings
 from tinyscheduler.cli.wish import Granter, Wish, fault_of
 from tinyscheduler.config.problems import quote
-from tinyscheduler.errors import NotFoundError, TinySchedulerError, UsageError
+from tinyscheduler.errors import BusyError, NotFoundError, TinySchedulerError, UsageError
 from tinyscheduler.model.events import EventName
 from tinyscheduler.model.shared_tasks import SharedTask, Status, TaskFilter
 from tinyscheduler.model.tasks import TaskSpec, TaskState
@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 _LISTED = 100
 _WAIT_S = 30
 _GLANCE_S = 0.2
+# Each of them looks at the queue several times a second.
+_MOST_WAITING = 20
 _MOST_OUTPUT_BYTES = 4096
 # Of each list of `status`: a model reads all of it.
 _MOST_TOLD = 50
@@ -83,6 +85,7 @@ class Answers:
         A locked database is waited for so long, and nothing else is answered meanwhile.
         """
         self._patience_s = patience_s
+        self._waiting = 0
         self._config = config
         self._scope = scope
         self._sleep = sleep
@@ -148,7 +151,10 @@ class Answers:
         refusal = self._refusal(tool)
         if refusal is not None:
             raise refusal
-        found = self._tools[tool.name](**read_call(tool, arguments))
+        given = read_call(tool, arguments)
+        if tool.access is Access.WRITES and tool.name not in ("create_task", "signup_for_task"):
+            self._refuse_nowhere(tool)
+        found = self._tools[tool.name](**given)
         if isinstance(found, Awaitable):
             found = await found
         return found if isinstance(found, str) else _written(found)
@@ -165,6 +171,14 @@ class Answers:
                 hint="start it with --allow-agent NAME, one for each",
             )
         return None
+
+    def _refuse_nowhere(self, tool: Tool) -> None:
+        """Refuse to change what is not there, where nothing was ever added: nothing is made."""
+        if not os.path.lexists(self._config.paths.database):
+            raise NotFoundError(
+                f"{tool.name} changes what is there, and no task was ever added here",
+                hint="create_task adds the first one",
+            )
 
     # What the tools work on.
 
@@ -253,7 +267,7 @@ class Answers:
         return Granter(
             config=self._config,
             folder=self._scope.folder,
-            now=self._queue(DatabaseAccess.WRITE).clock.now().wall,
+            now=self._queue().clock.now().wall,
             spell=lambda name: _SPELT.get(name, name),
         )
 
@@ -261,7 +275,8 @@ class Answers:
         """Refuse what nobody could run, and commands for who may not be given any."""
         if spec.command and spec.agent not in self._scope.agents:
             raise UsageError(
-                f"it is a command, and agent {spec.agent or 'nobody'} may not be given any here",
+                f"the task is a command ({quote(spec.title or spec.command[0])}), and agent"
+                f" {spec.agent or 'nobody'} may not be given any here",
                 hint="start the server with --allow-agent NAME, or use `tinyscheduler edit`",
             )
         agent = None if spec.agent is None else self._config.agent(spec.agent)
@@ -280,6 +295,9 @@ class Answers:
         if "prompt" in changes and not changes["prompt"]:
             changes["prompt"] = changes.get("title") or self._find(task_id).title
         before = self._find(task_id)
+        if "title" in changes and before.prompt == before.title and before.lease_id is None:
+            # It was never told more than its title.
+            changes.setdefault("prompt", changes["title"])
         task = self._changed_tasks().update(task_id, changes, vet=self._vet)
         self._tell(_event_of(before, task), task_id)
         return self._task_json(task)
@@ -366,6 +384,8 @@ class Answers:
         return task if task is not None and task.agent == agent and task.said is None else None
 
     def _next_for(self, agent: str) -> SharedTask | None:
+        if not os.path.lexists(self._config.paths.database):
+            return None
         profile = self._config.agent(agent)
         queue = None if profile is None else profile.queue
         task = self._changed_tasks().take_next(agent, queue=queue)
@@ -526,6 +546,10 @@ class Answers:
         return _shortened(status_json(look(self._config)))
 
     async def _wait(self, *, ids: tuple[int, ...], timeout_sec: int = _WAIT_S) -> dict[str, Any]:
+        if self._waiting >= _MOST_WAITING:
+            raise BusyError(
+                f"{self._waiting} calls wait already", hint="wait for several tasks at once: ids"
+            )
         if self._tasks().own_task() in ids:
             raise UsageError(
                 "an attempt cannot wait for the end of its own task",
@@ -535,15 +559,14 @@ class Answers:
         names = tuple(map(str, ids))
         clock = queue.clock
         deadline_ns = clock.now().monotonic_ns + timeout_sec * 10**9
-        while True:
-            states = queue.tasks.states(names)
-            for name in names:
-                if name not in states:
-                    raise NotFoundError(f"Task not found: {name}", hint="list_tasks shows them")
-            left = [name for name in names if not states[name].is_final]
-            if not left or clock.now().monotonic_ns >= deadline_ns:
-                break
-            await self._sleep(_GLANCE_S)
+        self._waiting += 1
+        try:
+            while left := _unfinished(queue, names):
+                if clock.now().monotonic_ns >= deadline_ns:
+                    break
+                await self._sleep(_GLANCE_S)
+        finally:
+            self._waiting -= 1
         standings = find_standings(queue, [queue.tasks.task(name) for name in names])
         return {
             "tasks": [
@@ -635,6 +658,14 @@ _SPELT = {
     "prompt": "description",
     "after": "blocked_by_task_id",
 }
+
+
+def _unfinished(queue: Queue, names: tuple[str, ...]) -> list[str]:
+    states = queue.tasks.states(names)
+    for name in names:
+        if name not in states:
+            raise NotFoundError(f"Task not found: {name}", hint="list_tasks shows what there is")
+    return [name for name in names if not states[name].is_final]
 
 
 def _event_of(before: SharedTask, after: SharedTask) -> EventName:
