@@ -57,6 +57,16 @@ def test_a_long_line_is_told_to_a_model_in_part(place: Place):
     assert len(told["waiting"]) == 50
 
 
+def test_what_people_ask_for_is_described_to_agents_by_its_prompt(place: Place):
+    (place.base / "agents.yaml").write_text("agents: {coder: {command: [cat, '{prompt_file}']}}\n")
+    task_id = place.add("--agent", "coder", "--prompt", "do it", "--label", "team=red", "--hold")
+
+    task = call(answers_at(place.base), "get_task", id=task_id)
+
+    assert (task["title"], task["description"], task["tags"]) == ("do it", "do it", ["team=red"])
+    assert (task["status"], task["state"], task["assigned_to"]) == ("idle", "held", "coder")
+
+
 def test_what_people_hold_and_cancel_agents_neither_take_nor_complete(place: Place):
     answers = answers_at(place.base)
     held = place.add("--hold", "--", "true")

@@ -16,6 +16,7 @@ from tinyscheduler.app.queue import Queue, announce, open_queue, shared_tasks
 from tinyscheduler.cli.mcp_shapes import (
     comment_json,
     deleted_json,
+    is_told_by_title,
     labels_of,
     link_json,
     list_json,
@@ -295,8 +296,7 @@ class Answers:
         if "prompt" in changes and not changes["prompt"]:
             changes["prompt"] = changes.get("title") or self._find(task_id).title
         before = self._find(task_id)
-        if "title" in changes and before.prompt == before.title and before.lease_id is None:
-            # It was never told more than its title.
+        if "title" in changes and is_told_by_title(before) and before.lease_id is None:
             changes.setdefault("prompt", changes["title"])
         task = self._changed_tasks().update(task_id, changes, vet=self._vet)
         self._tell(_event_of(before, task), task_id)
