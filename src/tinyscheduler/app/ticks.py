@@ -32,6 +32,7 @@ from tinyscheduler.app.queue import TINYTASK, local_queue, observers_of
 from tinyscheduler.config.saved import load_settings, save_settings
 from tinyscheduler.errors import StoreError
 from tinyscheduler.model.config import GPU_MASK
+from tinyscheduler.model.events import Event, EventName
 from tinyscheduler.model.snapshot import Rules
 from tinyscheduler.policy.platform import PlatformPolicy
 from tinyscheduler.tick import (
@@ -56,7 +57,6 @@ if TYPE_CHECKING:
     from tinyscheduler.adapters.sqlite.schedules import SqliteSchedules
     from tinyscheduler.model.budgets import UsedUp
     from tinyscheduler.model.config import Config
-    from tinyscheduler.model.events import Event
     from tinyscheduler.model.plan import TickReport
     from tinyscheduler.model.pressure import InteractivePressure
     from tinyscheduler.model.resources import GpuReading
@@ -199,7 +199,9 @@ def wired(
     own = ActivePolicy(config, clock, may_write=acts)
     observers: tuple[Observer, ...] = (*observers_of(config), _OwnTrace(config, own))
     ledger = SqliteLedger(database, shared_with="local")
-    sources = _Sources(database, clock, ledger, mode=mode, warn=warnings.append)
+    sources = _Sources(
+        database, clock, ledger, mode=mode, warn=warnings.append, observers=observers
+    )
     try:
         yield World(
             clock=clock,
@@ -249,7 +251,9 @@ class _Sources:
         *,
         mode: Mode,
         warn: Callable[[str], None],
+        observers: Sequence[Observer],
     ) -> None:
+        self._observers = observers
         self._database = database
         self._clock = clock
         self._ledger = ledger
@@ -268,7 +272,7 @@ class _Sources:
 
     def _source(self, name: str, config: Config) -> TaskSource:
         if name == "local":
-            return local_queue(config, self._database, self._clock)
+            return local_queue(config, self._database, self._clock, tell_done=self._tell_done)
         assert name == TINYTASK, name  # noqa: S101 - the settings know no other
         from tinyscheduler.app.tinytask import open_client, tinytask_source
 
@@ -285,6 +289,13 @@ class _Sources:
             may_write=acts,
             warn=self._warn,
         )
+
+    def _tell_done(self, task_ids: Sequence[str]) -> None:
+        """Tell of tasks that ended without an attempt of their own."""
+        at = self._clock.now().wall
+        for task_id in task_ids:
+            for observer in self._observers:
+                observer.notice(Event(at=at, name=EventName.TASK_FINISHED, task_id=task_id))
 
 
 class _Schedules:
