@@ -506,3 +506,24 @@ def test_cancelling_holding_and_releasing_need_no_server(served: Served):
     served.run("release", "tinytask-2")
     served.finish(held)
     assert served.ran == [f"{running} 1 coder", f"{held} 1 coder"]
+
+
+def test_a_report_counts_what_is_open_in_every_source(served: Served):
+    # The first one's reporter knew tinytask alone, and took each age for nothing.
+    served.place.settings["SOURCES"] = "local,tinytask"
+    served.run("pause")
+    served.double.add(assigned_to="coder", priority=7)
+    served.double.add(queue_name="dev")
+    served.place.add("--agent", "coder", "--prompt", "x")
+    served.tick()
+
+    document = served.run("report", "--json").json
+    told = served.run("report", "--agent", "coder").out
+
+    assert document["sources"] == {"local": 1, "tinytask": 2}
+    assert document["summary"]["total_open_tasks"] == 3
+    work = document["agent_breakdown"]
+    assert sorted(work["coder"]["task_ids"]) == ["1", "tinytask-1"]
+    assert work["queue dev"]["task_ids"] == ["tinytask-2"]
+    assert document["priority_distribution"] == {"7": 1, "0": 2}
+    assert "sources: local (1 task), tinytask (1 task)" in told

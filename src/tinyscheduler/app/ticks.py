@@ -12,11 +12,10 @@ from tinyscheduler.adapters.launch_local import LocalLauncher
 from tinyscheduler.adapters.leases_file import FileLeaseStore, LockTable, LockTrial
 from tinyscheduler.adapters.memory_file import FileMemoryStore
 from tinyscheduler.adapters.probe_host import ProcProbe
-from tinyscheduler.adapters.sqlite.coolings import SqliteCoolings
 from tinyscheduler.adapters.sqlite.database import Access, Database
 from tinyscheduler.adapters.sqlite.ledger import SqliteLedger
 from tinyscheduler.adapters.sqlite.queue import is_any_due
-from tinyscheduler.adapters.sqlite.switches import SqliteSwitches
+from tinyscheduler.adapters.sqlite.switches import SqliteSwitches, is_any_refused
 from tinyscheduler.adapters.tick_lock_file import FileTickLock
 from tinyscheduler.app.active_policy import ActivePolicy
 from tinyscheduler.app.kicks import kick_argv, start_detached_tick
@@ -54,9 +53,12 @@ if TYPE_CHECKING:
 
     from tinyscheduler.adapters.policy_trace_file import PolicyTraceFile
     from tinyscheduler.adapters.rounds_file import FileRecorder
+    from tinyscheduler.adapters.sqlite.coolings import SqliteCoolings
     from tinyscheduler.adapters.sqlite.schedules import SqliteSchedules
     from tinyscheduler.model.budgets import UsedUp
     from tinyscheduler.model.config import Config
+    from tinyscheduler.model.coolings import Cooling
+    from tinyscheduler.model.events import Event
     from tinyscheduler.model.plan import TickReport
     from tinyscheduler.model.pressure import InteractivePressure
     from tinyscheduler.model.resources import GpuReading
@@ -219,7 +221,7 @@ def wired(
             ledger=ledger,
             memory=FileMemoryStore(config.paths, warn=warnings.append, may_write=acts),
             switches=SqliteSwitches(database),
-            coolings=SqliteCoolings(database),
+            coolings=_Coolings(database),
             schedules=_Schedules(
                 database, clock, run_s=config.timing.schedule_run_s, warn=warnings.append
             ),
@@ -342,6 +344,30 @@ class _Schedules:
                 self._database, self._clock, run_s=self._run_s, warn=self._warn
             )
         return self._loaded
+
+
+class _Coolings:
+    """The accounts that were refused, loaded where there are any."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def read(self) -> Sequence[Cooling]:
+        """Return what is kept of every account."""
+        return self._load().read() if is_any_refused(self._database) else ()
+
+    def keep(self, cooling: Cooling) -> None:
+        """Replace what is kept of that account."""
+        self._load().keep(cooling)
+
+    def forget(self, account: str) -> Cooling | None:
+        """Remove what is kept of an account."""
+        return self._load().forget(account)
+
+    def _load(self) -> SqliteCoolings:
+        from tinyscheduler.adapters.sqlite.coolings import SqliteCoolings
+
+        return SqliteCoolings(self._database)
 
 
 class _Budgets:
