@@ -634,6 +634,38 @@ _tinyscheduler() {
             :
             return
             ;;
+        agent:--sample)
+            mapfile -t COMPREPLY < <(compgen -f -- "$cur")
+            return
+            ;;
+        agent:--exit-code)
+            :
+            return
+            ;;
+        agent:--prompt)
+            :
+            return
+            ;;
+        agent:--prompt-file)
+            mapfile -t COMPREPLY < <(compgen -f -- "$cur")
+            return
+            ;;
+        agent:--recipe)
+            mapfile -t COMPREPLY < <(compgen -f -- "$cur")
+            return
+            ;;
+        agent:--cwd)
+            :
+            return
+            ;;
+        agent:--max-runtime)
+            :
+            return
+            ;;
+        agent:--max-turns)
+            :
+            return
+            ;;
         init:--base-path)
             mapfile -t COMPREPLY < <(compgen -d -- "$cur")
             return
@@ -691,6 +723,7 @@ _tinyscheduler() {
         "policy") words="--fixture --case --since --snapshot --queue-depth --pools --workers-per-pool --seed --against --gate --bound --plot --limit --force --json -h --help --help" ;;
         "schedule") words="--name --cron --every --at --tz --jitter --active-hours --overlap --catch-up --catch-up-window --max-firings --expires --max-run-duration --kind --checklist --max-per-day -n --number --force --since --csv --advise -f --file --prune --dry-run --days --apply --plot --unset --revision --agent --queue --title --prompt --prompt-file --recipe --priority --class --gpus --vram --memory --model --seed --tenant --project --max-turns --max-attempts --label --cwd --env --json -h --help --help" ;;
         "pressure") words="--id --ttl --pid --json -h --help --help" ;;
+        "agent") words="--sample --exit-code --prompt --prompt-file --recipe --cwd --max-runtime --max-turns --json -h --help --help" ;;
         "init") words="--base-path -y --yes --json -h --help --help" ;;
         "doctor") words="--json -h --help --help" ;;
         "mcp") words="--allow-write --allow-agent --as -h --help --help" ;;
@@ -710,7 +743,7 @@ _tinyscheduler() {
     [[ $prev == : ]] && before=${COMP_WORDS[COMP_CWORD - 2]}:
     cur=$before$cur
     case $command in
-        "") mapfile -t COMPREPLY < <(compgen -W "run add status list show why ps logs wait parked history report top health gpu events snapshot replay cancel retry hold release pause resume drain undrain edit prune reset config validate-config policy schedule pressure init doctor mcp service demo selftest completion help" -- "$cur") ;;
+        "") mapfile -t COMPREPLY < <(compgen -W "run add status list show why ps logs wait parked history report top health gpu events snapshot replay cancel retry hold release pause resume drain undrain edit prune reset config validate-config policy schedule pressure agent init doctor mcp service demo selftest completion help" -- "$cur") ;;
         "show") mapfile -t COMPREPLY < <(compgen -W "$(_tinyscheduler_ask tasks)" -- "$cur") ;;
         "why") mapfile -t COMPREPLY < <(compgen -W "$(_tinyscheduler_ask tasks)" -- "$cur") ;;
         "logs") mapfile -t COMPREPLY < <(compgen -W "$(_tinyscheduler_ask tasks)" -- "$cur") ;;
@@ -726,9 +759,10 @@ _tinyscheduler() {
         "policy") mapfile -t COMPREPLY < <(compgen -W "show source check compile test simulate diff templates trace deploy rollback versions" -- "$cur") ;;
         "schedule") mapfile -t COMPREPLY < <(compgen -W "add list show edit check apply history plan rm pause resume run next metrics" -- "$cur") ;;
         "pressure") mapfile -t COMPREPLY < <(compgen -W "on off list" -- "$cur") ;;
+        "agent") mapfile -t COMPREPLY < <(compgen -W "test try list" -- "$cur") ;;
         "service") mapfile -t COMPREPLY < <(compgen -W "install uninstall status cron timer daemon logrotate" -- "$cur") ;;
         "completion") mapfile -t COMPREPLY < <(compgen -W "bash zsh fish" -- "$cur") ;;
-        "help") mapfile -t COMPREPLY < <(compgen -W "run add status list show why ps logs wait parked history report top health gpu events snapshot replay cancel retry hold release pause resume drain undrain edit prune reset config validate-config policy schedule pressure init doctor mcp service demo selftest completion help" -- "$cur") ;;
+        "help") mapfile -t COMPREPLY < <(compgen -W "run add status list show why ps logs wait parked history report top health gpu events snapshot replay cancel retry hold release pause resume drain undrain edit prune reset config validate-config policy schedule pressure agent init doctor mcp service demo selftest completion help" -- "$cur") ;;
     esac
     COMPREPLY=("${COMPREPLY[@]#"$before"}")
 }

@@ -196,10 +196,14 @@ class Judge:
         if reason == BY_WORDS:
             reason, words = classify("\n".join(told or lines))
             is_known = bool(told) or reason != UNKNOWN
-            return (reason, words if is_known else _cut(f"{code}: ", lines))
+            return (reason, words if is_known else self._end(code, lines))
         if say:
             return (reason, f"{say} ({code})")
-        return (reason, classify("\n".join(told))[1] if told else _cut(f"{code}: ", lines))
+        return (reason, classify("\n".join(told))[1] if told else self._end(code, lines))
+
+    def _end(self, code: str, lines: list[str]) -> str:
+        """Return what there is to say where nothing was told of it."""
+        return _cut(f"{code}: ", lines) if lines or not self._newest else code
 
     def _note(self, event: dict[str, object]) -> None:
         """Keep what claude says beside its words of why its provider refuses it, and till when."""
@@ -301,9 +305,14 @@ def _is_like(spoken: str, pattern: str) -> bool:
 
 
 def _cut(before: str, lines: list[str]) -> str:
-    """Return these words and the last line."""
-    last = _excerpt(lines[-1], 0) if lines else "it printed nothing"
+    """Return these words and the last line that speaks of a fault, or else the last."""
+    faults = [one for one in lines if any(map(_is_fault, _spoken(one).split()))]
+    last = _excerpt((faults or lines)[-1], 0) if lines else "it printed nothing"
     return f"{before}{last}"[:_MOST_WORDS]
+
+
+def _is_fault(word: str) -> bool:
+    return word.endswith("error") or word in {"panicked", "fatal", "exception"}
 
 
 def classify(text: str) -> tuple[str, str]:

@@ -49,6 +49,7 @@ DOCUMENTS: dict[str, tuple[list[str], int | set[int]]] = {
     "policy": (["policy", "show"], 0),
     "schedule": (["schedule", "list"], 0),
     "pressure": (["pressure", "list"], 0),
+    "agent": (["agent", "list"], 0),
     "hold": (["hold", "1"], 0),
     "release": (["release", "1"], 0),
     "cancel": (["cancel", "1"], 0),

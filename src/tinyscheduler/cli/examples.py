@@ -57,6 +57,12 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "tinyscheduler pressure off --id chat",
         "tinyscheduler pressure list",
     ),
+    "agent": (
+        "tinyscheduler agent list",
+        "tinyscheduler agent test reviewer --sample state/logs/tasks/7/1.log",
+        "tinyscheduler agent test claude --sample - --exit-code 1",
+        "tinyscheduler agent try coder --prompt 'Mend the tests.' --max-turns 20",
+    ),
     "policy": (
         "tinyscheduler policy show",
         "tinyscheduler policy source > mine.lua",

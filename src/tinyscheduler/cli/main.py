@@ -59,6 +59,7 @@ COMMANDS = {
     "policy": "tinyscheduler.cli.policy:policy",
     "schedule": "tinyscheduler.cli.schedule:schedule",
     "pressure": "tinyscheduler.cli.pressure:pressure",
+    "agent": "tinyscheduler.cli.agent:agent",
     "init": "tinyscheduler.cli.init:init",
     "doctor": "tinyscheduler.cli.doctor:doctor",
     "mcp": "tinyscheduler.cli.mcp:mcp",

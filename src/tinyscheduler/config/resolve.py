@@ -411,6 +411,7 @@ def _config(understood: Understood) -> Config:
         pressure_sources=settings.pressure_sources or (),
         inventory=understood.agents_file.inventory,
         policy=_policy(understood),
+        profiles=understood.agents_file.profiles,
         environment=(),
         origins=tuple((name.upper(), understood.origin(name)) for name in Settings.model_fields),
         warnings=tuple(problem.warning for problem in understood.problems),

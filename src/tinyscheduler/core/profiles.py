@@ -144,6 +144,7 @@ BUILT_IN = (
         stdin=StdinSource.PROMPT,
         output="gemini",
         outcomes=(
+            _rule(_TURNS, {"error.message": "*"}, code=53),
             _rule(_TURNS, code=53),
             _rule(FailureReason.AUTH_FAILED.value, code=41),
             _rule(_UNKNOWN, code=42, say="it refused its input"),
