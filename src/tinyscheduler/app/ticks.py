@@ -55,6 +55,7 @@ if TYPE_CHECKING:
     from tinyscheduler.adapters.rounds_file import FileRecorder
     from tinyscheduler.adapters.sqlite.coolings import SqliteCoolings
     from tinyscheduler.adapters.sqlite.schedules import SqliteSchedules
+    from tinyscheduler.adapters.tinytask.client import TinytaskClient
     from tinyscheduler.model.budgets import UsedUp
     from tinyscheduler.model.config import Config
     from tinyscheduler.model.coolings import Cooling
@@ -230,7 +231,7 @@ def wired(
                 config, clock, gpus=gpus, launcher=launcher, warn=warnings.append, may_write=acts
             ),
             read_checklist=_read_checklist,
-            observers=observers if acts else (),
+            observers=(*observers, sources) if acts else (),
             recorder=partial(recorder_of, config),
             pruners=partial(pruners_of, config, database, may_write=acts),
             warnings=warnings,
@@ -261,7 +262,7 @@ class _Sources:
         self._ledger = ledger
         self._mode = mode
         self._warn = warn
-        self._close: Callable[[], None] | None = None
+        self._client: TinytaskClient | None = None
 
     def all_of(self, config: Config) -> tuple[TaskSource, ...]:
         """Return them in the order of the setting."""
@@ -269,8 +270,17 @@ class _Sources:
 
     def close(self) -> None:
         """Hang up."""
-        if self._close is not None:
-            self._close()
+        if self._client is not None:
+            self._client.close()
+
+    def notice(self, event: Event) -> None:
+        """Take no note: only the end of a tick matters here."""
+
+    def report(self, report: TickReport) -> None:
+        """Let the next tick have all of its time for questions."""
+        del report
+        if self._client is not None:
+            self._client.begin_tick()
 
     def _source(self, name: str, config: Config) -> TaskSource:
         if name == "local":
@@ -280,7 +290,7 @@ class _Sources:
 
         acts = self._mode is Mode.ACT
         client = open_client(config, self._clock, may_write=acts)
-        self._close = client.close
+        self._client = client
         return tinytask_source(
             config,
             client,
