@@ -59,7 +59,6 @@ if TYPE_CHECKING:
     from tinyscheduler.model.budgets import UsedUp
     from tinyscheduler.model.config import Config
     from tinyscheduler.model.coolings import Cooling
-    from tinyscheduler.model.events import Event
     from tinyscheduler.model.plan import TickReport
     from tinyscheduler.model.pressure import InteractivePressure
     from tinyscheduler.model.resources import GpuReading
