@@ -222,6 +222,10 @@ _tinyscheduler() {
             :
             return
             ;;
+        history:--by)
+            :
+            return
+            ;;
         history:--since)
             :
             return
@@ -242,6 +246,22 @@ _tinyscheduler() {
             :
             return
             ;;
+        report:--agent)
+            mapfile -t COMPREPLY < <(compgen -W "$(_tinyscheduler_ask agents)" -- "$cur")
+            return
+            ;;
+        report:--status)
+            :
+            return
+            ;;
+        report:--format)
+            :
+            return
+            ;;
+        report:-o | report:--output)
+            mapfile -t COMPREPLY < <(compgen -f -- "$cur")
+            return
+            ;;
         top:--interval)
             :
             return
@@ -255,7 +275,7 @@ _tinyscheduler() {
             return
             ;;
         events:--event)
-            mapfile -t COMPREPLY < <(compgen -W "task.added task.claimed task.started task.finished task.failed task.requeued task.parked task.cancelled task.edited task.retried task.held task.released lease.reclaimed lease.corrupt slot.leak_repaired source.down source.up scheduler.paused scheduler.resumed scheduler.draining scheduler.undrained scheduler.reset backpressure memory-pressure health-changed slot-available work-claimed queue-empty stagger-wait gpu.misplaced schedule.fired schedule.deferred schedule.reported schedule.paused schedule.warning audit.force policy.fallback policy.deployed" -- "$cur")
+            mapfile -t COMPREPLY < <(compgen -W "task.added task.claimed task.started task.finished task.failed task.requeued task.parked task.cancelled task.edited task.retried task.held task.released lease.reclaimed lease.corrupt slot.leak_repaired source.down source.up scheduler.paused scheduler.resumed scheduler.draining scheduler.undrained scheduler.reset agent.cooling backpressure memory-pressure health-changed slot-available work-claimed queue-empty stagger-wait gpu.misplaced schedule.fired schedule.deferred schedule.reported schedule.paused schedule.warning audit.force policy.fallback policy.deployed" -- "$cur")
             return
             ;;
         events:--task)
@@ -614,8 +634,48 @@ _tinyscheduler() {
             :
             return
             ;;
+        agent:--sample)
+            mapfile -t COMPREPLY < <(compgen -f -- "$cur")
+            return
+            ;;
+        agent:--exit-code)
+            :
+            return
+            ;;
+        agent:--prompt)
+            :
+            return
+            ;;
+        agent:--prompt-file)
+            mapfile -t COMPREPLY < <(compgen -f -- "$cur")
+            return
+            ;;
+        agent:--recipe)
+            mapfile -t COMPREPLY < <(compgen -f -- "$cur")
+            return
+            ;;
+        agent:--cwd)
+            :
+            return
+            ;;
+        agent:--max-runtime)
+            :
+            return
+            ;;
+        agent:--max-turns)
+            :
+            return
+            ;;
         init:--base-path)
             mapfile -t COMPREPLY < <(compgen -d -- "$cur")
+            return
+            ;;
+        mcp:--allow-agent)
+            :
+            return
+            ;;
+        mcp:--as)
+            :
             return
             ;;
         selftest:--rounds)
@@ -639,8 +699,8 @@ _tinyscheduler() {
         "logs") words="-f --follow -n --lines --attempt -h --help --help" ;;
         "wait") words="--timeout --json -h --help --help" ;;
         "parked") words="--agent --limit --json -h --help --help" ;;
-        "history") words="--since --agent --state --limit --csv --json -h --help --help" ;;
-        "report") words="--since --json -h --help --help" ;;
+        "history") words="--by --since --agent --state --limit --csv --json -h --help --help" ;;
+        "report") words="--since --agent --status --format -o --output --no-color --json -h --help --help" ;;
         "top") words="--interval -n --iterations --json -h --help --help" ;;
         "health") words="--json -h --help --help" ;;
         "gpu") words="--json -h --help --help" ;;
@@ -663,8 +723,10 @@ _tinyscheduler() {
         "policy") words="--fixture --case --since --snapshot --queue-depth --pools --workers-per-pool --seed --against --gate --bound --plot --limit --force --json -h --help --help" ;;
         "schedule") words="--name --cron --every --at --tz --jitter --active-hours --overlap --catch-up --catch-up-window --max-firings --expires --max-run-duration --kind --checklist --max-per-day -n --number --force --since --csv --advise -f --file --prune --dry-run --days --apply --plot --unset --revision --agent --queue --title --prompt --prompt-file --recipe --priority --class --gpus --vram --memory --model --seed --tenant --project --max-turns --max-attempts --label --cwd --env --json -h --help --help" ;;
         "pressure") words="--id --ttl --pid --json -h --help --help" ;;
+        "agent") words="--sample --exit-code --prompt --prompt-file --recipe --cwd --max-runtime --max-turns --json -h --help --help" ;;
         "init") words="--base-path -y --yes --json -h --help --help" ;;
         "doctor") words="--json -h --help --help" ;;
+        "mcp") words="--allow-write --allow-agent --as -h --help --help" ;;
         "service") words="--user --system --print -y --yes --json -h --help --help" ;;
         "demo") words="--keep --json -h --help --help" ;;
         "selftest") words="--rounds --seed --json -h --help --help" ;;
@@ -681,7 +743,7 @@ _tinyscheduler() {
     [[ $prev == : ]] && before=${COMP_WORDS[COMP_CWORD - 2]}:
     cur=$before$cur
     case $command in
-        "") mapfile -t COMPREPLY < <(compgen -W "run add status list show why ps logs wait parked history report top health gpu events snapshot replay cancel retry hold release pause resume drain undrain edit prune reset config validate-config policy schedule pressure init doctor service demo selftest completion help" -- "$cur") ;;
+        "") mapfile -t COMPREPLY < <(compgen -W "run add status list show why ps logs wait parked history report top health gpu events snapshot replay cancel retry hold release pause resume drain undrain edit prune reset config validate-config policy schedule pressure agent init doctor mcp service demo selftest completion help" -- "$cur") ;;
         "show") mapfile -t COMPREPLY < <(compgen -W "$(_tinyscheduler_ask tasks)" -- "$cur") ;;
         "why") mapfile -t COMPREPLY < <(compgen -W "$(_tinyscheduler_ask tasks)" -- "$cur") ;;
         "logs") mapfile -t COMPREPLY < <(compgen -W "$(_tinyscheduler_ask tasks)" -- "$cur") ;;
@@ -697,9 +759,10 @@ _tinyscheduler() {
         "policy") mapfile -t COMPREPLY < <(compgen -W "show source check compile test simulate diff templates trace deploy rollback versions" -- "$cur") ;;
         "schedule") mapfile -t COMPREPLY < <(compgen -W "add list show edit check apply history plan rm pause resume run next metrics" -- "$cur") ;;
         "pressure") mapfile -t COMPREPLY < <(compgen -W "on off list" -- "$cur") ;;
+        "agent") mapfile -t COMPREPLY < <(compgen -W "test try list" -- "$cur") ;;
         "service") mapfile -t COMPREPLY < <(compgen -W "install uninstall status cron timer daemon logrotate" -- "$cur") ;;
         "completion") mapfile -t COMPREPLY < <(compgen -W "bash zsh fish" -- "$cur") ;;
-        "help") mapfile -t COMPREPLY < <(compgen -W "run add status list show why ps logs wait parked history report top health gpu events snapshot replay cancel retry hold release pause resume drain undrain edit prune reset config validate-config policy schedule pressure init doctor service demo selftest completion help" -- "$cur") ;;
+        "help") mapfile -t COMPREPLY < <(compgen -W "run add status list show why ps logs wait parked history report top health gpu events snapshot replay cancel retry hold release pause resume drain undrain edit prune reset config validate-config policy schedule pressure agent init doctor mcp service demo selftest completion help" -- "$cur") ;;
     esac
     COMPREPLY=("${COMPREPLY[@]#"$before"}")
 }

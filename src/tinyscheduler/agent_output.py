@@ -1,10 +1,11 @@
-"""What does an agent's output say of its turns, and of what they cost?
+"""What does an agent's output say of its turns, of what they cost, and at last?
 
 Standard library only, and nothing of ours: a wrapper loads this by its path, for attempts at
 which there is something to count.  It reads what the command prints while it prints it: lines of
 JSON as written by ``claude -p --output-format stream-json`` (or ``json``), ``goose run
---output-format stream-json`` (or ``json``) and ``codex exec --json``, and what goose prints for
-people.  All else is passed over: output may be anything, and lie.
+--output-format stream-json`` (or ``json``), ``codex exec --json`` and ``gemini --output-format
+stream-json`` (or ``json``), and what goose prints for people.  All else is passed over: output may
+be anything, and lie.  Whether the attempt failed is for its judge, who is told of each line.
 
 A turn is one answer of the model: with claude and goose a message of the assistant, however many
 parts it comes in, and those of subagents not counted; with codex what it says and runs until it
@@ -13,99 +14,105 @@ has seen the results.
 
 from __future__ import annotations
 
+import os
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import Protocol
 
+    class Judge(Protocol):
+        """Who is told of all that is printed: see agent_outcomes.py."""
+
+        def take_event(self, event: dict[str, object]) -> dict[str, object]:
+            """Take note of an object, and return what it tells of turns and the like."""
+
+        def take_line(self, line: bytes) -> None:
+            """Take note of a line that is none."""
+
+        def take_cut(self, line: bytes) -> None:
+            """Take note of a line that looks like one, and is none."""
+
+        def judge(self, exit_code: int, answer: str) -> tuple[str, str] | None:
+            """Return how the attempt failed, as reason and words; None: it did not."""
+
+
+# What is read of a log at once, and of what lies further back only the newest.
+_READ_BYTES = 1 << 18
+_READS_AT_ONCE = 4
+_MOST_UNREAD_BYTES = 64 << 20
 # A longer line is no event that we count: those hold what a model said at once.
 _LONGEST_LINE_BYTES = 1 << 20
+# In the place of one.
+_OVERLONG = "\N{HORIZONTAL ELLIPSIS}".encode()
 # Things that codex does at once, and agents that work at once: of more only some are known.
 _MOST_AT_ONCE = 1000
 _LONGEST_NAME = 200
 _MOST_COUNT = 10**15
 _MOST_MONEY = 1e9
-_MOST_WORDS = 300
-# Near the end, or somebody only spoke of it.
-_LAST_LINES = 5
-_MOST_LINE_BYTES = 4000
+# Of the last thing that an agent said.
+_MOST_ANSWER = 1 << 16
 
 _GOOSE = "goose"
-_AGENTS = frozenset({"claude", "codex", _GOOSE})
-_UNKNOWN = "sdk_error"
-_GOOSE_GAVE_UP = "reached the maximum number of actions I can do without user input"
+_GEMINI = "gemini"
 # What goose prints above what a tool does: its name and where it comes from between rules.
 _TOOL_RULE = "\N{BOX DRAWINGS LIGHT HORIZONTAL}" * 3
 # One message of the document that `goose run --output-format json` ends with.
 _DOCUMENT_HEAD, _DOCUMENT_MESSAGE = b'"messages": [', b'      "role": "assistant"'
+_DOCUMENT_ROLE, _DOCUMENT_WORDS = b'      "role": ', b'"text": "'
 _DOCUMENT_TOKENS = b'"total_tokens": '
 
-# By which words a text tells of a failure, and of which: the first kind that it speaks of counts,
-# in this order.  All are whole words, of letters and digits; between two parts with … stand at
-# most two others.
-_FAILURES = (
-    ("aborted", ("aborted", "aborterror", "abort error")),
-    (
-        "turn_limit_exceeded",
-        (
-            *("turn limit", "turns limit", "limit of…turns", "limit on…turns", "maxturns"),
-            *("max turn", "max…turns", "maximum turn", "maximum…turns", "maxsessionturns"),
-            *("turns exhausted", "turns are exhausted", "turns have been exhausted"),
-            *("exhausted its…turns", "exhausted all…turns", "exhausted the…turns"),
-            *("turn budget exhausted", "too many turns", "out of turns"),
-            "maximum number of actions i can do without user input",
-        ),
-    ),
-    (
-        "timeout",
-        ("timeout", "timeouts", "timed out", "timeouterror", "etimedout", "deadline exceeded"),
-    ),
-    ("budget_exceeded", ("budget", "budgets")),
-    (
-        "auth_failed",
-        (
-            *("authentication", "oauth", "unauthorized", "unauthenticated", "401 unauthorized"),
-            *("run login", "not logged in", "log in again", "sign in again", "signing in again"),
-            *("invalid api key", "invalid x api key", "incorrect api key", "api key not valid"),
-            *("no api key", "missing api key", "api key not found", "api key expired"),
-            *("token has expired", "invalid credentials", "403 forbidden"),
-            # Nothing that waiting would help against: somebody has to pay first.
-            *("credit balance is too low", "credit balance too low", "billing error"),
-        ),
-    ),
-    (
-        "rate_limited",
-        (
-            *("rate limit", "rate limits", "rate limited", "rate limiting", "ratelimit"),
-            *("ratelimiterror", "ratelimitexceeded", "too many requests"),
-            *("usage limit", "usage limits", "session limit", "hour limit", "daily limit"),
-            *("weekly limit", "monthly limit", "hit your…limit", "reached your…limit"),
-            *("out of extra usage", "insufficient quota", "quota exceeded", "quota exhausted"),
-            *("quota will reset", "exceeded your…quota", "exhausted your…quota"),
-            *("exhausted your…capacity", "resource exhausted", "resource has been exhausted"),
-            *("overloaded error", "overloaded"),
-        ),
-    ),
-)
-# What claude says of bounds that it was given itself.
-_CLAUDE_LIMITS = {
-    "error_max_turns": "turn_limit_exceeded",
-    "error_max_budget_usd": "budget_exceeded",
-}
-# Answers of servers, where they stand as such: an error in line 401 is none.
-_STATUSES = {"401": "auth_failed", "429": "rate_limited", "529": "rate_limited"}
-_BEFORE_STATUS = frozenset(
-    {"http", "status", "code", "error", "api", "returned", "got", "with", "failed", "repeated"}
-)
-# What is overloaded in programs.
-_IN_PROGRAMS = ("overloaded function", "overloaded method", "overloaded operator")
-# Where a text says when it will go on.
-_WHEN = ("reset", "resets", "retry", "retrydelay", "try again", "resetsat", "available again")
-_MOST_BETWEEN = 2
-_MOST_TEXT = 1 << 16
+# How objects of JSON begin, and little else.
+_JSON_HEADS = (b'{"', b'[{"', b"{\n")
 # Things that codex does between two answers of its model.
 _CODEX_WORK = frozenset(
     {"command_execution", "file_change", "mcp_tool_call", "web_search", "collab_tool_call"}
 )
+
+
+class Reading:
+    """The log of an attempt, read while it is written.
+
+    ``has_unread`` tells that there is more to read at once; ``output`` is what was found.
+    """
+
+    __slots__ = ("_at", "_fd", "_judge", "has_unread", "output")
+
+    def __init__(
+        self, kind: str, *, log: str, begin: int, parse: Callable[[bytes], object], judge: Judge
+    ) -> None:
+        """Begin at that byte of the log; OSError if it cannot be read."""
+        self._fd = os.open(log, os.O_RDONLY | os.O_CLOEXEC)
+        self._at = begin
+        self._judge = judge
+        self.has_unread = False
+        self.output = AgentOutput(kind, parse, judge)
+
+    def read(self) -> None:
+        """Read what was printed since: before the middle of the log is given back."""
+        size = os.fstat(self._fd).st_size
+        if size - self._at > _MOST_UNREAD_BYTES:
+            # It prints faster than anybody can read, and no agent does.
+            self._at = size - _READ_BYTES
+            self.output.skip()
+        for _ in range(_READS_AT_ONCE):
+            data = os.pread(self._fd, _READ_BYTES, self._at)
+            self._at += len(data)
+            self.output.feed(data)
+            self.has_unread = len(data) == _READ_BYTES
+            if not self.has_unread:
+                break
+
+    def finish(self, exit_code: int | None) -> tuple[str, str] | None:
+        """Read the rest, once nobody prints any more, and return how the attempt failed.
+
+        None: it did not, or a signal that ended it says how.
+        """
+        self.read()
+        while self.has_unread:
+            self.read()
+        self.output.close()
+        return None if exit_code is None else self._judge.judge(exit_code, self.output.answer)
 
 
 class AgentOutput:
@@ -113,8 +120,8 @@ class AgentOutput:
 
     ``counted`` are the turns seen so far; ``turns`` those that the agent itself told of at its
     end, or else these.  ``tokens`` are all that went in and out, cached ones too; ``cost_usd`` is
-    what the agent says it cost.  None where nothing was told.  ``verdict`` is how the agent itself
-    says it failed: a failure reason, and words; None where it did not.  `judge` says what counts.
+    what the agent says it cost.  None where nothing was told.  ``answer`` is the last thing that
+    its events have it say, ``last_line`` the last that is no event.
     """
 
     __slots__ = (
@@ -122,50 +129,61 @@ class AgentOutput:
         "_codex_is_answering",
         "_codex_last",
         "_codex_running",
-        "_gave_up_at",
+        "_document",
+        "_document_bytes",
+        "_gemini_is_answering",
         "_has_brace",
+        "_is_assistant",
         "_is_in_document",
         "_is_overlong",
+        "_judge",
         "_kind",
         "_last",
-        "_lines",
-        "_notes",
+        "_last_words",
         "_parse",
         "_rest",
-        "_said_last",
+        "_speaker",
         "_told_turns",
+        "answer",
         "cost_usd",
         "counted",
         "tokens",
-        "verdict",
     )
 
-    def __init__(self, kind: str, parse: Callable[[bytes], object]) -> None:
-        """Take whose output it is (claude, codex or goose; anything else: any that writes JSON).
+    def __init__(self, kind: str, parse: Callable[[bytes], object], judge: Judge) -> None:
+        """Take whose output it is; anything else than those above: any that writes JSON.
 
         ``parse`` reads a JSON text, and raises ValueError for what is none.
         """
         self._kind = kind
         self._parse = parse
+        self._judge = judge
         self._rest = b""
         self._is_overlong = False
-        self._lines = 0
         self.counted: int | None = None
         self.tokens: int | None = None
         self.cost_usd: float | None = None
-        self.verdict: tuple[str, str] | None = None
+        self.answer = ""
+        self._last_words = b""
         self._told_turns: int | None = None
         # What each agent said last, and the tokens that took; "" is the agent itself.
         self._last: dict[str, tuple[str | None, int]] = {}
-        self._notes: dict[str, str] = {}
-        self._gave_up_at: int | None = None
-        self._has_brace = self._is_in_document = False
-        # The newest lines that are no events, where an agent for people tells how it failed.
-        self._said_last: list[bytes] = []
+        # Whose words the answer consists of, where they come in pieces.
+        self._speaker: str | None = None
+        self._has_brace = self._is_in_document = self._is_assistant = False
+        # The lines of an object that has many.
+        self._document: list[bytes] = []
+        self._document_bytes = 0
         self._codex_in_turn = False
         self._codex_is_answering = False
         self._codex_last = ""
         self._codex_running: set[str] = set()
+        self._gemini_is_answering = False
+
+    @property
+    def last_line(self) -> str:
+        """The last thing that was printed and is no event."""
+        return self._last_words.decode(errors="replace").strip()
 
     @property
     def turns(self) -> int | None:
@@ -198,82 +216,126 @@ class AgentOutput:
         """Take note that nothing more comes."""
         self._take_line(self._rest)
         self._rest = b""
-        gave_up_at = self._gave_up_at
-        if gave_up_at is not None and self._lines - gave_up_at < _LAST_LINES:
-            self.verdict = ("turn_limit_exceeded", "goose reached its own limit of turns")
-
-    def judge(self, exit_code: int) -> tuple[str, str] | None:
-        """Return how it failed: the reason, and the words that tell of it; None: it did not.
-
-        By its own word, else by its exit code and what it printed last; for what is no agent
-        that we know, by its own word alone.
-        """
-        if self.verdict is not None or exit_code == 0 or self._kind not in _AGENTS:
-            return self.verdict
-        lines = [one.decode(errors="replace") for one in self._said_last]
-        reason, words = classify("\n".join(lines)) if lines else (_UNKNOWN, "")
-        if reason == _UNKNOWN:
-            last = _excerpt(_plain(lines[-1]), 0) if lines else "and said nothing"
-            words = f"exit code {exit_code}: {last}"[:_MOST_WORDS]
-        return (reason, words)
+        self._give_up_document()
 
     def _take_line(self, line: bytes) -> None:
         text = line.strip()
         if not text:
             return
-        self._lines += 1
-        if len(line) > _LONGEST_LINE_BYTES:
-            return
-        if text[:1] in (b"{", b"[") and len(text) > 1:
-            try:
-                document = self._parse(text)
-            except ValueError:
+        if self._document and line[:1] not in b" \t}":
+            # What is printed over many lines is indented.
+            if line == b"{":
+                self._document, self._document_bytes = [line], 1
                 return
-            for event in document if isinstance(document, list) else (document,):
-                if isinstance(event, dict):
-                    self._take_event(event)
+            self._give_up_document()
+        if len(line) > _LONGEST_LINE_BYTES:
+            self._take_words(_OVERLONG)
+        elif self._document or (line == b"{" and self._kind != _GOOSE):
+            self._take_document_line(line)
+        elif text[:1] in (b"{", b"[") and len(text) > 1:
+            self._take_json(text)
+        else:
+            self._take_words(line)
+            if self._kind == _GOOSE:
+                self._take_text(line, text)
+
+    def _take_json(self, text: bytes) -> None:
+        try:
+            document = self._parse(text)
+        except (ValueError, RecursionError):
+            if text.startswith(_JSON_HEADS):
+                self._judge.take_cut(text)
+            else:
+                self._take_words(text)
             return
-        if not text.startswith(b"at "):  # where in its program it failed
-            self._said_last = [*self._said_last[1 - _LAST_LINES :], line[:_MOST_LINE_BYTES]]
-        if self._kind == _GOOSE:
-            self._take_text(line, text)
+        for event in document if isinstance(document, list) else (document,):
+            if isinstance(event, dict):
+                self._take_event(event)
+
+    def _take_words(self, line: bytes) -> None:
+        self._last_words = line
+        self._judge.take_line(line)
+
+    def _take_document_line(self, line: bytes) -> None:
+        """Put an object together that is printed over many lines, as gemini does."""
+        self._document.append(line)
+        self._document_bytes += len(line)
+        if line.rstrip() == b"}":
+            text, self._document, self._document_bytes = b"\n".join(self._document), [], 0
+            self._take_json(text)
+        elif self._document_bytes > _LONGEST_LINE_BYTES:
+            self._give_up_document()
+
+    def _give_up_document(self) -> None:
+        lines, self._document, self._document_bytes = self._document, [], 0
+        for line in lines[-_MOST_AT_ONCE:]:
+            self._take_words(line)
+        if len(lines) > 1 and lines[1].lstrip().startswith(b'"'):
+            self._judge.take_cut(lines[-1])
 
     def _take_event(self, event: dict[str, object]) -> None:
+        told = self._judge.take_event(event)
         kind = event.get("type")
-        if kind is None and isinstance(event.get("messages"), list):
-            self._take_conversation(event)
-        elif isinstance(kind, str):
+        if isinstance(kind, str):
             read = _READERS.get(kind)
             if read is not None:
                 read(self, event)
             else:
                 self._take_codex(kind, event)
+        elif isinstance(event.get("messages"), list):
+            self._take_conversation(event)
+        elif "response" in event:
+            self._say(event.get("response"), None)
+            self._tell_gemini(event.get("stats"))
+        if told:
+            self._tell(told)
+
+    def _tell(self, told: dict[str, object]) -> None:
+        """Believe what the profile has an event tell."""
+        turns, cost = _whole(told.get("turns")), _money(told.get("cost_usd"))
+        if turns is not None:
+            self.counted = self._told_turns = turns
+        if cost is not None:
+            self.cost_usd = cost
+        self._tell_tokens(_whole(told.get("tokens")))
+        self._say(told.get("text"), None)
+
+    def _say(self, text: object, speaker: str | None) -> None:
+        """Keep what was said last; more of one speaker comes behind what it said."""
+        if not isinstance(text, str):
+            return
+        goes_on = speaker is not None and speaker == self._speaker
+        self.answer = f"{self.answer if goes_on else ''}{text[-_MOST_ANSWER:]}"[-_MOST_ANSWER:]
+        self._speaker = speaker
 
     # -- claude and goose -----------------------------------------------------------
 
     def _take_assistant(self, event: dict[str, object]) -> None:
         parent = event.get("parent_tool_use_id")
-        whose = "" if parent is None else f"of {_name(parent)}"
-        self._take_answer(_mapping(event.get("message")), whose)
-        self._note(event)
+        message = _mapping(event.get("message"))
+        self._take_answer(message, "" if parent is None else f"of {_name(parent)}")
+        if parent is None:
+            self._say_parts(message)
 
     def _take_message(self, event: dict[str, object]) -> None:
         message = _mapping(event.get("message"))
         if message.get("role") == "assistant":
             self._take_answer(message, "")
-            self._note_if_given_up(message)
+            self._say_parts(message)
+        elif event.get("role") == "assistant":
+            self._take_gemini(event)
+        elif event.get("role") == "user":
+            self._gemini_is_answering = False
+
+    def _say_parts(self, message: dict[str, object]) -> None:
+        content, name = message.get("content"), _name(message.get("id")) or None
+        for part in content if isinstance(content, list) else ():
+            words = _mapping(part)
+            if words.get("type") == "text":
+                self._say(words.get("text"), name)
 
     def _take_complete(self, event: dict[str, object]) -> None:
         self._tell_tokens(_whole(event.get("total_tokens")))
-
-    def _take_error(self, event: dict[str, object]) -> None:
-        told = event.get("error") or event.get("message")
-        if self._kind == _GOOSE:
-            self.verdict = _failure(told)
-        else:
-            # Codex tries again after some; where it ends after one, that is why.
-            words = _text(told) or _text(_mapping(told).get("message"))
-            self._said_last = [words.encode(errors="replace")]
 
     def _take_answer(self, message: dict[str, object], whose: str) -> None:
         """Count a message of an assistant, which may come in several parts of one name.
@@ -302,33 +364,8 @@ class AgentOutput:
         if cost is not None:
             self.cost_usd = cost
         self._tell_tokens(_tokens(event.get("usage")) or None)
-        kind = event.get("subtype")
-        if event.get("is_error") is not True and kind in ("success", None):
-            self.verdict = None
-            return
-        told = self._told_of_failure(event)
-        reason, words = _failure([*told, *self._notes.values()])
-        if _text(kind) in _CLAUDE_LIMITS:
-            reason, words = _CLAUDE_LIMITS[_text(kind)], _failure(told)[1]
-        self.verdict = (reason, words)
-
-    @staticmethod
-    def _told_of_failure(event: dict[str, object]) -> list[object]:
-        """Return what claude says of how it failed, most telling first."""
-        errors, status = event.get("errors"), event.get("api_error_status")
-        told = [event.get("result"), *(errors if isinstance(errors, list) else ())]
-        told = [one for one in told if one] or [event.get("subtype")]
-        return told if _whole(status) is None else [*told, f"API status {status}"]
-
-    def _note(self, event: dict[str, object]) -> None:
-        """Keep what claude says beside its words of why its provider refuses it, and till when."""
-        if event.get("type") == "assistant":
-            # What it said before it went on was no end.
-            self._notes["error"] = _name(event.get("error"))
-        limit = _mapping(event.get("rate_limit_info"))
-        until = _whole(limit.get("resetsAt"))
-        if limit.get("status") == "rejected" and until is not None:
-            self._notes["until"] = f"limit resets at {until}"
+        self._say(event.get("result"), None)
+        self._tell_gemini(event.get("stats"))
 
     def _take_conversation(self, event: dict[str, object]) -> None:
         """Read the document that goose ends with, where it is written in one line."""
@@ -341,31 +378,56 @@ class AgentOutput:
         self._told_turns = len(answers)
         self._tell_tokens(_whole(_mapping(event.get("metadata")).get("total_tokens")))
         if answers:
-            self._note_if_given_up(answers[-1])
-
-    def _note_if_given_up(self, message: dict[str, object]) -> None:
-        content = message.get("content")
-        for part in content if isinstance(content, list) else ():
-            words = _mapping(part).get("text")
-            if isinstance(words, str) and _GOOSE_GAVE_UP in words:
-                self._gave_up_at = self._lines
+            self._say_parts(answers[-1])
 
     def _take_text(self, line: bytes, text: bytes) -> None:
         """Read what goose prints for people, or its document where that has many lines."""
         if self._is_in_document:
-            if line.startswith(_DOCUMENT_MESSAGE):
-                self._told_turns = (self._told_turns or 0) + 1
+            if line.startswith(_DOCUMENT_ROLE):
+                self._is_assistant = line.startswith(_DOCUMENT_MESSAGE)
+                self._told_turns = (self._told_turns or 0) + self._is_assistant
+            elif self._is_assistant and text.startswith(_DOCUMENT_WORDS):
+                # What cannot be read was cut off, or is none.
+                try:
+                    self._say(self._parse(text[len(_DOCUMENT_WORDS) - 1 :].rstrip(b",")), None)
+                except ValueError:
+                    return
             elif text.startswith(_DOCUMENT_TOKENS):
                 digits = text.removeprefix(_DOCUMENT_TOKENS).rstrip(b",")
                 self._tell_tokens(int(digits) if digits.isdigit() and len(digits) < 16 else None)  # noqa: PLR2004 - as _MOST_COUNT
-        else:
-            self._is_in_document = self._has_brace and text == _DOCUMENT_HEAD
-            self._has_brace = text == b"{"
+            return
+        self._is_in_document = self._has_brace and text == _DOCUMENT_HEAD
+        self._has_brace = text == b"{"
         words = text.decode(errors="replace")
-        if _GOOSE_GAVE_UP in words:
-            self._gave_up_at = self._lines
         if _TOOL_RULE in words[:20] and " | " in words:
             self._count_turn()
+
+    # -- gemini -----------------------------------------------------------------------
+
+    def _take_gemini(self, event: dict[str, object]) -> None:
+        """Count an answer of gemini, which comes in pieces until it uses a tool."""
+        if not self._gemini_is_answering:
+            self._gemini_is_answering, self._speaker = True, None
+            self._count_turn()
+        self._say(event.get("content"), _GEMINI)
+
+    def _take_tool(self, event: dict[str, object]) -> None:
+        if event.get("type") == "tool_use" and not self._gemini_is_answering:
+            self._count_turn()
+        # With the results of all that it uses at once it goes on.
+        self._gemini_is_answering = event.get("type") == "tool_use"
+
+    def _tell_gemini(self, stats: object) -> None:
+        """Read the sums of gemini: of all models, or those of each."""
+        told = _mapping(stats)
+        self._tell_tokens(_whole(told.get("total_tokens")))
+        models = [_mapping(one) for one in _mapping(told.get("models")).values()]
+        tokens = [_whole(_mapping(one.get("tokens")).get("total")) for one in models]
+        requests = [_whole(_mapping(one.get("api")).get("totalRequests")) for one in models]
+        if any(tokens):
+            self._tell_tokens(sum(one or 0 for one in tokens))
+        if any(requests):
+            self._told_turns = sum(one or 0 for one in requests)
 
     # -- codex ------------------------------------------------------------------------
 
@@ -380,10 +442,8 @@ class AgentOutput:
                 self._answer()
             self._codex_in_turn = self._codex_is_answering = False
             self._add_tokens(_tokens(event.get("usage")))
-            self.verdict = None
         elif kind == "turn.failed":
             self._codex_in_turn = self._codex_is_answering = False
-            self.verdict = _failure(_mapping(event.get("error")).get("message"))
         elif kind in ("item.started", "item.completed"):
             self._take_item(kind, _mapping(event.get("item")))
 
@@ -407,6 +467,7 @@ class AgentOutput:
                 # What it says with what it does is one answer; said twice, it is another.
                 self._codex_is_answering = False
             self._answer()
+            self._say(item.get("text"), None)
         else:
             return
         self._codex_last = what
@@ -435,9 +496,9 @@ _READERS = {
     "assistant": AgentOutput._take_assistant,  # noqa: SLF001 - the class's own table
     "message": AgentOutput._take_message,  # noqa: SLF001 - as above
     "result": AgentOutput._take_result,  # noqa: SLF001 - as above
-    "rate_limit_event": AgentOutput._note,  # noqa: SLF001 - as above
     "complete": AgentOutput._take_complete,  # noqa: SLF001 - as above
-    "error": AgentOutput._take_error,  # noqa: SLF001 - as above
+    "tool_use": AgentOutput._take_tool,  # noqa: SLF001 - as above
+    "tool_result": AgentOutput._take_tool,  # noqa: SLF001 - as above
 }
 
 
@@ -469,109 +530,3 @@ def _tokens(usage: object) -> int:
     told = _mapping(usage)
     parts = ("input_tokens", "output_tokens", "cache_creation_input_tokens")
     return sum(_whole(told.get(one)) or 0 for one in (*parts, "cache_read_input_tokens"))
-
-
-def _failure(words: object) -> tuple[str, str]:
-    """Return how an agent failed by its own account: as what, and what it said."""
-    parts = words if isinstance(words, list) else [words]
-    texts = [one if isinstance(one, str) else _text(_mapping(one).get("message")) for one in parts]
-    return classify("\n".join(texts))
-
-
-def classify(text: str) -> tuple[str, str]:
-    """Return as what a failure counts that is told like this, and the line that decided it.
-
-    Of a long line some 300 characters around the words; where a provider says in another line
-    when it goes on, that comes behind it.  What speaks of nothing known is an sdk_error.
-
-    >>> classify("API Error (Request timed out.)")
-    ('timeout', 'API Error (Request timed out.)')
-    >>> classify("it took a wrong turn: the rate limit was reached")[0]
-    'rate_limited'
-    """
-    lines = [one for one in _plain(text[:_MOST_TEXT]).splitlines() if one.strip()]
-    spoken = [_spoken(one) for one in lines]
-    for reason, phrases in _FAILURES:
-        for number, words in enumerate(spoken):
-            at = _first(words, phrases, reason)
-            if at is not None:
-                told = _excerpt(lines[number], at)
-                if reason == "rate_limited" and not _speaks_of(_spoken(told), _WHEN):
-                    told = _with_time(told, lines, spoken)
-                return (reason, told)
-    words = _excerpt(lines[0], 0) if lines else "it says that it failed, and not why"
-    return (_UNKNOWN, words)
-
-
-def _first(words: str, phrases: tuple[str, ...], reason: str) -> int | None:
-    """Return roughly where a line speaks of one of these, if it does."""
-    for phrase in phrases:
-        at = _find(words, phrase)
-        if at >= 0 and not (phrase == "overloaded" and _speaks_of(words, _IN_PROGRAMS)):
-            return at
-    return _find_status(words, reason)
-
-
-def _find_status(words: str, reason: str) -> int | None:
-    for status, meaning in _STATUSES.items():
-        at = words.find(f" {status} ") if meaning == reason else -1
-        while at >= 0:
-            before = words[:at].rpartition(" ")[2]
-            if before in _BEFORE_STATUS or not before:
-                return at
-            at = words.find(f" {status} ", at + 1)
-    return None
-
-
-def _speaks_of(words: str, phrases: tuple[str, ...]) -> bool:
-    return any(_find(words, one) >= 0 for one in phrases)
-
-
-def _find(words: str, phrase: str) -> int:
-    """Return where words stand that are set apart by spaces, or -1."""
-    first, gap, second = phrase.partition("…")
-    at = words.find(f" {first} ")
-    while at >= 0 and gap:
-        between = words[at + len(first) + 1 : at + len(first) + 80].split(" ")
-        if second in between[1 : _MOST_BETWEEN + 2]:
-            break
-        at = words.find(f" {first} ", at + 1)
-    return at
-
-
-def _plain(text: str) -> str:
-    """Leave out how a terminal is to show it (ECMA-48), and put escaped line ends apart."""
-    first, *others = text.replace("\\n ", "\n ").split("\x1b[")
-    return first + "".join(
-        one.lstrip("0123456789;?")[1:] if one[:1] in "0123456789;?mKJHABCDhl" else one
-        for one in others
-    )
-
-
-def _spoken(line: str) -> str:
-    """Return its words in small letters, set apart by single spaces.
-
-    >>> _spoken("{'error': api_rate_limit_error} (429), 1,429 tokens")
-    ' error api rate limit error 429 1,429 tokens '
-    """
-    spoken = "".join(one if one.isalnum() or one in ",." else " " for one in line.lower())
-    return f" {' '.join(word for one in spoken.split() if (word := one.strip(',.')))} "
-
-
-def _excerpt(line: str, at: int) -> str:
-    """Return the line, or as much as is kept of it around some place in its words."""
-    told = " ".join(line.split())
-    if len(told) <= _MOST_WORDS:
-        return told
-    begin = max(0, min(at - _MOST_WORDS // 4, len(told) - _MOST_WORDS))
-    return told[begin : begin + _MOST_WORDS]
-
-
-def _with_time(told: str, lines: list[str], spoken: list[str]) -> str:
-    """Add what says when a provider goes on, where another line or the rest of this one does."""
-    for line, words in zip(lines, spoken, strict=True):
-        at = next((found for one in _WHEN if (found := _find(words, one)) >= 0), None)
-        if at is not None:
-            when = " ".join(line.split())[max(0, at - 20) :][: _MOST_WORDS // 3]
-            return f"{told[: _MOST_WORDS - len(when) - 3]} … {when}"
-    return told

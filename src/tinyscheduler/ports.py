@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from tinyscheduler.model.budgets import UsedUp
     from tinyscheduler.model.clock import Instant
+    from tinyscheduler.model.coolings import Cooling
     from tinyscheduler.model.events import Event
     from tinyscheduler.model.history import AttemptRecord
     from tinyscheduler.model.leases import Found, Lease, ProcessEvidence, Trace
@@ -267,6 +268,23 @@ class Switches(Protocol):
 
     def clear(self, kind: SwitchKind, target: Target) -> Switch | None:
         """Lift the switch durably and return it; None if it was not set."""
+
+
+class Coolings(Protocol):
+    """Keeps which accounts were refused by their provider, over every restart.
+
+    Raises StoreError (or BusyError, where something is to be changed) if, and only if,
+    it could not answer.
+    """
+
+    def read(self) -> Sequence[Cooling]:
+        """Return what is kept of every account, by its name; what is over, too."""
+
+    def keep(self, cooling: Cooling) -> None:
+        """Replace durably what is kept of that account."""
+
+    def forget(self, account: str) -> Cooling | None:
+        """Remove durably what is kept of an account and return it; None if that is nothing."""
 
 
 class Schedules(Protocol):

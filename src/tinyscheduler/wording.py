@@ -38,6 +38,19 @@ def quote(value: object) -> str:
     return text if len(text) <= _LONGEST_QUOTE else text[: _LONGEST_QUOTE - 3] + "..."
 
 
+def one_line(text: str, *, longest: int) -> str:
+    r"""Return a text as one short line for tables: terminals would obey control characters.
+
+    >>> one_line(" two\n words \x1b[1m", longest=20), one_line("too long", longest=4)
+    ('two words \\x1b[1m', 'too…')
+    """
+    line = "".join(
+        one if one.isprintable() else one.encode("unicode_escape").decode()
+        for one in " ".join(text[: longest * 4].split())
+    )
+    return line if len(line) <= longest else line[: longest - 1] + "…"
+
+
 def literal(value: object) -> str:
     r"""Return a value as Python writes it, and a text that is not UTF-8 as its bytes (PEP 383).
 

@@ -32,27 +32,29 @@ if TYPE_CHECKING:
     import signal
     from collections.abc import Callable
     from types import TracebackType
-    from typing import Protocol
+    from typing import Any, Protocol
 
     class AgentOutput(Protocol):
-        """What counts in the output, and what it has found: see agent_output.py."""
+        """What was found in what an agent printed."""
 
         counted: int | None
         turns: int | None
         tokens: int | None
         cost_usd: float | None
+        answer: str
+        last_line: str
 
-        def feed(self, data: bytes) -> None:
-            """Take note of what was printed next."""
+    class Reading(Protocol):
+        """The log, read along: see agent_output.py."""
 
-        def skip(self) -> None:
-            """Take note that some of it is left out here."""
+        has_unread: bool
+        output: AgentOutput
 
-        def close(self) -> None:
-            """Take note that nothing more comes."""
+        def read(self) -> None:
+            """Read what was printed since."""
 
-        def judge(self, exit_code: int) -> tuple[str, str] | None:
-            """Return how it failed, and the words that tell of it; None: it did not."""
+        def finish(self, exit_code: int | None) -> tuple[str, str] | None:
+            """Read the rest, and return how the attempt failed; None: it did not."""
 else:
     import _signal as signal
 
@@ -78,16 +80,12 @@ _RESULT_RETRY_S = 1.0
 _LEFTOVERS_LOOK_S = 0.02
 _QUIET_LOOKS = 2
 _ENVIRONMENT_READS = 4
-# What is read of the output at once, and of what lies further back only the newest.
-_READ_BYTES = 1 << 18
-_READS_AT_ONCE = 16
-_MOST_UNREAD_BYTES = 64 << 20
 _MOST_PROGRAM_BYTES = 1 << 20
 _PYC_HEADER_BYTES = 16
 # Of its output, where a firing may say that there was nothing to do.
 _TAIL_BYTES = 1 << 16
-_TAIL_LINES = 20
-_MOST_DEPTH = 8
+# Whose output it is where nobody said so.
+_ANY_AGENT = "any"
 _NOTHING_TO_DO = "HEARTBEAT_OK"
 _LOG_HEAD_BYTES = 1 << 16
 _BLOCK_BYTES = 4096
@@ -207,9 +205,9 @@ class Attempt:
         self.status: int | None = None
         self.peak_rss_mb: float | None = None
         self.cpu_s = 0.0
+        self.reading: Reading | None = None
         self.output: AgentOutput | None = None
-        self.output_at = self.log_begin = 0
-        self.has_unread = False
+        self.log_begin = 0
         self.verdict: tuple[str, str] | None = None  # of its own failure: reason, words
         self.exec_error = b""
         self.why: tuple[str, str] | None = None  # why we end it: failure reason, words
@@ -246,7 +244,7 @@ class Attempt:
         )
         self.log_fd = log_fd
         # After a database was lost a number may be given twice, and its log be there.
-        self.output_at = self.log_begin = os.fstat(log_fd).st_size
+        self.log_begin = os.fstat(log_fd).st_size
         self._make_cgroup()
         go_read, go_write = os.pipe2(os.O_CLOEXEC)
         self.error_fd, error_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
@@ -386,7 +384,7 @@ class Attempt:
         self.ended_s, self.ended_wall = time.monotonic(), _now()
 
     def _glance_ms(self) -> float:
-        if self.has_unread:
+        if self.reading is not None and self.reading.has_unread:
             return 0
         now = time.monotonic()
         due = [now + _GLANCE_S, self.next_beat_s, self.next_log_look_s]
@@ -500,64 +498,56 @@ class Attempt:
     # -- turns --------------------------------------------------------------------
 
     def _listen(self) -> None:
-        """Get ready to count in the output, where the tick named who can.
+        """Get ready to read along in the output, where the tick named who can.
 
-        That is another program beside this one, loaded by few attempts.
+        Those are other programs beside this one, loaded by few attempts.
         """
-        program = self.run.get("agent_output")
-        if program is None:
+        kind = self.run.get("agent_kind")
+        if kind is None:
             return
         try:
-            with open(str(program), "rb") as file:
-                text = file.read(_MOST_PROGRAM_BYTES)
-            if str(program).endswith(".pyc"):
-                code = marshal.loads(text[_PYC_HEADER_BYTES:])  # noqa: S302 - of our own package
-            else:
-                code = compile(text, str(program), "exec")
-            names: dict[str, object] = {"__name__": "tinyscheduler.agent_output"}
-            exec(code, names)  # noqa: S102 - the same
-            counter: Callable[..., AgentOutput] = names["AgentOutput"]  # type: ignore[assignment]  # its class
-            self.output_fd = os.open(str(self.run["log"]), os.O_RDONLY | os.O_CLOEXEC)
-            self.output = counter(str(self.run["agent_kind"]), _parse_json)
+            self.reading = self._open_log(str(kind), self.log_begin)
+            self.output = self.reading.output
         except Exception as error:  # noqa: BLE001 - without it the attempt goes on
-            self._stop_counting(error)
+            self._stop_reading(error)
 
-    def _read_output(self, reads: int = _READS_AT_ONCE) -> None:
-        """Read what was printed since: before the middle of the log is given back."""
-        if self.output is None:
-            return
+    def _open_log(self, kind: str, begin: int) -> Reading:
+        profile = self.run.get("agent_profile")
+        rules = None if profile is None else _parse_json(str(profile).encode())
+        judge = _load(str(self.run["agent_outcomes"]), "Judge")(rules)
+        reading: Reading = _load(str(self.run["agent_output"]), "Reading")(
+            kind, log=str(self.run["log"]), begin=begin, parse=_parse_json, judge=judge
+        )
+        return reading
+
+    def _read_output(self) -> None:
         try:
-            size = os.fstat(self.output_fd).st_size
-            if size - self.output_at > _MOST_UNREAD_BYTES:
-                # It prints faster than anybody can read, and no agent does.
-                self.output_at = size - _READ_BYTES
-                self.output.skip()
-            for _ in range(reads):
-                data = os.pread(self.output_fd, _READ_BYTES, self.output_at)
-                self.output_at += len(data)
-                self.output.feed(data)
-                self.has_unread = len(data) == _READ_BYTES
-                if not self.has_unread:
-                    break
+            if self.reading is not None:
+                self.reading.read()
         except Exception as error:  # noqa: BLE001 - whatever it prints must not cost its result
-            self._stop_counting(error)
+            self._stop_reading(error)
 
-    def _stop_counting(self, error: Exception) -> None:
-        self.output, self.has_unread = None, False
-        words = f"its turns are not counted: {type(error).__name__}: {error}"
+    def _stop_reading(self, error: Exception) -> None:
+        self.reading = self.output = None
+        words = f"its output is not read: {type(error).__name__}: {error}"
         sys.stderr.write(f"{_now()} task {self.task_id}: {words}\n")
 
     def _finish_output(self) -> None:
-        """Read the rest of it, once nobody prints any more."""
-        self._read_output(_MOST_UNREAD_BYTES // _READ_BYTES + 1)
+        self._read_output()
+        while self.reading is not None and self.reading.has_unread:
+            self._beat_if_due()
+            self._read_output()
         try:
-            if self.output is not None:
-                self.output.close()
-                if self.status is not None and os.WIFEXITED(self.status):
-                    self.verdict = self.output.judge(os.WEXITSTATUS(self.status))
+            if self.reading is not None:
+                self.verdict = self.reading.finish(self._exit_code())
         except Exception as error:  # noqa: BLE001 - as above
-            self._stop_counting(error)
+            self._stop_reading(error)
         self._note_progress()
+
+    def _exit_code(self) -> int | None:
+        """Return what the command exited with; None where a signal ended it."""
+        exited = self.status is not None and os.WIFEXITED(self.status)
+        return os.WEXITSTATUS(self.status or 0) if exited else None
 
     def _is_over_turns(self) -> bool:
         most = self.lease.get("max_turns")
@@ -652,7 +642,6 @@ class Attempt:
         outcome, reason, message = self._outcome()
         status = self.status
         ran = self.began and not self.exec_error
-        exited = status is not None and os.WIFEXITED(status) and ran
         signalled = status is not None and os.WIFSIGNALED(status)
         return {
             "version": 1,
@@ -663,7 +652,7 @@ class Attempt:
             "attempt": self.lease["attempt"],
             "outcome": outcome,
             "failure_reason": reason,
-            "exit_code": os.WEXITSTATUS(status) if status is not None and exited else None,
+            "exit_code": self._exit_code() if ran else None,
             "signal": os.WTERMSIG(status) if status is not None and signalled else None,
             "message": message,
             "started_at": self.started_wall,
@@ -690,15 +679,25 @@ class Attempt:
         """Whether a firing says in its last line that there was nothing to do."""
         if self.lease.get("schedule_id") is None:
             return False
-        with suppress(OSError):
-            fd = os.open(str(self.run["log"]), os.O_RDONLY | os.O_CLOEXEC)
-            try:
-                end = os.fstat(fd).st_size
-                tail = os.pread(fd, _TAIL_BYTES, max(self.log_begin, end - _TAIL_BYTES))
-            finally:
-                os.close(fd)
-            return says_nothing_to_do(tail)
-        return False
+        try:
+            said = self.output or self._read_end()
+        except Exception as error:  # noqa: BLE001 - whatever it printed must not cost its result
+            self._stop_reading(error)
+            return False
+        return says_nothing_to_do(said if isinstance(said, str) else said.answer or said.last_line)
+
+    def _read_end(self) -> AgentOutput | str:
+        """Return the last line of a command, or what it says where it printed events."""
+        with open(str(self.run["log"]), "rb") as file:
+            begin = max(self.log_begin, file.seek(0, os.SEEK_END) - _TAIL_BYTES)
+            file.seek(begin)
+            last = file.read().rstrip().rpartition(b"\n")[2].strip()
+        if last[:1] not in (b"{", b"}"):
+            return last.decode(errors="replace")
+        # Some command that runs an agent: only now there is something to read.
+        reading = self._open_log(_ANY_AGENT, begin)
+        reading.finish(None)
+        return reading.output
 
     def _outcome(self) -> tuple[str, str | None, str]:
         """Say how it ended: by us, not at all, by what it said, by a signal, or by its exit code.
@@ -779,55 +778,9 @@ class Attempt:
 # -- processes ----------------------------------------------------------------------
 
 
-def says_nothing_to_do(tail: bytes) -> bool:
-    """Say whether the end of an output is an answer whose last line is HEARTBEAT_OK.
-
-    Plain text, or what claude, codex and goose print as JSON, a line each: then the text of the
-    last answer counts, which may come in pieces, and what tells of none is passed over.
-    """
-    answer, whose = "", None
-    for line in reversed(tail.decode("utf-8", "replace").splitlines()[-_TAIL_LINES:]):
-        text = line.strip()
-        if not text:
-            continue
-        if not text.startswith("{"):
-            answer = answer or text
-            break
-        try:
-            document = _parse_json(text.encode())
-        except (ValueError, RecursionError):
-            return False
-        piece, name = _answer_in(document), _message_in(document)
-        if piece is None and not answer:
-            continue
-        if piece is None or (answer and name != whose):
-            break
-        answer, whose = piece + answer, name
-        if whose is None:
-            break
+def says_nothing_to_do(answer: str) -> bool:
+    """Say whether the last line of what was said is HEARTBEAT_OK."""
     return answer.strip().rpartition("\n")[2].strip("`*\"'. ") == _NOTHING_TO_DO
-
-
-def _message_in(document: object) -> str | None:
-    """Return which message a line of JSON is a piece of, where it is one of goose."""
-    if not isinstance(document, dict) or document.get("type") != "message":
-        return None
-    message = document.get("message")
-    name = message.get("id") if isinstance(message, dict) else None
-    return name if isinstance(name, str) else None
-
-
-def _answer_in(document: object) -> str | None:
-    """Return the text of the answer that a line of JSON tells of, if it does."""
-    for _ in range(_MOST_DEPTH):
-        if not isinstance(document, dict):
-            break
-        texts = [document.get(name) for name in ("result", "text", "response")]
-        inner = [document.get(name) for name in ("item", "message", "content", "messages")]
-        document = next((one for one in (*texts, *inner) if one), None)
-        if isinstance(document, list):
-            document = document[-1]
-    return document if isinstance(document, str) else None
 
 
 def _descendants(lease_id: str) -> list[tuple[int, int]]:
@@ -944,6 +897,20 @@ def _is_locked(path: str) -> bool:
         return False
     device = f" {os.major(status.st_dev):02x}:{os.minor(status.st_dev):02x}:{status.st_ino} "
     return any(device in line and "->" not in line for line in locks.splitlines())
+
+
+def _load(path: str, name: str) -> Callable[..., Any]:
+    """Return what a program of our own package calls so, read by its path."""
+    with open(path, "rb") as file:
+        text = file.read(_MOST_PROGRAM_BYTES)
+    if path.endswith(".pyc"):
+        code = marshal.loads(text[_PYC_HEADER_BYTES:])  # noqa: S302 - of our own package
+    else:
+        code = compile(text, path, "exec")
+    names: dict[str, Any] = {"__name__": f"tinyscheduler.{name}"}
+    exec(code, names)  # noqa: S102 - the same
+    found: Callable[..., Any] = names[name]
+    return found
 
 
 class _Function(CFuncPtr):

@@ -5,10 +5,10 @@ the design that speak of plans hold whoever decides: in each of their worlds the
 does, each template, and proposers at random.  No cap is exceeded (4), each waiting task gets one
 decision (5), the same for any order of the input (6), an unchanged world plans nothing (7),
 nothing is given away that is not seen free (8), nobody is overtaken too often (9), and nothing
-starts that may not (11).  Whoever is at work has firings make way, as long as they have to, and
-changes nothing else.  In how many of the worlds a policy was asked at all is told; too few of them
-are a violation.  Besides, each change that `why` says would start a task does, and nothing less.
-The worlds are new ones in each run.
+starts that may not (11).  In some of the worlds somebody is at work: firings make way, as long as
+they have to, and nothing else changes.  In how many of the worlds a policy was asked at all is
+told; too few of them are a violation.  Besides, each change that `why` says would start a task
+does, and nothing less.  The worlds are new ones in each run.
 """
 
 from __future__ import annotations

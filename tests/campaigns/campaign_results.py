@@ -26,6 +26,7 @@ from tests.process.station import Station
 from tinyscheduler.adapters.clock_system import SystemClock, read_boot_id
 from tinyscheduler.adapters.leases_file import FileLeaseStore, LockTrial
 from tinyscheduler.adapters.probe_host import ProcProbe
+from tinyscheduler.adapters.sqlite.queue import LocalQueue
 from tinyscheduler.model.clock import format_time
 from tinyscheduler.model.leases import NO_RUN, Lease, LeaseState, Needs, ProcessIdentity
 from tinyscheduler.model.tasks import Outcome, TaskSpec, TaskState
@@ -163,6 +164,7 @@ def _end_of(process: subprocess.Popen[bytes], started: float) -> Tick:
 def _leave_results(station: Station, number: int, draw: random.Random) -> dict[str, TaskState]:
     """Leave what wrappers left that ended in a week without ticks."""
     queue = station.queue().tasks
+    assert isinstance(queue, LocalQueue)
     command = station.journalled("true")
     spec = TaskSpec(agent="shell", command=command, cwd=str(station.base))
     ids = queue.add([(None, spec)] * number)

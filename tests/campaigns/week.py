@@ -23,6 +23,7 @@ from tinyscheduler.adapters.memory_file import FileMemoryStore
 from tinyscheduler.adapters.pressure_files import PressureFiles
 from tinyscheduler.adapters.rounds_file import FileRecorder
 from tinyscheduler.adapters.sqlite.budgets import SqliteBudgets
+from tinyscheduler.adapters.sqlite.coolings import SqliteCoolings
 from tinyscheduler.adapters.sqlite.database import Access, Database
 from tinyscheduler.adapters.sqlite.ledger import SqliteLedger
 from tinyscheduler.adapters.sqlite.schedules import SqliteSchedules
@@ -373,6 +374,7 @@ class WeekWorld(SimulatedWorld):
             ledger=SqliteLedger(database, shared_with="local"),
             memory=FileMemoryStore(self.config.paths, warn=warnings.append, may_write=True),
             switches=SqliteSwitches(database),
+            coolings=SqliteCoolings(database),
             schedules=SqliteSchedules(database, clock),
             budgets=SqliteBudgets(database, clock, self.config.inventory.budgets),
             pressures=PressureFiles(self.config.paths, clock, warn=warnings.append, may_write=True),

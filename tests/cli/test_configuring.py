@@ -63,19 +63,6 @@ def test_validate_config_lists_every_problem_as_json(place: Place):
     assert all(problem["fix"] for problem in answer.json["errors"])
 
 
-@pytest.mark.parametrize("sources", ["local,tinytask", "tinytask"])
-def test_a_source_that_run_refuses_is_not_called_sound(place: Place, sources: str):
-    place.run("validate-config", "--fix")
-    place.settings["SOURCES"] = sources
-
-    judged, ran = place.run("validate-config"), place.run("run")
-
-    for answer in (judged, ran):
-        assert answer.code == 4
-        assert "'tinytask', which this version cannot reach" in answer.out + answer.err
-    assert "TINYSCHEDULER_SOURCES" in judged.out
-
-
 @pytest.mark.parametrize("content", ["agents: {coder: {limit: -1}}", "agents: [", None])
 def test_a_faulty_agents_file_keeps_nobody_from_looking_or_cancelling(
     place: Place, content: str | None

@@ -113,12 +113,14 @@ def test_an_agent_whose_program_is_missing_is_a_failure(place: Place):
     assert "no-such-program is not on PATH" in finding["what"]
 
 
-def test_a_source_that_cannot_be_reached_is_a_failure(place: Place):
-    place.settings["SOURCES"] = "local,tinytask"
+def test_a_source_that_does_not_answer_is_a_failure(place: Place):
+    place.settings |= {"SOURCES": "tinytask", "MCP_ENDPOINT": "http://me:secret@127.0.0.1:1/mcp"}
 
     finding = found(place, "sources")
 
-    assert (finding["verdict"], finding["where"]) == ("fail", "TINYSCHEDULER_SOURCES")
+    assert (finding["verdict"], finding["where"]) == ("fail", "tinytask")
+    assert "http://127.0.0.1:1: GET /health: Connection refused" in finding["what"]
+    assert "MCP_ENDPOINT" in finding["fix"]
 
 
 def test_a_damaged_queue_is_a_failure(place: Place):

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
 TOP = Path(__file__).resolve().parents[2]
 NAMES = tuple(COMMANDS)
-# What these print is for a shell, for a person's eye, or the bytes of a log.
-WITHOUT_A_DOCUMENT = {"logs", "completion", "help"}
+# What these print is for a shell, for a person's eye, a protocol, or the bytes of a log.
+WITHOUT_A_DOCUMENT = {"logs", "completion", "help", "mcp"}
 # The document of each command that can be had in an empty place, and what it ends with.
 # What doctor and service find depends on the machine.
 DOCUMENTS: dict[str, tuple[list[str], int | set[int]]] = {
@@ -49,6 +49,7 @@ DOCUMENTS: dict[str, tuple[list[str], int | set[int]]] = {
     "policy": (["policy", "show"], 0),
     "schedule": (["schedule", "list"], 0),
     "pressure": (["pressure", "list"], 0),
+    "agent": (["agent", "list"], 0),
     "hold": (["hold", "1"], 0),
     "release": (["release", "1"], 0),
     "cancel": (["cancel", "1"], 0),

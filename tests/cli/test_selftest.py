@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 from tests.process.station import until
 
+from tinyscheduler.adapters.sqlite.queue import LocalQueue
 from tinyscheduler.cli import witness
 from tinyscheduler.cli.demo_stage import processes_of
 from tinyscheduler.cli.invocation import Invocation
@@ -167,10 +168,12 @@ def test_only_a_corrupted_result_excuses_a_parked_task(tmp_path: Path):
 
 def _park(one: Round, task_id: str) -> None:
     """Claim a task and give it up, as a tick does with a result that it cannot read."""
-    one.queue.tasks.release(task_id)
-    assert one.queue.tasks.claim(task_id, lease_id="lost", agent="shell", queue="work", attempt=1)
+    tasks = one.queue.tasks
+    assert isinstance(tasks, LocalQueue)
+    tasks.release(task_id)
+    assert tasks.claim(task_id, lease_id="lost", agent="shell", queue="work", attempt=1)
     ending = Finish(state=TaskState.PARKED, reason=FailureReason.ABORTED, failures=1)
-    assert one.queue.tasks.settle(task_id, lease_id="lost", ending=ending)
+    assert tasks.settle(task_id, lease_id="lost", ending=ending)
 
 
 def test_a_task_that_is_done_and_ran_on_is_told(tmp_path: Path):

@@ -24,6 +24,7 @@ LOOKS: tuple[list[str], ...] = (
     ["prune", "--dry-run", "--older-than", "0s"],
     ["run", "--dry-run", "--json", "--agent-limit", "shell=7"],
     ["config"],
+    ["agent", "list"],
     ["validate-config"],
     ["snapshot"],
     ["replay", "--list"],

@@ -27,7 +27,6 @@ WITHOUT_EFFECT = {
 # Read into the configuration, for what is to come; the attribute by which it would be used.
 CARRIED = {
     "bin_dir": r"paths\.scripts",
-    "mcp_endpoint": r"config\.endpoint",
     "max_skips_per_task": r"limits\.max_skips",
 }
 

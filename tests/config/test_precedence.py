@@ -29,7 +29,7 @@ SAMPLES: dict[str, tuple[tuple[str, object], tuple[str, object]]] = {
     "agent_limits": (("a:1,b:2", (("a", 1), ("b", 2))), ('{"a": 3}', (("a", 3),))),
     "goose_bin": (("one", "one"), ("/two", "/two")),
     "sources": (("local,tinytask", ("local", "tinytask")), ("tinytask", ("tinytask",))),
-    "mcp_endpoint": (("https://one/", "https://one"), ("ws://two:1", "ws://two:1")),
+    "mcp_endpoint": (("https://one/", "https://one"), ("http://two:1/x", "http://two:1/x")),
     "loop_interval_sec": (("1", 1.0), ("2m", 120.0)),
     "heartbeat_sec": (("0.2", 0.2), ("2", 2.0)),
     "max_runtime_sec": (("1h", 3600.0), ("2", 2.0)),
@@ -53,6 +53,8 @@ SAMPLES: dict[str, tuple[tuple[str, object], tuple[str, object]]] = {
     "schedule_max_concurrent": (("1", 1), ("3", 3)),
     "schedule_max_run_duration_sec": (("1", 1), ("2", 2)),
     "schedule_chat_pressure_delay_sec": (("1", 1), ("2", 2)),
+    "source_timeout_sec": (("1", 1), ("2.5", 2.5)),
+    "lost_after_sec": (("1", 1), ("2.5", 2.5)),
     "pressure_sources": (
         ("seat, gpu", ("seat", "gpu")),
         ("file:/run/quiet", ("file:/run/quiet",)),

@@ -43,7 +43,13 @@ FULL = SchedulingMemory(
     last_start_ns=2**61 + 7,
     last_start_boot_id="boot",
     pruned_at=datetime(2026, 3, 1, 12, 0, 0, 123000, tzinfo=UTC),
-    told=Told(pressure=Pressure.WARNING, is_healthy=False, is_full=True, is_empty=False),
+    told=Told(
+        pressure=Pressure.WARNING,
+        is_healthy=False,
+        is_full=True,
+        is_empty=False,
+        sources_down=("tinytask",),
+    ),
     skips=(Skips(source="local", task_id="7", times=2),),
     gpu_sightings=(
         GpuSighting(lease_id="one", uuids=("GPU-a", "MIG-b"), looked_s=61),

@@ -8,7 +8,14 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from tests.contract.builders import LONGEST_BACKOFF_S, SOURCES, START, SourceRules, SourceWorld
+from tests.contract.builders import (
+    LONGEST_BACKOFF_S,
+    QUEUES,
+    SOURCES,
+    START,
+    SourceRules,
+    SourceWorld,
+)
 
 from tinyscheduler.errors import StoreError
 from tinyscheduler.model.config import FairShare
@@ -36,6 +43,8 @@ AGAIN = Requeue(attempt=1, failures=0, launches=1, backing_off_until=None, reaso
 NOT_TASKS = ("999999", "no-such-task", "../x", "007", "-1", "", "9" * 100)
 
 BuildWorld = Callable[..., SourceWorld]
+# What a server keeps of a task is less than what an embedded queue does.
+of_queues = pytest.mark.parametrize("build_world", list(QUEUES), indirect=True)
 
 
 @pytest.fixture(params=list(SOURCES))
@@ -80,6 +89,7 @@ def end(world: SourceWorld, task_id: str, state: TaskState) -> None:
     assert world.source.settle(task_id, lease_id=f"ends-{task_id}", ending=ending) is state
 
 
+@of_queues
 def test_a_new_task_waits_as_attempt_1_under_the_name_of_its_source(world):
     needs: dict[str, Any] = {
         "memory_bytes": 5,
@@ -116,6 +126,7 @@ def test_a_new_task_waits_as_attempt_1_under_the_name_of_its_source(world):
     assert task.created_at is not None
 
 
+@of_queues
 def test_what_only_looks_like_labels_is_none_and_each_task_has_its_own(world):
     plain = world.add(TaskSpec(agent="coder", command=("echo", '"labels":[["a","b"]],"seed":1')))
     seeded = world.add(TaskSpec(agent="coder", seed=-3, command=("true",)))
@@ -136,6 +147,7 @@ def test_an_empty_source_answers(world):
     assert look(world) == SourceView(name=world.source.name)
 
 
+@of_queues
 def test_describe_returns_all_that_was_asked_for(world):
     blocker = world.add(A_SPEC)
     spec = TaskSpec(
@@ -170,6 +182,7 @@ def test_describe_returns_all_that_was_asked_for(world):
     assert world.source.describe(task_id) == spec
 
 
+@of_queues
 def test_what_was_not_said_stays_unsaid(world):
     assert world.source.describe(world.add(A_SPEC)) == A_SPEC
 
@@ -180,6 +193,7 @@ def test_describing_a_task_that_is_gone_raises_store_error(world, task_id):
         world.source.describe(task_id)
 
 
+@of_queues
 def test_a_claimed_task_is_ours_and_waits_no_longer(world):
     task_id = world.add(TaskSpec(command=("true",), max_attempts=5))
 
@@ -230,6 +244,7 @@ def test_claiming_or_settling_what_is_no_task_is_refused(world, task_id):
     assert not world.source.settle(task_id, lease_id="lease", ending=DONE)
 
 
+@of_queues
 def test_a_blocked_task_names_its_blockers_and_cannot_be_claimed(world):
     first, second = world.add(A_SPEC), world.add(A_SPEC)
     blocked = world.add(TaskSpec(after=(second, first)))
@@ -239,6 +254,7 @@ def test_a_blocked_task_names_its_blockers_and_cannot_be_claimed(world):
     assert not claim(world, blocked)
 
 
+@of_queues
 def test_a_task_may_start_once_all_its_blockers_are_done_and_no_sooner(world):
     first, second = world.add(A_SPEC), world.add(A_SPEC)
     blocked = world.add(TaskSpec(after=(first, second)))
@@ -307,6 +323,7 @@ def test_where_blocking_is_disabled_a_blocked_task_starts_like_any_other(build_w
     assert claim(world, blocked)
 
 
+@of_queues
 def test_a_task_cannot_be_claimed_before_its_time(world):
     task_id = world.add(TaskSpec(not_before=START + timedelta(minutes=1)))
 
@@ -370,6 +387,7 @@ def test_a_claim_tells_how_the_attempt_before_it_failed(world):
     assert told == [None, None, FailureReason.LEASE_EXPIRED, FailureReason.LEASE_EXPIRED]
 
 
+@of_queues
 def test_a_held_task_is_told_but_neither_counted_nor_claimable(world):
     task_id = world.add(TaskSpec(is_held=True))
 
@@ -513,6 +531,7 @@ def test_what_was_paused_or_drained_since_the_look_cannot_be_claimed(world, kind
     assert world.state(task_id) is TaskState.WAITING
 
 
+@of_queues
 def test_a_task_that_names_its_queue_is_stopped_by_the_pause_of_no_other(world):
     task_id = world.add(TaskSpec(queue="dev"))
     for target in ("queue:work", "queue:shell", "agent:work", "agent:dev", "schedule:dev"):
@@ -530,6 +549,7 @@ def test_a_waiting_task_is_cancelled_at_once(world):
     assert not claim(world, task_id)
 
 
+@of_queues
 def test_the_window_holds_the_first_tasks_of_each_agent_and_queue(world):
     specs = [TaskSpec(agent="a"), TaskSpec(agent="b"), TaskSpec(queue="q"), TaskSpec()]
     added = [[world.add(spec) for _ in range(4)] for spec in specs]
@@ -540,6 +560,7 @@ def test_the_window_holds_the_first_tasks_of_each_agent_and_queue(world):
     assert view.waiting_total == 16
 
 
+@of_queues
 def test_tasks_that_cannot_start_push_no_startable_task_out_of_the_window(world):
     blocker = world.add(TaskSpec(agent="a", is_held=True))
     later = START + timedelta(hours=1)
@@ -558,6 +579,7 @@ def test_tasks_that_cannot_start_push_no_startable_task_out_of_the_window(world)
     assert later in {task.not_before for task in view.waiting}
 
 
+@of_queues
 def test_tasks_whose_time_has_come_take_their_place_by_age(world):
     early = [world.add(TaskSpec(not_before=START + timedelta(seconds=5))) for _ in range(2)]
     late = [world.add(A_SPEC) for _ in range(2)]
@@ -567,6 +589,7 @@ def test_tasks_whose_time_has_come_take_their_place_by_age(world):
     assert ids(look(world, window=3)) == [*early, late[0]]
 
 
+@of_queues
 def test_the_order_is_most_dependents_first_then_oldest(world):
     first = world.add(TaskSpec(priority=1))
     second = world.add(TaskSpec(priority=9))
@@ -587,6 +610,7 @@ def test_where_priority_counts_the_higher_comes_first_and_the_older_of_equals(bu
     assert ids(look(world, window=1)) == [high]
 
 
+@of_queues
 def test_interactive_tasks_come_along_however_many_stand_before_them(world):
     others = [world.add(A_SPEC) for _ in range(5)]
     urgent = world.add(TaskSpec(priority_class=PriorityClass.INTERACTIVE))
@@ -594,6 +618,7 @@ def test_interactive_tasks_come_along_however_many_stand_before_them(world):
     assert ids(look(world, window=2)) == [*others[:2], urgent]
 
 
+@of_queues
 @pytest.mark.parametrize("owner", ["tenant", "project"])
 def test_where_it_is_shared_out_fairly_each_has_its_first_in_view(build_world, owner):
     world = build_world(fair_share=FairShare(owner))
@@ -604,6 +629,7 @@ def test_where_it_is_shared_out_fairly_each_has_its_first_in_view(build_world, o
     assert ids(look(world, window=1)) == [red[0], blue[0]]
 
 
+@of_queues
 @pytest.mark.parametrize("owner", ["tenant", "project"])
 def test_what_each_owner_has_first_is_by_priority_where_that_counts(build_world, owner):
     world = build_world(fair_share=FairShare(owner), priority_enabled=True)
@@ -616,6 +642,7 @@ def test_what_each_owner_has_first_is_by_priority_where_that_counts(build_world,
     assert ids(look(world, window=1)) == [first, urgent]
 
 
+@of_queues
 def test_tasks_without_an_owner_have_their_first_in_view_as_an_owner_has(build_world):
     world = build_world(fair_share=FairShare.TENANT)
     red = [world.add(replace(A_SPEC, tenant="red")) for _ in range(3)]
@@ -624,6 +651,7 @@ def test_tasks_without_an_owner_have_their_first_in_view_as_an_owner_has(build_w
     assert ids(look(world, window=1)) == [red[0], nobody[0]]
 
 
+@of_queues
 def test_what_an_owner_has_first_may_have_waited_for_its_time(build_world):
     world = build_world(fair_share=FairShare.TENANT)
     red = [world.add(replace(A_SPEC, tenant="red")) for _ in range(2)]
@@ -634,6 +662,7 @@ def test_what_an_owner_has_first_may_have_waited_for_its_time(build_world):
     assert ids(look(world, window=1)) == [red[0], blue]
 
 
+@of_queues
 def test_of_each_owner_the_most_urgent_is_in_view_where_priority_counts(build_world):
     world = build_world(fair_share=FairShare.TENANT, priority_enabled=True)
     wishes = [("red", 9), ("red", 9), ("blue", 0), ("blue", 5), (None, 0), (None, 5)]

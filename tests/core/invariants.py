@@ -337,6 +337,12 @@ def overtakes_nobody_too_often(case: Decided, data: DataObject) -> None:
         assert times <= max(0, case.snapshot.rules.max_skips - before.get(key, 0))
 
 
+def cooling_accounts(snapshot: Snapshot) -> set[str]:
+    """Return the accounts of which nothing may start: no limit lasts longer than a week."""
+    now, longest = snapshot.now.wall, timedelta(days=8)
+    return {one.account for one in snapshot.coolings if now < one.until <= now + longest}
+
+
 def starts_only_what_may_start(case: Decided, data: DataObject) -> None:
     del data
     snapshot = case.snapshot
@@ -349,8 +355,20 @@ def starts_only_what_may_start(case: Decided, data: DataObject) -> None:
         if entry.lease is not None or entry.is_lock_held
     }
     queues = {agent.name: agent.queue for agent in snapshot.agents}
+    cool = cooling_accounts(snapshot)
+    accounts = {agent.name: agent.account or agent.name for agent in snapshot.agents}
     for one in case.plan.decisions:
+        if isinstance(one, Wait) and one.reason is Reason.COOLING:
+            able = [
+                agent.name
+                for agent in snapshot.agents
+                if one.task.agent == agent.name
+                or (one.task.agent is None and one.task.queue == agent.queue)
+            ]
+            assert able
+            assert all(accounts[name] in cool for name in able)
         if isinstance(one, Dispatch):
+            assert accounts[one.agent] not in cool
             task = one.task
             assert snapshot.is_enabled
             assert not task.is_held

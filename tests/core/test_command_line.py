@@ -13,7 +13,6 @@ from tinyscheduler.core.command_line import (
     MOST_ARGUMENT_BYTES,
     PLACEHOLDERS,
     Unfilled,
-    agent_kind,
     budget_header,
     build_argv,
     uses,
@@ -139,30 +138,6 @@ def test_a_template_is_filled_whatever_the_profile_is_called():
     agent = an_agent("a-b", command=("run", "{agent}"))
 
     assert build_argv(agent, NO_COMMAND, {"agent": "a-b"}) == ("run", "a-b")
-
-
-@pytest.mark.parametrize(
-    ("profile", "command", "argv", "max_turns", "kind"),
-    [
-        ("claude", ("sh", "x"), ("sh", "x"), None, "claude"),
-        ("shell", (), ("/opt/bin/codex", "exec"), None, "codex"),
-        ("shell", (), ("make",), None, None),
-        ("shell", (), ("make",), 5, "any"),
-        # Whoever says that a command of his own is no agent is believed.
-        ("shell", ("claude",), ("claude",), None, None),
-        ("gemini", ("gemini",), ("gemini",), 5, "any"),
-    ],
-)
-def test_whose_output_is_counted_is_said_or_known_by_the_program(
-    profile: str,
-    command: tuple[str, ...],
-    argv: tuple[str, ...],
-    max_turns: int | None,
-    kind: str | None,
-):
-    agent = an_agent(profile=profile, command=command)
-
-    assert agent_kind(agent, argv, max_turns=max_turns) == kind
 
 
 def test_a_budget_is_told_in_minutes_or_where_it_is_short_in_seconds():

@@ -190,6 +190,14 @@ def test_each_obstacle_has_its_way_out(obstacle, reason: Reason, remedy: str):
     assert explanation.remedies[-1].endswith(remedy)
 
 
+def test_what_its_source_says_is_in_the_way_is_all_there_is_to_say():
+    explanation = explained(a_snapshot(a_task("1", impediment="no recipe: create it")), "1")
+
+    assert explanation.wait is not None
+    assert explanation.wait.reason is Reason.UNPLACED
+    assert (explanation.words, explanation.remedies) == (("no recipe: create it",), ())
+
+
 def test_without_any_agent_none_is_named():
     snapshot = a_snapshot(a_task("1", agent="nobody"), agents=[])
 

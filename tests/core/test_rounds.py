@@ -26,6 +26,7 @@ from tinyscheduler.core.decide import decide
 from tinyscheduler.core.replay import compare
 from tinyscheduler.model.codec import hints_of
 from tinyscheduler.model.config import AgentProfile, Host, Inventory, ModelPlace, Quota
+from tinyscheduler.model.coolings import Cooling
 from tinyscheduler.model.documents import DocumentError, NewerVersionError
 from tinyscheduler.model.leases import NO_RUN, Lease, LeaseFault, UnreadableLease
 from tinyscheduler.model.plan import Dispatch, Keep, Plan
@@ -53,11 +54,12 @@ PLATFORM = PlatformPolicy()
 # Texts that may stand in a document: names, ids, and words that say why something waits.
 TOLD = {
     "Account": "owner",
+    "Cooling": "account agent",
     "Deferral": "model",
     "Host": "name",
     "ModelPlace": "host model",
     "Quota": "name",
-    "AgentProfile": "model name priority_class profile queue",
+    "AgentProfile": "account model name priority_class profile queue",
     "AttemptResult": "agent lease_id source task_id",
     "AwaitSource": "source",
     "Claim": "agent lease_id schedule_id source task_id",
@@ -81,11 +83,13 @@ TOLD = {
     "SweepCancel": "lease_id",
     "Switch": "by reason",
     "Target": "name",
+    "Told": "sources_down",
     "Trace": "lease_id task_id",
     "UnreadableResult": "lease_id",
     "Wait": "model words",
     "Budget": "subject",
-    "WaitingTask": "agent blocked_by model project queue schedule_id source task_id tenant",
+    "WaitingTask": "agent blocked_by impediment model project queue schedule_id source task_id"
+    " tenant",
 }
 
 
@@ -153,9 +157,7 @@ def a_busy_snapshot() -> Snapshot:
         a_task("6", title=SECRET, labels=((SECRET, SECRET),), seed=7),
         a_task("8", model="llama", tenant="team"),
         a_task("7", agent=None, queue="dev", created_at=NOW.wall + timedelta(microseconds=1)),
-        agents=(
-            an_agent(command=(SECRET,), environment=(SECRET,), cwd=SECRET, account=SECRET, limit=9),
-        ),
+        agents=(an_agent(command=(SECRET,), environment=(SECRET,), cwd=SECRET, limit=9),),
         down=("tinytask",),
         gpus=(a_gpu(0, p7=3),),
         gpu_owners={7: None},
@@ -174,7 +176,17 @@ def a_busy_snapshot() -> Snapshot:
     )
     record = PolicyRecord(cause="error", words=SECRET)
     memory = replace(snapshot.memory, policy=record, last_good=record)
-    return replace(snapshot, sources=sources, inventory=inventory, memory=memory)
+    cooling = Cooling(
+        account="anthropic",
+        since=NOW.wall,
+        until=NOW.wall + timedelta(hours=1),
+        times=1,
+        agent="coder",
+        words=SECRET,
+    )
+    return replace(
+        snapshot, sources=sources, inventory=inventory, memory=memory, coolings=(cooling,)
+    )
 
 
 def test_no_document_tells_what_is_run_where_or_what_it_said():

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from tinyscheduler.core.workload import Spread, measure_spread, summarise
+from tinyscheduler.core.workload import Spread, Sum, measure_spread, sum_up, summarise
 from tinyscheduler.model.history import MeasuredAttempt
 from tinyscheduler.model.leases import ReclaimReason
 from tinyscheduler.model.tasks import FailureReason, Outcome
@@ -83,3 +83,37 @@ def test_the_busiest_hour_comes_first():
 
 def test_a_clock_that_stepped_back_measures_nothing():
     assert measure_spread([-5]) == Spread(number=1, median_s=0, p95_s=0)
+
+
+def test_what_attempts_took_is_summed_up_by_key_and_what_nobody_told_stays_unknown():
+    attempts = [
+        measured(turns=3, tokens=100, cost_usd=0.5, cpu_s=1.5, gpu_s=2.0),
+        measured(turns=4, outcome=Outcome.FAILED, started_at=after(20)),
+        measured("tester", outcome=Outcome.CANCELLED, started_at=None),
+    ]
+
+    (coder, tester), total = sum_up(attempts, lambda one: (one.agent,))
+
+    assert coder == Sum(
+        key=("coder",),
+        attempts=2,
+        succeeded=1,
+        failed=1,
+        others=0,
+        ran_s=30.0,
+        runs=Spread(number=2, median_s=10, p95_s=20),
+        turns=7,
+        tokens=100,
+        cost_usd=0.5,
+        cpu_s=1.5,
+        gpu_s=2.0,
+    )
+    assert (tester.others, tester.ran_s, tester.runs, tester.turns) == (1, 0, None, None)
+    assert (total.key, total.attempts, total.ran_s, total.turns) == (("all",), 3, 30.0, 7)
+
+
+def test_of_no_attempt_there_is_an_empty_sum():
+    sums, total = sum_up([], lambda one: (one.agent,))
+
+    assert sums == ()
+    assert (total.attempts, total.runs, total.cost_usd) == (0, None, None)

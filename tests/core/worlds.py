@@ -27,6 +27,7 @@ from tinyscheduler.model.config import (
     ModelPlace,
     Quota,
 )
+from tinyscheduler.model.coolings import Cooling
 from tinyscheduler.model.leases import (
     Lease,
     LeaseEntry,
@@ -109,6 +110,23 @@ WISHES: tuple[dict[str, Any], ...] = (
     {"agent": AGENTS[0], "queue": QUEUES[0]},
     {"agent": None, "queue": None},
 )
+# Most accounts are let in; one that cools may be over long ago, or be nobody's.
+COOLINGS: tuple[tuple[Cooling, ...], ...] = (
+    *((),) * 6,
+    *(
+        (
+            Cooling(
+                account=account,
+                since=NOW.wall,
+                until=NOW.wall + timedelta(hours=hours),
+                times=1,
+                agent="coder",
+                words="",
+            ),
+        )
+        for account, hours in (("shared", 1), ("coder", 48), ("gone", 24), ("shared", 10_000))
+    ),
+)
 # What policies may look at; templates do.
 LABELS: tuple[tuple[tuple[str, str], ...], ...] = (
     (),
@@ -164,6 +182,7 @@ def some_agents(draw: DrawFn) -> list[AgentProfile]:
             model_match=draw(st.sampled_from(ModelMatch)),
             max_per_host=draw(st.sampled_from((None, None, None, 1))),
             priority_class=draw(st.sampled_from((None, "interactive"))),
+            account=draw(st.sampled_from((None, "shared"))),
         )
         for name in AGENTS
         if draw(st.sampled_from((*(True,) * 9, False)))
@@ -376,7 +395,8 @@ def some_world(draw: DrawFn) -> Snapshot:
     """Return any of both kinds, by day or by night; in most of them a policy is asked."""
     snapshot = draw(some_busy_snapshot() | some_snapshot() | some_busy_snapshot())
     later = NOW.wall + timedelta(hours=draw(st.sampled_from(HOURS)))
-    return replace(snapshot, now=replace(snapshot.now, wall=later))
+    coolings = draw(st.sampled_from(COOLINGS))
+    return replace(snapshot, now=replace(snapshot.now, wall=later), coolings=coolings)
 
 
 @st.composite

@@ -1,6 +1,6 @@
 """Write a base path with everything in it that a version of the program leaves behind.
 
-    .venv-dev/bin/python tests/data/make_state.py tests/data/state-v7
+    PYTHONPATH=src:. .venv-dev/bin/python tests/data/make_state.py tests/data/state-v8
 
 Run once per format of the state (the number is that of the database's tables), by the
 program that writes it, and kept: what later versions must load is what that program
@@ -25,10 +25,15 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-AGENTS = """\
+from tests.mcp_server.clients import answers_at, call
+from tests.tinytask.double import Double
+
+REFUSED = "echo You have hit your usage limit. Try again in 3 days; exit 1"
+AGENTS = f"""\
 agents:
-  writer: {queue: words, limit: 1, command: [cat, '{prompt_file}']}
-  coder: {queue: code, limit: 1, command: [cat, '{prompt_file}']}
+  writer: {{queue: words, limit: 1, command: [cat, '{{prompt_file}}']}}
+  coder: {{queue: code, limit: 1, command: [cat, '{{prompt_file}}']}}
+  poet: {{queue: poems, limit: 1, profile: claude, account: muse, command: [sh, -c, '{REFUSED}']}}
 """
 SETTINGS = {
     "AGENT_LIMITS": "shell:3,writer:1",
@@ -38,6 +43,15 @@ SETTINGS = {
     "HEARTBEAT_SEC": "0.2",
     "KICK": "false",
 }
+# What an agent says to the MCP server: a task with a part, a comment and a link, and one taken.
+CALLS: tuple[tuple[str, dict[str, object]], ...] = (
+    ("create_task", {"title": "the whole", "created_by": "ada"}),  # 16
+    ("create_subtask", {"parent_task_id": 16, "title": "a part", "created_by": "ada"}),  # 17
+    ("add_comment", {"task_id": 16, "content": "half of it is done", "created_by": "ada"}),
+    ("add_link", {"task_id": 16, "url": "https://example.org/", "created_by": "ada"}),
+    ("create_task", {"title": "taken", "created_by": "ada", "assigned_to": "ada"}),  # 18
+    ("signup_for_task", {"agent_name": "ada"}),
+)
 LIMIT_S = 30.0
 FULL = (
     *("--title", "everything that can be asked for", "--priority", "7", "--class", "interactive"),
@@ -54,9 +68,9 @@ class Scene:
         self.base = base
         (base / "agents.yaml").write_text(AGENTS)
 
-    def type(self, *arguments: str, stdin: str = "") -> str:
+    def type(self, *arguments: str, stdin: str = "", **more: str) -> str:
         """Run a command; what it prints is all that matters, not how it ends."""
-        settings = {f"TINYSCHEDULER_{name}": value for name, value in SETTINGS.items()}
+        settings = {f"TINYSCHEDULER_{name}": value for name, value in (SETTINGS | more).items()}
         environment = {"PATH": "/usr/bin:/bin", "HOME": "/", **settings}
         argv = [sys.executable, "-I", "-m", "tinyscheduler", "--base-path", str(self.base)]
         return subprocess.run(
@@ -81,6 +95,14 @@ class Scene:
                 raise SystemExit(f"task {task_id} is {self.state_of(task_id)}, not {states}")
             time.sleep(0.05)
 
+    def until_ended(self, number: int) -> None:
+        """Wait for the results of so many attempts."""
+        deadline = time.monotonic() + LIMIT_S
+        while len(list((self.base / "state" / "results").glob("*.json"))) < number:
+            if time.monotonic() > deadline:
+                raise SystemExit(f"fewer than {number} attempts have ended")
+            time.sleep(0.05)
+
     def leases(self) -> list[dict[str, Any]]:
         files = sorted((self.base / "state" / "running").glob("task_*.json"))
         return [json.loads(file.read_text()) for file in files]
@@ -91,10 +113,15 @@ def play(scene: Scene) -> None:
     for command in (["echo", "hello"], ["false"], ["false"]):
         most = ["--max-attempts", "1"] if command == ["false"] else []
         scene.type("add", *most, "--", *command)
-    scene.type("run")  # 1 done, 2 and 3 parked
-    for task_id in ("1", "2", "3"):
-        scene.until(task_id, "settling")
-    scene.type("run")
+    with Double().running() as server:
+        elsewhere = {"SOURCES": "local,tinytask", "MCP_ENDPOINT": server.url}
+        server.add("of somebody else")
+        server.add("after that", assigned_to="coder", blocked_by_task_id=1)  # tinytask-2 waits
+        server.add("copy it", assigned_to="writer")  # tinytask-3 done
+        server.add("ask the muse", assigned_to="poet")  # tinytask-4, whose account cools
+        scene.type("run", **elsewhere)  # 1 done, 2 and 3 parked
+        scene.until_ended(5)
+        scene.type("run", **elsewhere)
     scene.type("cancel", "3")
     scene.type("add", "--", "sh", "-c", "exit 3")  # 4 fails, and backs off for a day
     scene.type("run")
@@ -130,6 +157,9 @@ def play(scene: Scene) -> None:
     scene.type(*beats, *listed, "--max-turns", "20", "--project", "home")
     scene.type("schedule", "edit", "beats", "--max-turns", "30")
     scene.type("pressure", "on", "--id", "chat", "--ttl", "1h")
+    answers = answers_at(scene.base)
+    for name, arguments in CALLS:
+        call(answers, name, **arguments)
 
 
 def pull_the_plug(scene: Scene) -> None:
@@ -165,6 +195,9 @@ def anonymise(base: Path, folder: Path) -> None:
             path.write_text(text)
     with closing(sqlite3.connect(folder / "state" / "tinyscheduler.db")) as database:
         database.execute("UPDATE attempts SET log = replace(log, ?, '@BASE@')", (str(base),))
+        database.execute(
+            "UPDATE task_specs SET details = replace(details, ?, '@BASE@')", (str(base),)
+        )
         database.commit()
         database.execute("VACUUM")
 

@@ -49,6 +49,7 @@ RUN = (
     "docs/guides/gpus.md",
     "docs/guides/models-and-quotas.md",
     "docs/guides/policies-in-yaml.md",
+    "docs/guides/provider-limits.md",
     "docs/guides/install-and-upgrade.md",
     "docs/guides/living-with-it.md",
     "docs/guides/run-it-every-minute.md",

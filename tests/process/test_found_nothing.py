@@ -8,6 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tinyscheduler.agent_outcomes import Judge
+from tinyscheduler.agent_output import AgentOutput
 from tinyscheduler.core.heartbeats import NOTHING_TO_DO
 from tinyscheduler.wrapper import says_nothing_to_do
 
@@ -18,6 +20,13 @@ CODEX = {"type": "item.completed", "item": {"id": "1", "type": "agent_message"}}
 
 def lines(*documents: object) -> str:
     return "".join(f"{json.dumps(one)}\n" for one in documents)
+
+
+def says_so(text: bytes, kind: str = "any") -> bool:
+    output = AgentOutput(kind, json.loads, Judge())
+    output.feed(text)
+    output.close()
+    return says_nothing_to_do(output.answer or output.last_line)
 
 
 def in_pieces(*texts: str, name: str = "m1") -> str:
@@ -56,12 +65,13 @@ def in_pieces(*texts: str, name: str = "m1") -> str:
             {**CODEX, "item": {**CODEX["item"], "text": f"fine\n{OK}"}},  # type: ignore[dict-item]  # it is a mapping
             {"type": "turn.completed", "usage": {"input_tokens": 3}},
         ),
-        lines({"type": "message", "message": {"content": [{"type": "text", "text": OK}]}}),
         lines({"response": OK, "stats": {}}),
+        # What is printed beside its answer is not its answer.
+        lines({**CLAUDE, "result": OK}) + "npm warn: old\n",
     ],
 )
 def test_an_answer_whose_last_line_is_the_word_says_so(text: str):
-    assert says_nothing_to_do(text.encode())
+    assert says_so(text.encode())
 
 
 @pytest.mark.parametrize(
@@ -84,8 +94,6 @@ def test_an_answer_whose_last_line_is_the_word_says_so(text: str):
         lines({"type": "turn.completed"}),
         lines({**CODEX, "item": {"type": "agent_message", "text": "full"}}),
         f"{OK}\n" + lines({**CLAUDE, "result": "the disk is full"}),
-        # So far back nobody looks.
-        f"{OK}\n" + lines(*[{"type": "turn.completed"}] * 30),
         lines({"content": []}, {"content": [3]}, {"item": 3}, {"message": None}),
         # Nobody looks so deep into it, whatever can be read.
         '{"item":' * 20 + f'{{"text": "{OK}"}}' + "}" * 20,
@@ -93,9 +101,10 @@ def test_an_answer_whose_last_line_is_the_word_says_so(text: str):
     ],
 )
 def test_any_other_does_not(text: str):
-    assert not says_nothing_to_do(text.encode())
+    assert not says_so(text.encode())
 
 
 @given(st.binary(max_size=200) | st.text().map(lambda text: f"{{{text}".encode(errors="replace")))
 def test_nothing_that_is_printed_is_too_odd_to_be_judged(output: bytes):
-    assert says_nothing_to_do(output) in {True, False}
+    for kind in ("any", "claude", "goose"):
+        assert says_so(output, kind) in {True, False}

@@ -93,6 +93,9 @@ PRESSURES = both("pressure.set", "pressure.clear", "pressure.lift")
 # Killed there in tests/process/test_budgets.py.
 BUDGETS = both("budget.pause", "budget.lift")
 
+# Killed there in tests/queue/test_shared_tasks.py.
+SHARED = both("shared.change", "remark.change")
+
 # From here on the result is durable: the command must never run again.
 RECORDED = frozenset({"wrapper.result:after", "wrapper.kicked:before"}) | both(
     "wrapper.lock",
@@ -107,7 +110,7 @@ RECORDED = frozenset({"wrapper.result:after", "wrapper.kicked:before"}) | both(
 
 
 def test_every_durable_step_of_the_code_is_in_the_matrix():
-    apart = SET_UP | SWITCHES | REMOVING | POLICIES | SCHEDULES | PRESSURES | BUDGETS
+    apart = SET_UP | SWITCHES | REMOVING | POLICIES | SCHEDULES | PRESSURES | BUDGETS | SHARED
     assert points_in_the_code() == PLAIN | RECLAIM | CORRUPT | COMMANDS | apart
 
 

@@ -36,6 +36,12 @@ if TYPE_CHECKING:
 # As a module, so that coverage knows it by its name; ticks start it by path, with -S.
 MEASURED = (sys.executable, "-I", "-m", "tinyscheduler.wrapper")
 OUTPUT = str(Path(wrapper.__file__).with_name("agent_output.py"))
+OUTCOMES = str(Path(wrapper.__file__).with_name("agent_outcomes.py"))
+CLAUDE: dict[str, Any] = {
+    "agent_kind": "claude",
+    "agent_output": OUTPUT,
+    "agent_outcomes": OUTCOMES,
+}
 HEARTBEAT_S = 0.3
 GRACE_S = 0.4
 # A child that outlives its parent: it writes its pid to $0 once it is on its own.
@@ -255,7 +261,7 @@ def unseen(handover: Handover) -> Iterator[dict[str, Any]]:
     """
     program = handover.base / "counter.py"
     os.mkfifo(program)
-    run = replace(handover.lease.run, agent_kind="claude", agent_output=str(program))
+    run = replace(handover.lease.run, **{**CLAUDE, "agent_output": str(program)})
     handover.write(json.dumps(encode_lease(replace(handover.lease, run=run))))
     handover.start()
     yield handover.until_started()
@@ -772,6 +778,16 @@ TURN = '{"type": "assistant", "message": {"id": "m%d"}}'
 TURNS = "n=0; while [ $n -lt {number} ]; do n=$((n+1)); printf '{turn}\\n' $n; done; {then}"
 
 
+READING = """
+class Reading:
+    counted = turns = tokens = cost_usd = None
+    has_unread = False
+    answer = last_line = ""
+    def __init__(self, *_, **__): self.output = self
+    def read(self): pass
+"""
+
+
 def turns(number: int, then: str = "true") -> str:
     return TURNS.format(number=number, turn=TURN, then=then)
 
@@ -785,7 +801,7 @@ def test_turns_are_counted_by_a_program_beside_it(
     program = OUTPUT
     if is_compiled:
         program = py_compile.compile(OUTPUT, cfile=str(tmp_path / "agent_output.pyc")) or ""
-    handover = hand_over(turns(3), agent_kind="claude", agent_output=program, max_turns=3)
+    handover = hand_over(turns(3), **{**CLAUDE, "agent_output": program}, max_turns=3)
 
     result = handover.run()
 
@@ -798,20 +814,11 @@ def test_turns_are_counted_by_a_program_beside_it(
     [
         (None, "FileNotFoundError"),
         ("def", "SyntaxError"),
-        ("answer = 42", "KeyError: 'AgentOutput'"),
+        ("answer = 42", "KeyError: 'Reading'"),
         ("import nowhere", "ModuleNotFoundError"),
-        (
-            (
-                "class AgentOutput:\n    counted = turns = tokens = cost_usd = verdict = None\n"
-                "    def __init__(self, *_): pass\n    feed = __init__\n"
-                "    def close(self): raise RecursionError"
-            ),
-            "RecursionError",
-        ),
-        (
-            "class AgentOutput:\n    def __init__(self, kind, parse):\n        pass",
-            "AttributeError",
-        ),
+        (f"{READING}    def finish(self, code): raise RecursionError", "RecursionError"),
+        (f"{READING}    def read(self): raise MemoryError", "MemoryError"),
+        ("class Reading:\n    def __init__(self, *_, **__): pass", "AttributeError"),
     ],
 )
 def test_what_cannot_count_is_told_and_the_attempt_goes_on(
@@ -820,16 +827,16 @@ def test_what_cannot_count_is_told_and_the_attempt_goes_on(
     program = tmp_path / "counter.py"
     if text is not None:
         program.write_text(text)
-    handover = hand_over(turns(9), agent_kind="claude", agent_output=str(program), max_turns=3)
+    handover = hand_over(turns(9), **{**CLAUDE, "agent_output": str(program)}, max_turns=3)
 
     result = handover.run()
 
     assert (result["outcome"], result["turns"]) == ("succeeded", None)
-    assert f"task 7: its turns are not counted: {words}" in handover.errors()
+    assert f"task 7: its output is not read: {words}" in handover.errors()
 
 
 def test_of_more_than_can_be_read_the_newest_is(hand_over: Callable[..., Handover]):
-    handover = hand_over("true", agent_kind="claude", agent_output=OUTPUT, max_turns=9)
+    handover = hand_over("true", **CLAUDE, max_turns=9)
     run = handover.lease.run
     # Written at one blow, however fast anybody reads.
     script = f"truncate -s 100M {run.log}; echo; {turns(4)}"
@@ -857,7 +864,7 @@ def test_what_is_printed_faster_than_one_look_reads_is_read_by_those_that_follow
 def test_who_takes_a_turn_too_many_is_ended(hand_over: Callable[..., Handover]):
     body = turns(4, "sleep 300")
 
-    result = hand_over(body, agent_kind="claude", agent_output=OUTPUT, max_turns=3).run()
+    result = hand_over(body, **CLAUDE, max_turns=3).run()
 
     assert (result["outcome"], result["failure_reason"]) == ("failed", "turn_limit_exceeded")
     assert (result["turns"], result["signal"]) == (4, signal.SIGTERM)
@@ -878,20 +885,58 @@ def test_who_ends_in_the_moment_of_a_turn_too_many_has_taken_it(
     assert result["message"] == "took more than its 3 turns"
 
 
+MAX_TURNS = '{"type": "result", "subtype": "error_max_turns", "is_error": true, "num_turns": 3}'
+
+
 @pytest.mark.parametrize(
-    ("code", "expected"),
-    [(0, ("failed", "turn_limit_exceeded")), (75, ("retry_later", None))],
+    ("then", "expected"),
+    [
+        ("exit 0", ("failed", "turn_limit_exceeded")),
+        ("exit 75", ("retry_later", None)),
+        ("kill $$", ("failed", "command_failed")),
+    ],
 )
 def test_an_agents_own_word_goes_before_its_exit_code_but_for_the_one_that_asks_for_later(
-    hand_over: Callable[..., Handover], code: int, expected: tuple[str, str | None]
+    hand_over: Callable[..., Handover], then: str, expected: tuple[str, str | None]
 ):
-    said = '{"type": "result", "subtype": "error_max_turns", "is_error": true, "num_turns": 3}'
+    rules = [{"json": {"subtype": ["error_max_turns"]}, "then": "turn_limit_exceeded"}]
+    profile = json.dumps({"outcomes": rules})
 
-    result = hand_over(
-        f"echo '{said}'; exit {code}", agent_kind="claude", agent_output=OUTPUT
-    ).run()
+    result = hand_over(f"echo '{MAX_TURNS}'; {then}", **CLAUDE, agent_profile=profile).run()
 
     assert (result["outcome"], result["failure_reason"]) == expected
+
+
+@pytest.mark.parametrize(
+    ("body", "kind", "found"),
+    [
+        ("echo 'All is well.'; echo HEARTBEAT_OK; echo", None, True),
+        ("echo 'the disk is full'", None, False),
+        ("true", None, False),
+        ('printf %s \'{"type": "result", "result": "fine\\nHEARTBEAT_OK"}\'', None, True),
+        ('echo \'{"type": "result", "result": "HEARTBEAT_OK"}\'; echo on', "claude", True),
+        ("echo '**HEARTBEAT_OK**'", "claude", True),
+        ('echo \'{"type": "result", "result": "full"}\'', "claude", False),
+    ],
+)
+def test_a_firing_may_say_that_there_was_nothing_to_do(
+    hand_over: Callable[..., Handover], body: str, kind: str | None, *, found: bool
+):
+    run = {**CLAUDE, "agent_kind": kind}
+
+    assert hand_over(body, schedule_id="s", **run).run()["found_nothing"] is found
+    assert hand_over(body, **run).run()["found_nothing"] is False
+
+
+def test_what_it_said_last_costs_no_result_where_nobody_can_read_it(
+    hand_over: Callable[..., Handover],
+):
+    handover = hand_over("echo '{}'", schedule_id="s", agent_output=None, agent_outcomes=OUTCOMES)
+
+    result = handover.run()
+
+    assert (result["outcome"], result["found_nothing"]) == ("succeeded", False)
+    assert "task 7: its output is not read: FileNotFoundError" in handover.errors()
 
 
 def test_gpus_are_counted_by_the_share_that_the_attempt_has_of_them(

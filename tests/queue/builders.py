@@ -103,6 +103,25 @@ _WRONG_COUNTERS = {
             SELECT state, agent, queue, tasks FROM counts
             EXCEPT SELECT state, agent, queue, count(*) FROM tasks GROUP BY 1, 2, 3)
     """,
+    # What has parts comes after each of them, and who took a task holds it.
+    "parts": """
+        SELECT task_id FROM shared_tasks AS part
+        WHERE parent_id IS NOT NULL AND archived_at IS NULL AND NOT EXISTS (
+            SELECT 1 FROM dependencies
+            WHERE dependencies.task_id = part.parent_id AND blocker_id = part.task_id)
+    """,
+    "taken": """
+        SELECT id FROM shared_tasks JOIN tasks ON id = task_id
+        WHERE taken_by IS NOT NULL AND state <> 'held'
+    """,
+    # Nothing would ever end it.
+    "stuck": """
+        SELECT id FROM shared_tasks AS whole JOIN tasks ON id = task_id
+        WHERE has_succeeded AND state IN ('waiting', 'held') AND NOT EXISTS (
+            SELECT 1 FROM shared_tasks AS part JOIN tasks AS other ON other.id = part.task_id
+            WHERE part.parent_id = whole.task_id AND part.archived_at IS NULL
+                AND other.state <> 'done')
+    """,
     "specs": "SELECT id FROM tasks WHERE id NOT IN (SELECT task_id FROM task_specs)",
     "ended_at": """
         SELECT id FROM tasks WHERE (ended_at IS NOT NULL)

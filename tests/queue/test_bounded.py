@@ -9,7 +9,7 @@ import pytest
 from tests.contract.builders import START
 from tests.queue.builders import A_SPEC, DONE, Opened, open_queue
 
-from tinyscheduler.adapters.sqlite import blockers, firing_ends
+from tinyscheduler.adapters.sqlite import blockers, families, firing_ends, neighbours
 from tinyscheduler.adapters.sqlite import queue as queue_module
 from tinyscheduler.adapters.sqlite.database import Access
 from tinyscheduler.adapters.sqlite.queue import LocalQueue
@@ -177,7 +177,12 @@ QUESTIONS = {
         "SCAN switches",
         "firings_at_work (schedule_id>?)",
         "firings_at_work (schedule_id=?)",
+        "parts (parent_id=?)",
     ],
+    "_SHARED": ["shared_tasks USING INTEGER PRIMARY KEY (rowid=?)"],
+    "_PARTS": ["parts (parent_id=?)"],
+    "_OPEN_PARTS": ["parts (parent_id=?)", "INTEGER PRIMARY KEY (rowid=?)"],
+    "_COUNT_PARTS": ["parts (parent_id=?)", "INTEGER PRIMARY KEY (rowid=?)"],
     "_NOTE_CLAIM": [
         "sqlite_autoindex_schedule_firing_metrics_1 (task_id=?)",
         "firings_at_work",
@@ -198,7 +203,12 @@ SORTED_BY_INDEX = {
 }
 
 
-ELSEWHERE = {"_BLOCKERS": blockers, "_STREAKS": firing_ends, "_MAX_TURNS": firing_ends}
+ELSEWHERE = {
+    **dict.fromkeys(("_BLOCKERS", "_OPEN_PARTS"), blockers),
+    **dict.fromkeys(("_STREAKS", "_MAX_TURNS"), firing_ends),
+    **dict.fromkeys(("_UNBLOCK", "_RECOUNT_BLOCKED"), neighbours),
+    "_COUNT_PARTS": families,
+}
 
 
 @pytest.mark.parametrize("question", list(QUESTIONS))

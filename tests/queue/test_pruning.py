@@ -21,9 +21,11 @@ from tests.queue.test_bounded import cost
 from tinyscheduler.adapters.sqlite.database import Access
 from tinyscheduler.adapters.sqlite.ledger import SqliteLedger
 from tinyscheduler.adapters.sqlite.pruning import SqlitePruner
+from tinyscheduler.adapters.sqlite.source_tasks import SqliteSourceTasks
 from tinyscheduler.errors import StoreError
 from tinyscheduler.model.history import AttemptRecord
 from tinyscheduler.model.pruning import PruneBounds, PruneKind
+from tinyscheduler.model.source_tasks import SeenTask
 from tinyscheduler.model.tasks import Finish, Outcome, TaskSpec, TaskState
 
 if TYPE_CHECKING:
@@ -35,6 +37,21 @@ FAILED = Finish(state=TaskState.FAILED, reason=None, failures=1)
 
 def bounds(most: int = 500) -> PruneBounds:
     return PruneBounds(history_before=LATER, logs_before=LATER, now=LATER, most=most)
+
+
+def a_seen_task(number: int) -> SeenTask:
+    return SeenTask(
+        number=number,
+        agent="coder",
+        queue=None,
+        summary="a task",
+        priority=0,
+        blocks=0,
+        blocked_by=(),
+        impediment=None,
+        created_at=START,
+        updated_at=START,
+    )
 
 
 def end(opened: Opened, task_id: str, ending: Finish = DONE) -> None:
@@ -203,6 +220,24 @@ def test_who_is_needed_is_known_by_state_and_by_who_waits(opened):
     needed = SqlitePruner(opened.database).needed([*"123456", "99", "x", "tinytask-1"])
 
     assert needed == {"1", "2", "4", "5", "6"}
+
+
+def test_tasks_of_other_sources_are_needed_and_go_as_ones_own_do(opened):
+    known = SqliteSourceTasks(opened.database, opened.clock, source="tinytask")
+    for number, state in enumerate((DONE, PARKED, FAILED), start=1):
+        seen = a_seen_task(number)
+        assert known.claim(seen, lease_id=f"{number}", agent="coder", queue="dev", attempt=1)
+        assert known.settle(number, lease_id=f"{number}", ending=state)
+    known.note(seen=[a_seen_task(4)])
+    ids = [f"tinytask-{number}" for number in range(1, 5)]
+    pruner = SqlitePruner(opened.database)
+    assert pruner.needed([*ids, "other-4"]) == {"tinytask-2", "tinytask-4"}
+
+    pruned = pruner.prune(bounds())
+
+    assert [(one.kind, one.number) for one in pruned.removed] == [(PruneKind.TASKS, 2)]
+    assert known.states(ids).keys() == {"tinytask-2", "tinytask-4"}
+    assert pruner.empty().tasks == 2
 
 
 def test_a_parked_task_and_what_it_comes_after_are_needed_until_it_is_cancelled(opened):

@@ -13,6 +13,7 @@ from tinyscheduler.model.leases import ProcessEvidence, WrapperLife
 from tinyscheduler.model.tasks import Finish, Outcome, TaskSpec, TaskState
 from tinyscheduler.simulator.attempts import Script
 from tinyscheduler.simulator.chance import Chance
+from tinyscheduler.simulator.coolings import SimulatedCoolings
 from tinyscheduler.simulator.launcher import SimulatedLauncher
 from tinyscheduler.simulator.simulation import Simulation
 from tinyscheduler.simulator.source import SimulatedSource
@@ -24,6 +25,7 @@ from tinyscheduler.values import replace
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from tinyscheduler.model.coolings import Cooling
     from tinyscheduler.model.leases import Lease, Trace
     from tinyscheduler.model.snapshot import LeaseScan
     from tinyscheduler.model.tasks import Ending
@@ -124,6 +126,18 @@ class DeafTickLock(SimulatedTickLock):
         return False
 
 
+class ForgetfulCoolings(SimulatedCoolings):
+    """It says that it kept what it was told, and tells nobody."""
+
+    def read(self) -> Sequence[Cooling]:
+        super().read()
+        return ()
+
+
+def coolings(world: SimulatedWorld, ports: World, process: Process) -> World:
+    return replace(ports, coolings=ForgetfulCoolings(process, world.disk))
+
+
 def store(kind: type[SimulatedLeaseStore]) -> Change:
     return lambda world, ports, process: replace(ports, store=kind(process, world.disk))
 
@@ -151,7 +165,8 @@ BROKEN: dict[str, tuple[Change, set[int]]] = {
     "a launcher that lies": (launcher(LauncherThatLies), {1, 2, 3, 4}),
     "a hasty launcher": (launcher(HastyLauncher), {13}),
     "a source that forgets endings": (source(SourceThatForgetsEndings), {12}),
-    "no tick lock": (lock(NoTickLock), {1, 3, 4, 13}),
+    "no tick lock": (lock(NoTickLock), {1, 3, 4, 13, 15}),
+    "coolings that nobody is told of": (coolings, {15}),
 }
 
 
@@ -159,7 +174,7 @@ BROKEN: dict[str, tuple[Change, set[int]]] = {
 def test_a_broken_rule_is_noticed(name):
     change, expected = BROKEN[name]
     for seed in range(MOST_SEEDS):
-        simulation = Simulation(seed=seed, peace_s=1200)
+        simulation = Simulation(seed=seed, peace_s=3600)
         simulation.rewire(partial(change, simulation.world))
         verdict = simulation.run()
         if verdict.violations:

@@ -15,7 +15,7 @@ from tinyscheduler.adapters.probe_host import ProcProbe
 from tinyscheduler.adapters.sqlite.database import Access, Database
 from tinyscheduler.adapters.sqlite.ledger import SqliteLedger
 from tinyscheduler.adapters.sqlite.queue import is_any_due
-from tinyscheduler.adapters.sqlite.switches import SqliteSwitches
+from tinyscheduler.adapters.sqlite.switches import SqliteSwitches, is_any_refused
 from tinyscheduler.adapters.tick_lock_file import FileTickLock
 from tinyscheduler.app.active_policy import ActivePolicy
 from tinyscheduler.app.kicks import kick_argv, start_detached_tick
@@ -27,10 +27,11 @@ from tinyscheduler.app.place import (
     refuse_network_filesystem,
 )
 from tinyscheduler.app.pruning import pruners_of
-from tinyscheduler.app.queue import local_queue, observers_of
+from tinyscheduler.app.queue import TINYTASK, local_queue, observers_of
 from tinyscheduler.config.saved import load_settings, save_settings
-from tinyscheduler.errors import ConfigError, StoreError
+from tinyscheduler.errors import StoreError
 from tinyscheduler.model.config import GPU_MASK
+from tinyscheduler.model.events import Event, EventName
 from tinyscheduler.model.snapshot import Rules
 from tinyscheduler.policy.platform import PlatformPolicy
 from tinyscheduler.tick import (
@@ -52,10 +53,12 @@ if TYPE_CHECKING:
 
     from tinyscheduler.adapters.policy_trace_file import PolicyTraceFile
     from tinyscheduler.adapters.rounds_file import FileRecorder
+    from tinyscheduler.adapters.sqlite.coolings import SqliteCoolings
     from tinyscheduler.adapters.sqlite.schedules import SqliteSchedules
+    from tinyscheduler.adapters.tinytask.client import TinytaskClient
     from tinyscheduler.model.budgets import UsedUp
     from tinyscheduler.model.config import Config
-    from tinyscheduler.model.events import Event
+    from tinyscheduler.model.coolings import Cooling
     from tinyscheduler.model.plan import TickReport
     from tinyscheduler.model.pressure import InteractivePressure
     from tinyscheduler.model.resources import GpuReading
@@ -197,13 +200,15 @@ def wired(
     gpus = _GpuProbe(config, may_write=acts)
     own = ActivePolicy(config, clock, may_write=acts)
     observers: tuple[Observer, ...] = (*observers_of(config), _OwnTrace(config, own))
+    ledger = SqliteLedger(database, shared_with="local")
+    sources = _Sources(
+        database, clock, ledger, mode=mode, warn=warnings.append, observers=observers
+    )
     try:
         yield World(
             clock=clock,
             lock=FileTickLock(config.paths),
-            sources=tuple(
-                _source(name, config, database=database, clock=clock) for name in config.sources
-            ),
+            sources=sources.all_of(config),
             store=FileLeaseStore(config.paths, locks=LockTrial() if acts else LockTable()),
             launcher=launcher,
             probe=ProcProbe(sees_stalls=config.limits.memory_stall_critical is not None),
@@ -213,9 +218,10 @@ def wired(
             find_policy=own.find,
             find_last_good=own.find_last_good,
             keep_good=own.keep_good,
-            ledger=SqliteLedger(database, shared_with="local"),
+            ledger=ledger,
             memory=FileMemoryStore(config.paths, warn=warnings.append, may_write=acts),
             switches=SqliteSwitches(database),
+            coolings=_Coolings(database),
             schedules=_Schedules(
                 database, clock, run_s=config.timing.schedule_run_s, warn=warnings.append
             ),
@@ -224,15 +230,83 @@ def wired(
                 config, clock, gpus=gpus, launcher=launcher, warn=warnings.append, may_write=acts
             ),
             read_checklist=_read_checklist,
-            observers=observers if acts else (),
+            observers=(*observers, sources) if acts else (),
             recorder=partial(recorder_of, config),
             pruners=partial(pruners_of, config, database, may_write=acts),
             warnings=warnings,
         )
     finally:
+        sources.close()
         own.close()
         if kept is None:
             database.close()
+
+
+class _Sources:
+    """Where tasks come from; what asks a server is loaded only where one is named."""
+
+    def __init__(
+        self,
+        database: Database,
+        clock: Clock,
+        ledger: SqliteLedger,
+        *,
+        mode: Mode,
+        warn: Callable[[str], None],
+        observers: Sequence[Observer],
+    ) -> None:
+        self._observers = observers
+        self._database = database
+        self._clock = clock
+        self._ledger = ledger
+        self._mode = mode
+        self._warn = warn
+        self._client: TinytaskClient | None = None
+
+    def all_of(self, config: Config) -> tuple[TaskSource, ...]:
+        """Return them in the order of the setting."""
+        return tuple(self._source(name, config) for name in config.sources)
+
+    def close(self) -> None:
+        """Hang up."""
+        if self._client is not None:
+            self._client.close()
+
+    def notice(self, event: Event) -> None:
+        """Take no note: only the end of a tick matters here."""
+
+    def report(self, report: TickReport) -> None:
+        """Let the next tick have all of its time for questions."""
+        del report
+        if self._client is not None:
+            self._client.begin_tick()
+
+    def _source(self, name: str, config: Config) -> TaskSource:
+        if name == "local":
+            return local_queue(config, self._database, self._clock, tell_done=self._tell_done)
+        assert name == TINYTASK, name  # noqa: S101 - the settings know no other
+        from tinyscheduler.app.tinytask import open_client, tinytask_source
+
+        acts = self._mode is Mode.ACT
+        client = open_client(config, self._clock, may_write=acts)
+        self._client = client
+        return tinytask_source(
+            config,
+            client,
+            self._database,
+            self._clock,
+            self._ledger,
+            rules=settings_of(config).rules,
+            may_write=acts,
+            warn=self._warn,
+        )
+
+    def _tell_done(self, task_ids: Sequence[str]) -> None:
+        """Tell of tasks that ended without an attempt of their own."""
+        at = self._clock.now().wall
+        for task_id in task_ids:
+            for observer in self._observers:
+                observer.notice(Event(at=at, name=EventName.TASK_FINISHED, task_id=task_id))
 
 
 class _Schedules:
@@ -279,6 +353,30 @@ class _Schedules:
                 self._database, self._clock, run_s=self._run_s, warn=self._warn
             )
         return self._loaded
+
+
+class _Coolings:
+    """The accounts that were refused, loaded where there are any."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def read(self) -> Sequence[Cooling]:
+        """Return what is kept of every account."""
+        return self._load().read() if is_any_refused(self._database) else ()
+
+    def keep(self, cooling: Cooling) -> None:
+        """Replace what is kept of that account."""
+        self._load().keep(cooling)
+
+    def forget(self, account: str) -> Cooling | None:
+        """Remove what is kept of an account."""
+        return self._load().forget(account)
+
+    def _load(self) -> SqliteCoolings:
+        from tinyscheduler.adapters.sqlite.coolings import SqliteCoolings
+
+        return SqliteCoolings(self._database)
 
 
 class _Budgets:
@@ -411,13 +509,6 @@ def keeping_settings(world: World, config: Config) -> World:
             world.warnings.append(f"{config.paths.settings}: {error.strerror}")
 
     return replace(world, keep_settings=keep)
-
-
-def _source(name: str, config: Config, *, database: Database, clock: Clock) -> TaskSource:
-    if name == "local":
-        return local_queue(config, database, clock)
-    message = f"TINYSCHEDULER_SOURCES names {name!r}, which this version cannot reach"
-    raise ConfigError(message, hint="set it to local")
 
 
 def settings_of(config: Config, *, window: int | None = None) -> TickSettings:

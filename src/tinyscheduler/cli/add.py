@@ -153,7 +153,7 @@ def wish_of(asked: Mapping[str, Any], spell: Callable[[str], str] | None = None)
     spell = spell or spell_option
     given = {field.name: asked[field.name] for field in fields(Wish) if field.name in asked}
     given["command"] = tuple(asked["command"] or ())
-    given["prompt"] = _find_prompt(asked["prompt"], asked["prompt_file"], spell)
+    given["prompt"] = find_prompt(asked["prompt"], asked["prompt_file"], spell)
     given["after"] = tuple(
         # An empty text is no id, and told so: a script's variable may be unset.
         one
@@ -284,7 +284,8 @@ def _refuse_beside_batch(context: typer.Context) -> None:
         )
 
 
-def _find_prompt(prompt: str | None, path: str | None, spell: Callable[[str], str]) -> str | None:
+def find_prompt(prompt: str | None, path: str | None, spell: Callable[[str], str]) -> str | None:
+    """Return the prompt that was given, as a text or by a file; ``spell`` names options."""
     if path is None:
         return prompt
     option = spell("prompt_file")

@@ -99,9 +99,10 @@ def _words(invocation: Invocation, kind: str) -> Iterator[str]:
         from tinyscheduler.adapters.sqlite.database import Access
         from tinyscheduler.app.queue import open_queue
 
-        switches = open_queue(config, Access.READ).switches.read()
-        paused = [one.target for one in switches if one.kind is SwitchKind.PAUSE]
+        queue = open_queue(config, Access.READ)
+        paused = [one.target for one in queue.switches.read() if one.kind is SwitchKind.PAUSE]
         yield from map(str, dict.fromkeys((EVERYTHING, *paused)))
+        yield from (f"account:{one.account}" for one in queue.coolings.read())
     elif what == "ticks":
         from tinyscheduler.adapters.rounds_file import FileRecorder
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from tinyscheduler.cli.finding import Finding, fail, ok, warn
 from tinyscheduler.cli.render import count, format_span
-from tinyscheduler.errors import StoreError, TinySchedulerError
+from tinyscheduler.errors import SourceError, StoreError, TinySchedulerError
 from tinyscheduler.model.leases import Lease
 
 if TYPE_CHECKING:
@@ -69,9 +69,17 @@ def look_at_folders(config: Config) -> Iterator[Finding]:
 
 
 def look_at_sources(config: Config) -> Iterator[Finding]:
-    """Name what tasks come from; what cannot be reached is a fault of the settings."""
-    if "local" in config.sources:
-        yield ok("sources", "local: the embedded queue", config.paths.database)
+    """Name what tasks come from, and ask those that are elsewhere."""
+    for name in config.sources:
+        if name == "local":
+            yield ok("sources", "local: the embedded queue", config.paths.database)
+            continue
+        from tinyscheduler.app.tinytask import dial
+
+        try:
+            yield ok("sources", f"{name}: {dial(config)}", config.endpoint)
+        except SourceError as error:
+            yield fail("sources", error.what, where=name, fix=error.hint or "look at its own log")
 
 
 def look_at_disk(config: Config) -> Iterator[Finding]:

@@ -21,8 +21,12 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "history": (
         "tinyscheduler history --since 24h --state failed",
         "tinyscheduler history --since 2026-01-01 --csv",
+        "tinyscheduler history --by day,agent --since 7d",
     ),
-    "report": ("tinyscheduler report --since 30d",),
+    "report": (
+        "tinyscheduler report --since 30d",
+        "tinyscheduler report --format both -o report.json",
+    ),
     "events": ("tinyscheduler events -f", "tinyscheduler events -n 100 --event 'task.*' --task 7"),
     "health": ("tinyscheduler health", "tinyscheduler health --json"),
     "gpu": ("tinyscheduler gpu", "tinyscheduler gpu --json"),
@@ -52,6 +56,12 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "tinyscheduler pressure on --id editor --pid 4711 --ttl 8h",
         "tinyscheduler pressure off --id chat",
         "tinyscheduler pressure list",
+    ),
+    "agent": (
+        "tinyscheduler agent list",
+        "tinyscheduler agent test reviewer --sample state/logs/tasks/7/1.log",
+        "tinyscheduler agent test claude --sample - --exit-code 1",
+        "tinyscheduler agent try coder --prompt 'Mend the tests.' --max-turns 20",
     ),
     "policy": (
         "tinyscheduler policy show",
@@ -84,6 +94,11 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "config": ("tinyscheduler config --show",),
     "validate-config": ("tinyscheduler validate-config --fix",),
     "doctor": ("tinyscheduler doctor",),
+    "mcp": (
+        "tinyscheduler mcp",
+        "tinyscheduler mcp --allow-write --as coder",
+        "tinyscheduler mcp --allow-write --allow-agent shell",
+    ),
     "service": (
         "tinyscheduler service install --print",
         "tinyscheduler service install daemon --user",

@@ -90,6 +90,10 @@ class Invocation:
         """Return the configuration for a command that looks at no state."""
         return self._tell_warnings(load_beside_agents(self.overrides, write_cache=False))
 
+    def configure_trying(self) -> Config:
+        """Return the configuration for a command that runs something, and looks at no state."""
+        return self._tell_warnings(load_config(self.overrides, write_cache=False))
+
     def configure_changing(self) -> Config:
         """Return the configuration for a command that changes tasks there are.
 

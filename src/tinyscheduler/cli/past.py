@@ -1,4 +1,4 @@
-"""``parked``, ``history`` and ``report``: what was set aside, tried, and what it amounts to."""
+"""``parked`` and ``history``: what was set aside, what was tried, and what that took."""
 
 from __future__ import annotations
 
@@ -14,29 +14,27 @@ from tinyscheduler.cli.render import (
     Ink,
     Page,
     Row,
-    count,
     emit,
     emit_json,
     escape,
-    fit,
     format_span,
     format_table,
     format_when,
 )
 from tinyscheduler.cli.standing import ended_attempt_json, time_or_none
 from tinyscheduler.cli.tasks import DEFAULT_LIMIT, describe_outcome
+from tinyscheduler.config.problems import quote
 from tinyscheduler.errors import EXIT_DONE
-from tinyscheduler.model.clock import format_time
 from tinyscheduler.model.tasks import Outcome, TaskState
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
     from typing import Any
 
     import typer
 
     from tinyscheduler.app.queue import Queue
-    from tinyscheduler.core.workload import AgentWork, Spread, Workload
     from tinyscheduler.model.history import AttemptRecord
     from tinyscheduler.model.records import TaskRecord
 
@@ -145,9 +143,29 @@ def _outcome(text: str | Outcome) -> Outcome:
         raise BadValue(f"{text!r} is not one of done, {known}") from None
 
 
+_KEYS = ("day", "agent")
+
+
+def _keys(text: str) -> str:
+    """Read what attempts are summed up by: one of these, or both with a comma between them."""
+    told = [one.strip() for one in text.split(",")]
+    if not set(told) <= set(_KEYS) or len(set(told)) < len(told):
+        raise BadValue(f"{quote(text)} is not agent, day, or day,agent")
+    return ",".join(told)
+
+
 def history(
     context: typer.Context,
     *,
+    by: Annotated[
+        str | None,
+        option(
+            parser=_keys,
+            metavar="KEY",
+            help="Sum them up by agent, by day, or by day,agent.",
+            is_plain=False,
+        ),
+    ] = None,
     since: Annotated[
         str | None,
         option(metavar="TIME", help="Ended since then: a time, or a duration ago."),
@@ -165,7 +183,10 @@ def history(
     as_csv: Annotated[bool, option("--csv", help="Print comma-separated values.")] = False,
     json: _Json = False,
 ) -> int:
-    """List the attempts that ended, the newest last."""
+    """List the attempts that ended, the newest last, or what they took together.
+
+    With their durations, and with turns, tokens and money where their agents tell them.
+    """
     invocation: Invocation = context.obj
     if as_csv and json:
         from tinyscheduler.errors import UsageError
@@ -173,8 +194,18 @@ def history(
         raise UsageError("--csv and --json cannot be given together", hint="leave one out")
     queue = _open(invocation)
     now = queue.clock.now().wall
+    begin = None if since is None else moment_ago("--since", since, now=now)
+    if by is not None:
+        from tinyscheduler.cli.past_sums import tell_sums
+
+        found = queue.inquiry.measured(since=begin, agent=agent, outcome=state)
+        if agent is not None and not found:
+            invocation.note_unknown("agent", agent, (one.name for one in queue.config.agents))
+        keys = tuple(by.split(","))
+        tell_sums(invocation, found, keys, limit=limit, as_csv=as_csv, as_json=json)
+        return EXIT_DONE
     attempts = queue.inquiry.attempts(
-        since=None if since is None else moment_ago("--since", since, now=now),
+        since=begin,
         agent=agent,
         outcome=state,
         limit=limit + 1,
@@ -185,7 +216,7 @@ def history(
     if json:
         emit_json(attempts=[_attempt_json(one) for one in shown], is_complete=shown == attempts)
     elif as_csv:
-        emit(_csv(shown))
+        emit(write_csv(_COLUMNS, map(_attempt_json, shown)))
     elif shown:
         emit("\n".join(_history_lines(shown, now=now, page=invocation.page)))
     else:
@@ -200,18 +231,41 @@ def _attempt_json(attempt: AttemptRecord) -> dict[str, Any]:
 
 
 def _history_lines(attempts: list[AttemptRecord], *, now: datetime, page: Page) -> list[str]:
-    rows: list[Row] = [
+    rows: list[list[str | Cell]] = [
         [
             format_when(one.ended_at, now=now),
             one.task_id,
             str(one.attempt),
             one.agent,
             _span(one.started_at, one.ended_at),
+            *(told_or_dash(getattr(one, name)) for name in _told(attempts)),
             Cell(text=describe_outcome(one), ink=_INK_OF_OUTCOME[one.outcome]),
         ]
         for one in attempts
     ]
-    return format_table(["ENDED", "ID", "ATTEMPT", "AGENT", "TOOK", "OUTCOME"], rows, page)
+    told = (_TITLES[name] for name in _told(attempts))
+    return format_table(["ENDED", "ID", "ATTEMPT", "AGENT", "TOOK", *told, "OUTCOME"], rows, page)
+
+
+_TITLES = {"turns": "TURNS", "tokens": "TOKENS", "cost_usd": "USD"}
+
+
+def _told(attempts: list[AttemptRecord]) -> list[str]:
+    """Return what any of these attempts tells beside how it ended: commands tell nothing."""
+    return [name for name in _TITLES if any(getattr(one, name) is not None for one in attempts)]
+
+
+def told_or_dash(number: float | None) -> str:
+    """Write a count, or an amount of money.
+
+    >>> told_or_dash(None), told_or_dash(1200), told_or_dash(0.5), told_or_dash(0.001)
+    ('-', '1200', '0.50', '<0.01')
+    """
+    if number is None:
+        return "-"
+    if isinstance(number, int):
+        return str(number)
+    return "<0.01" if 0 < number < 0.01 else f"{number:.2f}"  # noqa: PLR2004 - a cent
 
 
 def _span(started_at: datetime | None, ended_at: datetime) -> str:
@@ -225,14 +279,13 @@ _COLUMNS = (
 )
 
 
-def _csv(attempts: list[AttemptRecord]) -> str:
-    """Return the rows for a spreadsheet, with a head; one line each, whatever is in them."""
+def write_csv(columns: Sequence[str], rows: Iterable[Mapping[str, object]]) -> str:
+    """Return rows for a spreadsheet, with a head; one line each, whatever is in them."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(_COLUMNS)
-    for one in attempts:
-        row = _attempt_json(one)
-        writer.writerow(["" if row[name] is None else csv_cell(row[name]) for name in _COLUMNS])
+    writer.writerow(columns)
+    for row in rows:
+        writer.writerow(["" if row[name] is None else csv_cell(row[name]) for name in columns])
     return text.getvalue().removesuffix("\n")
 
 
@@ -241,113 +294,3 @@ def csv_cell(value: object) -> str:
     text = escape(str(value))
     # What begins so, a spreadsheet would run as a formula.
     return f"'{text}" if text[:1] in {"=", "+", "@"} else text
-
-
-def report(
-    context: typer.Context,
-    *,
-    since: Annotated[
-        str,
-        option(metavar="TIME", help="Ended since then: a time, or a duration ago."),
-    ] = "7d",
-    json: _Json = False,
-) -> int:
-    """Sum up the workload of each agent.
-
-    Counts, success, and how long attempts waited and ran.
-    """
-    invocation: Invocation = context.obj
-    from tinyscheduler.core.workload import summarise
-
-    queue = _open(invocation)
-    now = queue.clock.now().wall
-    begin = moment_ago("--since", since, now=now)
-    workload = summarise(queue.inquiry.measured(since=begin))
-    if json:
-        emit_json(since=format_time(begin), until=format_time(now), **workload_json(workload))
-        return EXIT_DONE
-    page = invocation.page
-    emit("\n".join(workload_lines(workload, since, page)))
-    return EXIT_DONE
-
-
-def workload_lines(workload: Workload, since: str, page: Page) -> list[str]:
-    """Return a table of the agents, then what failed, and when it was busy."""
-    if not workload.total.attempts:
-        return [fit(f"no attempt has ended since {since}", page)]
-    works = workload.agents
-    if len(works) > 1:
-        works = (*works, workload.total)
-    head = ["AGENT", "ATTEMPTS", "DONE", "FAILED", "OTHER", "SUCCESS", "RETRIES", "WAIT", "RUN"]
-    lines = format_table(head, [_work_row(one) for one in works], page)
-    more = ["WAIT and RUN: median / 95th percentile"]
-    for title, counts in (("failures", workload.failures), ("reclaims", workload.reclaims)):
-        if counts:
-            told = ", ".join(f"{number} {name}" for name, number in counts)
-            more.append(f"{title}: {told}")
-    hours = ", ".join(
-        f"{hour.astimezone():%a %d %b %H:00} ({count(number, 'start')})"
-        for hour, number in workload.busiest[:3]
-    )
-    if hours:
-        more.append(f"busiest: {hours}")
-    return [*lines, "", *(fit(line, page) for line in more)]
-
-
-def _work_row(work: AgentWork) -> list[str]:
-    rate = work.success_rate
-    return [
-        work.agent,
-        str(work.attempts),
-        str(work.succeeded),
-        str(work.failed),
-        str(work.cancelled + work.others),
-        "-" if rate is None else f"{rate:.0%}",
-        str(work.retries),
-        _spread(work.waits),
-        _spread(work.runs),
-    ]
-
-
-def _spread(spread: Spread | None) -> str:
-    if spread is None:
-        return "-"
-    return f"{format_span(spread.median_s)} / {format_span(spread.p95_s)}"
-
-
-def workload_json(workload: Workload) -> dict[str, Any]:
-    """Return the documented keys."""
-    return {
-        "total": _work_json(workload.total),
-        "agents": {one.agent: _work_json(one) for one in workload.agents},
-        "failures": dict(workload.failures),
-        "reclaims": dict(workload.reclaims),
-        "busiest_hours": [
-            {"hour": format_time(hour), "started": number} for hour, number in workload.busiest
-        ],
-    }
-
-
-def _work_json(work: AgentWork) -> dict[str, Any]:
-    rate = work.success_rate
-    return {
-        "attempts": work.attempts,
-        "succeeded": work.succeeded,
-        "failed": work.failed,
-        "cancelled": work.cancelled,
-        "others": work.others,
-        "success_rate": None if rate is None else round(rate, 4),
-        "retries": work.retries,
-        "wait_sec": _spread_json(work.waits),
-        "run_sec": _spread_json(work.runs),
-    }
-
-
-def _spread_json(spread: Spread | None) -> dict[str, Any] | None:
-    if spread is None:
-        return None
-    return {
-        "count": spread.number,
-        "median": round(spread.median_s, 3),
-        "p95": round(spread.p95_s, 3),
-    }

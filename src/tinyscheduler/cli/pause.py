@@ -7,7 +7,7 @@ import os
 from tinyscheduler.cli.invocation import Invocation
 from tinyscheduler.cli.options import Annotated, argument, option
 from tinyscheduler.cli.parsing import duration_s
-from tinyscheduler.cli.render import count, emit_json, escape, format_when
+from tinyscheduler.cli.render import count, emit_json, escape, format_clock, format_when
 from tinyscheduler.config.problems import did_you_mean, quote
 from tinyscheduler.core.switches import name_target
 from tinyscheduler.errors import EXIT_DONE, EXIT_TIMEOUT, NotFoundError, UsageError
@@ -31,10 +31,12 @@ if TYPE_CHECKING:
 
     from tinyscheduler.app.queue import Queue
     from tinyscheduler.model.config import Config
+    from tinyscheduler.model.coolings import Cooling
 
 _LONGEST_REASON = 500
 _MOST_IDS = 10
 _LOOK_S = 0.1
+_ACCOUNT = "account:"
 _SYNTAX = "write all, agent:NAME, queue:NAME or schedule:NAME"
 
 _Targets = Annotated[
@@ -78,19 +80,34 @@ def pause(
     return _answer(invocation, queue, lines, changed, as_json=json)
 
 
-def resume(context: typer.Context, targets: _Targets = None, *, json: _Json = False) -> int:
+def resume(
+    context: typer.Context,
+    targets: Annotated[
+        list[str] | None,
+        argument(
+            metavar="TARGET",
+            help="all, agent:NAME, queue:NAME, schedule:NAME or account:NAME; all by default.",
+        ),
+    ] = None,
+    *,
+    json: _Json = False,
+) -> int:
     """Let what is paused start again.
 
-    Without a target every pause ends; a drain goes on.
+    Without a target every pause ends; a drain goes on.  An account that cools because its
+    provider refused it is tried again at once: name it, or an agent that uses it.
     """
     from tinyscheduler.app.pausing import end_pause
 
     invocation: Invocation = context.obj
-    wanted = _read_targets(targets)
+    accounts = _read_accounts(targets)
+    others = [one for one in targets or [] if not one.startswith(_ACCOUNT)]
+    wanted = _read_targets(others) if others or not accounts else []
     config, queue = _open_to_go_on(invocation)
     before = queue.switches.read()
     for target in wanted:
         _refuse_unknown(target, config, before, queue)
+    coolings = _end_coolings(queue, [*accounts, *_accounts_of(wanted, config)], named=accounts)
     if EVERYTHING in wanted:
         # Whoever wants everything to go on means the single pauses too.
         wanted = [one.target for one in before if one.kind is SwitchKind.PAUSE] or [EVERYTHING]
@@ -106,8 +123,15 @@ def resume(context: typer.Context, targets: _Targets = None, *, json: _Json = Fa
             _announce(queue, EventName.RESUMED, lifted)
         name = name_target(target)
         nothing = "nothing was paused" if target == EVERYTHING else f"{name} was not paused"
-        lines.append(f"the pause of {name} has ended" if lifted is not None else nothing)
-    return _answer(invocation, queue, lines, changed, as_json=json, config=config)
+        if lifted is not None:
+            lines.append(f"the pause of {name} has ended")
+        elif not (coolings and target.kind is TargetKind.AGENT):
+            lines.append(nothing)
+    lines += [_cooling_ended(queue, one) for one in coolings]
+    ended = {one.account for one in coolings}
+    lines += [f"account {name} was not cooling" for name in accounts if name not in ended]
+    more = {"coolings_ended": [cooling_json(one) for one in coolings]}
+    return _answer(invocation, queue, lines, changed, as_json=json, config=config, more=more)
 
 
 def drain(
@@ -188,6 +212,59 @@ def _read_targets(texts: list[str] | None) -> list[Target]:
         if target not in targets:
             targets.append(target)
     return targets
+
+
+def _read_accounts(texts: list[str] | None) -> list[str]:
+    accounts = [text.removeprefix(_ACCOUNT) for text in texts or [] if text.startswith(_ACCOUNT)]
+    if "" in accounts:
+        raise UsageError("account: names no account", hint="write account:NAME")
+    return accounts
+
+
+def _accounts_of(targets: Iterable[Target], config: Config) -> list[str]:
+    from tinyscheduler.core.cooling import account_of
+
+    names = [one.name for one in targets if one.kind is TargetKind.AGENT]
+    return [account_of(name, config.agents) for name in names]
+
+
+def _end_coolings(queue: Queue, accounts: list[str], *, named: Iterable[str]) -> list[Cooling]:
+    """Forget what is known against these accounts; return those that cooled.
+
+    Raises NotFoundError for a ``named`` one that no agent uses and that was never refused.
+    """
+    from tinyscheduler.core.cooling import account_of, is_cooling
+
+    if not accounts:
+        return []
+    agents = queue.config.agents
+    kept = {one.account for one in queue.coolings.read()}
+    known = kept | {account_of(one.name, agents) for one in agents}
+    for name in named:
+        if name not in known:
+            hint = did_you_mean(name, known) if known else "there is no account at all"
+            raise NotFoundError(f"there is no account {quote(name)}", hint=hint)
+    now = queue.clock.now().wall
+    ended = [queue.coolings.forget(name) for name in dict.fromkeys(accounts) if name in kept]
+    return [one for one in ended if one is not None and is_cooling(one, now)]
+
+
+def _cooling_ended(queue: Queue, cooling: Cooling) -> str:
+    until = format_clock(cooling.until, now=queue.clock.now().wall)
+    return f"account {cooling.account} is no longer cooling; it would have been until {until}"
+
+
+def cooling_json(cooling: Cooling) -> dict[str, Any]:
+    """Return one cooling as the documented JSON object."""
+    return {
+        "account": cooling.account,
+        "since": format_time(cooling.since),
+        "until": format_time(cooling.until),
+        "is_told": cooling.is_told,
+        "times": cooling.times,
+        "agent": cooling.agent,
+        "words": cooling.words,
+    }
 
 
 def _open_to_stop(invocation: Invocation) -> tuple[Config, Queue]:
@@ -313,13 +390,14 @@ def _answer(
     as_json: bool,
     config: Config | None = None,
     running: tuple[str, ...] | None = None,
+    more: dict[str, Any] | None = None,
 ) -> int:
     """Print what was done; with a configuration also wish for a tick, and say what still stops."""
     from tinyscheduler.app.kicks import kick
 
     left = queue.switches.read()
     if as_json:
-        more = {} if running is None else {"running": list(running)}
+        more = {**(more or {}), **({} if running is None else {"running": list(running)})}
         emit_json(
             changed=[switch_json(one) for one in changed],
             paused=[switch_json(one) for one in left],
@@ -338,10 +416,21 @@ def _note_what_still_stops(invocation: Invocation, queue: Queue, left: Iterable[
 
     if not queue.config.enabled:
         invocation.note("nothing starts all the same: TINYSCHEDULER_ENABLED is false")
+    _note_what_cools(invocation, queue)
     for switch in left:
         if switch.kind is SwitchKind.DRAIN or switch.target == EVERYTHING:
             words = tell_switch(switch, when=format_when(switch.since, now=queue.clock.now().wall))
             invocation.note(f"nothing starts all the same: {words}")
+
+
+def _note_what_cools(invocation: Invocation, queue: Queue) -> None:
+    from tinyscheduler.core.cooling import is_cooling, tell_cooling
+
+    now = queue.clock.now().wall
+    for one in queue.coolings.read():
+        if is_cooling(one, now):
+            words = tell_cooling(one, when=format_clock(one.until, now=now))
+            invocation.note(f"nothing of it starts all the same: {words}")
 
 
 def _find_busy(queue: Queue) -> tuple[str, ...]:

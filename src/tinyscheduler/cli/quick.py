@@ -33,7 +33,7 @@ HOT = {
     "wait": "tinyscheduler.cli.wait:wait",
     "parked": "tinyscheduler.cli.past:parked",
     "history": "tinyscheduler.cli.past:history",
-    "report": "tinyscheduler.cli.past:report",
+    "report": "tinyscheduler.cli.workload:report",
     "events": "tinyscheduler.cli.events:events",
     "health": "tinyscheduler.cli.health:health",
     "cancel": "tinyscheduler.cli.change:cancel",

@@ -229,6 +229,24 @@ def format_when(moment: datetime | None, *, now: datetime) -> str:
     return f"{format_span(seconds)} ago" if seconds >= 0 else f"in {format_span(-seconds + 1)}"
 
 
+def format_clock(moment: datetime, *, now: datetime) -> str:
+    """Return a moment ahead as the clocks of this place will show it, with its day if need be.
+
+    >>> from datetime import UTC, datetime
+    >>> now = datetime(2026, 7, 4, 12, 0)
+    >>> format_clock(now.replace(hour=14, minute=20), now=now)
+    '14:20'
+    >>> format_clock(now.replace(day=5, hour=2), now=now)
+    'Sun 02:00'
+    >>> format_clock(now.replace(day=12, hour=2), now=now)
+    '2026-07-12 02:00'
+    """
+    here, today = moment.astimezone(), now.astimezone().date()
+    days = (here.date() - today).days
+    day = "" if days == 0 else "%a " if 0 < days < 7 else "%Y-%m-%d "  # noqa: PLR2004 - a week
+    return here.strftime(f"{day}%H:%M")
+
+
 def count(number: int, noun: str) -> str:
     """Return a number of things.
 

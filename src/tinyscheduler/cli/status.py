@@ -21,6 +21,7 @@ from tinyscheduler.cli.render import (
     emit_json,
     escape,
     fit,
+    format_clock,
     format_span,
     format_table,
     format_when,
@@ -110,6 +111,17 @@ class Overview:
             if not (isinstance(one, Wait) and one.reason in _NOT_IN_LINE)
         ]
         return {task_id: place for place, task_id in enumerate(in_line, start=1)}
+
+    @property
+    def cooling_ends(self) -> Mapping[str, datetime]:
+        """Until when each agent cools that does; most never do."""
+        snapshot = self.foresight.snapshot
+        if not snapshot.coolings:
+            return {}
+        from tinyscheduler.core.cooling import cooling_agents
+
+        cooling = cooling_agents(snapshot.agents, snapshot.coolings, snapshot.now.wall)
+        return {name: one.until for name, one in cooling.items()}
 
     @property
     def queued(self) -> list[WaitingTask]:
@@ -237,11 +249,7 @@ def status_lines(overview: Overview, invocation: Invocation) -> list[str]:
         lines += ["", fit(describe_ticking(overview.ticking), page)]
     if overview.parked:
         lines += ["", *_parked_lines(overview, invocation)]
-    agents = [
-        [name, str(one["active"]), str(one["limit"]), str(one["free"])]
-        for name, one in agents_json(overview).items()
-    ]
-    lines += ["", *format_table(["AGENT", "ACTIVE", "LIMIT", "FREE"], agents, page)]
+    lines += ["", *_agent_lines(overview, page)]
     if overview.foresight.snapshot.inventory.models:
         from tinyscheduler.cli.model_slots import model_lines
 
@@ -258,6 +266,21 @@ def status_lines(overview: Overview, invocation: Invocation) -> list[str]:
     if overview.daemon is not None:
         lines += ["", f"a daemon ticks: pid {overview.daemon.pid}, since {overview.daemon.since}"]
     return lines
+
+
+def _agent_lines(overview: Overview, page: Page) -> list[str]:
+    """Return the slots of each agent, and until when it cools where any does."""
+    ends = overview.cooling_ends
+    head = ["AGENT", "ACTIVE", "LIMIT", "FREE", *(["COOLING"] if ends else [])]
+    rows: list[Row] = []
+    for name, one in agents_json(overview).items():
+        row: Row = [name, str(one["active"]), str(one["limit"]), str(one["free"])]
+        if ends:
+            end = ends.get(name)
+            words = "-" if end is None else f"until {format_clock(end, now=overview.now)}"
+            row = [*row, Cell(text=words, ink=Ink.YELLOW) if end is not None else words]
+        rows.append(row)
+    return format_table(head, rows, page)
 
 
 def _running_lines(overview: Overview, invocation: Invocation) -> list[str]:
@@ -329,12 +352,13 @@ def _more(hidden: int, command: str, invocation: Invocation) -> list[str]:
 def agents_json(overview: Overview) -> dict[str, dict[str, Any]]:
     """Return each agent's slots: its limit, those in use, and those it could still take."""
     host_free = max(0, overview.config.limits.host_slots - overview.host_active)
+    ends = overview.cooling_ends
     return {
         agent.name: {
             "limit": agent.limit,
             "active": overview.active.get(agent.name, 0),
             "free": min(max(0, agent.limit - overview.active.get(agent.name, 0)), host_free),
-            "cooling_until": None,
+            "cooling_until": time_or_none(ends.get(agent.name)),
         }
         for agent in sorted(overview.config.agents, key=lambda agent: agent.name)
     }
@@ -371,6 +395,7 @@ def status_json(overview: Overview) -> dict[str, Any]:
         "budgets": _budgets_json(overview),
         "health": health,
         "paused": paused_json(overview),
+        "cooling": _cooling_json(overview),
         "policy": _policy_json(overview),
         "daemon": None
         if overview.daemon is None
@@ -476,6 +501,10 @@ def _paused_lines(overview: Overview, page: Page) -> list[str]:
         tell_switch(one, when=format_when(one.since, now=overview.now))
         for one in overview.report.switches
     ]
+    if overview.foresight.snapshot.coolings:
+        from tinyscheduler.cli.cooling_lines import cooling_lines
+
+        lines += cooling_lines(overview.foresight.snapshot.coolings, now=overview.now)
     if not overview.config.enabled:
         lines.insert(0, "nothing starts: TINYSCHEDULER_ENABLED is false")
     # One that a budget stopped, or somebody with `pause`, is told by that.
@@ -498,6 +527,17 @@ def _paused_lines(overview: Overview, page: Page) -> list[str]:
         )
     pieces = [piece for line in lines for piece in wrap(escape(line), page)]
     return [page.paint(piece, Ink.YELLOW) for piece in pieces]
+
+
+def _cooling_json(overview: Overview) -> list[dict[str, Any]]:
+    snapshot = overview.foresight.snapshot
+    if not snapshot.coolings:
+        return []
+    from tinyscheduler.cli.pause import cooling_json
+    from tinyscheduler.core.cooling import is_cooling
+
+    now = snapshot.now.wall
+    return [cooling_json(one) for one in snapshot.coolings if is_cooling(one, now)]
 
 
 def _policy_lines(overview: Overview, page: Page) -> list[str]:

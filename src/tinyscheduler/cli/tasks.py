@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     import typer
 
     from tinyscheduler.app.queue import Queue
+    from tinyscheduler.cli.sharing import Sharing
 
 DEFAULT_LIMIT = 100
 _MOST_LISTED = 1_000_000
@@ -104,12 +105,15 @@ def list_tasks(
 
 def _note_stops(invocation: Invocation, queue: Queue, shown: list[Standing]) -> None:
     """Say once, beside the table, what keeps waiting tasks in it from starting."""
+    from tinyscheduler.cli.cooling_lines import cooling_lines
     from tinyscheduler.core.switches import tell_switch
 
     if any(one.state is TaskState.WAITING for one in shown):
+        now = queue.clock.now().wall
         for switch in queue.switches.read():
-            when = format_when(switch.since, now=queue.clock.now().wall)
-            invocation.note(tell_switch(switch, when=when))
+            invocation.note(tell_switch(switch, when=format_when(switch.since, now=now)))
+        for line in cooling_lines(queue.coolings.read(), now=now):
+            invocation.note(line)
 
 
 def format_tasks(standings: list[Standing], *, page: Page, now: datetime) -> list[str]:
@@ -145,6 +149,7 @@ def show(
     invocation: Invocation = context.obj
     from tinyscheduler.adapters.sqlite.database import Access
     from tinyscheduler.app.queue import open_queue
+    from tinyscheduler.cli.sharing import find_sharing
 
     (task_id,) = check_task_ids([task_id])
     queue = open_queue(invocation.configure_reading(), Access.READ)
@@ -153,9 +158,11 @@ def show(
     attempts = queue.ledger.attempts(task_id)
     stop = find_stop_of(queue, standing)
     log = find_log(queue, standing, None)
+    sharing = find_sharing(queue, task_id)
     if json:
         told = None if stop is None else {"reason": stop.reason.value, "words": stop.words}
-        emit_json(**full_json(standing, spec, attempts), stopped_by=told)
+        shared = {} if sharing is None else sharing.json()
+        emit_json(**full_json(standing, spec, attempts), stopped_by=told, **shared)
         return 0
     report = _TaskReport(
         standing=standing,
@@ -163,6 +170,7 @@ def show(
         attempts=tuple(attempts),
         stop=stop,
         log=log.path if log is not None else "",
+        sharing=sharing,
         page=invocation.page,
         now=queue.clock.now().wall,
     )
@@ -171,9 +179,10 @@ def show(
 
 
 def find_stop_of(queue: Queue, standing: Standing) -> Wait | None:
-    """Return the pause or drain that keeps a waiting task from starting, if there is one."""
+    """Return what keeps a waiting task from starting: a pause, a drain, or a cooling account."""
+    from tinyscheduler.core.cooling import cooling_agents, find_cooling
     from tinyscheduler.core.queueing import candidates
-    from tinyscheduler.core.switches import find_stop
+    from tinyscheduler.core.switches import find_stop, is_paused
     from tinyscheduler.model.policy import AgentView
 
     record = standing.record
@@ -191,7 +200,15 @@ def find_stop_of(queue: Queue, standing: Standing) -> Wait | None:
         AgentView(name=agent.name, queue=agent.queue, limit=agent.limit, active=0)
         for agent in queue.config.agents
     ]
-    return find_stop(task, agents=candidates(task, agents), switches=queue.switches.read())
+    able, switches = candidates(task, agents), queue.switches.read()
+    now = queue.clock.now().wall
+    return find_stop(task, agents=able, switches=switches) or find_cooling(
+        task,
+        able=able,
+        cooling=cooling_agents(queue.config.agents, queue.coolings.read(), now),
+        paused=[one.name for one in able if is_paused(one, switches)],
+        now=now,
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -201,12 +218,15 @@ class _TaskReport:
     attempts: tuple[AttemptRecord, ...]
     stop: Wait | None
     log: str
+    sharing: Sharing | None
     page: Page
     now: datetime
 
     def lines(self) -> list[str]:
         """Return one line per fact that there is, then the attempts, then the prompt."""
         facts = [*self._standing_facts(), *self._asked_facts()]
+        if self.sharing is not None:
+            facts += self.sharing.facts(self.now)
         known = [(name, text) for name, text in facts if text]
         width = max(len(name) for name, _ in known) + 2
         lines = [
@@ -217,6 +237,8 @@ class _TaskReport:
         if rows:
             head = ["ATTEMPT", "AGENT", "STARTED", "TOOK", "OUTCOME"]
             lines += ["", *format_table(head, rows, self.page)]
+        if self.sharing is not None:
+            lines += self.sharing.comment_lines(self.now, self.page)
         return [*lines, *self._prompt_lines()]
 
     def _value(self, name: str, text: str, *, indent: int) -> str:

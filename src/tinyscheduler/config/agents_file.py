@@ -11,8 +11,10 @@ from typing import Any
 from tinyscheduler.config import node_values
 from tinyscheduler.config.inputs import InputFile, fault_in_path
 from tinyscheduler.config.problems import Problem, Severity, UnusableError, did_you_mean, quote
+from tinyscheduler.config.profile_nodes import KNOWN, read_profiles
 from tinyscheduler.config.settings import MAX_LIMIT
 from tinyscheduler.core.command_line import PLACEHOLDERS
+from tinyscheduler.core.profiles import find_profile
 from tinyscheduler.model.budgets import OVERALL, Budget
 from tinyscheduler.model.config import (
     LOCAL_HOST,
@@ -25,6 +27,7 @@ from tinyscheduler.model.config import (
     Quota,
     StdinSource,
 )
+from tinyscheduler.model.profiles import Profile
 from tinyscheduler.model.switches import TargetKind, parse_target
 from tinyscheduler.model.tasks import MOST_TURNS, TASK_ID_RULE, is_task_id
 from tinyscheduler.tree import Entry, Node, read_tree
@@ -34,10 +37,9 @@ SHELL = "shell"
 SHELL_LIMIT = 2
 ORDINARY_LIMIT = 1
 
-PROFILES = ("shell", "goose", "claude", "codex", "gemini")
 PRIORITY_CLASSES = ("interactive", "batch")
 
-_SECTIONS = ("agents", "hosts", "models", "pools", "queues", "tenants", "budgets")
+_SECTIONS = ("agents", "profiles", "hosts", "models", "pools", "queues", "tenants", "budgets")
 
 _MODEL_PLACEHOLDERS = ("model_file", "port", "host")
 
@@ -56,6 +58,7 @@ class AgentsFile:
     limited: set[str] = field(default_factory=set)
     faulty: set[str] = field(default_factory=set)
     inventory: Inventory = Inventory()
+    profiles: tuple[Profile, ...] = ()
     lines: dict[str, int | None] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
 
@@ -166,6 +169,10 @@ class _Reader:
 
     def sections(self, sections: dict[str, Entry]) -> None:
         """Read the mapping form of the file."""
+        if "profiles" in sections:
+            # Agents name them, wherever they stand.
+            entries = self._mapping(sections["profiles"], "section profiles")
+            self._result.profiles = read_profiles(entries, self)
         for name, entry in sections.items():
             if name == "version":
                 if entry.node.value != 1:
@@ -174,7 +181,7 @@ class _Reader:
                 self.fault(
                     entry.line, f"unknown section {quote(name)}", did_you_mean(name, _SECTIONS)
                 )
-            else:
+            elif name != "profiles":
                 for key, item in self._mapping(entry, f"section {name}").items():
                     self._section_item(name, key, item)
 
@@ -236,7 +243,8 @@ class _Reader:
             )
             return
         faults_before = len(self._result.problems)
-        values = self._fields(f"agent {name}", entry, _AGENT_FIELDS)
+        values = self.fields(f"agent {name}", entry, _AGENT_FIELDS)
+        self._check_profile(name, entry, values)
         if len(self._result.problems) > faults_before:
             self._result.faulty.add(name)
         agent = shell_agent() if name == SHELL else goose_agent(name, self._goose)
@@ -248,25 +256,64 @@ class _Reader:
             )
             return
         if "command" in values and "profile" not in values:
-            values["profile"] = _profile_of(name, values["command"])
+            values["profile"] = self._profile_of(name, values["command"])
+        elif "profile" in values and "command" not in values:
+            values = {**self._run_by(values["profile"]), **values}
         if "limit" in values:
             self._result.limited.add(name)
         self._result.agents[name] = replace(agent, **values)
 
+    def _check_profile(self, name: str, entry: Entry, values: dict[str, Any]) -> None:
+        """Refuse a profile that is nowhere."""
+        profile = values.get("profile", SHELL)
+        known = (*KNOWN, *(one.name for one in self._result.profiles))
+        if profile in known:
+            return
+        del values["profile"]
+        keys = entry.node.value
+        line = keys["profile"].line if isinstance(keys, dict) else entry.line
+        self.fault(
+            line,
+            f"profile of agent {name}: {quote(profile)} is not one of {', '.join(known)}",
+            did_you_mean(profile, known),
+            value=quote(profile),
+        )
+
+    def _run_by(self, profile: str) -> dict[str, Any]:
+        """Return how an agent runs that leaves it to its profile.
+
+        That all belongs to the command: who brings another one says what it needs.
+        """
+        found = find_profile(profile, self._result.profiles)
+        if found is None or (found.name != SHELL and not found.command):
+            return {}
+        return {
+            "command": goose_command(self._goose) if profile == "goose" else found.command,
+            "environment": found.environment,
+            "stdin": found.stdin,
+            "idle_output_s": found.idle_output_s,
+        }
+
+    def _profile_of(self, name: str, command: tuple[str, ...]) -> str:
+        """Return whose rules hold where nobody said it: by the program, or the agent's name."""
+        known = (*KNOWN, *(one.name for one in self._result.profiles))
+        program = command[0].rpartition("/")[2]
+        return next((one for one in (program, name) if one in known), SHELL)
+
     def _host(self, name: str, entry: Entry) -> None:
         if not self._is_named(f"host name {quote(name)}", name, entry):
             return
-        values = self._fields(f"host {name}", entry, _HOST_FIELDS)
+        values = self.fields(f"host {name}", entry, _HOST_FIELDS)
         self._result.lines[name] = entry.line
         for model, item in values.pop("models", {}).items():
             if self._is_model(model, item):
-                placed = self._fields(f"model {model} of host {name}", item, _PLACE_FIELDS)
+                placed = self.fields(f"model {model} of host {name}", item, _PLACE_FIELDS)
                 self._placed[model, name] = placed
         self._hosts[name] = Host(name=name, **values)
 
     def _model(self, name: str, entry: Entry) -> None:
         if self._is_model(name, entry):
-            self._models[name] = self._fields(f"model {name}", entry, _MODEL_FIELDS)
+            self._models[name] = self.fields(f"model {name}", entry, _MODEL_FIELDS)
 
     def _is_model(self, name: str, entry: Entry) -> bool:
         """Whether an agent can name it: `org/name:8b` is no name of ours, but one of a model."""
@@ -279,7 +326,7 @@ class _Reader:
     def _quota(self, section: str, name: str, entry: Entry) -> None:
         known = _QUEUE_FIELDS if section == "queues" else _TENANT_FIELDS
         if self._is_named(f"name {quote(name)} in section {section}", name, entry):
-            values = self._fields(f"{section[:-1]} {name}", entry, known)
+            values = self.fields(f"{section[:-1]} {name}", entry, known)
             self._quotas[section][name] = Quota(name=name, **values)
 
     def _budget(self, subject: str, entry: Entry) -> None:
@@ -292,7 +339,7 @@ class _Reader:
             )
             return
         faults_before = len(self._result.problems)
-        values = self._fields(f"budget {subject}", entry, _BUDGET_FIELDS)
+        values = self.fields(f"budget {subject}", entry, _BUDGET_FIELDS)
         if not values.keys() - {"window_s"}:
             # Where what it says is wrong, that was told already.
             if len(self._result.problems) == faults_before:
@@ -311,7 +358,7 @@ class _Reader:
         )
         return False
 
-    def _fields(
+    def fields(
         self, what: str, entry: Entry, known: dict[str, tuple[str, node_values.Parser]]
     ) -> dict[str, Any]:
         """Read the keys of one item; each names its field and its parser in ``known``."""
@@ -364,17 +411,11 @@ def _is_subject(text: str) -> bool:
     return target.kind in kinds and is_task_id(target.name)
 
 
-def _profile_of(name: str, command: tuple[str, ...]) -> str:
-    """Return whose rules hold where nobody said it: by the program, or by the agent's name."""
-    program = command[0].rpartition("/")[2]
-    return next((one for one in (program, name) if one in PROFILES), SHELL)
-
-
 _AGENT_FIELDS: dict[str, tuple[str, node_values.Parser]] = {
     "queue": ("queue", node_values.name),
     "limit": ("limit", node_values.whole(0, MAX_LIMIT)),
     "command": ("command", node_values.command(PLACEHOLDERS)),
-    "profile": ("profile", node_values.word(PROFILES)),
+    "profile": ("profile", node_values.name),
     "env": ("environment", node_values.variables),
     "memory": ("memory_bytes", node_values.size),
     "vram": ("vram_bytes", node_values.size),

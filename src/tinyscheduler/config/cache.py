@@ -40,6 +40,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from tinyscheduler.model.profiles import OutcomeRule, Profile
+
 CACHE_VERSION = 5
 CACHE_NAME = "config-cache.json"
 
@@ -150,6 +152,7 @@ def decode(fields: dict[str, Any]) -> Resolution:
                 "sources": tuple(config["sources"]),
                 # Settings that an earlier version saved do not have it.
                 "pressure_sources": tuple(config.get("pressure_sources", ())),
+                "profiles": tuple(map(_decode_profile, config.get("profiles", ()))),
                 "environment": (),
                 "origins": tuple(
                     (_text(name), Origin(origin)) for name, origin in config["origins"]
@@ -240,6 +243,34 @@ def _decode_agent(fields: dict[str, Any]) -> AgentProfile:
             # Settings that an earlier version saved do not have it.
             "model_match": ModelMatch(fields.get("model_match", ModelMatch.REQUIRED)),
         }
+    )
+
+
+def _decode_profile(fields: dict[str, Any]) -> Profile:
+    from tinyscheduler.model.profiles import Profile  # few have one of their own
+
+    return Profile(
+        **{
+            **_known(Profile, fields),
+            "command": tuple(fields["command"]),
+            "environment": tuple(fields["environment"]),
+            "stdin": StdinSource(fields["stdin"]),
+            "tells": tuple((_text(name), _text(path)) for name, path in fields["tells"]),
+            "outcomes": tuple(map(_decode_rule, fields["outcomes"])),
+        }
+    )
+
+
+def _decode_rule(fields: dict[str, Any]) -> OutcomeRule:
+    from tinyscheduler.model.profiles import OutcomeRule  # as above
+
+    codes, lines = fields["exit_codes"], fields["last_lines"]
+    return OutcomeRule(
+        then=_text(fields["then"]),
+        say=None if fields["say"] is None else _text(fields["say"]),
+        exit_codes=None if codes is None else tuple(map(int, codes)),
+        json=tuple((_text(path), tuple(values)) for path, values in fields["json"]),
+        last_lines=None if lines is None else tuple(map(_text, lines)),
     )
 
 

@@ -411,6 +411,7 @@ def _config(understood: Understood) -> Config:
         pressure_sources=settings.pressure_sources or (),
         inventory=understood.agents_file.inventory,
         policy=_policy(understood),
+        profiles=understood.agents_file.profiles,
         environment=(),
         origins=tuple((name.upper(), understood.origin(name)) for name in Settings.model_fields),
         warnings=tuple(problem.warning for problem in understood.problems),
@@ -441,6 +442,8 @@ def _timing(settings: Settings) -> Timing:
         retry_later_s=settings.retry_backoff_sec,
         schedule_run_s=float(settings.schedule_max_run_duration_sec),
         schedule_pressure_delay_s=float(settings.schedule_chat_pressure_delay_sec),
+        source_timeout_s=settings.source_timeout_sec,
+        lost_after_s=settings.lost_after_sec,
     )
 
 

@@ -48,7 +48,7 @@ KNOWN_SOURCES = ("local", "tinytask")
 PRESSURE_SOURCES = ("seat", "gpu")
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 POLICY_MODES = ("platform", "home", "lab")
-ENDPOINT_SCHEMES = ("http", "https", "ws", "wss")
+ENDPOINT_SCHEMES = ("http", "https")
 
 # One number for "no machine has that many"; it keeps products of two within 64 bits.
 MAX_NUMBER = 10**9
@@ -199,7 +199,7 @@ def _parse_sources(value: object) -> tuple[str, ...]:
 
 def _parse_endpoint(value: object) -> str:
     text = str(value).strip()
-    expected = "a URL such as http://localhost:3000 (http, https, ws or wss)"
+    expected = "a URL such as http://localhost:3000 (http or https)"
     if not text.isprintable() or " " in text:
         raise UnusableError(expected)
     try:
@@ -298,10 +298,19 @@ class Settings(BaseSettings):
     )
     goose_bin: PathText = Field("goose", description="The goose command, or a path to it.")
     sources: Sources = Field(
-        ("local",), description="Where tasks come from; this version knows local only."
+        ("local",), description="Where tasks come from: local, tinytask, or both with a comma."
     )
     mcp_endpoint: Endpoint = Field(
         "http://localhost:3000", description="Base URL of the tinytask server."
+    )
+    source_timeout_sec: Seconds = Field(
+        10.0,
+        description="Seconds that one question to tinytask may take; a tick's, three times that.",
+    )
+    lost_after_sec: Seconds = Field(
+        600.0,
+        description="Seconds until a task that is working at tinytask, and that nobody runs here,"
+        " is made idle.",
     )
     loop_interval_sec: Seconds = Field(60.0, description="Seconds between ticks of the daemon.")
     heartbeat_sec: HeartbeatSeconds = Field(

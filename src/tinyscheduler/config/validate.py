@@ -28,7 +28,6 @@ from tinyscheduler.config.units import duration_text
 from tinyscheduler.errors import ConfigError
 from tinyscheduler.model.config import (
     LOCAL_HOST,
-    REACHABLE_SOURCES,
     AgentProfile,
     Host,
     Paths,
@@ -141,7 +140,6 @@ def _report(problems: list[Problem]) -> ValidationReport:
 
 def _faults(understood: Understood, environ: Mapping[str, str]) -> Iterator[Problem]:
     agents = _agents_as_meant(understood)
-    yield from _faults_of_sources(understood.read.settings.sources)
     yield from _faults_of_folders(understood)
     yield from _faults_of_lock_file(understood.paths.tick_lock)
     yield from _faults_of_env_file(understood)
@@ -151,18 +149,6 @@ def _faults(understood: Understood, environ: Mapping[str, str]) -> Iterator[Prob
     yield from _faults_of_models(understood.agents_file, agents)
     yield from _faults_of_budgets(understood, agents)
     yield from _faults_of_stalls(understood)
-
-
-def _faults_of_sources(names: tuple[str, ...]) -> Iterator[Problem]:
-    for name in names:
-        if name not in REACHABLE_SOURCES:
-            yield Problem(
-                severity=Severity.STRUCTURE,
-                setting=variable_of("sources"),
-                value=name,
-                message=f"names {quote(name)}, which this version cannot reach, so no tick runs",
-                fix=f"set it to {','.join(REACHABLE_SOURCES)}",
-            )
 
 
 def _agents_as_meant(understood: Understood) -> tuple[AgentProfile, ...]:

@@ -29,9 +29,8 @@ PLACEHOLDERS = (
 )
 # One argument may be this long with its terminating NUL (execve(2), MAX_ARG_STRLEN).
 MOST_ARGUMENT_BYTES = 131_071
-# Whose output tells its turns; of any other, only what looks like it.
-TELLING_AGENTS = ("claude", "codex", "goose")
-ANY_AGENT = "any"
+# Of whose ends more is known than an exit code (core/profiles.py).
+KNOWN_AGENTS = ("claude", "codex", "gemini", "goose")
 # A regular expression, compiled at its first use.
 _PLACEHOLDER = r"\{(" + "|".join(PLACEHOLDERS) + r")\}"
 
@@ -105,20 +104,6 @@ def budget_header(*, max_turns: int, max_runtime_s: float) -> str:
     time = f"{minutes:.0f} minutes" if minutes >= 2 else f"{max_runtime_s:g} seconds"  # noqa: PLR2004 - one minute is many seconds
     bounds = f"at most {max_turns} turns and {time}"
     return f"[Budget: {bounds}. What goes beyond is ended: report before.]\n\n"
-
-
-def agent_kind(agent: AgentProfile, argv: tuple[str, ...], *, max_turns: int | None) -> str | None:
-    """Return as whose output that of an attempt is counted; None if nothing is to be counted.
-
-    What an agent without a command of its own runs is known by its name.  Where turns are
-    bounded, whatever looks like turns counts.
-    """
-    if agent.profile in TELLING_AGENTS:
-        return agent.profile
-    name = argv[0].rpartition("/")[2]
-    if not agent.command and name in TELLING_AGENTS:
-        return name
-    return None if max_turns is None else ANY_AGENT
 
 
 def _check(argv: tuple[str, ...]) -> tuple[str, ...] | Unfilled:

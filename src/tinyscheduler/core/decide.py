@@ -20,9 +20,10 @@ from tinyscheduler.values import copier
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
     from tinyscheduler.core.capacity import Capacity
+    from tinyscheduler.model.coolings import Cooling
     from tinyscheduler.model.plan import Decision, Dispatch, Proposal
     from tinyscheduler.model.policy import AgentView
     from tinyscheduler.model.snapshot import Snapshot
@@ -45,6 +46,8 @@ def decide(snapshot: Snapshot, policy: Policy) -> Plan:
         for entry in snapshot.scan.entries
         if entry.lease is not None or entry.is_lock_held
     )
+    paused = frozenset(one.name for one in capacity.agents if is_paused(one, snapshot.switches))
+    cooling = _cooling_agents(snapshot)
     held_back: list[Wait] = []
     eligible: list[WaitingTask] = []
     longest_backoff_s = max(snapshot.rules.retry_max_s, snapshot.rules.retry_later_s)
@@ -61,7 +64,12 @@ def decide(snapshot: Snapshot, policy: Policy) -> Plan:
             switches=snapshot.switches,
             now=snapshot.now.wall,
             longest_backoff_s=longest_backoff_s,
-        ) or make_way(
+        )
+        if cooling and (wait is None or wait.reason is Reason.BACKING_OFF):
+            # Which of the two ends later; of equals, that which others wait for as well.
+            cool = _find_cooling(task, snapshot, able=able[line], cooling=cooling, paused=paused)
+            wait = max(filter(None, (cool, wait)), key=_seconds_left, default=None)
+        wait = wait or make_way(
             task,
             pressed_by=snapshot.pressed_by,
             delay_s=snapshot.rules.schedule_pressure_delay_s,
@@ -72,8 +80,7 @@ def decide(snapshot: Snapshot, policy: Policy) -> Plan:
         else:
             eligible.append(task)
     decisions: list[Decision] = [*sorted(held_back, key=_arrival)]
-    paused = {agent.name for agent in capacity.agents if is_paused(agent, snapshot.switches)}
-    capacity = capacity.without(paused)
+    capacity = capacity.without(paused | cooling.keys())
     decisions.extend(_place(eligible, policy=policy, capacity=capacity, snapshot=snapshot))
     return Plan(
         verdicts=verdicts,
@@ -81,6 +88,28 @@ def decide(snapshot: Snapshot, policy: Policy) -> Plan:
         slots_in_use=capacity.host_active,
         deferrals=_defer(decisions, snapshot),
     )
+
+
+def _cooling_agents(snapshot: Snapshot) -> Mapping[str, Cooling]:
+    if not snapshot.coolings:
+        return {}
+    from tinyscheduler.core.cooling import cooling_agents  # few are refused, and ticks are short
+
+    return cooling_agents(snapshot.agents, snapshot.coolings, snapshot.now.wall)
+
+
+def _find_cooling(
+    task: WaitingTask,
+    snapshot: Snapshot,
+    *,
+    able: Sequence[AgentView],
+    cooling: Mapping[str, Cooling],
+    paused: Collection[str],
+) -> Wait | None:
+    from tinyscheduler.core.cooling import find_cooling
+
+    now = snapshot.now.wall
+    return find_cooling(task, able=able, cooling=cooling, paused=paused, now=now)
 
 
 def _place(
@@ -220,6 +249,10 @@ def _defer(decisions: Iterable[Decision], snapshot: Snapshot) -> tuple[Deferral,
 def _waiting(snapshot: Snapshot) -> Iterable[WaitingTask]:
     for source in snapshot.sources:
         yield from source.waiting
+
+
+def _seconds_left(wait: Wait) -> float:
+    return wait.retry_after_s or 0.0
 
 
 def _arrival(wait: Wait) -> tuple[int, str, str]:

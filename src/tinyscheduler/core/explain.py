@@ -286,8 +286,12 @@ def _remedies(snapshot: Snapshot, wait: Wait) -> tuple[str, ...]:
                 "it becomes due by itself",
                 f"`tinyscheduler retry {task_id}` makes it due at once",
             )
+        case Reason.COOLING:
+            return ("the account is tried again by itself then",)
         case Reason.PAUSED if not snapshot.is_enabled:
             return ("set TINYSCHEDULER_ENABLED to true",)
+        case Reason.UNPLACED if wait.task.impediment is not None:
+            return ()  # it says itself how it is mended
         case Reason.UNPLACED if not candidates(wait.task, _views(snapshot)):
             known = join_names(sorted(agent.name for agent in snapshot.agents)) or "none"
             return (f"describe it in the agents file; agents there are: {known}",)

@@ -38,11 +38,8 @@ def hold_back(
     A backoff that has longer to go than any backoff lasts was begun under a clock that
     has been set back since, and counts as over.
     """
-    if task.is_held:
-        return _wait(task, Reason.HELD, f"held; `release {task.task_id}` lets it go")
-    if task.blocked_by:
-        blockers = ", ".join(task.blocked_by)
-        return _wait(task, Reason.BLOCKED_BY, f"waits for {blockers} to be done")
+    if task.is_held or task.impediment is not None or task.blocked_by:
+        return _hindered(task)
     if task.not_before is not None and task.not_before > now:
         return _wait_until(task, Reason.NOT_BEFORE, task.not_before, now=now, why="asked to wait")
     until = task.backing_off_until
@@ -97,8 +94,11 @@ def put_in_line(
 
     Interactive ones first, and what has waited long enough to count as such; then who had
     least, where that is shared out; then who blocks most, priority where enabled, arrival.
+    Sources number arrivals each in its own way: between them the time of arrival counts.
     """
     rules = snapshot.rules
+    tasks = tuple(tasks)
+    are_mixed = any(task.source != tasks[0].source for task in tasks)
     urgent = {agent.name for agent in agents if agent.is_interactive}
     promoted = snapshot.now.wall - timedelta(seconds=PROMOTED_AFTER_S)
     is_priority_enabled = rules.is_priority_enabled
@@ -110,11 +110,12 @@ def put_in_line(
             and (task.created_at is None or task.created_at > promoted)
         )
 
-    def place(task: WaitingTask) -> tuple[bool, int, int, int, str, str]:
+    def place(task: WaitingTask) -> tuple[bool, int, int, float, int, str, str]:
         return (
             is_batch(task),
             -task.blocks,
             -task.priority if is_priority_enabled else 0,
+            task.created_at.timestamp() if are_mixed and task.created_at is not None else 0.0,
             task.created_order,
             task.source,
             task.task_id,
@@ -135,6 +136,16 @@ def candidates(task: WaitingTask, agents: Sequence[AgentView]) -> tuple[AgentVie
     if task.agent is not None:
         return tuple(agent for agent in agents if agent.name == task.agent)
     return tuple(agent for agent in agents if agent.queue == task.queue)
+
+
+def _hindered(task: WaitingTask) -> Wait:
+    """Tell what its source says is in the task's own way."""
+    if task.is_held:
+        return _wait(task, Reason.HELD, f"held; `release {task.task_id}` lets it go")
+    if task.impediment is not None:
+        return _wait(task, Reason.UNPLACED, task.impediment)
+    blockers = ", ".join(task.blocked_by)
+    return _wait(task, Reason.BLOCKED_BY, f"waits for {blockers} to be done")
 
 
 def _wait(task: WaitingTask, reason: Reason, words: str) -> Wait:

@@ -30,6 +30,8 @@ _FAILURE_OF = {
     ReclaimReason.CORRUPT: FailureReason.ABORTED,
     ReclaimReason.LOST: FailureReason.ABORTED,
 }
+# What a provider has against its agent: any other task would have met it as well.
+NO_FAULT_OF_THE_TASK = frozenset({FailureReason.RATE_LIMITED, FailureReason.AUTH_FAILED})
 
 
 def failure_of(reason: ReclaimReason) -> FailureReason:
@@ -55,6 +57,8 @@ def conclude_result(claim: Claim, result: AttemptResult, *, rules: Rules, now: d
                 until=now + timedelta(seconds=rules.retry_later_s),
                 reason=result.failure_reason,
             )
+        case Outcome.FAILED if result.failure_reason in NO_FAULT_OF_THE_TASK:
+            return _requeue_refused(claim, reason=result.failure_reason, rules=rules, now=now)
         case Outcome.FAILED:
             reason = result.failure_reason or FailureReason.COMMAND_FAILED
             if claim.schedule_id is not None and reason is FailureReason.TIMEOUT:
@@ -173,6 +177,24 @@ def _requeue_uncounted(
         backing_off_until=until,
         reason=reason,
     )
+
+
+def _requeue_refused(
+    claim: Claim, *, reason: FailureReason | None, rules: Rules, now: datetime
+) -> Requeue:
+    """Return the task uncounted: its account cools down, or its agent is paused.
+
+    The first time without a wait of its own, so that another agent may take it at once.  What is
+    refused again and again while others of its account are not shall not hold them up each time.
+    """
+    uncounted = claim.attempt - 1 - claim.failures
+    until = None
+    if uncounted > 0:
+        delay_s = backoff_s(
+            claim.task_id, uncounted, base_s=rules.retry_later_s, most_s=rules.retry_max_s
+        )
+        until = now + timedelta(seconds=delay_s)
+    return _requeue_uncounted(claim, until=until, reason=reason)
 
 
 def _give_up(claim: Claim, event: TaskEvent, *, reason: FailureReason, failures: int) -> Finish:

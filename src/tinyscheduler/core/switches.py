@@ -4,15 +4,43 @@ from __future__ import annotations
 
 from tinyscheduler.model.clock import format_time
 from tinyscheduler.model.plan import Reason, Wait
-from tinyscheduler.model.switches import EVERYTHING, SwitchKind, Target, TargetKind
+from tinyscheduler.model.switches import EVERYTHING, Switch, SwitchKind, Target, TargetKind
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence
+    from datetime import datetime
 
     from tinyscheduler.model.policy import AgentView
-    from tinyscheduler.model.switches import Switch
     from tinyscheduler.model.tasks import WaitingTask
+
+
+# Who pauses an agent that its provider does not let in.
+LOGIN_KEEPER = "its failed login"
+_LOGINS = {
+    "claude": "claude is not let in: run `claude /login`, or see to its key or credit",
+    "codex": "codex is not let in: run `codex login`, or see to its key or credit",
+    "gemini": "gemini is not let in: run `gemini` and then /auth, or see to its key or credit",
+    "goose": "goose is not let in: run `goose configure`, or see to its key or credit",
+}
+_OTHER_LOGIN = "it is not let in by its provider: see to its login, its key or its credit"
+
+
+def pause_for_login(agent: str, *, profile: str, now: datetime) -> Switch:
+    """Return the switch that pauses an agent until somebody has seen to its login.
+
+    >>> from datetime import UTC, datetime
+    >>> now = datetime(2026, 1, 2, tzinfo=UTC)
+    >>> pause_for_login("coder", profile="codex", now=now).reason
+    'codex is not let in: run `codex login`, or see to its key or credit'
+    """
+    return Switch(
+        kind=SwitchKind.PAUSE,
+        target=Target(kind=TargetKind.AGENT, name=agent),
+        since=now,
+        by=LOGIN_KEEPER,
+        reason=_LOGINS.get(profile, _OTHER_LOGIN),
+    )
 
 
 def find_stop(

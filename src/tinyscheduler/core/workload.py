@@ -10,10 +10,13 @@ from tinyscheduler.values import dataclass
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
     from datetime import datetime
+    from typing import TypeVar
 
     from tinyscheduler.model.history import MeasuredAttempt
+
+    Number = TypeVar("Number", int, float)
 
 _BUSIEST = 5
 
@@ -106,6 +109,67 @@ def _work(agent: str, attempts: Sequence[MeasuredAttempt]) -> AgentWork:
             if one.started_at is not None
         ),
     )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sum:
+    """What some attempts took together; ``key`` is what they have in common.
+
+    ``others`` were cancelled, put off or interrupted.  ``ran_s`` are seconds of all of them.  Of
+    what was told of none there is None, and what was told of some is the sum of these.
+    """
+
+    key: tuple[str, ...]
+    attempts: int
+    succeeded: int
+    failed: int
+    others: int
+    ran_s: float
+    runs: Spread | None
+    turns: int | None
+    tokens: int | None
+    cost_usd: float | None
+    cpu_s: float | None
+    gpu_s: float | None
+
+
+def sum_up(
+    attempts: Iterable[MeasuredAttempt], key_of: Callable[[MeasuredAttempt], tuple[str, ...]]
+) -> tuple[tuple[Sum, ...], Sum]:
+    """Return what the attempts of each key took, in the order of keys, and what all of them did."""
+    groups: dict[tuple[str, ...], list[MeasuredAttempt]] = {}
+    for one in attempts:
+        groups.setdefault(key_of(one), []).append(one)
+    everything = [one for group in groups.values() for one in group]
+    return tuple(_sum(key, groups[key]) for key in sorted(groups)), _sum(("all",), everything)
+
+
+def _sum(key: tuple[str, ...], attempts: Sequence[MeasuredAttempt]) -> Sum:
+    outcomes = Counter(one.outcome for one in attempts)
+    runs = [
+        max(0.0, (one.ended_at - one.started_at).total_seconds())
+        for one in attempts
+        if one.started_at is not None
+    ]
+    return Sum(
+        key=key,
+        attempts=len(attempts),
+        succeeded=outcomes[Outcome.SUCCEEDED],
+        failed=outcomes[Outcome.FAILED],
+        others=len(attempts) - outcomes[Outcome.SUCCEEDED] - outcomes[Outcome.FAILED],
+        ran_s=sum(runs),
+        runs=measure_spread(runs),
+        turns=_total([one.turns for one in attempts]),
+        tokens=_total([one.tokens for one in attempts]),
+        cost_usd=_total([one.cost_usd for one in attempts]),
+        cpu_s=_total([one.cpu_s for one in attempts]),
+        gpu_s=_total([one.gpu_s for one in attempts]),
+    )
+
+
+def _total(numbers: Sequence[Number | None]) -> Number | None:
+    told = [one for one in numbers if one is not None]
+    return sum(told[1:], told[0]) if told else None
 
 
 def measure_spread(seconds: Iterable[float]) -> Spread | None:

@@ -13,6 +13,7 @@ from tinyscheduler.values import dataclass
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from tinyscheduler.model.budgets import Budget
+    from tinyscheduler.model.profiles import Profile
 
 # Which GPUs a program may use (the CUDA programming guide); what was set for us binds all.
 GPU_MASK = "CUDA_VISIBLE_DEVICES"
@@ -158,10 +159,6 @@ class Inventory:
         return next((one.address for one in self.hosts if one.name == host), None)
 
 
-# Of the sources that a setting may name, those that ticks of this version can ask.
-REACHABLE_SOURCES = ("local",)
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Paths:
     """Absolute paths of everything on disk that belongs to one base path."""
@@ -202,6 +199,8 @@ class Timing:
     # With defaults: settings that an earlier version saved know nothing of these.
     schedule_run_s: float = 1200.0  # a firing may take so long, where its schedule says nothing
     schedule_pressure_delay_s: float = 30.0  # firings make way for so long, again and again
+    source_timeout_s: float = 10.0  # one question to a server; three times that for a tick's
+    lost_after_s: float = 600.0  # a task at work at its server, that nobody runs here, is lost
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -277,6 +276,8 @@ class Config:
     policy: PolicySettings = PolicySettings()
     # What says besides markers that somebody is at work: seat, gpu, file:PATH.
     pressure_sources: tuple[str, ...] = ()
+    # Of the user's own, beside those that everybody has (core/profiles.py).
+    profiles: tuple[Profile, ...] = ()
 
     def agent(self, name: str) -> AgentProfile | None:
         """Return the agent of that name, or None."""

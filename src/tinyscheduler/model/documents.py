@@ -133,6 +133,8 @@ def _encode_run(run: Run) -> dict[str, Any]:
         "cgroup": run.cgroup,
         "agent_kind": run.agent_kind,
         "agent_output": run.agent_output,
+        "agent_outcomes": run.agent_outcomes,
+        "agent_profile": run.agent_profile,
     }
 
 
@@ -214,6 +216,8 @@ def _decode_run(run: _Reader) -> Run:
         cgroup=run.optional_text("cgroup"),
         agent_kind=run.optional_text("agent_kind"),
         agent_output=run.optional_text("agent_output"),
+        agent_outcomes=run.optional_text("agent_outcomes"),
+        agent_profile=run.optional_text("agent_profile"),
     )
 
 
@@ -268,6 +272,7 @@ def encode_memory(memory: SchedulingMemory) -> dict[str, Any]:
             "is_healthy": memory.told.is_healthy,
             "is_full": memory.told.is_full,
             "is_empty": memory.told.is_empty,
+            "sources_down": list(memory.told.sources_down),
         },
         "skips": [
             {"source": one.source, "task_id": one.task_id, "times": one.times}
@@ -376,6 +381,8 @@ def _decode_told(told: _Reader) -> Told:
         is_healthy=told.switch("is_healthy"),
         is_full=told.switch("is_full"),
         is_empty=told.switch("is_empty"),
+        # Missing in what earlier versions wrote.
+        sources_down=told.optional_texts("sources_down"),
     )
 
 
@@ -569,6 +576,9 @@ class _Reader:
         if not all(isinstance(value, str) for value in values):
             raise self._wrong(name, "a list of texts")
         return tuple(values)
+
+    def optional_texts(self, name: str) -> tuple[str, ...]:
+        return self.texts(name) if name in self._fields else ()
 
     def text_pairs(self, name: str) -> tuple[tuple[str, str], ...]:
         values = self._take(name, dict, "an object")

@@ -41,6 +41,7 @@ class EventName(StrEnum):
     DRAINING = "scheduler.draining"
     UNDRAINED = "scheduler.undrained"
     RESET = "scheduler.reset"
+    AGENT_COOLING = "agent.cooling"
     BACKPRESSURE = "backpressure"
     MEMORY_PRESSURE = "memory-pressure"
     HEALTH_CHANGED = "health-changed"

@@ -49,7 +49,8 @@ class MeasuredAttempt:
     """One attempt as a report counts it.
 
     ``ready_at`` is when its task could first have started: when it was added, or the
-    later time it was asked to wait for; None where the task is not known any more.
+    later time it was asked to wait for; None where the task is not known any more.  What it took
+    is as in its `AttemptRecord`.
     """
 
     agent: str
@@ -60,6 +61,11 @@ class MeasuredAttempt:
     failure_reason: FailureReason | None
     reclaim_reason: ReclaimReason | None
     ready_at: datetime | None
+    turns: int | None = None
+    tokens: int | None = None
+    cost_usd: float | None = None
+    cpu_s: float | None = None
+    gpu_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -68,8 +68,10 @@ class Run:
 
     Absolute paths.  ``kick_argv`` is the command that the wrapper becomes at its end;
     empty means that it just exits.  ``cgroup`` is a control group that the wrapper makes
-    for the command alone, where one may be made.  ``agent_output`` is the program that counts in
-    what the command prints, as the output of an ``agent_kind``; None: nothing is to be counted.
+    for the command alone, where one may be made.  ``agent_output`` and ``agent_outcomes`` are the
+    programs that read what the command prints, as the output of an ``agent_kind`` (None: nobody
+    reads it unless there is a need), and judge by it; by which rules ``agent_profile`` says, a JSON
+    text, which only a wrapper reads.
     The command's environment is not here: it may
     hold secrets and reaches the wrapper as the wrapper's own environment.
     """
@@ -90,6 +92,8 @@ class Run:
     cgroup: str | None = None
     agent_kind: str | None = None
     agent_output: str | None = None
+    agent_outcomes: str | None = None
+    agent_profile: str | None = None
 
 
 # The run of a lease whose attempt could not be prepared; it is given back, never launched.

@@ -36,6 +36,7 @@ class Reason(StrEnum):
     BACKING_OFF = "backing_off"
     NOT_BEFORE = "not_before"
     HELD = "held"
+    COOLING = "cooling"
     PAUSED = "paused"
     DRAINING = "draining"
     STAGGERED = "staggered"

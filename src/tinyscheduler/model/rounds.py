@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from tinyscheduler.model.codec import Codec, Reading
 from tinyscheduler.model.config import AgentProfile, Host, ModelPlace
+from tinyscheduler.model.coolings import Cooling
 from tinyscheduler.model.documents import DocumentError, NewerVersionError
 from tinyscheduler.model.leases import NO_RUN, Lease, LeaseEntry, Run, Trace, UnreadableLease
 from tinyscheduler.model.plan import Keep, Plan
@@ -50,7 +51,8 @@ LEFT_OUT: Mapping[type, Mapping[str, object]] = {
     # What it says is its author's word; by which policy a tick decided stands beside.
     SchedulingMemory: {"policy": PolicyRecord(), "last_good": PolicyRecord()},
     ModelPlace: {"endpoint": ""},
-    AgentProfile: {"command": (), "environment": (), "cwd": None, "account": None},
+    AgentProfile: {"command": (), "environment": (), "cwd": None},
+    Cooling: {"words": ""},
     # It quotes what is left out above.
     Keep: {"report": ""},
 }

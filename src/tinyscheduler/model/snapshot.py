@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from tinyscheduler.model.clock import Instant
     from tinyscheduler.model.config import AgentProfile
+    from tinyscheduler.model.coolings import Cooling
     from tinyscheduler.model.leases import LeaseEntry, ProcessEvidence
     from tinyscheduler.model.resources import GpuReading, HostState
     from tinyscheduler.model.switches import Switch
@@ -91,13 +92,15 @@ class GpuSighting:
 class Told:
     """How things stood when observers were last told of them, so that each change is told once.
 
-    ``is_full`` means that no slot was free, ``is_empty`` that nothing waited.
+    ``is_full`` means that no slot was free, ``is_empty`` that nothing waited, ``sources_down``
+    which sources did not answer.
     """
 
     pressure: Pressure = Pressure.NONE
     is_healthy: bool = True
     is_full: bool = False
     is_empty: bool = True
+    sources_down: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -221,7 +224,8 @@ class Snapshot:
     only where something might start.  So are the ``gpus``, where anything needs one, and
     ``gpu_owners``: the lease ids of the processes on them, None for strangers, by pid; one that
     cannot be seen is left out.  ``switches`` is None where they could not be read:
-    then nothing may start.  ``pressed_by`` names who is at work interactively; it is looked up
+    then nothing may start.  ``coolings`` are accounts that were refused by their provider.
+    ``pressed_by`` names who is at work interactively; it is looked up
     only where a firing waits.
     """
 
@@ -239,4 +243,5 @@ class Snapshot:
     rules: Rules
     is_enabled: bool = True
     switches: tuple[Switch, ...] | None = ()
+    coolings: tuple[Cooling, ...] = ()
     pressed_by: tuple[str, ...] = ()

@@ -40,6 +40,15 @@ def place_of(task_id: str) -> tuple[int, str]:
     return len(task_id) if task_id.isdigit() else _MOST_CHARACTERS + 1, task_id
 
 
+def id_at_source(task_id: str, source: str) -> str:
+    """Return what the source itself calls the task; only `local` ones bear no prefix.
+
+    >>> id_at_source("tinytask-12", "tinytask"), id_at_source("12", "local")
+    ('12', '12')
+    """
+    return task_id.removeprefix(f"{source}-")
+
+
 class TaskState(StrEnum):
     """Where a task stands, as people see it.
 
@@ -158,7 +167,8 @@ class WaitingTask:
     ``not_before`` was asked for; ``backing_off_until`` follows an
     attempt that is to be tried again, and a start that failed.  What it needs is as asked
     for: None means that nothing was said.  ``title``, ``seed`` and ``labels`` decide nothing but
-    what a policy makes of them.
+    what a policy makes of them.  An ``impediment`` is what its source knows to be in the way, in
+    words, and how that is mended.
     """
 
     task_id: str
@@ -191,6 +201,7 @@ class WaitingTask:
     slot: datetime | None = None
     is_beside: bool = False
     is_forced: bool = False
+    impediment: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

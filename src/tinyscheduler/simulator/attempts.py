@@ -56,7 +56,8 @@ class Child:
 class Script:
     """What a command does.  ``stuck_s`` is time in uninterruptible sleep after its start.
 
-    It tells its ``turns`` at its end; more than it may take are too many then.
+    It tells its ``turns`` at its end; more than it may take are too many then.  Where its provider
+    ``refused`` it, it says so at its end: as what that counts, and in which words.
     """
 
     runs_s: float = 1.0
@@ -65,6 +66,7 @@ class Script:
     stuck_s: float = 0.0
     children: tuple[Child, ...] = ()
     turns: int | None = None
+    refused: tuple[FailureReason, str] | None = None
     found_nothing: bool = False  # its last line says that there was nothing to do
 
 
@@ -374,7 +376,9 @@ class Wrapper:
             return (_OUTCOMES.get(reason, Outcome.FAILED), reason, words)
         if (self.turns or 0) > (self.lease.max_turns or math.inf):
             return (Outcome.FAILED, FailureReason.TURN_LIMIT_EXCEEDED, "took too many turns")
-        code = self.attempt.exit_code
+        code, refused = self.attempt.exit_code, self._script().refused
+        if refused is not None and code is not None:
+            return (Outcome.FAILED, *refused)
         if code == 0:
             return (Outcome.SUCCEEDED, None, "")
         if self.process.is_terminated:

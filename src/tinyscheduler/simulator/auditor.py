@@ -10,6 +10,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from tinyscheduler.core.cooling import account_of, is_cooling
 from tinyscheduler.model.leases import Lease
 from tinyscheduler.model.tasks import Outcome, TaskState
 from tinyscheduler.simulator.disk import Refusal
@@ -76,6 +77,15 @@ class Auditor:
         for agent in self.agents:
             if active[agent.name] > agent.limit:
                 self.blame(4, f"agent {agent.name} runs {active[agent.name]} of {agent.limit}")
+
+    def note_launch(self, attempt: Attempt) -> None:
+        """Check what must hold whenever a tick lets an attempt begin."""
+        lease, now = attempt.lease, self.machine.wall
+        account = account_of(lease.agent, self.agents)
+        cooling = self.disk.coolings.get(account)
+        if cooling is not None and is_cooling(cooling, now):
+            words = f"task {lease.task_id} was started while account {account} was cooling"
+            self.blame(15, words)
 
     def note_start(self, attempt: Attempt) -> None:
         """Check what must hold whenever a command is started."""

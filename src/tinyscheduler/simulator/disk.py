@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from tinyscheduler.simulator.machine import LockFile
 
 if TYPE_CHECKING:
+    from tinyscheduler.model.coolings import Cooling
     from tinyscheduler.model.history import AttemptRecord
     from tinyscheduler.model.pressure import InteractivePressure
     from tinyscheduler.model.rounds import Round
@@ -42,6 +43,7 @@ class Disk:
     memory: SchedulingMemory | str | None = None
     ledger: dict[str, AttemptRecord] = field(default_factory=dict)  # by lease id
     switches: dict[tuple[str, str], Switch] = field(default_factory=dict)  # by kind and target
+    coolings: dict[str, Cooling] = field(default_factory=dict)  # by account
     rounds: dict[tuple[str, int], Round | str] = field(default_factory=dict)  # by tick and number
     are_switches_readable: bool = True
     checklists: dict[str, str] = field(default_factory=dict)  # by path
@@ -95,6 +97,7 @@ class Disk:
             "memory": self.memory,
             "ledger": dict(self.ledger),
             "switches": dict(self.switches),
+            "coolings": dict(self.coolings),
             "rounds": list(self.rounds),
         }
 

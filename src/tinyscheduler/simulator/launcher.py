@@ -44,6 +44,7 @@ class Workshop:
     disk: Disk
     script: Callable[[str, int], Script] = _succeed
     become_tick: Callable[[Process], None] = _stay
+    on_launch: Callable[[Attempt], None] = _ignore
     on_command_start: Callable[[Attempt], None] = _ignore
     # A tick is about to end this attempt: with SIGTERM, and then its wrapper with SIGKILL.
     on_term: Callable[[Attempt], None] = _ignore
@@ -110,7 +111,9 @@ class SimulatedLauncher:
         with self._process.doing("launch.spawn"):
             wrapper = self._machine.spawn("wrapper")
             lock.share(wrapper)
-            self._workshop.attempts[lease.lease_id] = Attempt(lease=lease, wrapper=wrapper)
+            attempt = Attempt(lease=lease, wrapper=wrapper)
+            self._workshop.attempts[lease.lease_id] = attempt
+            self._workshop.on_launch(attempt)
             program = Wrapper(
                 machine=self._machine,
                 disk=self._workshop.disk,

@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from tinyscheduler.model.tasks import TaskSpec, TaskState
+from tinyscheduler.core.switches import LOGIN_KEEPER
+from tinyscheduler.model.tasks import FailureReason, TaskSpec, TaskState
 from tinyscheduler.simulator.attempts import EXIT_RETRY_LATER, Child, Script
 from tinyscheduler.simulator.chance import Chance
 from tinyscheduler.simulator.faults import FaultInjector, Rates
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from tinyscheduler.tick import TickSettings, World
 
 _LOOK_S = 300.0
+_LOGIN_S = 240.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,6 +78,7 @@ class Simulation:
             machine.schedule(delay_s, self._add)
         self.faults.begin()
         self.world.start_cron()
+        machine.schedule(_LOGIN_S, self._log_in)
         if self._chance.happens(0.3):
             self.world.start_daemon()
         self._go_on(self.fault_s)
@@ -106,7 +109,28 @@ class Simulation:
             ignores_term=chance.happens(0.2),
             stuck_s=chance.between(1, 90) if chance.happens(0.05) else 0.0,
             children=children,
+            refused=self._refusal(chance),
         )
+
+    def _refusal(self, chance: Chance) -> tuple[FailureReason, str] | None:
+        """Return what its provider has against it: mostly nothing."""
+        if not chance.happens(0.1):
+            return None
+        told = chance.pick(("", "later", "in 20ms", f"in {chance.count(1, 300)} s"))
+        return chance.pick(
+            (
+                (FailureReason.RATE_LIMITED, f"rate limit reached, try again {told}"),
+                (FailureReason.RATE_LIMITED, "overloaded"),
+                (FailureReason.AUTH_FAILED, "please log in"),
+            )
+        )
+
+    def _log_in(self) -> None:
+        """See to the login of every agent that was paused for it, as a person does by and by."""
+        self.world.machine.schedule(_LOGIN_S, self._log_in)
+        for key, switch in list(self.world.disk.switches.items()):
+            if switch.by == LOGIN_KEEPER:
+                del self.world.disk.switches[key]
 
     def _child(self, chance: Chance) -> Child:
         return Child(

@@ -14,6 +14,7 @@ from tinyscheduler.policy.platform import PlatformPolicy
 from tinyscheduler.simulator.auditor import Auditor
 from tinyscheduler.simulator.budgets import SimulatedBudgets
 from tinyscheduler.simulator.clock import SimulatedClock
+from tinyscheduler.simulator.coolings import SimulatedCoolings
 from tinyscheduler.simulator.disk import Disk
 from tinyscheduler.simulator.gpus import SimulatedGpuProbe
 from tinyscheduler.simulator.launcher import SimulatedLauncher, Workshop
@@ -109,6 +110,7 @@ class SimulatedWorld:
             agents=self.settings.agents,
             host_slots=self.settings.rules.host_slots,
         )
+        self.workshop.on_launch = self.auditor.note_launch
         self.workshop.on_command_start = self.auditor.note_start
         self.workshop.on_term = self.auditor.note_term
         self.workshop.on_kill = self.auditor.note_kill
@@ -173,6 +175,7 @@ class SimulatedWorld:
             ledger=SimulatedLedger(process, self.disk),
             memory=SimulatedMemoryStore(process, self.disk, warn=warnings.append),
             switches=SimulatedSwitches(process, self.disk),
+            coolings=SimulatedCoolings(process, self.disk),
             schedules=SimulatedSchedules(process, self.queue),
             budgets=SimulatedBudgets(process, self.queue, self.disk),
             pressures=SimulatedPressures(process, self.disk),

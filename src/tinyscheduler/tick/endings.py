@@ -128,6 +128,8 @@ class Endings:
             ending = retry.conclude_result(claim, result, rules=rules, now=now)
         if isinstance(ending, Finish) and claim is not None and claim.schedule_id is not None:
             ending = replace(ending, turns=result.turns, ran_s=result.duration_s)
+        # Before its task is given back: nothing else of its account starts in between.
+        self._heed_provider(result, snapshot)
         record = AttemptRecord(
             lease_id=result.lease_id,
             task_id=result.task_id,
@@ -154,6 +156,15 @@ class Endings:
         self._conclude(record, ending, record, _RECORDED)
         self.progress.settled += 1
         return True
+
+    def _heed_provider(self, result: AttemptResult, snapshot: Snapshot) -> None:
+        """Let the account cool, pause the agent, or note that its account is let in again."""
+        if result.failure_reason in retry.NO_FAULT_OF_THE_TASK or (
+            self.progress.coolings and result.outcome is Outcome.SUCCEEDED
+        ):
+            from tinyscheduler.tick.providers import heed_provider  # few are refused
+
+            heed_provider(self.progress, result, now=snapshot.now.wall)
 
     def _settle_unreadable(
         self, entry: LeaseEntry | None, result: UnreadableResult, snapshot: Snapshot

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from tinyscheduler.model.clock import Instant
     from tinyscheduler.model.config import AgentProfile
+    from tinyscheduler.model.coolings import Cooling
     from tinyscheduler.model.events import Details
     from tinyscheduler.model.history import AttemptRecord
     from tinyscheduler.model.leases import Lease, ReclaimReason
@@ -69,6 +70,8 @@ class Progress:
     policy_failed: FailedPolicy | None = None
     policy_ms: float | None = None
     switches: tuple[Switch, ...] = ()
+    # As read, and as changed since.
+    coolings: dict[str, Cooling] = field(default_factory=dict)
     # Why trees were ended in this tick: the next look finds them merely dead.
     ended: dict[str, ReclaimReason] = field(default_factory=dict)
     # How far it looks into each line, once that proved to be too near.

@@ -44,7 +44,9 @@ def tell_changes(progress: Progress, snapshot: Snapshot, plan: Plan) -> None:
         is_full=active >= rules.host_slots,
         # What a source that is down has waiting, nobody knows.
         is_empty=before.is_empty if progress.sources_down else not progress.tasks_waiting,
+        sources_down=tuple(sorted(progress.sources_down)),
     )
+    _tell_sources(progress, before, now)
     slots: Details = (("active", active), ("limit", rules.host_slots))
     if now.pressure is not before.pressure:
         progress.notice(
@@ -66,6 +68,18 @@ def tell_changes(progress: Progress, snapshot: Snapshot, plan: Plan) -> None:
     progress.memory = replace(
         progress.memory, told=now, used_slots=active, active=tuple(sorted(by_agent.items()))
     )
+
+
+def _tell_sources(progress: Progress, before: Told, now: Told) -> None:
+    """Tell of each source that does not answer any more, and of each that does again."""
+    for name in now.sources_down:
+        if name not in before.sources_down:
+            where = f"source {name}"
+            why = next((one.message for one in progress.errors if one.where == where), None)
+            progress.notice(EventName.SOURCE_DOWN, reason=why, details=(("source", name),))
+    for name in before.sources_down:
+        if name not in now.sources_down:
+            progress.notice(EventName.SOURCE_UP, details=(("source", name),))
 
 
 def _active_agents(progress: Progress, snapshot: Snapshot, plan: Plan) -> Counter[str]:

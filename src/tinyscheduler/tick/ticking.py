@@ -191,6 +191,7 @@ def _observe(progress: Progress) -> Snapshot:
         rules=progress.settings.rules,
         is_enabled=progress.settings.is_enabled,
         switches=switches,
+        coolings=tuple(progress.coolings.values()),
         pressed_by=_look_for_pressure(progress, sources),
     )
 
@@ -325,12 +326,14 @@ def _read_switches(
     progress: Progress, sources: tuple[SourceView, ...]
 ) -> tuple[Switch, ...] | None:
     try:
-        return tuple(progress.world.switches.read())
+        switches = tuple(progress.world.switches.read())
+        progress.coolings = {one.account: one for one in progress.world.coolings.read()}
     except StoreError as error:
         # Where one database holds both, the source has told of its failure already.
         if error.what not in {view.error for view in sources}:
             progress.fail("switches", error)
         return None
+    return switches
 
 
 def _look_and_decide(progress: Progress) -> tuple[Snapshot, Plan]:

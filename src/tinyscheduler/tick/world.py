@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from tinyscheduler.ports import (
         Budgets,
         Clock,
+        Coolings,
         GpuProbe,
         Launcher,
         LeaseStore,
@@ -96,6 +97,7 @@ class World:
     ledger: Ledger
     memory: MemoryStore
     switches: Switches
+    coolings: Coolings
     schedules: Schedules
     budgets: Budgets
     pressures: Pressures

@@ -24,8 +24,8 @@ from tinyscheduler.adapters.launch_local.processes import (
     signal_process,
 )
 from tinyscheduler.core.command_line import (
+    KNOWN_AGENTS,
     Unfilled,
-    agent_kind,
     budget_header,
     build_argv,
     uses,
@@ -33,8 +33,10 @@ from tinyscheduler.core.command_line import (
 from tinyscheduler.crash import VARIABLE as CRASH_VARIABLE
 from tinyscheduler.crash import durable_step
 from tinyscheduler.errors import ExhaustedError, LaunchError, ProbeError
+from tinyscheduler.jsontext import dumps
 from tinyscheduler.model.config import ALWAYS_ALLOWED, GPU_MASK, StdinSource
-from tinyscheduler.model.leases import ProcessEvidence, Run, Trace, WrapperLife
+from tinyscheduler.model.leases import NO_RUN, ProcessEvidence, Trace, WrapperLife
+from tinyscheduler.model.tasks import id_at_source
 from tinyscheduler.values import replace
 
 TYPE_CHECKING = False
@@ -42,7 +44,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from tinyscheduler.model.config import AgentProfile, Config
-    from tinyscheduler.model.leases import Lease
+    from tinyscheduler.model.leases import Lease, Run
     from tinyscheduler.model.tasks import TaskSpec
     from tinyscheduler.ports import TaskLock
 
@@ -54,6 +56,8 @@ _FOR_COMMAND_ALONE = ("LD_", "GLIBC_TUNABLES", "LC_CTYPE")
 # Taken off again by the wrapper, see there.
 FOR_COMMAND = "TINYSCHEDULER_FOR_COMMAND_"
 _PAUSE_S = 0.02
+# Whose command ends as its exit code says, and whose output it is where nobody said so.
+_PLAIN, _ANY_AGENT = "shell", "any"
 _PYC_HEADER_BYTES = 16
 # No process, memory, descriptor or room left.
 _EXHAUSTED = frozenset(
@@ -101,11 +105,12 @@ class LocalLauncher:
         if isinstance(argv, Unfilled):
             raise LaunchError(argv.words, hint="`validate-config` checks agents.yaml")
         self._environments[lease.lease_id] = self._environment(lease, agent, spec, prompt_file)
-        kind = agent_kind(agent, argv, max_turns=lease.max_turns)
+        run = self._reading(agent, argv, lease)
         return replace(
             lease,
             recipe=recipe,
-            run=Run(
+            run=replace(
+                run,
                 argv=argv,
                 cwd=cwd,
                 stdin=prompt_file if agent.stdin is StdinSource.PROMPT else None,
@@ -120,8 +125,6 @@ class LocalLauncher:
                 daemon_lock=paths.daemon_lock,
                 kick_argv=self._kick_argv if self._config.kick_enabled else (),
                 cgroup=self._cgroups.name_for(lease.lease_id),
-                agent_kind=kind,
-                agent_output=None if kind is None else self._agent_output(),
             ),
         )
 
@@ -214,9 +217,34 @@ class LocalLauncher:
 
     # -- parts --------------------------------------------------------------------
 
-    def _agent_output(self) -> str:
-        """Return the program that wrappers load, beside their own."""
-        return compile_once(os.path.join(os.path.dirname(self._wrapper), "agent_output.py"))
+    def _reading(self, agent: AgentProfile, argv: tuple[str, ...], lease: Lease) -> Run:
+        """Return who reads what the command prints, and by whose rules it is judged.
+
+        A plain command is judged by its exit code, and read only where something bounds it.
+        """
+        profile = None
+        name = argv[0].rpartition("/")[2]
+        if agent.profile != _PLAIN or (not agent.command and name in KNOWN_AGENTS):
+            from tinyscheduler.core.profiles import profile_document, profile_of
+
+            profile = profile_of(agent, argv, self._config.profiles)
+        is_bounded = lease.max_turns is not None
+        if profile is None and not is_bounded and lease.schedule_id is None:
+            return NO_RUN
+        kind = _ANY_AGENT if is_bounded else None
+        if profile is not None:
+            kind = profile.output or _ANY_AGENT
+        return replace(
+            NO_RUN,
+            agent_kind=kind,
+            agent_output=self._program("agent_output.py"),
+            agent_outcomes=self._program("agent_outcomes.py"),
+            agent_profile=None if profile is None else dumps(profile_document(profile)),
+        )
+
+    def _program(self, name: str) -> str:
+        """Return a program that wrappers load, beside their own."""
+        return compile_once(os.path.join(os.path.dirname(self._wrapper), name))
 
     def _credible(self, trace: Trace) -> Trace:
         """Drop what a lease cannot rightly say of its attempt's processes.
@@ -289,7 +317,7 @@ class LocalLauncher:
         prompt_file: str | None,
     ) -> dict[str, str | None]:
         return {
-            "task_id": lease.task_id,
+            "task_id": id_at_source(lease.task_id, lease.source),
             "attempt": str(lease.attempt),
             "agent": lease.agent,
             "recipe": recipe,

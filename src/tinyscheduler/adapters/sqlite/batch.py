@@ -9,6 +9,7 @@ from tinyscheduler.config.problems import quote
 from tinyscheduler.errors import NotFoundError, UsageError
 from tinyscheduler.model.tasks import MOST_TURNS
 from tinyscheduler.values import dataclass, fields
+from tinyscheduler.wording import one_line
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -98,14 +99,7 @@ def summarise(spec: TaskSpec) -> str:
 
     who = spec.agent or spec.queue
     asked = spec.title or shlex.join(spec.command) or spec.prompt or spec.recipe
-    text = (asked or (f"({who})" if who else "")).strip()[: _SUMMARY_LENGTH * 4]
-    # It is shown in tables on terminals, which would obey control characters; written out as
-    # wherever else they are shown.
-    line = "".join(
-        one if one.isprintable() else one.encode("unicode_escape").decode()
-        for one in " ".join(text.split())
-    )
-    return line if len(line) <= _SUMMARY_LENGTH else line[: _SUMMARY_LENGTH - 1] + "…"
+    return one_line((asked or (f"({who})" if who else "")).strip(), longest=_SUMMARY_LENGTH)
 
 
 def _at(place: str, fault: str) -> str:

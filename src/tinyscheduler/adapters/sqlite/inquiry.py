@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from tinyscheduler.adapters.sqlite.database import Database
+    from tinyscheduler.adapters.sqlite.source_tasks import SqliteSourceTasks
     from tinyscheduler.model.history import AttemptRecord
     from tinyscheduler.model.records import TaskRecord
     from tinyscheduler.model.tasks import WaitingTask
@@ -90,10 +91,12 @@ ORDER BY rowid DESC LIMIT :limit
 """
 _MEASURED = """
 SELECT attempts.agent, attempts.attempt, attempts.started_at, attempts.ended_at, outcome,
-    attempts.failure_reason, reclaim_reason,
+    attempts.failure_reason, reclaim_reason, turns, tokens, cost_usd, cpu_s, gpu_s,
     max(tasks.created_at, coalesce(tasks.not_before, 0)) AS ready_at
 FROM attempts LEFT JOIN tasks ON source = 'local' AND tasks.id = CAST(task_id AS INTEGER)
-WHERE attempts.ended_at >= :since ORDER BY attempts.rowid DESC LIMIT :limit
+WHERE attempts.ended_at >= :since
+    AND (:agent IS NULL OR attempts.agent = :agent) AND (:outcome IS NULL OR outcome = :outcome)
+ORDER BY attempts.rowid DESC LIMIT :limit
 """
 # Of those that somebody waits for, and that nothing else kept from starting at once.
 _INTERACTIVE_WAITS = """
@@ -143,14 +146,23 @@ class Inquiry:
         *,
         priority_enabled: bool,
         blocking_disabled: bool,
+        elsewhere: SqliteSourceTasks | None = None,
     ) -> None:
+        self._elsewhere = elsewhere
         self._database = database
         self._clock = clock
         self._priority_enabled = priority_enabled
         self._blockers = Blockers(are_disabled=blocking_disabled)
 
+    def _elsewhere_of(self, task_id: str) -> SqliteSourceTasks | None:
+        """Return who knows the task, if its source is elsewhere."""
+        there = self._elsewhere
+        return there if there is not None and there.number_of(task_id) is not None else None
+
     def waiting_task(self, task_id: str) -> WaitingTask | None:
         """Return the task as a tick would see it; None if it neither waits nor is held."""
+        if (there := self._elsewhere_of(task_id)) is not None:
+            return there.waiting_task(task_id)
 
         def question(connection: sqlite3.Connection) -> WaitingTask | None:
             row = connection.execute(_WAITING, {"id": row_id(task_id)}).fetchone()
@@ -170,6 +182,8 @@ class Inquiry:
 
         Interactive ones, and those that have waited so long that they count as such.
         """
+        if (there := self._elsewhere_of(task.task_id)) is not None:
+            return there.ahead(task)
         now = to_micros(self._clock.now().wall)
         promoted = now - int(PROMOTED_AFTER_S * 1e6)
         values = {
@@ -195,8 +209,10 @@ class Inquiry:
     def unfinished_above(self, task_id: str) -> list[TaskRecord]:
         """Return every task that is not done and that this one waits for, however far up.
 
-        At most a thousand of them.
+        At most a thousand of them.  Of one whose source is elsewhere, those next to it.
         """
+        if (there := self._elsewhere_of(task_id)) is not None:
+            return there.unfinished_above(task_id)
         values = {"id": row_id(task_id), "limit": _MOST_BLOCKERS}
 
         def question(connection: sqlite3.Connection) -> list[TaskRecord]:
@@ -229,9 +245,20 @@ class Inquiry:
 
         return self._database.read(question)
 
-    def measured(self, *, since: datetime) -> list[MeasuredAttempt]:
-        """Return the attempts that ended since, newest first, at most a million."""
-        values = {"since": to_micros(since), "limit": _MOST_MEASURED}
+    def measured(
+        self,
+        *,
+        since: datetime | None,
+        agent: str | None = None,
+        outcome: Outcome | None = None,
+    ) -> list[MeasuredAttempt]:
+        """Return the attempts that fit, newest first, at most a million."""
+        values = {
+            "since": 0 if since is None else to_micros(since),
+            "agent": agent,
+            "outcome": outcome,
+            "limit": _MOST_MEASURED,
+        }
 
         def question(connection: sqlite3.Connection) -> list[MeasuredAttempt]:
             return [_measured_of(row) for row in connection.execute(_MEASURED, values)]
@@ -328,7 +355,7 @@ class Inquiry:
                 held=counts.get(TaskState.HELD, 0),
             )
             for (agent, queue), counts in found.items()
-        ]
+        ] + ([] if self._elsewhere is None else self._elsewhere.lines())
 
 
 def _measured_of(row: sqlite3.Row) -> MeasuredAttempt:
@@ -345,4 +372,9 @@ def _measured_of(row: sqlite3.Row) -> MeasuredAttempt:
         failure_reason=None if failure is None else FailureReason(failure),
         reclaim_reason=None if reclaim is None else ReclaimReason(reclaim),
         ready_at=from_micros(row["ready_at"]),
+        turns=row["turns"],
+        tokens=row["tokens"],
+        cost_usd=row["cost_usd"],
+        cpu_s=row["cpu_s"],
+        gpu_s=row["gpu_s"],
     )

@@ -45,7 +45,7 @@ class SqliteLedger:
         durably = not (is_told_next and attempt.source == self._shared_with)
         try:
             with self._database.writing(durably=durably) as connection:
-                connection.execute(_RECORD, attempt_row(attempt))
+                write_attempt(connection, attempt)
                 with durable_step("ledger.record"):
                     connection.commit()
         except BusyError as error:
@@ -59,3 +59,8 @@ class SqliteLedger:
             return [attempt_of(row) for row in connection.execute(_ATTEMPTS, (task_id,))]
 
         return self._database.read(question)
+
+
+def write_attempt(connection: sqlite3.Connection, attempt: AttemptRecord) -> None:
+    """Write one row within the statement of somebody else; a second one changes nothing."""
+    connection.execute(_RECORD, attempt_row(attempt))

@@ -43,6 +43,16 @@ _OLD_ATTEMPTS = """
 SELECT rowid FROM attempts INDEXED BY attempts_by_end
 WHERE ended_at < :before AND NOT (source = 'local' AND EXISTS (
     SELECT 1 FROM tasks WHERE id = CAST(attempts.task_id AS INTEGER)))
+    AND NOT (source <> 'local' AND EXISTS (
+        SELECT 1 FROM source_tasks AS task WHERE task.source = attempts.source
+            AND number = CAST(substr(task_id, length(attempts.source) + 2) AS INTEGER)
+            AND state IN ('waiting', 'held', 'working', 'parked')))
+ORDER BY ended_at LIMIT :most
+"""
+# Of sources elsewhere: their own servers say what they come after.
+_OLD_ELSEWHERE = """
+SELECT source, number FROM source_tasks INDEXED BY source_tasks_by_end
+WHERE ended_at < :before AND ended_at IS NOT NULL AND state IN ('done', 'failed', 'cancelled')
 ORDER BY ended_at LIMIT :most
 """
 # Only where tasks were allowed to start before these: others wait until they are done.
@@ -72,8 +82,10 @@ WHERE completed_at < :before ORDER BY completed_at LIMIT :most
 _REMOVE_METRICS = """
 DELETE FROM schedule_firing_metrics WHERE id IN (SELECT value FROM json_each(:ids))
 """
+_REMOVE_ELSEWHERE = "DELETE FROM source_tasks WHERE source = ? AND number = ?"
 _COUNT_ALL = """
-SELECT (SELECT count(*) FROM tasks), (SELECT count(*) FROM attempts),
+SELECT (SELECT count(*) FROM tasks) + (SELECT count(*) FROM source_tasks),
+    (SELECT count(*) FROM attempts),
     (SELECT count(*) FROM schedule_firing_metrics), (SELECT count(*) FROM schedules)
 """
 # A parked task's owner will want to read why it was, whenever that is.
@@ -82,6 +94,13 @@ SELECT id FROM tasks AS task WHERE id IN (SELECT value FROM json_each(:ids))
     AND (state IN ('waiting', 'held', 'working', 'parked') OR EXISTS (
         SELECT 1 FROM dependencies JOIN tasks AS later ON later.id = task_id
         WHERE blocker_id = task.id AND later.state IN ('waiting', 'held', 'working', 'parked')))
+"""
+
+
+_NEEDED_ELSEWHERE = """
+SELECT source || '-' || number AS id FROM source_tasks INDEXED BY source_tasks_by_state
+WHERE state IN ('waiting', 'held', 'working', 'parked')
+    AND source || '-' || number IN (SELECT value FROM json_each(:ids))
 """
 
 
@@ -108,17 +127,17 @@ class SqlitePruner:
                 return self._remove(values, most=bounds.most)
         except BusyError as error:
             raise StoreError(error.what, hint=error.hint) from error
-        tasks, attempts, metrics = found
+        tasks, elsewhere, attempts, metrics = found
         ids = {"ids": dumps(tasks[: bounds.most])}
         of_tasks = self._database.read(
             lambda connection: int(connection.execute(_COUNT_ATTEMPTS_OF, ids).fetchone()[0])
         )
         return _told(
-            tasks=min(len(tasks), bounds.most),
+            tasks=min(len(tasks), bounds.most) + min(len(elsewhere), bounds.most),
             attempts=of_tasks + min(len(attempts), bounds.most),
             metrics=min(len(metrics), bounds.most),
             size=0,
-            is_more=max(map(len, found)) > bounds.most,
+            is_more=any(len(one) > bounds.most for one in found),
         )
 
     def count(self) -> Emptied:
@@ -137,6 +156,7 @@ class SqlitePruner:
         with self._database.writing() as connection:
             copy = self._database.keep_copy("reset")
             tasks = connection.execute("DELETE FROM tasks").rowcount
+            tasks += connection.execute("DELETE FROM source_tasks").rowcount
             attempts = connection.execute("DELETE FROM attempts").rowcount
             metrics = connection.execute("DELETE FROM schedule_firing_metrics").rowcount
             schedules = connection.execute("DELETE FROM schedules").rowcount
@@ -150,10 +170,14 @@ class SqlitePruner:
 
     def needed(self, task_ids: Sequence[str]) -> frozenset[str]:
         """Return those that have not ended or are parked, or that such a task comes after."""
-        ids = dumps([row for row in map(row_id, task_ids) if row is not None])
+        ids = {"ids": dumps([row for row in map(row_id, task_ids) if row is not None])}
+        others = {"ids": dumps([task_id for task_id in task_ids if row_id(task_id) is None])}
         try:
             rows = self._database.read(
-                lambda connection: connection.execute(_NEEDED, {"ids": ids}).fetchall()
+                lambda connection: [
+                    *connection.execute(_NEEDED, ids).fetchall(),
+                    *connection.execute(_NEEDED_ELSEWHERE, others).fetchall(),
+                ]
             )
         except BusyError as error:
             raise StoreError(error.what, hint=error.hint) from error
@@ -163,12 +187,13 @@ class SqlitePruner:
         with self._database.writing() as connection:
             # Again under the lock: a task may have been retried since.
             found = _find(connection, values)
-            tasks, attempts, metrics = found
+            tasks, elsewhere, attempts, metrics = found
             before = _free_bytes(connection)
             ids = {"ids": dumps(tasks[:most])}
             connection.execute(_FORGET_BLOCKERS, ids)
             told = connection.execute(_REMOVE_ATTEMPTS_OF, ids).rowcount
             connection.execute(_REMOVE_TASKS, ids)
+            connection.executemany(_REMOVE_ELSEWHERE, elsewhere[:most])
             left = {"ids": dumps(attempts[:most])}
             told += connection.execute(_REMOVE_ATTEMPTS, left).rowcount
             connection.execute(_REMOVE_METRICS, {"ids": dumps(metrics[:most])})
@@ -176,24 +201,26 @@ class SqlitePruner:
             with durable_step("prune.rows"):
                 connection.commit()
         return _told(
-            tasks=min(len(tasks), most),
+            tasks=min(len(tasks), most) + min(len(elsewhere), most),
             attempts=told,
             metrics=min(len(metrics), most),
             size=size,
-            is_more=max(map(len, found)) > most,
+            is_more=any(len(one) > most for one in found),
         )
 
 
 def _find(
     connection: sqlite3.Connection, values: dict[str, int]
-) -> tuple[list[int], list[int], list[int]]:
-    """Return which tasks, attempts and rows of metrics may go."""
+) -> tuple[list[int], list[tuple[str, int]], list[int], list[int]]:
+    """Return which tasks, of this and of other sources, attempts and rows of metrics may go."""
+    elsewhere = [(row[0], row[1]) for row in connection.execute(_OLD_ELSEWHERE, values)]
     tasks = _old_tasks(connection, values)
     metrics = [row[0] for row in connection.execute(_OLD_METRICS, values)]
     if len(tasks) == values["most"]:
         # More than may go: their attempts would all be passed over in search of others.
-        return tasks, [], metrics
-    return tasks, [row[0] for row in connection.execute(_OLD_ATTEMPTS, values)], metrics
+        return tasks, elsewhere, [], metrics
+    attempts = [row[0] for row in connection.execute(_OLD_ATTEMPTS, values)]
+    return tasks, elsewhere, attempts, metrics
 
 
 def _old_tasks(connection: sqlite3.Connection, values: dict[str, int]) -> list[int]:

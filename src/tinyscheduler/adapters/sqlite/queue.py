@@ -6,6 +6,7 @@ from contextlib import contextmanager
 
 from tinyscheduler.adapters.sqlite.batch import missing_blocker, plan_batch, row_id, summarise
 from tinyscheduler.adapters.sqlite.blockers import Blockers
+from tinyscheduler.adapters.sqlite.neighbours import count_as_dependent, tell_neighbours
 from tinyscheduler.adapters.sqlite.rows import (
     claim_of,
     marks_of,
@@ -114,7 +115,10 @@ SELECT * FROM (
     SELECT * FROM tasks INDEXED BY blocked
     WHERE state = 'waiting' AND blockers_left > 0 AND agent = :agent AND queue = :queue
     ORDER BY id LIMIT :sorted
-) WHERE start_after <= :now ORDER BY blocks DESC, :by_priority * priority DESC, id LIMIT :window
+) AS task WHERE start_after <= :now AND NOT EXISTS (
+    SELECT 1 FROM shared_tasks AS part JOIN tasks AS other ON other.id = part.task_id
+    WHERE part.parent_id = task.id AND part.archived_at IS NULL AND other.state <> 'done')
+ORDER BY blocks DESC, :by_priority * priority DESC, id LIMIT :window
 """
 _DEFERRED = """
 SELECT * FROM tasks INDEXED BY deferred_anywhere
@@ -132,8 +136,9 @@ _CLAIMS = "SELECT * FROM tasks INDEXED BY tasks_by_state WHERE state = 'working'
 _SPEC = "SELECT prompt, details FROM task_specs WHERE task_id = ?"
 
 # The whole of a claim: whoever's statement finds the row still waiting has the task.  What
-# its owner changed, paused or drained since the tick looked counts as not waiting any more, and
-# so does a firing where as many as may run at once do so already: counted and claimed in one.
+# its owner changed, paused or drained since the tick looked counts as not waiting any more; so
+# does what has open parts, whether or not tasks wait for each other here, and
+# a firing where as many as may run at once do so already: counted and claimed in one.
 _CLAIM = """
 UPDATE tasks SET state = 'working', lease_id = :lease_id, claimed_by = :agent,
     backing_off_until = NULL, updated_at = :now
@@ -146,6 +151,9 @@ WHERE id = :id AND state = 'waiting' AND lease_id IS NULL AND attempt = :attempt
         WHERE target IN (
             'all', 'agent:' || :agent, 'queue:' || coalesce(nullif(tasks.queue, ''), :queue),
             'schedule:' || tasks.schedule_id))
+    AND NOT EXISTS (
+        SELECT 1 FROM shared_tasks AS part JOIN tasks AS other ON other.id = part.task_id
+        WHERE part.parent_id = tasks.id AND part.archived_at IS NULL AND other.state <> 'done')
     AND (schedule_id IS NULL OR (
         is_forced OR :most_firings > (
             SELECT count(*) FROM tasks AS other INDEXED BY firings_at_work
@@ -217,14 +225,6 @@ UPDATE schedules SET suppressed = suppressed + 1
 WHERE id = ? AND 'heartbeat' =
     CASE WHEN json_valid(definition) THEN json_extract(definition, '$.kind') END
 """
-_UNBLOCK = """
-UPDATE tasks SET blockers_left = blockers_left - 1
-WHERE id IN (SELECT task_id FROM dependencies WHERE blocker_id = ?)
-"""
-_RECOUNT_BLOCKED = """
-UPDATE tasks SET blocks = blocks + :change
-WHERE id IN (SELECT blocker_id FROM dependencies WHERE task_id = :id)
-"""
 
 _ADD_TASK = """
 INSERT INTO tasks (
@@ -244,6 +244,11 @@ _STATES = "SELECT id, state FROM tasks WHERE id IN (SELECT value FROM json_each(
 _COUNT_DEPENDENT = "UPDATE tasks SET blocks = blocks + 1 WHERE id = ?"
 
 _TASK = "SELECT * FROM tasks WHERE id = ?"
+_SHARED = """
+SELECT shared_tasks.*, cancel_requested FROM shared_tasks JOIN tasks ON id = task_id
+WHERE task_id = ?
+"""
+_PARTS = "SELECT task_id FROM shared_tasks WHERE parent_id = ? AND archived_at IS NULL"
 # One index or the other, by what was asked; the newest, because these are looked for.
 _LIST = """
 SELECT * FROM tasks WHERE :agent IS NULL OR agent = :agent OR claimed_by = :agent
@@ -312,12 +317,14 @@ class LocalQueue:
         tells_marks: bool = True,
         most_firings: int = 2,
         budgets: tuple[Budget, ...] = (),
+        tell_done: Callable[[Sequence[str]], None] | None = None,
     ) -> None:
         """Take what orders and bounds it.
 
         Titles, seeds and labels are read only if it ``tells_marks``: policies look at them, and
-        nothing else does.
+        nothing else does.  ``tell_done`` hears of tasks that are done with their last part.
         """
+        self._tell_done = tell_done
         self._database = database
         self._clock = clock
         self._priority_enabled = priority_enabled
@@ -417,11 +424,21 @@ class LocalQueue:
     def settle(self, task_id: str, *, lease_id: str, ending: Ending) -> TaskState | None:
         """Tell how the claim ended, if the task is still ours under exactly this lease."""
         row, now = row_id(task_id), self._now()
+        wholes: list[str] = []
         with _answering(), self._database.writing() as connection:
+            shared = connection.execute(_SHARED, (row,)).fetchone()
             if not _end_claim(connection, row, lease_id=lease_id, ending=ending, now=now):
                 return None
+            if shared is not None:
+                from tinyscheduler.adapters.sqlite.families import heed  # few tasks are shared
+
+                heed(connection, shared, lease_id=lease_id, now=now)
             task = connection.execute(_TASK, (row,)).fetchone()
-            _tell_neighbours(connection, task)
+            tell_neighbours(connection, task)
+            if shared is not None:
+                from tinyscheduler.adapters.sqlite.families import finish_wholes
+
+                wholes = finish_wholes(connection, shared["parent_id"], now=now)
             if task["schedule_id"] is not None and TaskState(task["state"]).is_final:
                 from tinyscheduler.adapters.sqlite.firing_ends import judge_end  # few are firings
 
@@ -432,6 +449,8 @@ class LocalQueue:
                     connection.execute(_COUNT_SUPPRESSED, (task["schedule_id"],))
             with durable_step("queue.settle"):
                 connection.commit()
+        if wholes and self._tell_done is not None:
+            self._tell_done(wholes)
         return TaskState(task["state"])
 
     def add(
@@ -446,7 +465,7 @@ class LocalQueue:
         additions = plan_batch(specs, places)
         now = self._now()
         with self._database.writing() as connection:
-            self._refuse_if_full(connection, len(additions))
+            self.refuse_if_full(connection, len(additions))
             states = _states_of_blockers(connection, additions)
             ids = _insert(connection, additions, states, now=now)
             with durable_step("queue.add"):
@@ -510,7 +529,7 @@ class LocalQueue:
                     if task["schedule_id"] is not None:
                         connection.execute(NOTE_CANCELLED, values)
                     if not state.is_final:
-                        _count_as_dependent(connection, task, change=-1)
+                        count_as_dependent(connection, task, change=-1)
                     answer: CancelAnswer = Cancelled()
                 case TaskState.WORKING:
                     connection.execute(_REQUEST_CANCEL, values)
@@ -535,7 +554,7 @@ class LocalQueue:
                 )
             connection.execute(_RETRY, {"id": task["id"], "now": self._now()})
             if state.is_final:
-                _count_as_dependent(connection, task, change=1)
+                count_as_dependent(connection, task, change=1)
             with durable_step("queue.retry"):
                 connection.commit()
 
@@ -559,38 +578,10 @@ class LocalQueue:
             (addition,) = plan_batch([(None, change(before))], [""])
             after = replace(addition.spec, after=tuple(map(str, addition.outside)))
             if after != before:
-                self._rewrite(connection, task, replace(addition, spec=after))
+                rewrite(connection, task, replace(addition, spec=after), now=self._now())
                 with durable_step("queue.edit"):
                     connection.commit()
         return before, after
-
-    def _rewrite(
-        self, connection: sqlite3.Connection, task: sqlite3.Row, addition: Addition
-    ) -> None:
-        spec, row, now = addition.spec, task["id"], self._now()
-        states = _states_of_blockers(connection, (addition,))
-        _refuse_own_blocker(connection, row, addition)
-        is_final = TaskState(task["state"]).is_final
-        if not is_final:
-            _count_as_dependent(connection, task, change=-1)
-        connection.execute("DELETE FROM dependencies WHERE task_id = ?", (row,))
-        connection.executemany(_ADD_DEPENDENCY, ((row, blocker) for blocker in addition.outside))
-        if not is_final:
-            _count_as_dependent(connection, task, change=1)
-        not_before = micros_or_none(spec.not_before)
-        start_after = max(not_before or 0, task["backing_off_until"] or 0)
-        connection.execute(
-            _EDIT,
-            {
-                "id": row,
-                **_columns_of(spec),
-                "blockers_left": sum(states[one] is not TaskState.DONE for one in addition.outside),
-                "not_before": not_before,
-                "start_after": start_after if start_after > now else 0,
-                "now": now,
-            },
-        )
-        connection.execute(_EDIT_SPEC, (spec.prompt, spec_details(spec), row))
 
     def hold(self, task_id: str) -> bool:
         """Set a waiting task aside until it is released; False if it was held before.
@@ -732,7 +723,8 @@ class LocalQueue:
     def _record(self, connection: sqlite3.Connection, row: sqlite3.Row) -> TaskRecord:
         return record_of(row, source=self.name, blocked_by=self._blockers.of(connection, row))
 
-    def _refuse_if_full(self, connection: sqlite3.Connection, more: int) -> None:
+    def refuse_if_full(self, connection: sqlite3.Connection, more: int) -> None:
+        """Raise QueueFullError if so many more would make the queue too long."""
         if self._max_queue_depth == 0:
             return
         (depth,) = connection.execute(_DEPTH).fetchone()
@@ -828,19 +820,6 @@ def _end_claim(
             assert_never(ending)
 
 
-def _tell_neighbours(connection: sqlite3.Connection, task: sqlite3.Row) -> None:
-    """Tell blockers and dependents of a task that may just have ended."""
-    state = TaskState(task["state"])
-    if state is TaskState.DONE:
-        connection.execute(_UNBLOCK, (task["id"],))
-    if state.is_final:
-        _count_as_dependent(connection, task, change=-1)
-
-
-def _count_as_dependent(connection: sqlite3.Connection, task: sqlite3.Row, *, change: int) -> None:
-    connection.execute(_RECOUNT_BLOCKED, {"id": task["id"], "change": change})
-
-
 def _states_of_blockers(
     connection: sqlite3.Connection, additions: Sequence[Addition]
 ) -> dict[int, TaskState]:
@@ -920,6 +899,49 @@ def insert_firing(
     noted = {"schedule_id": schedule_id, "task_id": row, "now": now, "lag_ms": lag_ms}
     connection.execute(_NOTE_FIRING, {**noted, "max_turns": spec.max_turns})
     return row
+
+
+def insert_one(connection: sqlite3.Connection, spec: TaskSpec, *, now: int) -> int:
+    """Add a task within the statement of somebody else; its number.  Errors as of `add`."""
+    additions = plan_batch([(None, spec)], [""])
+    states = _states_of_blockers(connection, additions)
+    (row,) = _insert(connection, additions, states, now=now)
+    return row
+
+
+def rewrite(
+    connection: sqlite3.Connection, task: sqlite3.Row, addition: Addition, *, now: int
+) -> None:
+    """Write what a task asks for from now on, within the statement of somebody else.
+
+    What are parts of it, it comes after in any case.
+    """
+    spec, row = addition.spec, task["id"]
+    parts = (one["task_id"] for one in connection.execute(_PARTS, (row,)))
+    addition = replace(addition, outside=tuple(dict.fromkeys((*addition.outside, *parts))))
+    states = _states_of_blockers(connection, (addition,))
+    _refuse_own_blocker(connection, row, addition)
+    is_final = TaskState(task["state"]).is_final
+    if not is_final:
+        count_as_dependent(connection, task, change=-1)
+    connection.execute("DELETE FROM dependencies WHERE task_id = ?", (row,))
+    connection.executemany(_ADD_DEPENDENCY, ((row, blocker) for blocker in addition.outside))
+    if not is_final:
+        count_as_dependent(connection, task, change=1)
+    not_before = micros_or_none(spec.not_before)
+    start_after = max(not_before or 0, task["backing_off_until"] or 0)
+    connection.execute(
+        _EDIT,
+        {
+            "id": row,
+            **_columns_of(spec),
+            "blockers_left": sum(states[one] is not TaskState.DONE for one in addition.outside),
+            "not_before": not_before,
+            "start_after": start_after if start_after > now else 0,
+            "now": now,
+        },
+    )
+    connection.execute(_EDIT_SPEC, (spec.prompt, spec_details(spec), row))
 
 
 def _columns_of(spec: TaskSpec) -> dict[str, object]:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from typing import Any
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 # Title, seed and labels of tasks, by their rows; not all tasks have any.
 _Marks = tuple[str | None, int | None, tuple[tuple[str, str], ...]]
@@ -53,7 +53,7 @@ def to_micros(moment: datetime) -> int:
     >>> to_micros(datetime(1970, 1, 1, 0, 0, 1, 5, tzinfo=UTC))
     1000005
     """
-    return (moment - _EPOCH) // _MICROSECOND
+    return (moment - EPOCH) // _MICROSECOND
 
 
 def micros_or_none(moment: datetime | None) -> int | None:
@@ -63,7 +63,7 @@ def micros_or_none(moment: datetime | None) -> int | None:
 
 def from_micros(micros: int | None) -> datetime | None:
     """Return the moment in UTC, if there is one."""
-    return None if micros is None else _EPOCH + timedelta(microseconds=micros)
+    return None if micros is None else EPOCH + timedelta(microseconds=micros)
 
 
 def spec_details(spec: TaskSpec) -> str:
@@ -204,8 +204,8 @@ def record_of(row: sqlite3.Row, *, source: str, blocked_by: tuple[str, ...]) -> 
         blocked_by=blocked_by,
         not_before=from_micros(row["not_before"]),
         backing_off_until=from_micros(row["backing_off_until"]),
-        created_at=_EPOCH + timedelta(microseconds=row["created_at"]),
-        updated_at=_EPOCH + timedelta(microseconds=row["updated_at"]),
+        created_at=EPOCH + timedelta(microseconds=row["created_at"]),
+        updated_at=EPOCH + timedelta(microseconds=row["updated_at"]),
         ended_at=from_micros(row["ended_at"]),
     )
 
@@ -256,7 +256,7 @@ def switch_of(row: sqlite3.Row) -> Switch:
     return Switch(
         kind=SwitchKind(row["kind"]),
         target=parse_target(row["target"]),
-        since=_EPOCH + timedelta(microseconds=row["since"]),
+        since=EPOCH + timedelta(microseconds=row["since"]),
         by=row["set_by"],
         reason=row["reason"],
     )

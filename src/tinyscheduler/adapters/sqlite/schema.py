@@ -355,6 +355,125 @@ _COSTS = (
     "CREATE INDEX audit_by_time ON audit (at)",
 )
 
+# What agents say of tasks, and only some tasks have: who asked for it and had it before, which
+# task it is a part of, who works on it outside of attempts (it is held meanwhile), and what the
+# attempt under way has said shall become of it.
+_SHARED = (
+    """
+    CREATE TABLE shared_tasks (
+        task_id INTEGER PRIMARY KEY REFERENCES tasks (id) ON DELETE CASCADE,
+        created_by TEXT,
+        previous_agent TEXT,
+        parent_id INTEGER REFERENCES tasks (id) ON DELETE SET NULL,
+        taken_by TEXT,
+        taken_at INTEGER,
+        said TEXT CHECK (said IN ('complete', 'move')),
+        said_in TEXT,  -- the lease of the attempt that said so: of another, it says nothing
+        moves_to TEXT,
+        moves INTEGER NOT NULL DEFAULT 0,
+        has_succeeded INTEGER NOT NULL DEFAULT 0,  -- it did, and waits for its parts alone
+        archived_at INTEGER,
+        CHECK ((taken_by IS NULL) = (taken_at IS NULL)),
+        CHECK ((said IS NULL) = (said_in IS NULL))
+    )
+    """,
+    "CREATE INDEX parts ON shared_tasks (parent_id)",
+    # However it comes free: its owner may release, cancel or run it.
+    """
+    CREATE TRIGGER taken_no_more AFTER UPDATE OF state ON tasks
+    WHEN OLD.state = 'held' AND NEW.state <> 'held' BEGIN
+        UPDATE shared_tasks SET taken_by = NULL, taken_at = NULL
+        WHERE task_id = NEW.id AND taken_by IS NOT NULL;
+    END
+    """,
+    # What is revived is to run, whatever it did before, and stands alone if it was archived: what
+    # it was a part of has gone on without it.
+    """
+    CREATE TRIGGER archived_no_more AFTER UPDATE OF state ON tasks
+    WHEN OLD.state IN ('failed', 'parked', 'cancelled') AND NEW.state = 'waiting' BEGIN
+        UPDATE shared_tasks SET has_succeeded = 0 WHERE task_id = NEW.id AND has_succeeded;
+        UPDATE shared_tasks SET archived_at = NULL, parent_id = NULL
+        WHERE task_id = NEW.id AND archived_at IS NOT NULL;
+    END
+    """,
+    """
+    CREATE TABLE comments (
+        id INTEGER PRIMARY KEY AUTOINCREMENT,
+        task_id INTEGER NOT NULL REFERENCES tasks (id) ON DELETE CASCADE,
+        content TEXT NOT NULL,
+        created_by TEXT,
+        created_at INTEGER NOT NULL,
+        updated_at INTEGER NOT NULL
+    )
+    """,
+    "CREATE INDEX comments_of_task ON comments (task_id, id)",
+    """
+    CREATE TABLE links (
+        id INTEGER PRIMARY KEY AUTOINCREMENT,
+        task_id INTEGER NOT NULL REFERENCES tasks (id) ON DELETE CASCADE,
+        url TEXT NOT NULL,
+        description TEXT,
+        created_by TEXT,
+        created_at INTEGER NOT NULL
+    )
+    """,
+    "CREATE INDEX links_of_task ON links (task_id, id)",
+)
+
+# Accounts that their provider refused: kept until an attempt of them succeeds.
+_PROVIDERS = (
+    """
+    CREATE TABLE coolings (
+        account TEXT NOT NULL PRIMARY KEY,
+        since INTEGER NOT NULL,
+        until INTEGER NOT NULL,
+        times INTEGER NOT NULL CHECK (times >= 1),
+        agent TEXT NOT NULL,
+        words TEXT NOT NULL,
+        is_told INTEGER NOT NULL CHECK (is_told IN (0, 1))
+    ) WITHOUT ROWID
+    """,
+)
+
+# What a source cannot keep by itself of its tasks: attempts, backoff, who has claimed one, and
+# that it was set aside; beside it the task as last seen, so that commands need not ask for it.
+_SOURCE_TASKS = (
+    """
+    CREATE TABLE source_tasks (
+        source TEXT NOT NULL,
+        number INTEGER NOT NULL,  -- by which the source itself knows it
+        state TEXT NOT NULL CHECK (state IN
+            ('waiting', 'held', 'working', 'done', 'failed', 'parked', 'cancelled')),
+        lease_id TEXT UNIQUE,
+        claimed_by TEXT,
+        agent TEXT NOT NULL,
+        queue TEXT NOT NULL,
+        summary TEXT NOT NULL,
+        priority INTEGER NOT NULL,
+        blocks INTEGER NOT NULL DEFAULT 0 CHECK (blocks >= 0),
+        blocked_by TEXT NOT NULL DEFAULT '',  -- numbers, with commas between them
+        impediment TEXT,
+        attempt INTEGER NOT NULL DEFAULT 1 CHECK (attempt >= 1),
+        failures INTEGER NOT NULL DEFAULT 0 CHECK (failures >= 0),
+        launches INTEGER NOT NULL DEFAULT 0 CHECK (launches >= 0),
+        backing_off_until INTEGER,
+        cancel_requested INTEGER NOT NULL DEFAULT 0 CHECK (cancel_requested IN (0, 1)),
+        failure_reason TEXT,
+        lost_since INTEGER,  -- since when it is at work there, and nobody is here
+        doubtful_for TEXT,  -- the agent of a claim that the source may or may not have noted
+        created_at INTEGER NOT NULL,
+        updated_at INTEGER NOT NULL,
+        ended_at INTEGER,
+        PRIMARY KEY (source, number),
+        CHECK ((state = 'working') = (lease_id IS NOT NULL)),
+        CHECK ((state = 'working') = (claimed_by IS NOT NULL)),
+        CHECK (cancel_requested = 0 OR state = 'working')
+    ) WITHOUT ROWID
+    """,
+    "CREATE INDEX source_tasks_by_state ON source_tasks (state, source, number)",
+    "CREATE INDEX source_tasks_by_end ON source_tasks (ended_at) WHERE ended_at IS NOT NULL",
+)
+
 # The statements at place N make version N + 1 out of version N.  A released entry is
 # never changed again: a new one is added behind it.
 MIGRATIONS: tuple[tuple[str, ...], ...] = (
@@ -365,4 +484,5 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
     _INDEXES_BY_OWNER,
     _SCHEDULES,
     _COSTS,
+    (*_PROVIDERS, *_SOURCE_TASKS, *_SHARED),
 )

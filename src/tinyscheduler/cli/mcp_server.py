@@ -1,0 +1,139 @@
+"""How is MCP spoken over stdin and stdout?  By the official package, which is loaded here alone."""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+from typing import TYPE_CHECKING
+
+from tinyscheduler import __version__
+from tinyscheduler.cli.mcp_tools import Access, Tool
+from tinyscheduler.errors import UsageError
+
+if TYPE_CHECKING:
+    from typing import Any
+
+    from mcp import types
+    from mcp.server.context import ServerRequestContext
+
+    from tinyscheduler.cli.mcp_answers import Answers, Scope
+    from tinyscheduler.model.config import Config
+
+# A message with the longest texts that any tool takes, each character written out.
+_MOST_MESSAGE_BYTES = 16 << 20
+_BLOCK_BYTES = 1 << 16
+
+
+def serve(config: Config, scope: Scope) -> None:
+    """Answer until stdin ends.  UsageError where the package is missing.
+
+    From here on stdout is the protocol's: whatever else is printed goes to stderr.
+    """
+    try:
+        import anyio
+        from mcp import types as mcp_types
+        from mcp.server.lowlevel import Server
+    except ImportError as error:
+        raise UsageError(
+            f"mcp needs the package mcp, 2.3 or newer, which is not installed ({error.name})",
+            hint="pip install 'tinyscheduler[mcp]'; in a checkout, ./tinyscheduler brings it along",
+        ) from error
+    from tinyscheduler.cli.mcp_answers import Answers
+
+    answers = Answers(config, scope, anyio.sleep)
+    handlers = _Handlers(answers, mcp_types)
+    server: Server[dict[str, Any]] = Server(
+        "tinyscheduler",
+        version=__version__,
+        instructions=_instructions(scope),
+        on_list_tools=handlers.list_tools,
+        on_call_tool=handlers.call_tool,
+    )
+    anyio.run(_serve, server)
+
+
+async def _serve(server: Any) -> None:  # noqa: ANN401 - of a package that may be missing
+    import anyio
+    from mcp.server.stdio import stdio_server
+
+    lines: Any = _Lines(os.dup(0))
+    out = io.TextIOWrapper(os.fdopen(os.dup(1), "wb"), encoding="utf-8", write_through=True)
+    os.dup2(2, 1)
+    async with stdio_server(anyio.wrap_file(lines), anyio.wrap_file(out)) as (read, write):
+        await server.run(read, write, server.create_initialization_options())
+
+
+class _Lines(io.TextIOBase):
+    """The lines of stdin; of one that is too long nothing but that it is no message."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+        self._rest = b""
+
+    def readline(self, _size: int | None = -1) -> str:  # type: ignore[override]  # its parameter has another name there
+        """Return the next line, or nothing at the end."""
+        pieces, length, rest = [], 0, self._rest
+        while True:
+            before, newline, self._rest = rest.partition(b"\n")
+            length += len(before)
+            if length <= _MOST_MESSAGE_BYTES:
+                pieces.append(before + newline)
+            rest = b"" if newline else os.read(self._fd, _BLOCK_BYTES)
+            if newline or not rest:
+                break
+        if length > _MOST_MESSAGE_BYTES:
+            sys.stderr.write(
+                f"error: a message of {length} bytes; read are {_MOST_MESSAGE_BYTES}\n"
+            )
+            return "too long\n"
+        return b"".join(pieces).decode(errors="replace")
+
+
+class _Handlers:
+    """The package's side of the tools."""
+
+    def __init__(self, answers: Answers, mcp_types: Any) -> None:  # noqa: ANN401 - a module
+        self._answers = answers
+        self._types = mcp_types
+
+    async def list_tools(
+        self,
+        _context: ServerRequestContext[Any],
+        _params: types.PaginatedRequestParams | None,
+    ) -> types.ListToolsResult:
+        """Name the tools that may be called here."""
+        tools = [self._describe(tool) for tool in self._answers.tools]
+        listed: types.ListToolsResult = self._types.ListToolsResult(tools=tools)
+        return listed
+
+    def _describe(self, tool: Tool) -> types.Tool:
+        hints = self._types.ToolAnnotations(read_only_hint=tool.access is Access.READS)
+        told: types.Tool = self._types.Tool(
+            name=tool.name, description=tool.text, input_schema=tool.schema, annotations=hints
+        )
+        return told
+
+    async def call_tool(
+        self, _context: ServerRequestContext[Any], params: types.CallToolRequestParams
+    ) -> types.CallToolResult:
+        """Answer one call, with words in any case."""
+        answer = await self._answers.answer(params.name, params.arguments or {})
+        content = self._types.TextContent(type="text", text=answer.text)
+        result: types.CallToolResult = self._types.CallToolResult(
+            content=[content], is_error=answer.is_error
+        )
+        return result
+
+
+def _instructions(scope: Scope) -> str:
+    may = "reads and changes" if scope.may_write else "reads"
+    words = f"The queue of a TinyScheduler. This server {may} tasks as {scope.name}."
+    if scope.agents:
+        words += f" Commands may be given to: {', '.join(sorted(scope.agents))}."
+    if scope.lease_id is not None:
+        words += (
+            " You are an attempt that works on a task of this queue: signup_for_task tells which."
+            " It ends with you; complete is noted, and exit code 0 makes it so."
+        )
+    return words
