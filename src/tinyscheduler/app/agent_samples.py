@@ -48,8 +48,8 @@ def find_rules(config: Config, name: str) -> Profile:
     else:
         found = find_profile(name, config.profiles)
     if found is None:
-        known = [one.name for one in (*config.profiles, *BUILT_IN)]
-        known += [one.name for one in config.agents]
+        named = (*config.profiles, *BUILT_IN, *config.agents)
+        known = list(dict.fromkeys(one.name for one in named))
         message = f"there is no agent and no profile {quote(name)}"
         raise NotFoundError(message, hint=did_you_mean(name, known))
     return found
