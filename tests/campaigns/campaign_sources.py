@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 LIMIT_S = 900.0
-OUTAGE_S = 1.0
+OUTAGE_S = 3.0
 SERVER_RESTARTS = 2
 # How often a task is tried; some are killed more often than they may fail.
 MOST_ATTEMPTS = 4
@@ -362,7 +362,7 @@ class Night:
         words = "".join(
             path.read_text() for path in (self.base / "state" / "logs").glob("scheduler_*.log")
         )
-        failed = {int(number) for number in re.findall(r"task tinytask-(\d+): tinytask at", words)}
+        failed = {int(number) for number in re.findall(r'where="task tinytask-(\d+)"', words)}
         plain = {
             number
             for number in tasks.keys() - failed

@@ -156,3 +156,20 @@ def test_a_wait_between_starts_is_told_once_a_tick(tasks: int, times: int):
     tick(world)
 
     assert told(world).count("stagger-wait") == times
+
+
+def test_a_source_that_goes_down_and_comes_back_is_told_once_each_with_the_reason():
+    world = a_world(0)
+    changes = (EventName.SOURCE_DOWN, EventName.SOURCE_UP)
+    seen = []
+
+    for trouble in (Trouble.NONE, Trouble.DOWN, Trouble.DOWN, Trouble.NONE, Trouble.NONE):
+        world.queue.trouble = trouble
+        tick(world)
+        seen += [event for event in world.observer.events if event.name in changes]
+        world.observer.events.clear()
+
+    assert [one.name for one in seen] == list(changes)
+    assert [one.details for one in seen] == [(("source", "local"),)] * 2
+    assert seen[0].reason
+    assert seen[1].reason is None
