@@ -363,13 +363,14 @@ def classify(text: str) -> tuple[str, str]:
     >>> classify("it took a wrong turn: the rate limit was reached")[0]
     'rate_limited'
     """
-    lines = [one for one in _plain(text[:_MOST_TEXT]).splitlines() if one.strip()]
+    lines = [" ".join(one.split()) for one in _plain(text[:_MOST_TEXT]).splitlines()]
+    lines = [one for one in lines if one]
     spoken = [_spoken(one) for one in lines]
     for reason, phrases in _FAILURES:
         for number, words in enumerate(spoken):
             at = _first(words, phrases, reason)
             if at is not None:
-                told = _excerpt(lines[number], at)
+                told = _excerpt(lines[number], _place(lines[number], words, at))
                 if reason == "rate_limited" and not _speaks_of(_spoken(told), _WHEN):
                     told = _with_time(told, lines, spoken)
                 return (reason, told)
@@ -378,7 +379,7 @@ def classify(text: str) -> tuple[str, str]:
 
 
 def _first(words: str, phrases: tuple[str, ...], reason: str) -> int | None:
-    """Return roughly where a line speaks of one of these, if it does."""
+    """Return where the words of a line speak of one of these, if they do."""
     for phrase in phrases:
         at = _find(words, phrase)
         if at >= 0 and not (phrase == "overloaded" and _speaks_of(words, _IN_PROGRAMS)):
@@ -432,8 +433,27 @@ def _spoken(line: str) -> str:
     return f" {' '.join(word for one in spoken.split() if (word := one.strip(',.')))} "
 
 
+def _place(line: str, words: str, at: int) -> int:
+    """Return where in a line the word begins before which its words have that space.
+
+    >>> line = "{'error': api_rate_limit_error} (429)"
+    >>> line[_place(line, _spoken(line), _spoken(line).index(" limit ")) :]
+    'limit_error} (429)'
+    """
+    left, place = words.count(" ", 0, at), 0
+    shown = "".join(one if one.isalnum() or one in ",." else " " for one in line.lower())
+    for word in shown.split():
+        place = shown.index(word, place)
+        if word.strip(",."):
+            if not left:
+                break
+            left -= 1
+        place += len(word)
+    return place
+
+
 def _excerpt(line: str, at: int) -> str:
-    """Return the line, or as much as is kept of it around some place in its words."""
+    """Return the line, or as much as is kept of it around some place."""
     told = " ".join(line.split())
     if len(told) <= _MOST_WORDS:
         return told
@@ -446,7 +466,7 @@ def _with_time(told: str, lines: list[str], spoken: list[str]) -> str:
     for line, words in zip(lines, spoken, strict=True):
         at = next((found for one in _WHEN if (found := _find(words, one)) >= 0), None)
         if at is not None:
-            when = " ".join(line.split())[max(0, at - 20) :][: _MOST_WORDS // 3]
+            when = line[max(0, _place(line, words, at) - 20) :][: _MOST_WORDS // 3]
             return f"{told[: _MOST_WORDS - len(when) - 3]} … {when}"
     return told
 

@@ -163,6 +163,12 @@ def test_s15_the_line_that_decided_it_is_kept_with_when_it_goes_on():
         assert len(words) <= 300
         assert ("retryDelay" in words) == (text is JSON_429)
         assert ("resets 3pm" in words) == (text is not JSON_429)
+    # However few of its characters are those of words.
+    dense = '{"":"","a":[["' * 100
+    found = classify(f'{dense}rate limit"{dense}"resets_at": 1767239472,{dense}')
+    assert found[0] == "rate_limited"
+    assert "rate limit" in found[1]
+    assert 'resets_at": 1767239472' in found[1]
 
 
 def test_s15_what_is_told_in_megabytes_is_judged_quickly():
