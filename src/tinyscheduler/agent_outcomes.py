@@ -240,9 +240,10 @@ class Judge:
             self._notes["error"] = _text(event.get("error"))[:_MOST_WORDS]
         elif kind == "rate_limit_event":
             limit = _mapping(event.get("rate_limit_info"))
-            until = limit.get("resetsAt")
-            if limit.get("status") == "rejected" and type(until) is int and 0 < until < _MOST_COUNT:
-                self._notes["until"] = f"limit resets at {until}"
+            until, is_out = limit.get("resetsAt"), limit.get("status") == "rejected"
+            is_told = is_out and type(until) is int and 0 < until < _MOST_COUNT
+            # Who was let in again since is held up by something else, if at all.
+            self._notes["until"] = f"limit resets at {until}" if is_told else ""
 
 
 def _agrees(event: dict[str, object], asked: dict[str, object]) -> bool:

@@ -308,6 +308,11 @@ def test_what_claude_says_beside_its_words_counts_where_they_say_nothing():
         "rate_limited",
         "rate_limit … limit resets at 1774447200",
     )
+    # Let in again since: what holds it up now ends at another time.
+    assert judge("claude", limit("rejected"), limit("allowed"), failed(result="HTTP 429")) == (
+        "rate_limited",
+        "HTTP 429",
+    )
     assert judge("claude", refused, went_on, failed(result="odd")) == ("sdk_error", "odd")
     assert judge(
         "claude", a_line(type="result", subtype="error_max_turns", errors=["Reached maximum of 1"])
