@@ -348,6 +348,9 @@ class AgentOutput:
                 self._say(words.get("text"), name)
 
     def _take_complete(self, event: dict[str, object]) -> None:
+        cost = _money(event.get("cost_usd"))
+        if cost is not None:
+            self.cost_usd = cost
         self._tell_tokens(_whole(event.get("total_tokens")))
 
     def _take_answer(self, message: dict[str, object], whose: str) -> None:
