@@ -46,6 +46,27 @@ def test_a_task_is_run_and_its_end_told_there(served: Served):
     assert served.run("show", "tinytask-1", "--json").json["state"] == "done"
 
 
+def test_the_comment_tells_what_an_agent_answered_and_why_it_failed(served: Served):
+    agents = served.place.base / "agents.yaml"
+    agents.write_text(agents.read_text().replace("limit: 2", "limit: 2\n    profile: claude", 1))
+    served.do(
+        """echo '{"type":"assistant","message":{"id":"m","role":"assistant","content":[]}}'
+        echo '{"type":"result","subtype":"success","is_error":false,"result":"It \\u001b[1mworks."}'
+        """
+    )
+    done = served.double.add(assigned_to="coder")
+    served.finish(done)
+    served.do("echo 'Error: a strange thing happened'; exit 1")
+    failed = served.double.add(assigned_to="coder")
+    served.tick()
+    served.until_ended()
+    served.tick()
+
+    (told,), (why,) = served.double.comments(done), served.double.comments(failed)
+    assert "Its last words:\n\n    It [1mworks.\n\nLog:" in told
+    assert "Because: exit code 1: Error: a strange thing happened\n" in why
+
+
 def test_while_the_server_is_down_nothing_is_given_back_and_the_exit_code_says_so(served: Served):
     # The first one: a warning, "Requeued task", leases deleted, errors 0, and working for ever.
     served.do("sleep 60")
@@ -484,6 +505,27 @@ def test_cancelling_holding_and_releasing_need_no_server(served: Served):
     served.run("release", "tinytask-2")
     served.finish(held)
     assert served.ran == [f"{running} 1 coder", f"{held} 1 coder"]
+
+
+def test_a_report_counts_what_is_open_in_every_source(served: Served):
+    # The first one's reporter knew tinytask alone, and took each age for nothing.
+    served.place.settings["SOURCES"] = "local,tinytask"
+    served.run("pause")
+    served.double.add(assigned_to="coder", priority=7)
+    served.double.add(queue_name="dev")
+    served.place.add("--agent", "coder", "--prompt", "x")
+    served.tick()
+
+    document = served.run("report", "--json").json
+    told = served.run("report", "--agent", "coder").out
+
+    assert document["sources"] == {"local": 1, "tinytask": 2}
+    assert document["summary"]["total_open_tasks"] == 3
+    work = document["agent_breakdown"]
+    assert sorted(work["coder"]["task_ids"]) == ["1", "tinytask-1"]
+    assert work["queue dev"]["task_ids"] == ["tinytask-2"]
+    assert document["priority_distribution"] == {"7": 1, "0": 2}
+    assert "sources: local (1 task), tinytask (1 task)" in told
 
 
 @pytest.fixture

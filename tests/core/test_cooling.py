@@ -157,11 +157,12 @@ def test_an_attempt_of_which_nobody_knows_when_it_began_is_news():
     assert not has_recovered(a_cooling(), result)
 
 
-def test_a_success_is_proof_only_if_it_began_after_the_refusal():
+def test_a_success_is_proof_only_if_it_began_once_the_account_was_let_in_again():
     cooling = a_cooling()
 
-    assert has_recovered(cooling, a_result(started_at=cooling.since))
-    assert not has_recovered(cooling, a_result(started_at=cooling.since - HOUR))
+    assert has_recovered(cooling, a_result(started_at=cooling.until))
+    # Let go before it, and begun after it: wrappers take a moment.
+    assert not has_recovered(cooling, a_result(started_at=cooling.since + HOUR / 100))
 
 
 def test_of_what_the_agent_said_a_line_is_kept():
@@ -219,6 +220,18 @@ def test_a_task_of_a_queue_goes_to_the_agent_whose_account_is_let_in():
     task = a_task("1", agent=None, queue="dev")
 
     assert starts(a_world(task, coolings=(a_cooling(),))) == {"1": "codex"}
+
+
+def test_of_a_backoff_and_a_cooling_the_one_that_ends_later_is_told():
+    task = a_task("1", backing_off_until=at(100))
+
+    assert waits(a_world(task, coolings=(a_cooling(),))) == {"1": Reason.COOLING}
+    assert waits(a_world(task, coolings=(a_cooling(until=at(100)),))) == {"1": Reason.COOLING}
+    assert waits(a_world(task, coolings=(a_cooling(until=at(99)),))) == {"1": Reason.BACKING_OFF}
+    other = a_cooling("codex")
+    assert waits(a_world(task, coolings=(other,))) == {"1": Reason.BACKING_OFF}
+    held = replace(task, is_held=True)
+    assert waits(a_world(held, coolings=(a_cooling(),))) == {"1": Reason.HELD}
 
 
 def test_where_all_agents_of_a_queue_cool_the_first_end_is_told():

@@ -48,20 +48,17 @@ def find_rules(config: Config, name: str) -> Profile:
     else:
         found = find_profile(name, config.profiles)
     if found is None:
-        known = [one.name for one in (*config.profiles, *BUILT_IN)]
-        known += [one.name for one in config.agents]
+        known = {one.name for one in (*config.profiles, *BUILT_IN)}
+        known |= {one.name for one in config.agents}
         message = f"there is no agent and no profile {quote(name)}"
-        raise NotFoundError(message, hint=did_you_mean(name, known))
+        raise NotFoundError(message, hint=did_you_mean(name, sorted(known)))
     return found
 
 
 def judge_sample(profile: Profile, sample: bytes, exit_code: int) -> SampleVerdict:
     """Judge an output that ended with this exit code, as a wrapper would."""
     judge = Judge(profile_document(profile))
-    output = AgentOutput(profile.output or _ANY_AGENT, loads, judge)
-    for at in range(0, len(sample), _BLOCK_BYTES):
-        output.feed(sample[at : at + _BLOCK_BYTES])
-    output.close()
+    output = _read(profile, sample, judge)
     found = judge.judge(exit_code, output.answer)
     outcome = Outcome.SUCCEEDED if found is None else Outcome.FAILED
     if exit_code == _RETRY_LATER:
@@ -77,3 +74,16 @@ def judge_sample(profile: Profile, sample: bytes, exit_code: int) -> SampleVerdi
         cost_usd=output.cost_usd,
         text=output.answer or output.last_line,
     )
+
+
+def find_answer(profile: Profile, sample: bytes) -> str:
+    """Return what an agent said last by the events that it printed; empty where it prints none."""
+    return _read(profile, sample, Judge(profile_document(profile))).answer
+
+
+def _read(profile: Profile, sample: bytes, judge: Judge) -> AgentOutput:
+    output = AgentOutput(profile.output or _ANY_AGENT, loads, judge)
+    for at in range(0, len(sample), _BLOCK_BYTES):
+        output.feed(sample[at : at + _BLOCK_BYTES])
+    output.close()
+    return output
