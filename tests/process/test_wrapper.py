@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 MEASURED = (sys.executable, "-I", "-m", "tinyscheduler.wrapper")
 OUTPUT = str(Path(wrapper.__file__).with_name("agent_output.py"))
 OUTCOMES = str(Path(wrapper.__file__).with_name("agent_outcomes.py"))
+LIFE = str(Path(wrapper.__file__).with_name("attempt_life.py"))
 CLAUDE: dict[str, Any] = {
     "agent_kind": "claude",
     "agent_output": OUTPUT,
@@ -788,6 +789,10 @@ class Reading:
 """
 
 
+def silent_for(most_s: float) -> dict[str, Any]:
+    return {"idle_output_s": most_s, "attempt_life": LIFE}
+
+
 def turns(number: int, then: str = "true") -> str:
     return TURNS.format(number=number, turn=TURN, then=then)
 
@@ -1078,7 +1083,7 @@ def test_a_request_to_cancel_ends_the_command(hand_over: Callable[..., Handover]
 
 def test_each_line_after_a_silence_counts_as_life(hand_over: Callable[..., Handover]):
     # Silences longer than it takes to wait for a line instead of looking for one.
-    result = hand_over("for i in 1 2 3; do sleep 0.8; echo $i; done", idle_output_s=1.2).run()
+    result = hand_over("for i in 1 2 3; do sleep 0.8; echo $i; done", **silent_for(1.2)).run()
 
     assert result["outcome"] == "succeeded"
 
@@ -1087,14 +1092,48 @@ def test_a_command_that_falls_silent_is_ended_and_one_that_speaks_is_not(
     hand_over: Callable[..., Handover],
 ):
     handover = hand_over(
-        "for i in 1 2 3 4 5 6 7; do echo $i; sleep 0.2; done; exec sleep 300", idle_output_s=1
+        "for i in 1 2 3 4 5 6 7; do echo $i; sleep 0.2; done; exec sleep 300", **silent_for(1)
     )
 
     result = handover.run()
 
     assert (result["outcome"], result["failure_reason"]) == ("failed", "idle_output")
-    assert result["message"] == "printed nothing for 1 s"
+    assert result["message"] == "printed nothing and computed nothing for 1 s"
     assert (handover.base / "log").read_text().split() == list("1234567")
+
+
+def test_what_prints_nothing_and_computes_is_left_alone_and_ended_once_it_does_neither(
+    hand_over: Callable[..., Handover],
+):
+    # Two processes deep, and for much longer than it may be silent.
+    spin = "i=0; until [ -e stop ]; do i=$((i+1)); done"
+    handover = hand_over(f"sh -c '{spin}'; touch idle; sleep 300 & sleep 300", **silent_for(0.6))
+    handover.start()
+    handover.until_started()
+    began = time.monotonic()
+    until(lambda: time.monotonic() > began + 2.5 or handover.result_path.exists(), "a while")
+    assert not handover.result_path.exists()
+    assert json.loads(handover.path.read_text())["silent_sec"] < 0.6
+
+    (handover.base / "stop").touch()
+
+    assert handover.wait() == 0
+    result = handover.result()
+    assert (result["failure_reason"], (handover.base / "idle").exists()) == ("idle_output", True)
+    assert result["message"] == "printed nothing and computed nothing for 0.6 s"
+
+
+@pytest.mark.parametrize("share", [0, 97])
+def test_what_computes_on_its_gpu_alone_is_left_alone(
+    hand_over: Callable[..., Handover], tmp_path: Path, share: int
+):
+    report = tmp_path / "gpus.json"
+    report.write_text(json.dumps({"gpus": [{"uuid": "GPU-1", "utilization": share}]}))
+    asked = {"gpu_uuids": ("GPU-1",), "gpu_report": ("/bin/cat", str(report))}
+
+    result = hand_over("sleep 1.5", **silent_for(0.4), **asked).run()
+
+    assert (result["failure_reason"] == "idle_output") == (share == 0)
 
 
 def test_what_the_command_leaves_behind_ends_with_it_and_before_the_result(
