@@ -455,6 +455,9 @@ class Attempt:
             return ("timeout", f"ran longer than its maximum of {most_s:g} s")
         if self._is_over_turns():
             return ("turn_limit_exceeded", self._words_on_turns())
+        words = self._words_on_budget()
+        if words is not None:
+            return ("budget_exceeded", words)
         if self.life is not None and self.life.is_over(now, spoke_s=self.log_grew_s):
             most_s = _number(self.run["idle_output_sec"])
             return ("idle_output", f"printed nothing and computed nothing for {most_s:g} s")
@@ -581,6 +584,18 @@ class Attempt:
     def _words_on_turns(self) -> str:
         return f"took more than its {self.lease['max_turns']} turns"
 
+    def _words_on_budget(self) -> str | None:
+        """Say which bound of its own the attempt has gone over, in tokens or in money."""
+        if self.output is None:
+            return None
+        for used, most, words in (
+            (self.output.tokens, self.lease.get("max_tokens"), "{} tokens of its {}"),
+            (self.output.cost_usd, self.lease.get("max_cost_usd"), "${:.4g} of its ${:.4g}"),
+        ):
+            if used is not None and most is not None and used > _number(most):
+                return f"used {words.format(used, most)}"
+        return None
+
     def _note_progress(self) -> None:
         """Put into the lease what is known by now, for those who look at it."""
         if self.output is not None:
@@ -591,6 +606,10 @@ class Attempt:
             silent_s = self.life.silent_s(time.monotonic(), spoke_s=self.log_grew_s)
             self.lease["silent_sec"] = round(silent_s, 1)
         if self.status is None and self.command_pid:
+            pages = sum(_resident_pages(pid) for pid, _ in _descendants(self.lease_id))
+            # Of all at once as seen now, and of each the most it ever had, once it has ended.
+            held_mb = round(pages * os.sysconf("SC_PAGE_SIZE") / (1 << 20), 1)
+            self.peak_rss_mb = max(self.peak_rss_mb or 0, held_mb)
             ticks = sum(map(int, _stat_fields(self.command_pid)[11:15]))
             self.lease["cpu_sec"] = round(self.cpu_s + max(0, ticks) / os.sysconf("SC_CLK_TCK"), 2)
         else:
@@ -734,6 +753,9 @@ class Attempt:
         if self.why is None and self._is_over_turns():
             # It ended by itself before we looked: that is no better.
             self.why = ("turn_limit_exceeded", self._words_on_turns())
+        if self.why is None:
+            words = self._words_on_budget()
+            self.why = None if words is None else ("budget_exceeded", words)
         if self.why is not None:
             reason, words = self.why
             return (_OUTCOMES.get(reason, "failed"), reason, words)
@@ -881,6 +903,15 @@ def _stat_fields(pid: int) -> list[str]:
     except OSError:
         return _GONE
     return text[text.rindex(")") + 2 :].split()
+
+
+def _resident_pages(pid: int) -> int:
+    """Return how many pages of memory a process holds now; none once it is gone."""
+    try:
+        with open(f"/proc/{pid}/statm", "rb") as file:
+            return int(file.read(256).split()[1])
+    except (OSError, IndexError):
+        return 0
 
 
 def _start_ticks(pid: int) -> int:

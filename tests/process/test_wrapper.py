@@ -962,6 +962,22 @@ def test_the_time_of_processors_is_that_of_the_whole_tree(hand_over: Callable[..
     assert handover.run()["cpu_sec"] > alone
 
 
+def test_the_peak_of_memory_is_that_of_the_whole_tree_at_once(hand_over: Callable[..., Handover]):
+    hold = "import sys, time; held = bytearray(30 << 20); print(1, flush=True); time.sleep(9)"
+    script = f"for i in 1 2 3; do {sys.executable} -S -c '{hold}' & done; wait"
+    handover = hand_over(script)
+    handover.start()
+    log = Path(handover.lease.run.log)
+    until(lambda: log.exists() and log.read_text().count("1") == 3, "three to hold their memory")
+    beat = json.loads(handover.path.read_text())["heartbeat"]
+    until(lambda: json.loads(handover.path.read_text())["heartbeat"] > beat, "a heartbeat")
+    handover.cancel.touch()
+
+    assert handover.wait() == 0
+    # Each of them alone has little more than thirty.
+    assert handover.result()["peak_rss_mb"] > 90
+
+
 # -- heartbeat ------------------------------------------------------------------------
 
 

@@ -60,6 +60,14 @@ def conclude_result(claim: Claim, result: AttemptResult, *, rules: Rules, now: d
         case Outcome.FAILED if result.failure_reason in NO_FAULT_OF_THE_TASK:
             # Its account cools down, or its agent is paused; another agent may take it at once.
             return _requeue_uncounted(claim, until=None, reason=result.failure_reason)
+        case Outcome.FAILED if result.failure_reason is FailureReason.BUDGET_EXCEEDED:
+            # Another would use up as much again: somebody has to allow more.
+            return _give_up(
+                claim,
+                TaskEvent.PARK,
+                reason=FailureReason.BUDGET_EXCEEDED,
+                failures=claim.failures + 1,
+            )
         case Outcome.FAILED:
             reason = result.failure_reason or FailureReason.COMMAND_FAILED
             if claim.schedule_id is not None and reason is FailureReason.TIMEOUT:

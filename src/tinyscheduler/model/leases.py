@@ -152,6 +152,8 @@ class Lease:
     handle: str | None = None
     schedule_id: str | None = None
     max_turns: int | None = None
+    max_tokens: int | None = None
+    max_cost_usd: float | None = None
     turns: int | None = None
     tokens: int | None = None
     cost_usd: float | None = None

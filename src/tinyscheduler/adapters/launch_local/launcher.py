@@ -233,7 +233,8 @@ class LocalLauncher:
             from tinyscheduler.core.profiles import profile_document, profile_of
 
             profile = profile_of(agent, argv, self._config.profiles)
-        is_bounded = lease.max_turns is not None
+        bounds = (lease.max_turns, lease.max_tokens, lease.max_cost_usd)
+        is_bounded = any(one is not None for one in bounds)
         if profile is None and not is_bounded and lease.schedule_id is None:
             return silence
         kind = _ANY_AGENT if is_bounded else None
@@ -369,6 +370,10 @@ class LocalLauncher:
             "BASE_PATH": self._config.paths.base,
             "PROMPT_FILE": prompt_file,
             "ATTEMPT_MAX_TURNS": None if lease.max_turns is None else str(lease.max_turns),
+            "ATTEMPT_MAX_TOKENS": None if lease.max_tokens is None else str(lease.max_tokens),
+            "ATTEMPT_MAX_COST_USD": None
+            if lease.max_cost_usd is None
+            else f"{lease.max_cost_usd:g}",
             "ATTEMPT_MAX_RUNTIME_SEC": f"{lease.max_runtime_s:g}",
             "MODEL_ENDPOINT": self._endpoint(lease),
         }
