@@ -20,6 +20,7 @@ from tests.campaigns import (
     campaign_replay,
     campaign_results,
     campaign_schedules,
+    campaign_sources,
     campaign_week,
 )
 from tests.campaigns.measuring import Process
@@ -237,3 +238,10 @@ def test_a_day_of_the_daemon_notices_what_piles_up(leak: dict[str, int], words: 
 
 def test_a_day_of_the_daemon_that_ends_early_is_no_success():
     assert campaign_daemon.compare([QUIET] * 9) != []
+
+
+def test_a_small_night_with_a_server_that_is_cut_off_and_restarted(tmp_path: Path):
+    found, figures = campaign_sources.live_through(tmp_path, seed=4, tasks=12)
+
+    assert found == []
+    assert figures.complete + figures.parked >= 12

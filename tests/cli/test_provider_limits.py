@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 from contextlib import closing
@@ -143,6 +144,23 @@ def test_an_agent_that_met_its_usage_limit_goes_on_at_its_reset_with_nobody_touc
     events = agents.run("events", "--json").out.splitlines()
     cooled = [one for one in map(json.loads, events) if one["event"] == "agent.cooling"]
     assert [(one["agent"], one["account"]) for one in cooled] == [("coder", "anthropic")]
+
+
+def test_a_daemon_goes_on_at_the_end_of_a_limit_and_not_at_its_next_minute(agents: Place):
+    refused = REFUSED % "Rate limit reached. Please try again in 1.5s."
+    (agents.base / "claude.sh").write_text(
+        f"[ -e was_refused ] && echo '{DONE}' && exit; touch was_refused; echo '{refused}'; exit 1"
+    )
+    agents.add("--agent", "coder", "--prompt", "x")
+
+    daemon = agents.start("run", "--daemon")
+    assert agents.run("wait", "1", "--timeout", "40s").code == 0
+    daemon.send_signal(signal.SIGTERM)
+    daemon.communicate(timeout=LIMIT_S)
+
+    first, second = agents.run("show", "1", "--json").json["attempts"]
+    waited = parse_time(second["started_at"]) - parse_time(first["ended_at"])
+    assert timedelta(seconds=1.5) <= waited < timedelta(seconds=30)
 
 
 def test_what_cools_is_told_wherever_people_look(agents: Place):

@@ -217,7 +217,15 @@ def open_server_world(
         rules=replace(RULES, retry_max_s=LONGEST_BACKOFF_S),
         lost_after_s=600,
     )
-    source = TinytaskSource(client, notes, ledger, clock, settings=settings, warn=warnings.append)
+    source = TinytaskSource(
+        client,
+        notes,
+        ledger,
+        clock,
+        settings=settings,
+        warn=warnings.append,
+        find_answer=lambda _agent, _tail: "",
+    )
     return ServerWorld(
         source=source,
         notes=notes,

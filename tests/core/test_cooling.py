@@ -221,6 +221,18 @@ def test_a_task_of_a_queue_goes_to_the_agent_whose_account_is_let_in():
     assert starts(a_world(task, coolings=(a_cooling(),))) == {"1": "codex"}
 
 
+def test_of_a_backoff_and_a_cooling_the_one_that_ends_later_is_told():
+    task = a_task("1", backing_off_until=at(100))
+
+    assert waits(a_world(task, coolings=(a_cooling(),))) == {"1": Reason.COOLING}
+    assert waits(a_world(task, coolings=(a_cooling(until=at(100)),))) == {"1": Reason.COOLING}
+    assert waits(a_world(task, coolings=(a_cooling(until=at(99)),))) == {"1": Reason.BACKING_OFF}
+    other = a_cooling("codex")
+    assert waits(a_world(task, coolings=(other,))) == {"1": Reason.BACKING_OFF}
+    held = replace(task, is_held=True)
+    assert waits(a_world(held, coolings=(a_cooling(),))) == {"1": Reason.HELD}
+
+
 def test_where_all_agents_of_a_queue_cool_the_first_end_is_told():
     task = a_task("1", agent=None, queue="dev")
     own = a_cooling("codex", until=NOW.wall + HOUR / 2, is_told=False, times=3)

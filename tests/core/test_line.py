@@ -388,3 +388,15 @@ def test_between_sources_the_time_of_arrival_counts_and_within_one_its_own_order
     ours = [aged(str(number), age_s, created_order=number) for number, age_s in ((7, 60), (8, 30))]
 
     assert order(*theirs, *ours) == ["7", "tinytask-0", "tinytask-1", "8", "tinytask-2"]
+
+
+def test_of_tasks_that_the_same_agents_may_run_each_has_its_turn():
+    # What was told of the first was not told of the others, so that who came later went before.
+    unassigned = [a_task(str(number), created_order=number, queue="dev") for number in (1, 2)]
+    assigned = a_task("3", created_order=3, agent="coder")
+    agents = [an_agent("coder", queue="dev", limit=2)]
+
+    plan = decide(a_snapshot(*unassigned, assigned, agents=agents, slots=9), PlatformPolicy())
+
+    starts = [one.task.task_id for one in plan.decisions if isinstance(one, Dispatch)]
+    assert starts == ["1", "2"]

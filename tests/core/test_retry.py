@@ -87,6 +87,27 @@ def test_retry_later_is_another_attempt_after_a_fixed_wait_that_counts_for_nothi
     )
 
 
+@pytest.mark.parametrize("reason", [FailureReason.RATE_LIMITED, FailureReason.AUTH_FAILED])
+def test_what_a_provider_refuses_is_tried_again_uncounted_and_the_first_time_without_a_wait(
+    reason: FailureReason,
+):
+    result = a_result(outcome=Outcome.FAILED, failure_reason=reason)
+    untold = Requeue(attempt=3, failures=1, launches=0, backing_off_until=None, reason=reason)
+
+    assert after_result(a_claim("7", attempt=2, failures=1, launches=1), result) == untold
+    waits = [
+        after_result(a_claim("7", attempt=2 + times, failures=1), result) for times in range(1, 9)
+    ]
+    delays = [
+        backoff_s("7", times, base_s=RULES.retry_later_s, most_s=RULES.retry_max_s)
+        for times in range(1, 9)
+    ]
+    assert [getattr(one, "backing_off_until", None) for one in waits] == [
+        NOW.wall + timedelta(seconds=delay_s) for delay_s in delays
+    ]
+    assert delays[-1] == RULES.retry_max_s
+
+
 def test_an_interrupted_attempt_is_followed_by_another_later_and_counts_for_nothing():
     claim = a_claim(attempt=4, failures=2)
     result = a_result(outcome=Outcome.INTERRUPTED, failure_reason=FailureReason.ABORTED)

@@ -75,16 +75,21 @@ def test_a_client_creates_tasks_a_tick_runs_them_and_the_client_reads_how_they_e
         async with connected(served, "--allow-write", "--allow-agent", "shell") as client:
             wish = {"title": "Say it", "description": "hello", "created_by": "ann"}
             more = {"assigned_to": "coder", "tags": ["urgent", "team=red"]}
-            task = await client.call("create_task", **wish, **more)
+            whole = await client.call("create_task", title="All of it", created_by="ann")
+            part = {"parent_task_id": whole["id"]}
+            task = await client.call("create_subtask", **wish, **more, **part)
             command = await client.call("enqueue_command", command=["echo", "it ran"])
             served.run("run")
             waited = await client.call("wait", ids=[task["id"], command["id"]], timeout_sec=30)
             found = await client.call("get_task", id=task["id"])
             ran = await client.call("get_task", id=command["id"])
+            whole = await client.call("get_task", id=whole["id"])
 
         assert task["status"] == "idle"
         assert not waited["timed_out"]
-        assert found["status"] == "complete"
+        assert [one["status"] for one in (found, whole)] == ["complete", "complete"]
+        told = served.run("events", "-n", "100", "--event", "task.finished", "--json").out
+        assert told.count('"task.finished"') == 3, "that of the whole included"
         assert found["output"] == "did: hello\n"
         assert found["last_attempt"]["outcome"] == "succeeded"
         assert found["tags"] == ["urgent", "team=red"]

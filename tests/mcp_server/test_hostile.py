@@ -148,9 +148,39 @@ def test_paths_that_lead_out_of_their_folders_and_agents_that_may_not_are_refuse
     assert rows(place) == before
 
 
-def test_a_thousand_calls_are_a_thousand_answers(answers: Answers):
+def test_nothing_is_made_where_nothing_was_ever_added(tmp_path: Path):
+    empty = Place(tmp_path / "empty")
+    answers = answers_at(empty.base)
+    before = empty.digest()
+
+    for tool in BY_NAME.values():
+        if tool.access is Access.WRITES and tool.name not in ("create_task", "signup_for_task"):
+            refuse(answers, tool.name, **required(tool.name))
+    asyncio.run(answers.answer("signup_for_task", {"agent_name": "x"}))
+    refuse(answers, "create_task", title="t", created_by="x", assigned_to="shell")
+    refuse(answers, "enqueue_command", command=["x"], agent="coder")
+
+    assert empty.digest() == before
+
+
+def test_calls_that_wait_are_bounded(answers: Answers):
     async def talk() -> list[Any]:
-        calls = (answers.answer("list_tasks", {"limit": 1}) for _ in range(1000))
+        calls = (answers.answer("wait", {"ids": 1, "timeout_sec": 0}) for _ in range(30))
+        return await asyncio.gather(*calls)
+
+    async def talk_long() -> list[Any]:
+        calls = (answers.answer("wait", {"ids": 1, "timeout_sec": 1}) for _ in range(21))
+        return await asyncio.gather(*calls)
+
+    assert {one.is_error for one in asyncio.run(talk())} == {False}
+    refused = [one.text for one in asyncio.run(talk_long()) if one.is_error]
+    assert len(refused) == 1
+    assert "20 calls wait already" in refused[0]
+
+
+def test_hundreds_of_calls_at_once_are_answered(answers: Answers):
+    async def talk() -> list[Any]:
+        calls = (answers.answer("list_tasks", {"limit": 1}) for _ in range(300))
         return await asyncio.gather(*calls)
 
     assert {one.is_error for one in asyncio.run(talk())} == {False}

@@ -140,7 +140,19 @@ def test_answers_have_the_keys_of_tinytask_in_its_order(answers: Answers):
     assert call(answers, "delete_task", id=1)["success"]
 
 
+def test_a_task_that_is_a_title_alone_is_told_to_its_agent_by_its_title(answers: Answers):
+    call(answers, "create_task", title="first", created_by="me", assigned_to="bob")
+
+    renamed = call(answers, "update_task", id=1, title="second")
+    told = call(answers, "update_task", id=1, description="more")
+    silent = call(answers, "update_task", id=1, description="")
+
+    assert [one["description"] for one in (renamed, told, silent)] == [None, "more", None]
+
+
 def test_what_is_not_there_is_told_in_the_words_of_tinytask(answers: Answers):
+    call(answers, "create_task", title="t", created_by="me")
+
     assert refuse(answers, "get_task", id=999).startswith(
         "Error retrieving task: Task not found: 999"
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from threading import Thread
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -265,6 +266,33 @@ def test_statuses_that_cannot_follow_are_refused_and_failures_revived(opened: Op
         with pytest.raises(UsageError, match=words):
             update(opened, row, status=status)
     assert update(opened, parked, status=Status.IDLE).state is TaskState.WAITING
+
+
+def test_of_a_tick_and_agents_that_want_the_same_tasks_each_task_is_had_by_one(path: Path):
+    opened = open_queue(path)
+    rows = [create(opened) for _ in range(60)]
+    opened.database.close()
+    had: list[tuple[str, int]] = []
+
+    def claim_all() -> None:
+        tick = open_queue(path)
+        had.extend(("tick", row) for row in rows if tick.claim(str(row), lease_id=f"of-{row}"))
+        tick.database.close()
+
+    def take_all() -> None:
+        agent = open_queue(path)
+        while (task := shared(agent).take_next("coder", queue=None)) is not None:
+            had.append(("agent", task.task_id))
+        agent.database.close()
+
+    threads = [Thread(target=work) for work in (claim_all, take_all, take_all)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert sorted(row for _, row in had) == rows
+    assert_sound(path)
 
 
 DYING = """

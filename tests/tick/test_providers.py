@@ -99,7 +99,7 @@ def test_attempts_that_are_refused_count_for_nothing_however_many():
         world.machine.advance(3700)
 
     row = world.queue.rows["1"]
-    assert (row.state, row.failures, row.attempt) == (TaskState.WORKING, 0, 8)
+    assert (row.state, row.failures, row.attempt) == (TaskState.WORKING, 0, 5)
     times = [dict(event.details)["times"] for event in told(world, EventName.AGENT_COOLING)]
     assert times == list(range(1, len(times) + 1))
 

@@ -183,3 +183,20 @@ def test_an_attempt_that_shows_no_life_is_told_of_once_and_again_after_it_spoke(
     assert silent(400) == []
     assert silent(2) == []
     assert silent(310) == [(task_id, 310)]
+
+
+def test_a_source_that_goes_down_and_comes_back_is_told_once_each_with_the_reason():
+    world = a_world(0)
+    changes = (EventName.SOURCE_DOWN, EventName.SOURCE_UP)
+    seen = []
+
+    for trouble in (Trouble.NONE, Trouble.DOWN, Trouble.DOWN, Trouble.NONE, Trouble.NONE):
+        world.queue.trouble = trouble
+        tick(world)
+        seen += [event for event in world.observer.events if event.name in changes]
+        world.observer.events.clear()
+
+    assert [one.name for one in seen] == list(changes)
+    assert [one.details for one in seen] == [(("source", "local"),)] * 2
+    assert seen[0].reason
+    assert seen[1].reason is None

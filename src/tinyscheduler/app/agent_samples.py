@@ -58,10 +58,7 @@ def find_rules(config: Config, name: str) -> Profile:
 def judge_sample(profile: Profile, sample: bytes, exit_code: int) -> SampleVerdict:
     """Judge an output that ended with this exit code, as a wrapper would."""
     judge = Judge(profile_document(profile))
-    output = AgentOutput(profile.output or _ANY_AGENT, loads, judge)
-    for at in range(0, len(sample), _BLOCK_BYTES):
-        output.feed(sample[at : at + _BLOCK_BYTES])
-    output.close()
+    output = _read(profile, sample, judge)
     found = judge.judge(exit_code, output.answer)
     outcome = Outcome.SUCCEEDED if found is None else Outcome.FAILED
     if exit_code == _RETRY_LATER:
@@ -77,3 +74,16 @@ def judge_sample(profile: Profile, sample: bytes, exit_code: int) -> SampleVerdi
         cost_usd=output.cost_usd,
         text=output.answer or output.last_line,
     )
+
+
+def find_answer(profile: Profile, sample: bytes) -> str:
+    """Return what an agent said last by the events that it printed; empty where it prints none."""
+    return _read(profile, sample, Judge(profile_document(profile))).answer
+
+
+def _read(profile: Profile, sample: bytes, judge: Judge) -> AgentOutput:
+    output = AgentOutput(profile.output or _ANY_AGENT, loads, judge)
+    for at in range(0, len(sample), _BLOCK_BYTES):
+        output.feed(sample[at : at + _BLOCK_BYTES])
+    output.close()
+    return output

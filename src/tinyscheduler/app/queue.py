@@ -11,19 +11,19 @@ from tinyscheduler.adapters.sqlite.ledger import SqliteLedger
 from tinyscheduler.adapters.sqlite.queue import LocalQueue
 from tinyscheduler.adapters.sqlite.switches import SqliteSwitches
 from tinyscheduler.app.place import make_state_folder, refuse_foreign_state
-from tinyscheduler.model.events import Event
+from tinyscheduler.model.events import Event, EventName
 from tinyscheduler.values import dataclass
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from tinyscheduler.adapters.sqlite.all_tasks import AllTasks
     from tinyscheduler.adapters.sqlite.budgets import SqliteBudgets
     from tinyscheduler.adapters.sqlite.coolings import SqliteCoolings
+    from tinyscheduler.adapters.sqlite.shared_tasks import Caller, SharedTasks
     from tinyscheduler.adapters.sqlite.source_tasks import SqliteSourceTasks
     from tinyscheduler.model.config import Config
-    from tinyscheduler.model.events import EventName
     from tinyscheduler.ports import Clock
 
 # SQLite gives its lock to whoever asks at the right moment: of hundreds that add at once,
@@ -131,8 +131,17 @@ def observers_of(config: Config) -> tuple[EventsFile, DailyLog]:
     )
 
 
-def local_queue(config: Config, database: Database, clock: Clock) -> LocalQueue:
-    """Return the embedded queue under the settings that decide its order and its bounds."""
+def local_queue(
+    config: Config,
+    database: Database,
+    clock: Clock,
+    *,
+    tell_done: Callable[[Sequence[str]], None] | None = None,
+) -> LocalQueue:
+    """Return the embedded queue under the settings that decide its order and its bounds.
+
+    ``tell_done`` hears of tasks that are done with their last part.
+    """
     return LocalQueue(
         database,
         clock,
@@ -143,9 +152,22 @@ def local_queue(config: Config, database: Database, clock: Clock) -> LocalQueue:
         fair_share=config.limits.fair_share,
         most_firings=config.limits.schedule_max_concurrent,
         budgets=config.inventory.budgets,
+        tell_done=tell_done,
         # The platform policy looks at none of them.
         tells_marks=config.policy.mode != "platform",
     )
+
+
+def shared_tasks(queue: Queue, caller: Caller) -> SharedTasks:
+    """Return the embedded queue as agents know it; other sources have tools of their own."""
+    from tinyscheduler.adapters.sqlite.shared_tasks import SharedTasks  # ticks never ask
+
+    local = local_queue(queue.config, queue.database, queue.clock)
+
+    def tell_done(task_ids: Sequence[str]) -> None:
+        announce(queue, EventName.TASK_FINISHED, task_ids)
+
+    return SharedTasks(queue.database, queue.clock, local, caller, tell_done=tell_done)
 
 
 def source_tasks(config: Config, database: Database, clock: Clock) -> SqliteSourceTasks:

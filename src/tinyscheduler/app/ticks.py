@@ -12,11 +12,10 @@ from tinyscheduler.adapters.launch_local import LocalLauncher
 from tinyscheduler.adapters.leases_file import FileLeaseStore, LockTable, LockTrial
 from tinyscheduler.adapters.memory_file import FileMemoryStore
 from tinyscheduler.adapters.probe_host import ProcProbe
-from tinyscheduler.adapters.sqlite.coolings import SqliteCoolings
 from tinyscheduler.adapters.sqlite.database import Access, Database
 from tinyscheduler.adapters.sqlite.ledger import SqliteLedger
 from tinyscheduler.adapters.sqlite.queue import is_any_due
-from tinyscheduler.adapters.sqlite.switches import SqliteSwitches
+from tinyscheduler.adapters.sqlite.switches import SqliteSwitches, is_any_refused
 from tinyscheduler.adapters.tick_lock_file import FileTickLock
 from tinyscheduler.app.active_policy import ActivePolicy
 from tinyscheduler.app.kicks import kick_argv, start_detached_tick
@@ -32,6 +31,7 @@ from tinyscheduler.app.queue import TINYTASK, local_queue, observers_of
 from tinyscheduler.config.saved import load_settings, save_settings
 from tinyscheduler.errors import StoreError
 from tinyscheduler.model.config import GPU_MASK
+from tinyscheduler.model.events import Event, EventName
 from tinyscheduler.model.snapshot import Rules
 from tinyscheduler.policy.platform import PlatformPolicy
 from tinyscheduler.tick import (
@@ -53,10 +53,12 @@ if TYPE_CHECKING:
 
     from tinyscheduler.adapters.policy_trace_file import PolicyTraceFile
     from tinyscheduler.adapters.rounds_file import FileRecorder
+    from tinyscheduler.adapters.sqlite.coolings import SqliteCoolings
     from tinyscheduler.adapters.sqlite.schedules import SqliteSchedules
+    from tinyscheduler.adapters.tinytask.client import TinytaskClient
     from tinyscheduler.model.budgets import UsedUp
     from tinyscheduler.model.config import Config
-    from tinyscheduler.model.events import Event
+    from tinyscheduler.model.coolings import Cooling
     from tinyscheduler.model.plan import TickReport
     from tinyscheduler.model.pressure import InteractivePressure
     from tinyscheduler.model.resources import GpuReading
@@ -199,7 +201,9 @@ def wired(
     own = ActivePolicy(config, clock, may_write=acts)
     observers: tuple[Observer, ...] = (*observers_of(config), _OwnTrace(config, own))
     ledger = SqliteLedger(database, shared_with="local")
-    sources = _Sources(database, clock, ledger, mode=mode, warn=warnings.append)
+    sources = _Sources(
+        database, clock, ledger, mode=mode, warn=warnings.append, observers=observers
+    )
     try:
         yield World(
             clock=clock,
@@ -217,7 +221,7 @@ def wired(
             ledger=ledger,
             memory=FileMemoryStore(config.paths, warn=warnings.append, may_write=acts),
             switches=SqliteSwitches(database),
-            coolings=SqliteCoolings(database),
+            coolings=_Coolings(database),
             schedules=_Schedules(
                 database, clock, run_s=config.timing.schedule_run_s, warn=warnings.append
             ),
@@ -226,7 +230,7 @@ def wired(
                 config, clock, gpus=gpus, launcher=launcher, warn=warnings.append, may_write=acts
             ),
             read_checklist=_read_checklist,
-            observers=observers if acts else (),
+            observers=(*observers, sources) if acts else (),
             recorder=partial(recorder_of, config),
             pruners=partial(pruners_of, config, database, may_write=acts),
             warnings=warnings,
@@ -249,13 +253,15 @@ class _Sources:
         *,
         mode: Mode,
         warn: Callable[[str], None],
+        observers: Sequence[Observer],
     ) -> None:
+        self._observers = observers
         self._database = database
         self._clock = clock
         self._ledger = ledger
         self._mode = mode
         self._warn = warn
-        self._close: Callable[[], None] | None = None
+        self._client: TinytaskClient | None = None
 
     def all_of(self, config: Config) -> tuple[TaskSource, ...]:
         """Return them in the order of the setting."""
@@ -263,18 +269,27 @@ class _Sources:
 
     def close(self) -> None:
         """Hang up."""
-        if self._close is not None:
-            self._close()
+        if self._client is not None:
+            self._client.close()
+
+    def notice(self, event: Event) -> None:
+        """Take no note: only the end of a tick matters here."""
+
+    def report(self, report: TickReport) -> None:
+        """Let the next tick have all of its time for questions."""
+        del report
+        if self._client is not None:
+            self._client.begin_tick()
 
     def _source(self, name: str, config: Config) -> TaskSource:
         if name == "local":
-            return local_queue(config, self._database, self._clock)
+            return local_queue(config, self._database, self._clock, tell_done=self._tell_done)
         assert name == TINYTASK, name  # noqa: S101 - the settings know no other
         from tinyscheduler.app.tinytask import open_client, tinytask_source
 
         acts = self._mode is Mode.ACT
         client = open_client(config, self._clock, may_write=acts)
-        self._close = client.close
+        self._client = client
         return tinytask_source(
             config,
             client,
@@ -285,6 +300,13 @@ class _Sources:
             may_write=acts,
             warn=self._warn,
         )
+
+    def _tell_done(self, task_ids: Sequence[str]) -> None:
+        """Tell of tasks that ended without an attempt of their own."""
+        at = self._clock.now().wall
+        for task_id in task_ids:
+            for observer in self._observers:
+                observer.notice(Event(at=at, name=EventName.TASK_FINISHED, task_id=task_id))
 
 
 class _Schedules:
@@ -331,6 +353,30 @@ class _Schedules:
                 self._database, self._clock, run_s=self._run_s, warn=self._warn
             )
         return self._loaded
+
+
+class _Coolings:
+    """The accounts that were refused, loaded where there are any."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def read(self) -> Sequence[Cooling]:
+        """Return what is kept of every account."""
+        return self._load().read() if is_any_refused(self._database) else ()
+
+    def keep(self, cooling: Cooling) -> None:
+        """Replace what is kept of that account."""
+        self._load().keep(cooling)
+
+    def forget(self, account: str) -> Cooling | None:
+        """Remove what is kept of an account."""
+        return self._load().forget(account)
+
+    def _load(self) -> SqliteCoolings:
+        from tinyscheduler.adapters.sqlite.coolings import SqliteCoolings
+
+        return SqliteCoolings(self._database)
 
 
 class _Budgets:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 
 from tinyscheduler.adapters.clock_system import SystemClock
 from tinyscheduler.adapters.tinytask.client import TinytaskClient
 from tinyscheduler.adapters.tinytask.source import TinytaskSettings, TinytaskSource
 from tinyscheduler.app.queue import source_tasks
+from tinyscheduler.errors import NotFoundError
 from tinyscheduler.wording import quote
 
 TYPE_CHECKING = False
@@ -59,7 +61,19 @@ def tinytask_source(
             may_write=may_write,
         ),
         warn=warn,
+        find_answer=partial(_find_answer, config),
     )
+
+
+def _find_answer(config: Config, agent: str, tail: bytes) -> str:
+    """Return what the agent said last, by the end of what it printed; empty if that tells none."""
+    # Loaded where an attempt has ended.
+    from tinyscheduler.app.agent_samples import find_answer, find_rules
+
+    try:
+        return find_answer(find_rules(config, agent), tail)
+    except NotFoundError:
+        return ""
 
 
 def dial(config: Config) -> str:

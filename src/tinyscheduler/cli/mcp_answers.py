@@ -12,10 +12,11 @@ from tinyscheduler.adapters.sqlite.database import Access as DatabaseAccess
 from tinyscheduler.adapters.sqlite.remarks import Remarks, insert_comment
 from tinyscheduler.adapters.sqlite.shared_tasks import MOST_LISTED, Caller, SharedTasks
 from tinyscheduler.app.kicks import kick
-from tinyscheduler.app.queue import Queue, announce, local_queue, open_queue
+from tinyscheduler.app.queue import Queue, announce, open_queue, shared_tasks
 from tinyscheduler.cli.mcp_shapes import (
     comment_json,
     deleted_json,
+    is_told_by_title,
     labels_of,
     link_json,
     list_json,
@@ -26,7 +27,7 @@ from tinyscheduler.cli.mcp_tools import BY_NAME, Access, Tool, read_call
 from tinyscheduler.cli.standing import ended_attempt_json, find_standing, find_standings
 from tinyscheduler.cli.wish import Granter, Wish, fault_of
 from tinyscheduler.config.problems import quote
-from tinyscheduler.errors import NotFoundError, TinySchedulerError, UsageError
+from tinyscheduler.errors import BusyError, NotFoundError, TinySchedulerError, UsageError
 from tinyscheduler.model.events import EventName
 from tinyscheduler.model.shared_tasks import SharedTask, Status, TaskFilter
 from tinyscheduler.model.tasks import TaskSpec, TaskState
@@ -38,7 +39,11 @@ if TYPE_CHECKING:
 _LISTED = 100
 _WAIT_S = 30
 _GLANCE_S = 0.2
+# Each of them looks at the queue several times a second.
+_MOST_WAITING = 20
 _MOST_OUTPUT_BYTES = 4096
+# Of each list of `status`: a model reads all of it.
+_MOST_TOLD = 50
 _MOST_RESULT_CHARACTERS = 32 << 20
 
 
@@ -81,6 +86,7 @@ class Answers:
         A locked database is waited for so long, and nothing else is answered meanwhile.
         """
         self._patience_s = patience_s
+        self._waiting = 0
         self._config = config
         self._scope = scope
         self._sleep = sleep
@@ -146,7 +152,10 @@ class Answers:
         refusal = self._refusal(tool)
         if refusal is not None:
             raise refusal
-        found = self._tools[tool.name](**read_call(tool, arguments))
+        given = read_call(tool, arguments)
+        if tool.access is Access.WRITES and tool.name not in ("create_task", "signup_for_task"):
+            self._refuse_nowhere(tool)
+        found = self._tools[tool.name](**given)
         if isinstance(found, Awaitable):
             found = await found
         return found if isinstance(found, str) else _written(found)
@@ -164,6 +173,14 @@ class Answers:
             )
         return None
 
+    def _refuse_nowhere(self, tool: Tool) -> None:
+        """Refuse to change what is not there, where nothing was ever added: nothing is made."""
+        if not os.path.lexists(self._config.paths.database):
+            raise NotFoundError(
+                f"{tool.name} changes what is there, and no task was ever added here",
+                hint="create_task adds the first one",
+            )
+
     # What the tools work on.
 
     def _queue(self, access: DatabaseAccess = DatabaseAccess.READ) -> Queue:
@@ -172,11 +189,8 @@ class Answers:
         return self._opened[access]
 
     def _tasks(self, access: DatabaseAccess = DatabaseAccess.READ) -> SharedTasks:
-        queue = self._queue(access)
         caller = Caller(name=self._scope.name, lease_id=self._scope.lease_id)
-        # Tasks of other sources are told and changed there: agents have tools for that.
-        local = local_queue(self._config, queue.database, queue.clock)
-        return SharedTasks(queue.database, queue.clock, local, caller)
+        return shared_tasks(self._queue(access), caller)
 
     def _changed_tasks(self) -> SharedTasks:
         return self._tasks(DatabaseAccess.WRITE)
@@ -254,7 +268,7 @@ class Answers:
         return Granter(
             config=self._config,
             folder=self._scope.folder,
-            now=self._queue(DatabaseAccess.WRITE).clock.now().wall,
+            now=self._queue().clock.now().wall,
             spell=lambda name: _SPELT.get(name, name),
         )
 
@@ -262,7 +276,8 @@ class Answers:
         """Refuse what nobody could run, and commands for who may not be given any."""
         if spec.command and spec.agent not in self._scope.agents:
             raise UsageError(
-                f"it is a command, and agent {spec.agent or 'nobody'} may not be given any here",
+                f"the task is a command ({quote(spec.title or spec.command[0])}), and agent"
+                f" {spec.agent or 'nobody'} may not be given any here",
                 hint="start the server with --allow-agent NAME, or use `tinyscheduler edit`",
             )
         agent = None if spec.agent is None else self._config.agent(spec.agent)
@@ -281,6 +296,8 @@ class Answers:
         if "prompt" in changes and not changes["prompt"]:
             changes["prompt"] = changes.get("title") or self._find(task_id).title
         before = self._find(task_id)
+        if "title" in changes and is_told_by_title(before) and before.lease_id is None:
+            changes.setdefault("prompt", changes["title"])
         task = self._changed_tasks().update(task_id, changes, vet=self._vet)
         self._tell(_event_of(before, task), task_id)
         return self._task_json(task)
@@ -367,6 +384,8 @@ class Answers:
         return task if task is not None and task.agent == agent and task.said is None else None
 
     def _next_for(self, agent: str) -> SharedTask | None:
+        if not os.path.lexists(self._config.paths.database):
+            return None
         profile = self._config.agent(agent)
         queue = None if profile is None else profile.queue
         task = self._changed_tasks().take_next(agent, queue=queue)
@@ -518,16 +537,19 @@ class Answers:
     def _why(self, *, id: int) -> dict[str, Any]:  # noqa: A002 - as clients spell it
         from tinyscheduler.cli.why import answer_json, find_answer
 
-        task = self._find(id)
-        taken = {} if task.taken_by is None else {"taken_by": task.taken_by}
-        return {**answer_json(find_answer(self._queue(), str(id))), **taken}
+        self._find(id)
+        return answer_json(find_answer(self._queue(), str(id)))
 
     def _status(self) -> dict[str, Any]:
         from tinyscheduler.cli.status import look, status_json
 
-        return status_json(look(self._config))
+        return _shortened(status_json(look(self._config)))
 
     async def _wait(self, *, ids: tuple[int, ...], timeout_sec: int = _WAIT_S) -> dict[str, Any]:
+        if self._waiting >= _MOST_WAITING:
+            raise BusyError(
+                f"{self._waiting} calls wait already", hint="wait for several tasks at once: ids"
+            )
         if self._tasks().own_task() in ids:
             raise UsageError(
                 "an attempt cannot wait for the end of its own task",
@@ -537,15 +559,14 @@ class Answers:
         names = tuple(map(str, ids))
         clock = queue.clock
         deadline_ns = clock.now().monotonic_ns + timeout_sec * 10**9
-        while True:
-            states = queue.tasks.states(names)
-            for name in names:
-                if name not in states:
-                    raise NotFoundError(f"Task not found: {name}", hint="list_tasks shows them")
-            left = [name for name in names if not states[name].is_final]
-            if not left or clock.now().monotonic_ns >= deadline_ns:
-                break
-            await self._sleep(_GLANCE_S)
+        self._waiting += 1
+        try:
+            while left := _unfinished(queue, names):
+                if clock.now().monotonic_ns >= deadline_ns:
+                    break
+                await self._sleep(_GLANCE_S)
+        finally:
+            self._waiting -= 1
         standings = find_standings(queue, [queue.tasks.task(name) for name in names])
         return {
             "tasks": [
@@ -639,6 +660,14 @@ _SPELT = {
 }
 
 
+def _unfinished(queue: Queue, names: tuple[str, ...]) -> list[str]:
+    states = queue.tasks.states(names)
+    for name in names:
+        if name not in states:
+            raise NotFoundError(f"Task not found: {name}", hint="list_tasks shows what there is")
+    return [name for name in names if not states[name].is_final]
+
+
 def _event_of(before: SharedTask, after: SharedTask) -> EventName:
     """Return how the log tells of a change."""
     if before.state != after.state:
@@ -652,6 +681,18 @@ _EVENT_OF = {
     TaskState.DONE: EventName.TASK_FINISHED,
     TaskState.CANCELLED: EventName.TASK_CANCELLED,
 }
+
+
+def _shortened(document: dict[str, Any]) -> dict[str, Any]:
+    """Return it without the ends of long lists, and how many entries are left out of which."""
+    long = {
+        name: value
+        for name, value in document.items()
+        if isinstance(value, list) and len(value) > _MOST_TOLD
+    }
+    told = {name: value[:_MOST_TOLD] for name, value in long.items()}
+    left_out = {name: len(value) - _MOST_TOLD for name, value in long.items()}
+    return {**document, **told, "left_out": left_out}
 
 
 def _end_of(log: str) -> str | None:

@@ -31,8 +31,7 @@ def task_json(task: SharedTask, *, is_own: bool) -> dict[str, Any]:
     return {
         "id": task.task_id,
         "title": task.title,
-        # Who said no more than a title was given that as a prompt.
-        "description": None if task.prompt == task.title else task.prompt,
+        "description": None if is_told_by_title(task) else task.prompt,
         "status": status.value,
         "assigned_to": agent,
         "previous_assigned_to": before,
@@ -49,6 +48,11 @@ def task_json(task: SharedTask, *, is_own: bool) -> dict[str, Any]:
         "state": task.state.value,
         **extra,
     }
+
+
+def is_told_by_title(task: SharedTask) -> bool:
+    """Whether its prompt is its title, since that was all that somebody said."""
+    return task.is_titled and task.prompt == task.title
 
 
 def comment_json(comment: Comment) -> dict[str, Any]:

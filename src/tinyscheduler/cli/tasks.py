@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     import typer
 
     from tinyscheduler.app.queue import Queue
+    from tinyscheduler.cli.sharing import Sharing
 
 DEFAULT_LIMIT = 100
 _MOST_LISTED = 1_000_000
@@ -148,6 +149,7 @@ def show(
     invocation: Invocation = context.obj
     from tinyscheduler.adapters.sqlite.database import Access
     from tinyscheduler.app.queue import open_queue
+    from tinyscheduler.cli.sharing import find_sharing
 
     (task_id,) = check_task_ids([task_id])
     queue = open_queue(invocation.configure_reading(), Access.READ)
@@ -156,9 +158,11 @@ def show(
     attempts = queue.ledger.attempts(task_id)
     stop = find_stop_of(queue, standing)
     log = find_log(queue, standing, None)
+    sharing = find_sharing(queue, task_id)
     if json:
         told = None if stop is None else {"reason": stop.reason.value, "words": stop.words}
-        emit_json(**full_json(standing, spec, attempts), stopped_by=told)
+        shared = {} if sharing is None else sharing.json()
+        emit_json(**full_json(standing, spec, attempts), stopped_by=told, **shared)
         return 0
     report = _TaskReport(
         standing=standing,
@@ -166,6 +170,7 @@ def show(
         attempts=tuple(attempts),
         stop=stop,
         log=log.path if log is not None else "",
+        sharing=sharing,
         page=invocation.page,
         now=queue.clock.now().wall,
     )
@@ -213,12 +218,15 @@ class _TaskReport:
     attempts: tuple[AttemptRecord, ...]
     stop: Wait | None
     log: str
+    sharing: Sharing | None
     page: Page
     now: datetime
 
     def lines(self) -> list[str]:
         """Return one line per fact that there is, then the attempts, then the prompt."""
         facts = [*self._standing_facts(), *self._asked_facts()]
+        if self.sharing is not None:
+            facts += self.sharing.facts(self.now)
         known = [(name, text) for name, text in facts if text]
         width = max(len(name) for name, _ in known) + 2
         lines = [
@@ -229,6 +237,8 @@ class _TaskReport:
         if rows:
             head = ["ATTEMPT", "AGENT", "STARTED", "TOOK", "OUTCOME"]
             lines += ["", *format_table(head, rows, self.page)]
+        if self.sharing is not None:
+            lines += self.sharing.comment_lines(self.now, self.page)
         return [*lines, *self._prompt_lines()]
 
     def _value(self, name: str, text: str, *, indent: int) -> str:

@@ -57,7 +57,8 @@ class Answer:
     """All that is known about what keeps one task, or about how it ended.
 
     ``explanation`` and ``ahead`` are None for a task that does not wait.  ``states`` says
-    more of blockers under way than their records do.
+    more of blockers under way than their records do.  ``taken`` is who works on it outside of
+    attempts, and since when.
     """
 
     standing: Standing
@@ -70,6 +71,7 @@ class Answer:
     states: Mapping[str, TaskState] = field(default_factory=dict)
     most_attempts: int = 0
     ticking: Ticking | None = None
+    taken: tuple[str, datetime] | None = None
 
     @property
     def stuck_on(self) -> list[tuple[TaskRecord, str]]:
@@ -140,7 +142,18 @@ def find_answer(queue: Queue, task_id: str) -> Answer:
         states={one.record.task_id: one.state for one in standings},
         most_attempts=standing.record.max_attempts or queue.config.limits.max_attempts,
         ticking=find_ticking(queue),
+        taken=_find_taker(queue, task_id) if standing.record.state is TaskState.HELD else None,
     )
+
+
+def _find_taker(queue: Queue, task_id: str) -> tuple[str, datetime] | None:
+    from tinyscheduler.cli.sharing import find_sharing  # few tasks are held
+
+    sharing = find_sharing(queue, task_id)
+    task = None if sharing is None else sharing.task
+    if task is None or task.taken_by is None or task.taken_at is None:
+        return None
+    return task.taken_by, task.taken_at
 
 
 # Tasks kept by anything else stand in no line: what comes after them goes first.
@@ -198,13 +211,20 @@ def _wait_lines(answer: Answer) -> list[str]:
     if answer.blockers:
         lines = _blocker_lines(answer)
     elif explanation.wait.reason is Reason.HELD:
-        lines = []
+        lines = _taker_lines(answer)
     else:
         lines = [*explanation.words]
     lines += [f"then: {words}" for words in explanation.next_binding]
     if answer.ahead is not None:
         lines.append(place_words(answer.standing.record, answer.ahead))
     return lines
+
+
+def _taker_lines(answer: Answer) -> list[str]:
+    if answer.taken is None:
+        return []
+    by, since = answer.taken
+    return [f"{by} took it {format_when(since, now=answer.now)}, to work on it outside of attempts"]
 
 
 def place_words(record: TaskRecord, ahead: int) -> str:
@@ -378,4 +398,5 @@ def answer_json(answer: Answer) -> dict[str, Any]:
         "last_tick_at": time_or_none(answer.ticking.last_at if answer.ticking else None),
         "daemon_running": answer.ticking.has_daemon if answer.ticking else None,
         "attempt": attempts[-1] if attempts else None,
+        "taken_by": None if answer.taken is None else answer.taken[0],
     }

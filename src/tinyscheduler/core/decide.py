@@ -65,8 +65,10 @@ def decide(snapshot: Snapshot, policy: Policy) -> Plan:
             now=snapshot.now.wall,
             longest_backoff_s=longest_backoff_s,
         )
-        if wait is None and cooling:
-            wait = _find_cooling(task, snapshot, able=able[line], cooling=cooling, paused=paused)
+        if cooling and (wait is None or wait.reason is Reason.BACKING_OFF):
+            # Which of the two ends later; of equals, that which others wait for as well.
+            cool = _find_cooling(task, snapshot, able=able[line], cooling=cooling, paused=paused)
+            wait = max(filter(None, (cool, wait)), key=_seconds_left, default=None)
         wait = wait or make_way(
             task,
             pressed_by=snapshot.pressed_by,
@@ -247,6 +249,10 @@ def _defer(decisions: Iterable[Decision], snapshot: Snapshot) -> tuple[Deferral,
 def _waiting(snapshot: Snapshot) -> Iterable[WaitingTask]:
     for source in snapshot.sources:
         yield from source.waiting
+
+
+def _seconds_left(wait: Wait) -> float:
+    return wait.retry_after_s or 0.0
 
 
 def _arrival(wait: Wait) -> tuple[int, str, str]:

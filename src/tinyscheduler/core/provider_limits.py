@@ -26,7 +26,8 @@ _LETTERS = frozenset("abcdefghijklmnopqrstuvwxyz")
 _ANNOUNCING = frozenset(
     {
         *("reset", "resets", "resetting", "again", "retry", "retries", "retrying", "retrydelay"),
-        *("wait", "until", "available", "renews", "refreshes", "lifted", "|"),
+        *("wait", "until", "available", "renew", "renews", "refresh", "refreshes", "restored"),
+        *("lifted", "lifts", "|"),
     }
 )
 _BETWEEN = frozenset(

@@ -58,8 +58,7 @@ def conclude_result(claim: Claim, result: AttemptResult, *, rules: Rules, now: d
                 reason=result.failure_reason,
             )
         case Outcome.FAILED if result.failure_reason in NO_FAULT_OF_THE_TASK:
-            # Its account cools down, or its agent is paused; another agent may take it at once.
-            return _requeue_uncounted(claim, until=None, reason=result.failure_reason)
+            return _requeue_refused(claim, reason=result.failure_reason, rules=rules, now=now)
         case Outcome.FAILED if result.failure_reason is FailureReason.BUDGET_EXCEEDED:
             # Another would use up as much again: somebody has to allow more.
             return _give_up(
@@ -186,6 +185,24 @@ def _requeue_uncounted(
         backing_off_until=until,
         reason=reason,
     )
+
+
+def _requeue_refused(
+    claim: Claim, *, reason: FailureReason | None, rules: Rules, now: datetime
+) -> Requeue:
+    """Return the task uncounted: its account cools down, or its agent is paused.
+
+    The first time without a wait of its own, so that another agent may take it at once.  What is
+    refused again and again while others of its account are not shall not hold them up each time.
+    """
+    uncounted = claim.attempt - 1 - claim.failures
+    until = None
+    if uncounted > 0:
+        delay_s = backoff_s(
+            claim.task_id, uncounted, base_s=rules.retry_later_s, most_s=rules.retry_max_s
+        )
+        until = now + timedelta(seconds=delay_s)
+    return _requeue_uncounted(claim, until=until, reason=reason)
 
 
 def _give_up(claim: Claim, event: TaskEvent, *, reason: FailureReason, failures: int) -> Finish:

@@ -31,6 +31,7 @@ class Word(StrEnum):
 class SharedTask:
     """One task as agents see it.
 
+    ``title`` is what `TaskRecord` calls its summary where it ``is_titled`` by nobody.
     ``blocked_by`` is a task it comes after, an unfinished one if there is any, parts apart;
     ``is_blocked`` says whether any is unfinished.  ``taken_by`` works on it outside of attempts.
     ``said`` is the word of the attempt under way, which may move it to another agent.
@@ -40,6 +41,7 @@ class SharedTask:
     task_id: int
     state: TaskState
     title: str
+    is_titled: bool
     prompt: str | None
     agent: str | None
     previous_agent: str | None

@@ -116,7 +116,8 @@ def _job(name: str, task: WaitingTask, context: PolicyContext, *, now_ms: int) -
         "source": task.source,
         "priority": task.priority_class.value,
         "rank": task.priority if context.is_priority_enabled else 0,
-        "agents": names,
+        # A list of its own: what is there twice comes to Lua once, and empty after that.
+        "agents": list(names),
         "vram": task.vram_bytes or 0,
         "memory": task.memory_bytes or 0,
         "gpus": task.gpus,

@@ -116,24 +116,26 @@ def count_parts(connection: sqlite3.Connection, row: int) -> tuple[int, int]:
     return int(parts), int(open_parts)
 
 
-def finish_wholes(connection: sqlite3.Connection, row: int | None, *, now: int) -> None:
+def finish_wholes(connection: sqlite3.Connection, row: int | None, *, now: int) -> list[str]:
     """End a task of which all parts are done, and what it is itself a part of, and so on.
 
-    One with an attempt of its own that did not succeed is started again instead: somebody has
-    begun it, and its parts are not all there is to it.
+    Returns which were ended.  One with an attempt of its own that did not succeed is started
+    again instead: somebody has begun it, and its parts are not all there is to it.
     """
+    ended: list[str] = []
     while row is not None:
         task = connection.execute(_TASK, (row,)).fetchone()
         if task is None or task["state"] not in (TaskState.WAITING, TaskState.HELD):
-            return
+            break
         parts, open_parts = count_parts(connection, row)
-        has_succeeded = bool(task["has_succeeded"])
-        is_whole = has_succeeded or (parts > 0 and task["attempt"] == 1)
+        is_whole = bool(task["has_succeeded"]) or (parts > 0 and task["attempt"] == 1)
         if open_parts or not is_whole:
-            return
+            break
         connection.execute(_FINISH_WHOLE, {"id": row, "now": now})
         tell_neighbours(connection, connection.execute(_TASK, (row,)).fetchone())
+        ended.append(str(row))
         row = task["parent_id"]
+    return ended
 
 
 def join(connection: sqlite3.Connection, part: int, whole: int) -> None:
@@ -194,8 +196,11 @@ def _refuse_family(connection: sqlite3.Connection, part: int, above: sqlite3.Row
         )
 
 
-def part(connection: sqlite3.Connection, row: int, whole: int, *, now: int) -> None:
-    """Let a task go on without what was a part of it and by its own row is none any more."""
+def part(connection: sqlite3.Connection, row: int, whole: int, *, now: int) -> list[str]:
+    """Let a task go on without what was a part of it and by its own row is none any more.
+
+    Returns which tasks were ended by that.
+    """
     task = connection.execute(_TASK, (row,)).fetchone()
     spec = connection.execute(_SPEC, (whole,)).fetchone()
     is_wished = str(row) in spec_of(spec).after
@@ -208,7 +213,7 @@ def part(connection: sqlite3.Connection, row: int, whole: int, *, now: int) -> N
         above = connection.execute(_TASK, (whole,)).fetchone()
         if not TaskState(above["state"]).is_final:
             connection.execute("UPDATE tasks SET blocks = blocks - 1 WHERE id = ?", (row,))
-    finish_wholes(connection, whole, now=now)
+    return finish_wholes(connection, whole, now=now)
 
 
 def _count_blocker(connection: sqlite3.Connection, row: int, *, change: int) -> None:

@@ -317,12 +317,14 @@ class LocalQueue:
         tells_marks: bool = True,
         most_firings: int = 2,
         budgets: tuple[Budget, ...] = (),
+        tell_done: Callable[[Sequence[str]], None] | None = None,
     ) -> None:
         """Take what orders and bounds it.
 
         Titles, seeds and labels are read only if it ``tells_marks``: policies look at them, and
-        nothing else does.
+        nothing else does.  ``tell_done`` hears of tasks that are done with their last part.
         """
+        self._tell_done = tell_done
         self._database = database
         self._clock = clock
         self._priority_enabled = priority_enabled
@@ -422,6 +424,7 @@ class LocalQueue:
     def settle(self, task_id: str, *, lease_id: str, ending: Ending) -> TaskState | None:
         """Tell how the claim ended, if the task is still ours under exactly this lease."""
         row, now = row_id(task_id), self._now()
+        wholes: list[str] = []
         with _answering(), self._database.writing() as connection:
             shared = connection.execute(_SHARED, (row,)).fetchone()
             if not _end_claim(connection, row, lease_id=lease_id, ending=ending, now=now):
@@ -435,7 +438,7 @@ class LocalQueue:
             if shared is not None:
                 from tinyscheduler.adapters.sqlite.families import finish_wholes
 
-                finish_wholes(connection, shared["parent_id"], now=now)
+                wholes = finish_wholes(connection, shared["parent_id"], now=now)
             if task["schedule_id"] is not None and TaskState(task["state"]).is_final:
                 from tinyscheduler.adapters.sqlite.firing_ends import judge_end  # few are firings
 
@@ -446,6 +449,8 @@ class LocalQueue:
                     connection.execute(_COUNT_SUPPRESSED, (task["schedule_id"],))
             with durable_step("queue.settle"):
                 connection.commit()
+        if wholes and self._tell_done is not None:
+            self._tell_done(wholes)
         return TaskState(task["state"])
 
     def add(

@@ -189,7 +189,18 @@ class SharedTasks:
     nothing is changed.
     """
 
-    def __init__(self, database: Database, clock: Clock, queue: LocalQueue, caller: Caller) -> None:
+    def __init__(
+        self,
+        database: Database,
+        clock: Clock,
+        queue: LocalQueue,
+        caller: Caller,
+        *,
+        tell_done: Callable[[Sequence[str]], None] | None = None,
+    ) -> None:
+        """Take who asks, and who hears of tasks that are done with their last part."""
+        self._tell_done = tell_done
+        self._wholes: list[str] = []  # what the change under way has ended besides
         self._database = database
         self._clock = clock
         self._queue = queue
@@ -280,7 +291,7 @@ class SharedTasks:
             changes = self._without_word(connection, task, changes)
             self._change_spec(connection, task, changes, vet=vet, now=now)
             if "parent" in changes:
-                _change_parent(connection, task, changes["parent"], now=now)
+                self._wholes += _change_parent(connection, task, changes["parent"], now=now)
             if changes.get("status") is not None:
                 self._change_status(connection, row, changes["status"], now=now)
             return _seen(connection, row)
@@ -345,7 +356,7 @@ class SharedTasks:
                     if not state.is_final:
                         count_as_dependent(connection, task, change=-1)
                 if task["parent_id"] is not None:
-                    part(connection, row, task["parent_id"], now=now)
+                    self._wholes += part(connection, row, task["parent_id"], now=now)
             return _seen(connection, row)
 
     def remove(self, row: int) -> None:
@@ -362,8 +373,7 @@ class SharedTasks:
             for one in family:
                 _forget(connection, one)
                 connection.execute("DELETE FROM tasks WHERE id = ?", (one["id"],))
-            if whole is not None:
-                finish_wholes(connection, whole, now=now)
+            self._wholes += finish_wholes(connection, whole, now=now)
 
     def clear(self, queue: str, *, vet: Vet) -> int:
         """Take all tasks out of a queue that are not at work; return how many these were."""
@@ -404,10 +414,13 @@ class SharedTasks:
     @contextmanager
     def _changing(self) -> Iterator[tuple[sqlite3.Connection, int]]:
         """Make one change durable as a whole; what raises leaves everything as it was."""
+        self._wholes = []
         with self._database.writing() as connection:
             yield connection, to_micros(self._clock.now().wall)
             with durable_step("shared.change"):
                 connection.commit()
+        if self._wholes and self._tell_done is not None:
+            self._tell_done(self._wholes)
 
     def _without_word(
         self, connection: sqlite3.Connection, task: sqlite3.Row, changes: Mapping[str, Any]
@@ -557,7 +570,7 @@ class SharedTasks:
         if state.is_final:
             count_as_dependent(connection, task, change=1)  # it was counted as ended before
         tell_neighbours(connection, ended)
-        finish_wholes(connection, ended["parent_id"], now=now)
+        self._wholes += finish_wholes(connection, ended["parent_id"], now=now)
 
     def _has_open_parts(self, connection: sqlite3.Connection, row: int) -> bool:
         from tinyscheduler.adapters.sqlite.families import count_parts
@@ -623,18 +636,21 @@ def _refuse_firing(task: sqlite3.Row) -> None:
 
 def _change_parent(
     connection: sqlite3.Connection, task: sqlite3.Row, parent: int | None, *, now: int
-) -> None:
+) -> list[str]:
+    """Make a task a part of another one, or of none; return what is done by that."""
     row, before = task["id"], task["parent_id"]
     if parent == before:
-        return
+        return []
     _refuse_firing(task)
+    ended: list[str] = []
     if before is not None:
         connection.execute("UPDATE shared_tasks SET parent_id = NULL WHERE task_id = ?", (row,))
     if parent is not None:
         join(connection, row, parent)
-        finish_wholes(connection, parent, now=now)  # it may be done already
+        ended += finish_wholes(connection, parent, now=now)  # it may be done already
     if before is not None:
-        part(connection, row, before, now=now)
+        ended += part(connection, row, before, now=now)
+    return ended
 
 
 def _refuse_removal(family: Sequence[sqlite3.Row], row: int) -> None:
@@ -682,6 +698,7 @@ def _shared_of(row: sqlite3.Row) -> SharedTask:
         task_id=row["id"],
         state=TaskState(row["state"]),
         title=details.get("title") or row["summary"],
+        is_titled=bool(details.get("title")),
         prompt=row["prompt"],
         agent=row["assigned_to"],
         previous_agent=row["previous_agent"],

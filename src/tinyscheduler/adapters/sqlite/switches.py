@@ -21,6 +21,7 @@ _SET = """
 INSERT INTO switches (kind, target, since, set_by, reason)
 VALUES (:kind, :target, :since, :set_by, :reason) ON CONFLICT (kind, target) DO NOTHING
 """
+_REFUSED = "SELECT 1 FROM coolings LIMIT 1"
 _CLEAR = "DELETE FROM switches WHERE kind = ? AND target = ?"
 
 
@@ -60,6 +61,14 @@ class SqliteSwitches:
             with durable_step("switch.clear"):
                 connection.commit()
         return switch_of(before)
+
+
+def is_any_refused(database: Database) -> bool:
+    """Whether anything is kept of accounts that were refused; asked by every tick."""
+    try:
+        return database.read(lambda connection: connection.execute(_REFUSED).fetchone() is not None)
+    except BusyError as error:
+        raise StoreError(error.what, hint=error.hint) from error
 
 
 def _all(connection: sqlite3.Connection) -> list[Switch]:

@@ -56,6 +56,7 @@ class _Answer:
 
     status: int
     content: bytes
+    is_measured: bool  # it says how long it is: cut off, it would not look whole
 
 
 class TinytaskClient:
@@ -63,7 +64,7 @@ class TinytaskClient:
 
     All methods raise SourceError if, and only if, the server did not do what was asked, or
     nobody knows whether it did; RefusedError where it is certain that it did not.  However many
-    questions there are, the time that all of them take together is bounded.
+    questions a tick has, the time that all of them take together is bounded.
     """
 
     def __init__(
@@ -93,6 +94,10 @@ class TinytaskClient:
         adapter = _guarded_adapter(self._guard)
         self._session.mount("http://", adapter)
         self._session.mount("https://", adapter)
+
+    def begin_tick(self) -> None:
+        """Let the bound of time on all questions together begin anew."""
+        self._left_s = _ALL * self._timeout_s
 
     def close(self) -> None:
         """Close the connection."""
@@ -284,6 +289,9 @@ class TinytaskClient:
         try:
             return loads(answer.content)
         except (ValueError, RecursionError) as error:
+            if not answer.is_measured:
+                message = f"the answer ends after {len(answer.content)} bytes"
+                raise _TransientError(message) from error
             start = quote(answer.content[:40].decode(errors="replace"))
             raise self._odd(f"{said}, but {start} is no JSON", hint=_NO_SERVER_HINT) from error
 
@@ -314,7 +322,11 @@ class TinytaskClient:
                     allow_redirects=False,
                     stream=True,
                 ) as response:
-                    answer = _Answer(status=response.status_code, content=self._read_all(response))
+                    answer = _Answer(
+                        status=response.status_code,
+                        content=self._read_all(response),
+                        is_measured=not _MEASURES.isdisjoint(map(str.lower, response.headers)),
+                    )
             except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
                 if self._guard.has_cut or isinstance(error, _TIMEOUTS):
                     raise _TransientError(late) from error
@@ -347,6 +359,7 @@ class TinytaskClient:
         return self._clock.now().monotonic_ns
 
 
+_MEASURES = frozenset({"content-length", "transfer-encoding"})
 _TIMEOUTS = (requests.Timeout, urllib3.exceptions.TimeoutError, TimeoutError)
 _SUCCEEDED, _REDIRECTED, _CLIENT_FAILED, _SERVER_FAILED = 200, 300, 400, 500
 _NOT_FOUND, _TOO_MANY = 404, 429

@@ -7,10 +7,14 @@ from enum import StrEnum
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from tinyscheduler.model.history import AttemptRecord
     from tinyscheduler.model.source_tasks import KnownTask
 
-_TAIL_BYTES = 4096
+# Of the log: enough for the last event of an agent, which may repeat its whole answer.
+_TAIL_BYTES = 1 << 18
+_TAIL_LINES = 20
 _TAIL_LENGTH = 1500
 _MINUTE_S = 60
 
@@ -49,8 +53,14 @@ class Words(StrEnum):
     )
 
 
-def describe_attempt(attempt: AttemptRecord, words: Words) -> str:
-    """Say how an attempt ended, what became of the task, and what was printed last."""
+def describe_attempt(
+    attempt: AttemptRecord, words: Words, *, find_answer: Callable[[str, bytes], str]
+) -> str:
+    """Say how an attempt ended, what became of the task, and what its agent said last.
+
+    ``find_answer`` finds that in the end of what an agent of that name printed; empty where it
+    speaks no language that is known: then the last lines stand for it.
+    """
     facts = [f"attempt {attempt.attempt} by {attempt.agent} {_end_of(attempt)}"]
     if attempt.started_at is not None:
         facts.append(f"after {_span((attempt.ended_at - attempt.started_at).total_seconds())}")
@@ -59,9 +69,12 @@ def describe_attempt(attempt: AttemptRecord, words: Words) -> str:
     if attempt.exit_code is not None:
         facts.append(f"exit code {attempt.exit_code}")
     lines = [f"TinyScheduler: {', '.join(facts)}. {words}"]
+    if attempt.message and attempt.failure_reason is not None:
+        lines += ["", f"Because: {_plain(attempt.message)}"]
     tail = _tail_of(attempt.log)
-    if tail:
-        lines += ["", "Its last words:", "", *(f"    {line}" for line in tail.splitlines())]
+    last = _plain(find_answer(attempt.agent, tail)) or _plain_lines(tail)
+    if last:
+        lines += ["", "Its last words:", "", *(f"    {line}" for line in last.splitlines())]
     if attempt.log is not None:
         lines += ["", f"Log: {attempt.log}"]
     return "\n".join([*lines, "", f"(lease {attempt.lease_id})"])
@@ -86,21 +99,28 @@ def _span(seconds: float) -> str:
     return f"{int(seconds // _MINUTE_S)} min {int(seconds % _MINUTE_S)} s"
 
 
-def _tail_of(path: str | None) -> str:
-    """Return the last lines of a log as plain text; nothing where there is none to read."""
+def _tail_of(path: str | None) -> bytes:
+    """Return the end of a log; nothing where there is none to read."""
     if path is None:
-        return ""
+        return b""
     try:
         with open(path, "rb") as file:
             size = file.seek(0, os.SEEK_END)
             file.seek(max(0, size - _TAIL_BYTES))
-            content = file.read(_TAIL_BYTES)
+            # What was punched out of a long log reads as NUL.
+            return file.read(_TAIL_BYTES).replace(b"\0", b"")
     except OSError:
-        return ""
-    # What was punched out of a long log reads as NUL.
-    text = content.replace(b"\0", b"").decode(errors="replace")
-    lines = [
+        return b""
+
+
+def _plain_lines(tail: bytes) -> str:
+    return _plain("\n".join(tail.decode(errors="replace").splitlines()[-_TAIL_LINES:]))
+
+
+def _plain(text: str) -> str:
+    """Return the end of a text, without what steers a terminal."""
+    lines = (
         "".join(one for one in line if one.isprintable() or one == "\t").rstrip()
-        for line in text.splitlines()[-20:]
-    ]
+        for line in text.splitlines()
+    )
     return "\n".join(lines).strip()[-_TAIL_LENGTH:].strip()

@@ -133,8 +133,11 @@ class TinytaskSource:
         *,
         settings: TinytaskSettings,
         warn: Callable[[str], None],
+        find_answer: Callable[[str, bytes], str],
     ) -> None:
+        """Take ``find_answer`` for what an agent said last, as `comments` has it."""
         self._client = client
+        self._find_answer = find_answer
         self._notes = notes
         self._ledger = ledger
         self._clock = clock
@@ -587,7 +590,7 @@ class TinytaskSource:
         return attempt
 
     def _tell(self, number: int, attempt: AttemptRecord, words: Words) -> None:
-        content = describe_attempt(attempt, words)
+        content = describe_attempt(attempt, words, find_answer=self._find_answer)
         self._client.add_comment(number, content, mark=attempt.lease_id)
         if attempt.log is not None:
             url = "file://" + _quoted(attempt.log)
