@@ -101,7 +101,7 @@ _NOTHING_TO_DO = "HEARTBEAT_OK"
 _LOG_HEAD_BYTES = 1 << 16
 _BLOCK_BYTES = 4096
 _LEASE_MAX_BYTES = 16 << 20
-_GONE = ["X", "0", *["-1"] * 18]
+_GONE = ["X", "0", *["-1"] * 20]
 _ASKED_TO_END = "its wrapper was asked to end (SIGTERM), as when the machine shuts down"
 # What an end of our own making counts as; all others are failures.
 _OUTCOMES = {"cancelled": "cancelled", "aborted": "interrupted"}
@@ -606,7 +606,8 @@ class Attempt:
             silent_s = self.life.silent_s(time.monotonic(), spoke_s=self.log_grew_s)
             self.lease["silent_sec"] = round(silent_s, 1)
         if self.status is None and self.command_pid:
-            pages = sum(_resident_pages(pid) for pid, _ in _descendants(self.lease_id))
+            own = _descendants(self.lease_id)
+            pages = sum(max(0, int(_stat_fields(pid)[21])) for pid, _ in own)
             # Of all at once as seen now, and of each the most it ever had, once it has ended.
             held_mb = round(pages * os.sysconf("SC_PAGE_SIZE") / (1 << 20), 1)
             self.peak_rss_mb = max(self.peak_rss_mb or 0, held_mb)
@@ -895,7 +896,7 @@ def _signal_all(processes: list[tuple[int, int]], number: int) -> None:
 def _stat_fields(pid: int) -> list[str]:
     """Return the fields of /proc/PID/stat after the name: state, ppid, ..., start ticks at 19.
 
-    A process that is gone reads as a dead child of nobody, which never started.
+    The pages that it holds are at 21.  A process that is gone reads as a dead child of nobody, which never started.
     """
     try:
         with open(f"/proc/{pid}/stat", "rb") as file:
@@ -903,15 +904,6 @@ def _stat_fields(pid: int) -> list[str]:
     except OSError:
         return _GONE
     return text[text.rindex(")") + 2 :].split()
-
-
-def _resident_pages(pid: int) -> int:
-    """Return how many pages of memory a process holds now; none once it is gone."""
-    try:
-        with open(f"/proc/{pid}/statm", "rb") as file:
-            return int(file.read(256).split()[1])
-    except (OSError, IndexError):
-        return 0
 
 
 def _start_ticks(pid: int) -> int:

@@ -890,6 +890,35 @@ def test_who_ends_in_the_moment_of_a_turn_too_many_has_taken_it(
     assert result["message"] == "took more than its 3 turns"
 
 
+def test_what_is_left_to_read_at_its_end_is_read(hand_over: Callable[..., Handover]):
+    handover = hand_over(f"head -c 3000000 /dev/zero | tr '\\0' '\\n'; {turns(2)}")
+    with unseen(handover) as lease:
+        until(lambda: not is_alive(lease["process"]["pgid"]), "the command to end")
+
+    assert handover.wait() == 0
+    assert handover.result()["turns"] == 2
+
+
+def test_who_uses_more_tokens_than_it_may_is_ended(hand_over: Callable[..., Handover]):
+    said = '{"type": "assistant", "message": {"id": "m", "usage": {"output_tokens": 51}}}'
+
+    result = hand_over(f"echo '{said}'; sleep 300", **CLAUDE, max_tokens=50).run()
+
+    assert (result["failure_reason"], result["signal"]) == ("budget_exceeded", signal.SIGTERM)
+    assert result["message"] == "used 51 tokens of its 50"
+
+
+@pytest.mark.parametrize(("most", "reason"), [(0.24, "budget_exceeded"), (0.25, None)])
+def test_who_tells_at_the_end_alone_what_it_cost_has_cost_it(
+    hand_over: Callable[..., Handover], most: float, reason: str | None
+):
+    said = '{"type": "result", "total_cost_usd": 0.25}'
+
+    result = hand_over(f"echo '{said}'", **CLAUDE, max_cost_usd=most).run()
+
+    assert result["failure_reason"] == reason
+
+
 MAX_TURNS = '{"type": "result", "subtype": "error_max_turns", "is_error": true, "num_turns": 3}'
 
 
