@@ -896,7 +896,8 @@ def _signal_all(processes: list[tuple[int, int]], number: int) -> None:
 def _stat_fields(pid: int) -> list[str]:
     """Return the fields of /proc/PID/stat after the name: state, ppid, ..., start ticks at 19.
 
-    The pages that it holds are at 21.  A process that is gone reads as a dead child of nobody, which never started.
+    The pages that it holds are at 21.  A process that is gone reads as a dead child of nobody,
+    which never started.
     """
     try:
         with open(f"/proc/{pid}/stat", "rb") as file:
