@@ -46,6 +46,10 @@ class RefusedError(SourceError):
     """The server understood and said no: nothing was changed there."""
 
 
+class UnreadableTaskError(SourceError):
+    """The server told of a task what makes no sense; of the others it may."""
+
+
 class _TransientError(Exception):
     """A try came to nothing, and the next one may not."""
 
@@ -195,7 +199,8 @@ class TinytaskClient:
         try:
             task = read_task(document)
         except OddDocumentError as error:
-            raise self._odd(str(error)) from error
+            message = f"tinytask at {self.where}: {error}"
+            raise UnreadableTaskError(message) from error
         if task.number != number:
             raise self._odd(f"asked for task {number}, it tells of task {task.number}")
         return task
