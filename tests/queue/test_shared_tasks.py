@@ -111,7 +111,7 @@ def test_what_may_not_be_given_to_an_agent_its_own_attempt_cannot_give_it_either
     def refuse(spec: TaskSpec) -> None:
         raise UsageError(f"{spec.agent} may not")
 
-    calls = {
+    calls: dict[str, Any] = {
         "move": partial(mine.move, row, current="shell", agent="qa", comment=note),
         "update": partial(mine.update, row, {"agent": "qa", "status": Status.IDLE}),
     }

@@ -375,3 +375,23 @@ def test_a_cancellation_during_a_claim_that_came_to_nothing_is_one(world, monkey
 
     assert ids(world) == []
     assert world.notes.task(task_id).state is TaskState.CANCELLED
+
+
+@pytest.mark.parametrize("tries", [0, 1])
+def test_a_held_task_that_was_elsewhere_for_a_while_is_held(world, tries):
+    task_id = world.add(TaskSpec(agent="coder"))
+    world.source.look(window=1)
+    if tries:
+        assert claim(world, task_id)
+        assert settle(world, task_id, AGAIN) is TaskState.WAITING
+    world.notes.hold(task_id)
+    world.double.change(1, assigned_to="ann")
+    assert ids(world) == []
+    world.double.change(1, assigned_to="coder")
+
+    (task,) = world.source.look(window=1).waiting
+    assert task.is_held
+
+    world.double.change(1, status="complete")
+    assert ids(world) == []
+    assert world.notes.states([task_id]) == {task_id: TaskState.DONE}

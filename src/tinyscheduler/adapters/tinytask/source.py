@@ -324,14 +324,23 @@ class TinytaskSource:
             and (world.is_whole or number in world.tasks)
         ]
         ended: dict[int, TaskState | None] = {
-            number: None for number in gone if not known[number].has_past
+            number: None
+            for number in gone
+            if not known[number].has_past and known[number].state is TaskState.WAITING
         }
-        for number in [one for one in gone if one not in ended][:_MOST_ASKED_FOR]:
+        left = sorted(
+            (one for one in gone if one not in ended),
+            key=lambda number: known[number].state is TaskState.HELD,
+        )
+        for number in left[:_MOST_ASKED_FOR]:
             try:
                 task = world.tasks.get(number) or self._client.task(number)
             except UnreadableTaskError as error:
                 self._warn(f"{error.what}; it stays as it is")
                 continue
+            is_held = known[number].state is TaskState.HELD
+            if is_held and task is not None and task.status != "complete":
+                continue  # once it is ours again, it is not to start for that
             is_done = task is not None and (
                 task.status == "complete" or (task.is_open and not known[number].failures)
             )
