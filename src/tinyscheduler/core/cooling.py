@@ -64,9 +64,10 @@ def cool_down(
     """Return how an account cools after an attempt that was refused for a limit.
 
     Until the provider's own time, where the attempt told one; else longer each time in a row.
-    An attempt that began before the account was refused last says nothing new of that.
+    An attempt that began before that was over was let go before it, and says nothing new of how
+    often.
     """
-    is_news = before is None or result.started_at is None or result.started_at >= before.since
+    is_news = before is None or result.started_at is None or result.started_at >= before.until
     times = 1
     if before is not None and (now - before.until).total_seconds() < _FORGOTTEN_AFTER_S:
         times = before.times + is_news
@@ -90,8 +91,11 @@ def cool_down(
 
 
 def has_recovered(cooling: Cooling, result: AttemptResult) -> bool:
-    """Whether an attempt that succeeded shows that the limit is over: it began after that."""
-    return result.started_at is not None and result.started_at >= cooling.since
+    """Whether an attempt that succeeded shows that the limit is over: it began after that.
+
+    One that was let go right before the account was refused may begin right after it.
+    """
+    return result.started_at is not None and result.started_at >= cooling.until
 
 
 def cooling_agents(

@@ -11,9 +11,13 @@ import os
 from contextlib import contextmanager
 from datetime import timedelta
 
-from tinyscheduler.adapters.tinytask.client import RefusedError, UnreadableTaskError
 from tinyscheduler.adapters.tinytask.comments import Words, describe_attempt, describe_loss
 from tinyscheduler.adapters.tinytask.window import Line, Reader, World
+from tinyscheduler.adapters.tinytask.wire import (
+    NoInterfaceError,
+    RefusedError,
+    UnreadableTaskError,
+)
 from tinyscheduler.core import retry
 from tinyscheduler.core.command_line import uses
 from tinyscheduler.errors import SourceError, StoreError
@@ -621,6 +625,8 @@ class TinytaskSource:
         """Go on where the server refuses what is only told: it would refuse it for ever."""
         try:
             yield
+        except NoInterfaceError:
+            raise
         except RefusedError as error:
             self._warn(error.what)
 
