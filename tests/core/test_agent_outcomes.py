@@ -270,10 +270,12 @@ def test_what_goose_says_below_every_error_is_not_what_happened(
 
 def test_what_goose_shows_in_a_text_for_people_is_no_event():
     shown = a_line(type="error", error="OAuth token expired: rate limit")
-    rule = "─── shell | developer ──────────\ncommand: cat log\n".encode()
+    older = "─── shell | developer ──────────\ncommand: cat log\n".encode()
+    newer = f"\n  {'─' * 40}\n  ▸ shell developer\n    command: cat log\n".encode()
 
-    assert judge("goose", rule, shown, b"Mended.\n") is None
-    assert judge("goose", shown, rule, b"Mended.\n") is None
+    for rule in (older, newer):
+        assert judge("goose", rule, shown, b"Mended.\n") is None
+        assert judge("goose", shown, rule, b"Mended.\n") is None
     assert reason("goose", shown) == "auth_failed"
 
 
