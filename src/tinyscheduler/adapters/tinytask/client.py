@@ -8,6 +8,7 @@ from tinyscheduler.adapters.tinytask.wire import (
     NoInterfaceError,
     Question,
     TransientError,
+    UnreadableTaskError,
 )
 from tinyscheduler.errors import SourceError
 from tinyscheduler.wording import quote
@@ -181,7 +182,8 @@ class TinytaskClient:
         try:
             task = read_task(document)
         except OddDocumentError as error:
-            raise self._odd(str(error)) from error
+            message = f"tinytask at {self.where}: {error}"
+            raise UnreadableTaskError(message) from error
         if task.number != number:
             raise self._odd(f"asked for task {number}, it tells of task {task.number}")
         return task

@@ -59,5 +59,9 @@ class NoInterfaceError(RefusedError):
     """There is no REST interface at the address."""
 
 
+class UnreadableTaskError(SourceError):
+    """The server told of a task what makes no sense; of the others it may."""
+
+
 class TransientError(Exception):
     """A try came to nothing, and the next one may not."""
