@@ -4,7 +4,8 @@ Tasks of three queues with priorities, blockers and subtasks, four agents, wrapp
 random, and the server restarted twice.  In the end each task is complete, once, or set aside with a
 comment that says so; none is at work; nothing ran beside itself, before its blocker or out of
 its turn.  The server is the double of the tests, which cuts answers off now and then, or with
-``--server build/index.js`` the real one.
+``--server build/index.js`` the real one; with ``--tools`` it is one of version 1, which has MCP
+alone, and no queues, blockers or subtasks.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Event, Thread
@@ -31,6 +32,9 @@ from tests.process.station import QUICK
 from tests.tinytask.conversation import ask
 from tests.tinytask.double import Double, Fault
 from tests.tinytask.real import RealServer
+
+from tinyscheduler.adapters.tinytask.mcp import McpWire
+from tinyscheduler.adapters.tinytask.wire import TransientError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -87,12 +91,55 @@ class Figures:
         )
 
 
+class People:
+    """Those who make the tasks, and look at them in the morning."""
+
+    def __init__(self, url: str, *, by_tools: bool) -> None:
+        self._url = url
+        self.by_tools = by_tools
+        self._wire = McpWire(url, transport=None) if by_tools else None
+
+    def create(self, fields: dict[str, Any]) -> int:
+        if self._wire is not None:
+            return int(self._wire._call("create_task", fields, 10)["id"])
+        status, task = ask(self._url, "POST", "/api/v1/tasks", fields)
+        assert status == 201, task
+        return int(task["id"])
+
+    def told(self) -> list[dict[str, Any]]:
+        if self._wire is not None:
+            arguments = {"include_archived": True, "limit": 10_000}
+            tasks = self._call_patiently("list_tasks", arguments)["tasks"]
+            return [{"parent_task_id": None, "queue_name": None, **task} for task in tasks]
+        _, tasks = ask(self._url, "GET", "/api/v1/tasks?include_archived=true")
+        return list(tasks)
+
+    def comments(self, number: int) -> list[str]:
+        if self._wire is not None:
+            found = self._call_patiently("get_task", {"id": number})["comments"]
+        else:
+            _, found = ask(self._url, "GET", f"/api/v1/tasks/{number}/comments")
+        return [one["content"] for one in found]
+
+    def close(self) -> None:
+        if self._wire is not None:
+            self._wire.close()
+
+    def _call_patiently(self, tool: str, arguments: dict[str, Any]) -> Any:
+        """Ask once more where the server was restarted since the last question."""
+        assert self._wire is not None
+        with suppress(TransientError):
+            return self._wire._call(tool, arguments, 10)
+        return self._wire._call(tool, arguments, 10)
+
+
 @dataclass(slots=True, kw_only=True)
 class Night:
     """One base path, one server, and what was asked for."""
 
     folder: Path
     server: Double | RealServer
+    people: People
     draw: random.Random
     tasks: int
     parents: set[int] = field(default_factory=set)
@@ -138,7 +185,7 @@ class Night:
 
     def _add(self, parent: int | None) -> None:
         fields: dict[str, Any] = {"priority": self.draw.randint(-2, 5)}
-        if self.draw.random() < 0.5:
+        if self.people.by_tools or self.draw.random() < 0.5:
             fields["assigned_to"] = self.draw.choice(list(AGENTS))
         else:
             fields["queue_name"] = self.draw.choice([queue for queue, _ in AGENTS.values()])
@@ -146,7 +193,7 @@ class Night:
         blockers = [one for one in known if one not in self.poison and one not in self.parents]
         if parent is not None:
             fields["parent_task_id"] = parent
-        elif blockers and self.draw.random() < 0.2:
+        elif blockers and not self.people.by_tools and self.draw.random() < 0.2:
             fields["blocked_by_task_id"] = self.draw.choice(blockers)
         number = self._create(fields)
         if "blocked_by_task_id" in fields:
@@ -156,7 +203,12 @@ class Night:
         if code == "3":
             self.poison.add(number)
         (self.base / "work" / str(number)).write_text(f"{self.draw.random() / 5:.2f} {code}\n")
-        is_plain = parent is None and code == "0" and number not in self.blocked_by
+        is_plain = (
+            not self.people.by_tools
+            and parent is None
+            and code == "0"
+            and number not in self.blocked_by
+        )
         if is_plain and self.draw.random() < 0.08:
             self.parents.add(number)
             for _ in range(self.draw.randint(1, 3)):
@@ -164,9 +216,7 @@ class Night:
 
     def _create(self, fields: dict[str, Any]) -> int:
         body = {"title": f"task {len(self.all_numbers())}", "created_by": "ann", **fields}
-        status, task = ask(self.server.url, "POST", "/api/v1/tasks", body)
-        assert status == 201, task
-        return int(task["id"])
+        return self.people.create(body)
 
     def live(self) -> None:
         """Tick as a clock would until all is over, while others kill, restart and spoil."""
@@ -275,8 +325,7 @@ class Night:
         return found
 
     def told(self) -> list[dict[str, Any]]:
-        _, tasks = ask(self.server.url, "GET", "/api/v1/tasks?include_archived=true")
-        return list(tasks)
+        return self.people.told()
 
     def parked(self) -> set[int]:
         listed = json.loads(
@@ -318,8 +367,7 @@ class Night:
         self, number: int, task: dict[str, Any], *, parked: set[int], starts: int
     ) -> list[str]:
         found = []
-        _, comments = ask(self.server.url, "GET", f"/api/v1/tasks/{number}/comments")
-        texts = [one["content"] for one in comments]
+        texts = self.people.comments(number)
         successes = sum(" succeeded" in text for text in texts)
         marks = Counter(text.rpartition("(lease ")[2] for text in texts)
         if task["status"] == "working":
@@ -405,12 +453,20 @@ def _pairs(document: dict[str, Any]) -> dict[int, tuple[str, str]]:
 
 
 def live_through(
-    folder: Path, *, seed: int, tasks: int = 200, program: str | None = None
+    folder: Path,
+    *,
+    seed: int,
+    tasks: int = 200,
+    program: str | None = None,
+    by_tools: bool = False,
 ) -> tuple[list[str], Figures]:
     """Live through one night; return what was wrong, and what was counted."""
-    server = Double() if program is None else RealServer(program, folder)
-    with server.running():
-        night = Night(folder=folder, server=server, draw=random.Random(seed), tasks=tasks)
+    server: Double | RealServer = Double(is_old=by_tools)
+    if program is not None:
+        server = RealServer(program, folder, mode="sse" if by_tools else "http")
+    with server.running(), closing(People(server.url, by_tools=by_tools)) as people:
+        draw = random.Random(seed)
+        night = Night(folder=folder, server=server, people=people, draw=draw, tasks=tasks)
         night.prepare()
         night.note_lines()
         night.live()
@@ -425,12 +481,17 @@ def main() -> int:
     parser.add_argument(
         "--server", help="build/index.js of a real tinytask; the double if not given"
     )
+    parser.add_argument("--tools", action="store_true", help="a server of version 1")
     options = parser.parse_args()
     violations = 0
     for number in range(options.rounds):
         folder = Path(tempfile.mkdtemp(prefix="sources-"))
         found, figures = live_through(
-            folder, seed=options.seed + number, tasks=options.tasks, program=options.server
+            folder,
+            seed=options.seed + number,
+            tasks=options.tasks,
+            program=options.server,
+            by_tools=options.tools,
         )
         for words in found:
             print(f"round {number}: {words} ({folder} is kept)")

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from tests.cli.place import compare
+from tests.process.station import until
 
+from tinyscheduler.cli.demo_stage import processes_of
 from tinyscheduler.errors import (
     EXIT_BUSY,
     EXIT_CONFIG,
@@ -276,6 +278,8 @@ def record(home: Place, number: int = 24) -> None:
     added = home.run("add", "--from", "tasks.jsonl", "--start", "--json").json
     waited = home.run("wait", *added["task_ids"], "--timeout", "60s")
     assert waited.code == 0, waited
+    # The tick that told of the last one may still be putting its database away.
+    until(lambda: not list(processes_of(str(home.base))), "the last tick to end")
 
 
 def test_a_bad_candidate_is_seen_through_on_what_really_ran_and_the_gate_refuses_it(home: Place):

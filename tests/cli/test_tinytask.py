@@ -15,6 +15,7 @@ from tests.tinytask.double import Double, Fault
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from tests.cli.place import Place
 
@@ -229,12 +230,38 @@ def test_wherever_in_a_tick_the_server_fails_nothing_is_lost_or_done_twice(
         assert (len(task["comments"]), len(task["links"])) == (1, 1), task
 
 
+@pytest.mark.parametrize("moment", ["before", "after"])
+@pytest.mark.parametrize("step", ["note", "claim", "unclaim", "settle"])
+def test_a_tick_that_is_killed_at_a_step_of_its_own_notes_loses_nothing_and_runs_nothing_twice(
+    served: Served, tmp_path: Path, step: str, moment: str
+):
+    number = served.double.add(assigned_to="coder")
+    mark = tmp_path / "mark"
+    crash = f"source_tasks.{step}:{moment} {mark}"
+    if step == "unclaim":
+        # A claim comes to nothing where the server does not say what has become of it.
+        served.double.misbehave(Fault.CUT_IN_HEADERS, "PATCH")
+    if step == "settle":
+        served.tick()
+        served.until_ended()
+
+    served.place.run("run", TINYSCHEDULER_CRASH_AT=crash)
+    assert mark.exists()
+    served.double.behave()
+    served.finish(number)
+
+    assert served.ran in (["1 1 coder"], ["1 2 coder"])
+    assert served.double.task(number)["status"] == "complete"
+    assert len(served.double.comments(number)) == 1
+
+
 def test_a_claim_that_the_server_refuses_starts_nothing(served: Served):
     # The first one started the agent first, and never looked whether its claim was taken.
     number = served.double.add(assigned_to="coder")
     served.double.misbehave(Fault.SERVER_ERROR, "PATCH")
+    served.place.settings["MAX_LAUNCHES"] = "2"
 
-    for _ in range(7):  # more often than starts may fail before a task is parked
+    for _ in range(3):  # more often than starts may fail before a task is parked
         answer = served.tick()
         assert answer.code in {1, 69}
     assert "status 500, SQLITE_BUSY" in answer.json["errors"][0]["message"]
@@ -525,3 +552,43 @@ def test_a_report_counts_what_is_open_in_every_source(served: Served):
     assert work["queue dev"]["task_ids"] == ["tinytask-2"]
     assert document["priority_distribution"] == {"7": 1, "0": 2}
     assert "sources: local (1 task), tinytask (1 task)" in told
+
+
+@pytest.fixture
+def old(place: Place) -> Iterator[Served]:
+    with Double(is_old=True).running() as double:
+        served = Served(place=place, double=double)
+        served.place.settings["SOURCE_TIMEOUT_SEC"] = "2"
+        yield served
+
+
+def test_a_server_of_version_1_is_served_by_its_tools(old: Served):
+    # The first one waited for ever for the transport of the other version, and broke with mcp 2.
+    old.do("echo 'all is well'")
+    first = old.double.add("first", assigned_to="coder", priority=1)
+    second = old.double.add("second", assigned_to="coder")
+
+    assert old.run("doctor", "--json").json["failures"] == 0
+    old.finish(first, second)
+
+    assert old.ran == ["1 1 coder", "2 1 coder"]
+    (comment,) = old.double.comments(first)
+    assert "all is well" in comment
+    assert len(old.double.task(second)["links"]) == 1
+
+
+def test_a_server_of_version_1_that_goes_down_and_fails_keeps_its_tasks(old: Served):
+    number = old.double.add(assigned_to="coder")
+    old.tick()
+    old.until_ended()
+    old.double.stop()
+    down = old.tick()
+    old.double.start()
+    old.double.misbehave(Fault.CUT_AT_CONNECT, "POST", "/mcp", times=2)
+
+    old.finish(number)
+
+    assert down.code == 69
+    assert old.ran == ["1 1 coder"]
+    assert len(old.double.comments(number)) == 1
+    assert "Traceback" not in down.err

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
 from tests.builders import RULES
@@ -20,6 +21,8 @@ from tinyscheduler.adapters.sqlite.queue import LocalQueue
 from tinyscheduler.adapters.sqlite.source_tasks import SqliteSourceTasks
 from tinyscheduler.adapters.sqlite.switches import SqliteSwitches
 from tinyscheduler.adapters.tinytask.client import TinytaskClient
+from tinyscheduler.adapters.tinytask.mcp import STREAMABLE_HTTP, McpWire
+from tinyscheduler.adapters.tinytask.rest import RestWire
 from tinyscheduler.adapters.tinytask.source import TinytaskSettings, TinytaskSource
 from tinyscheduler.model.clock import Instant
 from tinyscheduler.model.config import AgentProfile, FairShare
@@ -200,10 +203,14 @@ def open_server_world(
     blocking_disabled: bool = False,
     serves_queues: bool = True,
     timeout_s: float = 10,
+    by_tools: bool = False,
+    is_old: bool = False,
 ) -> ServerWorld:
     clock, database = SteppedClock(), open_database(folder, stack)
-    double = stack.enter_context(Double(now=lambda: clock.wall).running())
-    client = TinytaskClient(double.url, clock, timeout_s=timeout_s)
+    double = stack.enter_context(Double(now=lambda: clock.wall, is_old=is_old).running())
+    transport = None if is_old else STREAMABLE_HTTP
+    wire = McpWire(double.url, transport=transport) if by_tools else RestWire(double.url)
+    client = TinytaskClient(wire, clock, timeout_s=timeout_s)
     stack.callback(client.close)
     notes = SqliteSourceTasks(
         database, clock, source="tinytask", longest_backoff_s=LONGEST_BACKOFF_S
@@ -237,9 +244,13 @@ def open_server_world(
     )
 
 
-def build_tinytask(folder: Path, rules: SourceRules, stack: ExitStack) -> SourceWorld:
+def build_tinytask(
+    folder: Path, rules: SourceRules, stack: ExitStack, *, by_tools: bool = False
+) -> SourceWorld:
     assert rules.fair_share is FairShare.OFF
-    world = open_server_world(folder, stack, blocking_disabled=rules.blocking_disabled)
+    world = open_server_world(
+        folder, stack, blocking_disabled=rules.blocking_disabled, by_tools=by_tools
+    )
     return SourceWorld(
         source=world.source,
         clock=world.clock,
@@ -266,7 +277,11 @@ QUEUES: dict[str, SourceFactory] = {
     "local": build_local_queue,
     "simulated": build_simulated_queue,
 }
-SOURCES: dict[str, SourceFactory] = {**QUEUES, "tinytask": build_tinytask}
+SOURCES: dict[str, SourceFactory] = {
+    **QUEUES,
+    "tinytask": build_tinytask,
+    "tinytask by its tools": partial(build_tinytask, by_tools=True),
+}
 
 LEDGERS: dict[str, LedgerFactory] = {
     "sqlite": build_sqlite_ledger,

@@ -16,9 +16,13 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import Enum, auto
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from queue import Queue
 from threading import Lock, Thread
 from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import parse_qs, unquote, urlsplit
+
+from tests.tinytask.refusal import Refusal
+from tests.tinytask.tools import reply_to
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -85,13 +89,6 @@ class Misbehaviour:
         return self.times >= 0
 
 
-class Refusal(Exception):  # noqa: N818 - an answer, not an error
-    def __init__(self, status: int, error: str) -> None:
-        super().__init__(error)
-        self.status = status
-        self.error = error
-
-
 def _wall() -> datetime:
     return datetime.now(tz=UTC)
 
@@ -101,6 +98,7 @@ class Double:
     """The server: its tasks, and the thread that answers."""
 
     now: Callable[[], datetime] = _wall
+    is_old: bool = False  # as version 1: MCP over SSE, and nothing else
     asked: list[tuple[str, str]] = field(default_factory=list)
     misbehaviours: list[Misbehaviour] = field(default_factory=list)
 
@@ -476,7 +474,8 @@ class Double:
         return self._sql("SELECT * FROM links WHERE task_id = ? ORDER BY created_at", int(number))
 
     def _health(self, _query: Any, _body: Any) -> dict[str, Any]:
-        return {"status": "healthy", "transport": "streamable-http", "database": "connected"}
+        told = {"status": "healthy", "database": "connected"}
+        return told if self.is_old else {**told, "transport": "streamable-http"}
 
 
 def _statuses_in(text: str) -> list[str]:
@@ -552,9 +551,12 @@ class _Server(ThreadingHTTPServer):
     def __init__(self, address: tuple[str, int], handler: type[_Handler]) -> None:
         super().__init__(address, handler)
         self.connected: set[Any] = set()
+        self.streams: dict[str, Queue[dict[str, Any] | None]] = {}
 
     def hang_up(self) -> None:
         """End the connections that are kept open, as a server that ends does."""
+        for stream in self.streams.values():
+            stream.put(None)
         for one in list(self.connected):
             with suppress(OSError):
                 one.shutdown(2)
@@ -598,6 +600,12 @@ class _Handler(BaseHTTPRequestHandler):
             self._spoil_before(fault)
             return
         query = {name: values[-1] for name, values in parse_qs(parts.query).items()}
+        if parts.path == "/mcp":
+            self._speak_mcp(query, content, fault)
+            return
+        if double.is_old and parts.path != "/health":
+            self._send(404, b'{"error": "Not found"}', fault)
+            return
         try:
             body = json.loads(content) if content else None
             status, document = double.answer(self.command, parts.path, query, body)
@@ -606,6 +614,37 @@ class _Handler(BaseHTTPRequestHandler):
         except (ValueError, sqlite3.Error) as error:
             status, document = 400, {"error": str(error)}
         self._send(status, json.dumps(document).encode(), fault)
+
+    def _speak_mcp(self, query: dict[str, str], content: bytes, fault: Fault | None) -> None:
+        double, streams = self.server.double, self.server.streams
+        if self.command == "GET" and double.is_old:
+            self._stream()
+            return
+        if self.command != "POST":
+            self._send(405, b"{}", fault)
+            return
+        answer = reply_to(json.loads(content), double.answer, is_old=double.is_old)
+        if double.is_old:
+            if answer is not None and fault is not Fault.CUT_AFTER_WRITE:
+                streams[query["sessionId"]].put(answer)
+            self._send(202, b"Accepted", None)
+        elif answer is None:
+            self._send(202, b"", None)
+        else:
+            self._send(200, json.dumps(answer).encode(), fault)
+
+    def _stream(self) -> None:
+        """Tell where to post, then every answer, until the server ends."""
+        number, answers = str(len(self.server.streams)), Queue[dict[str, Any] | None]()
+        self.server.streams[number] = answers
+        self.close_connection = True
+        self.send_response(200)
+        self.send_header("Content-Type", "text/event-stream")
+        self.end_headers()
+        with suppress(OSError):
+            self.wfile.write(f"event: endpoint\ndata: /mcp?sessionId={number}\n\n".encode())
+            while (answer := answers.get()) is not None:
+                self.wfile.write(f"event: message\ndata: {json.dumps(answer)}\n\n".encode())
 
     def _spoil_before(self, fault: Fault | None) -> None:
         """Answer in a way that has nothing to do with the question, which is not heeded."""

@@ -23,10 +23,12 @@ _START_S = 30.0
 class RealServer:
     """One server process over one database file."""
 
-    def __init__(self, program: str, folder: Path, port: int | None = None) -> None:
+    def __init__(self, program: str, folder: Path, *, mode: str = "http") -> None:
+        """Take its build/index.js and how it is to speak: ``sse`` for one of version 1."""
         self._program = program
+        self._mode = mode
         self._folder = folder
-        self._port = port or free_port()
+        self._port = free_port()
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -36,7 +38,7 @@ class RealServer:
     def start(self) -> RealServer:
         environment = {
             "PATH": os.environ["PATH"],
-            "TINYTASK_MODE": "http",
+            "TINYTASK_MODE": self._mode,
             "TINYTASK_HOST": "127.0.0.1",
             "TINYTASK_PORT": str(self._port),
             "TINYTASK_DB_PATH": str(self._folder / "tinytask.db"),

@@ -21,6 +21,10 @@ GPU_MASK = "CUDA_VISIBLE_DEVICES"
 ALWAYS_ALLOWED = ("PATH", "HOME", "LANG", "TERM", "USER", "LC_ALL", "TZ", GPU_MASK)
 
 
+# The built-in agent, which runs the command that its task brings: anything, by any account.
+SHELL_AGENT = "shell"
+
+
 class Origin(StrEnum):
     """Where a setting's value came from, strongest first."""
 
@@ -81,6 +85,8 @@ class AgentProfile:
     model: str | None = None
     max_runtime_s: float | None = None
     max_turns: int | None = None
+    max_tokens: int | None = None
+    max_cost_usd: float | None = None
     max_per_host: int | None = None
     account: str | None = None
     idle_output_s: float | None = None
