@@ -82,10 +82,11 @@ def dial(config: Config) -> str:
     client = open_client(config, clock, may_write=False)
     try:
         began_ns = clock.now().monotonic_ns
-        status = client.health().get("status")
         tasks, number = client.tasks(
             lambda _words: None, status="idle,working", limit=_MOST_COUNTED
         )
+        status = client.health().get("status")
+        language = client.language
         took_ms = (clock.now().monotonic_ns - began_ns) / 1e6
     finally:
         client.close()
@@ -97,6 +98,6 @@ def dial(config: Config) -> str:
     more = " or more" if number == _MOST_COUNTED else ""
     health = "" if status == "healthy" else f", and calls itself {quote(status)}"
     return (
-        f"answers in {took_ms:.0f} ms{health}: {number}{more} open tasks,"
+        f"answers over {language} in {took_ms:.0f} ms{health}: {number}{more} open tasks,"
         f" {ours} of them for agents here"
     )

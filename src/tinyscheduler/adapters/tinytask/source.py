@@ -10,8 +10,8 @@ from __future__ import annotations
 import os
 from datetime import timedelta
 
-from tinyscheduler.adapters.tinytask.client import RefusedError
 from tinyscheduler.adapters.tinytask.comments import Words, describe_attempt, describe_loss
+from tinyscheduler.adapters.tinytask.questions import RefusedError
 from tinyscheduler.adapters.tinytask.window import Line, Reader, World
 from tinyscheduler.core import retry
 from tinyscheduler.core.command_line import uses
