@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from tests.cli.served import Served
-from tests.tinytask.double import Double, Fault
+from tests.tinytask.double import Double, Fault, Speaks
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -525,3 +525,23 @@ def test_a_report_counts_what_is_open_in_every_source(served: Served):
     assert work["queue dev"]["task_ids"] == ["tinytask-2"]
     assert document["priority_distribution"] == {"7": 1, "0": 2}
     assert "sources: local (1 task), tinytask (1 task)" in told
+
+
+def test_a_tick_runs_the_tasks_of_an_old_server(place: Place):
+    with Double(speaks=Speaks.OLD).running() as old:
+        _run_a_task_of(old, Served(place=place, double=old))
+
+
+def _run_a_task_of(old: Double, served: Served) -> None:
+    served.place.settings["SOURCE_TIMEOUT_SEC"] = "5"
+    number = old.add("write docs", assigned_to="coder")
+
+    served.finish(number)
+
+    assert served.ran == ["1 1 coder"]
+    assert old.task(number)["status"] == "complete"
+    (comment,) = old.comments(number)
+    assert "attempt 1 by coder succeeded" in comment
+    told = served.run("doctor", "--json").json
+    (what,) = [one["what"] for one in told["checks"] if one["check"] == "sources"]
+    assert what.startswith("tinytask: answers over MCP (SSE) in ")

@@ -9,10 +9,11 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
 from tests.builders import RULES
-from tests.tinytask.double import Double
+from tests.tinytask.double import Double, Speaks
 
 from tinyscheduler.adapters.sqlite.database import Database
 from tinyscheduler.adapters.sqlite.ledger import SqliteLedger
@@ -200,10 +201,12 @@ def open_server_world(
     blocking_disabled: bool = False,
     serves_queues: bool = True,
     timeout_s: float = 10,
+    speaks: Speaks = Speaks.REST,
+    path: str = "",
 ) -> ServerWorld:
     clock, database = SteppedClock(), open_database(folder, stack)
-    double = stack.enter_context(Double(now=lambda: clock.wall).running())
-    client = TinytaskClient(double.url, clock, timeout_s=timeout_s)
+    double = stack.enter_context(Double(now=lambda: clock.wall, speaks=speaks).running())
+    client = TinytaskClient(double.url + path, clock, timeout_s=timeout_s)
     stack.callback(client.close)
     notes = SqliteSourceTasks(
         database, clock, source="tinytask", longest_backoff_s=LONGEST_BACKOFF_S
@@ -237,9 +240,18 @@ def open_server_world(
     )
 
 
-def build_tinytask(folder: Path, rules: SourceRules, stack: ExitStack) -> SourceWorld:
+def build_tinytask(
+    folder: Path,
+    rules: SourceRules,
+    stack: ExitStack,
+    *,
+    speaks: Speaks = Speaks.REST,
+    path: str = "",
+) -> SourceWorld:
     assert rules.fair_share is FairShare.OFF
-    world = open_server_world(folder, stack, blocking_disabled=rules.blocking_disabled)
+    world = open_server_world(
+        folder, stack, blocking_disabled=rules.blocking_disabled, speaks=speaks, path=path
+    )
     return SourceWorld(
         source=world.source,
         clock=world.clock,
@@ -266,7 +278,12 @@ QUEUES: dict[str, SourceFactory] = {
     "local": build_local_queue,
     "simulated": build_simulated_queue,
 }
-SOURCES: dict[str, SourceFactory] = {**QUEUES, "tinytask": build_tinytask}
+SOURCES: dict[str, SourceFactory] = {
+    **QUEUES,
+    "tinytask": build_tinytask,
+    "tinytask over MCP": partial(build_tinytask, path="/mcp"),
+    "tinytask over SSE": partial(build_tinytask, speaks=Speaks.SSE, path="/mcp"),
+}
 
 LEDGERS: dict[str, LedgerFactory] = {
     "sqlite": build_sqlite_ledger,

@@ -191,9 +191,10 @@ def _as_of_now(document: Any) -> Any:  # noqa: ANN401 - any JSON
     return document
 
 
-def _place(task: Any) -> tuple[float, str]:  # noqa: ANN401 - any JSON
+def _place(task: Any) -> tuple[int, str, int]:  # noqa: ANN401 - any JSON
     """Return where a task stands; what is none is told of wherever it stands."""
-    if not isinstance(task, dict):
-        return (0.0, "")
-    priority = task.get("priority")
-    return (-priority if type(priority) is int else 0, str(task.get("created_at")))
+    fields = task if isinstance(task, dict) else {}
+    priority, number = (
+        one if type(one) is int else 0 for one in (fields.get("priority"), fields.get("id"))
+    )
+    return (-priority, str(fields.get("created_at")), number)

@@ -218,18 +218,21 @@ class McpSession:
             return NoSessionError(f"status {watch.status} over {self.transport}{what}")
         if watch.cause is not None:
             return TransientError(cause_of(watch.cause))
-        if isinstance(error, OddAnswerError):
-            return error
-        if isinstance(error, MCPError) and error.code in _NO:
-            return OddAnswerError(one_line(error.message, longest=LONGEST_WORDS))
-        if isinstance(error, MCPError):
-            return TransientError(one_line(error.message, longest=LONGEST_WORDS))
-        if isinstance(error, (ValidationError, RuntimeError, httpx2.SSEError)):
-            return OddAnswerError(one_line(str(error), longest=LONGEST_WORDS))
         if error is not None:
-            return TransientError(cause_of(error))
+            return _meant_by(error)
         is_over = self._running.done()
         return TransientError("the session ended" if is_over else f"no answer in {limit_s:.1f} s")
+
+
+def _meant_by(error: BaseException) -> Exception:
+    if isinstance(error, OddAnswerError):
+        return error
+    if isinstance(error, MCPError):
+        words = one_line(error.message, longest=LONGEST_WORDS)
+        return OddAnswerError(words) if error.code in _NO else TransientError(words)
+    if isinstance(error, (ValidationError, RuntimeError, httpx2.SSEError)):
+        return OddAnswerError(one_line(str(error), longest=LONGEST_WORDS))
+    return TransientError(cause_of(error))
 
 
 def _wait_for_one(one: Future[Any], other: Future[Any], limit_s: float) -> None:
