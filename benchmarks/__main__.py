@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
-from benchmarks import deciding, policies, rate, scale, start_up
+from benchmarks import deciding, policies, rate, scale, server, start_up
 from benchmarks.measure import HEADER
 
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ BENCHMARKS: dict[str, Callable[[], Iterator[Ratio]]] = {
     "many-waiting": scale.many_waiting,
     "many-schedules": scale.many_schedules,
     "add-many": scale.add_many,
+    "tinytask": server.tinytask,
     "decide": deciding.deciding,
     "policies": policies.policies,
     "lease-write": scale.lease_write,

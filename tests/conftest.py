@@ -34,30 +34,29 @@ settings.register_profile(
 )
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "explore"))
 
-# Whose branches count for scripts/check_coverage.py.  Measuring doubles the time of what runs in
-# the test's own process, and a process that is measured takes ten times as long to start.
-# A process that a test kills takes its measurement along, or leaves a part of it (and a warning):
-# what counts happens in the test's own process, or in a wrapper that the test waits for.
+# Whose branches count for scripts/check_coverage.py, which doubles the time that they take.
 MEASURED = (
     "tests/contract/",
     "tests/core/",
     "tests/policy/test_context.py",
     "tests/policy/test_deploying.py",
     "tests/tick/",
-    "tests/process/test_commands.py",
     "tests/process/test_found_nothing.py",
-    "tests/process/test_trees.py",
     "tests/process/test_wrapper.py",
 )
+# Whose processes count too.  One that is measured takes ten times as long to start, and one that
+# is killed takes along what it has measured: what is not a wrapper is measured without processes.
+WITH_PROCESSES = ("tests/process/test_wrapper.py",)
 
 
 class Measuring:
-    """Measures this process, and those that it starts, or does not."""
+    """Measures this process, those that it starts as well, or nothing."""
 
     def __init__(self) -> None:
         """Load all that counts while it is measured, and then nothing more."""
         self._coverage = Coverage.current()  # none when pytest runs without it
-        self._is_on: bool | None = None
+        self._is_on = False
+        self._is_on_in_processes: bool | None = None
         self._variables = {
             name: os.environ[name]
             for name in ("COVERAGE_PROCESS_CONFIG", "COVERAGE_FILE")
@@ -70,20 +69,21 @@ class Measuring:
                 load(name)
             self._coverage.stop()
 
-    def switch(self, *, is_wanted: bool) -> None:
+    def switch(self, *, is_wanted: bool, is_wanted_of_processes: bool) -> None:
         """Change over only where tests that count meet others: a start takes longer than most."""
-        if self._coverage is None or is_wanted == self._is_on:
+        wanted = (is_wanted, is_wanted_of_processes)
+        if self._coverage is None or wanted == (self._is_on, self._is_on_in_processes):
             return
-        self._is_on = is_wanted
-        if is_wanted:
-            self._coverage.start()
-            os.environ.update(self._variables)
-        else:
-            self._coverage.stop()
-            for name in self._variables:
-                del os.environ[name]
+        if is_wanted != self._is_on:
+            (self._coverage.start if is_wanted else self._coverage.stop)()
+        self._is_on, self._is_on_in_processes = wanted
+        for name, value in self._variables.items():
+            if is_wanted_of_processes:
+                os.environ[name] = value
+            else:
+                os.environ.pop(name, None)
         for name, call in self._calls.items():
-            setattr(os, name, call if is_wanted else getattr(posix, name))
+            setattr(os, name, call if is_wanted_of_processes else getattr(posix, name))
 
 
 def load(name: str) -> None:
@@ -103,7 +103,10 @@ def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
     property's time would go into tracing how its examples are made.
     """
     is_random = is_hypothesis_test(getattr(item, "obj", None))
-    MEASURING.switch(is_wanted=item.nodeid.startswith(MEASURED) and not is_random)
+    MEASURING.switch(
+        is_wanted=item.nodeid.startswith(MEASURED) and not is_random,
+        is_wanted_of_processes=item.nodeid.startswith(WITH_PROCESSES),
+    )
     return (yield)
 
 

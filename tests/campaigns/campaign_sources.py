@@ -4,7 +4,8 @@ Tasks of three queues with priorities, blockers and subtasks, four agents, wrapp
 random, and the server restarted twice.  In the end each task is complete, once, or set aside with a
 comment that says so; none is at work; nothing ran beside itself, before its blocker or out of
 its turn.  The server is the double of the tests, which cuts answers off now and then, or with
-``--server build/index.js`` the real one.
+``--server build/index.js`` the real one; with ``--tools`` it is one of version 1, which has MCP
+alone, and no queues, blockers or subtasks.
 """
 
 from __future__ import annotations
@@ -21,16 +22,20 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
+from enum import StrEnum
 from pathlib import Path
 from threading import Event, Thread
 from typing import TYPE_CHECKING, Any
 
 from tests.process.station import QUICK
 from tests.tinytask.conversation import ask
-from tests.tinytask.double import Double, Fault
+from tests.tinytask.double import Double, Fault, Speaks
 from tests.tinytask.real import RealServer
+
+from tinyscheduler.adapters.tinytask.mcp_session import SSE, McpSession
+from tinyscheduler.adapters.tinytask.questions import NoSessionError, TransientError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -87,12 +92,64 @@ class Figures:
         )
 
 
+class Carrier(StrEnum):
+    """What the server is, and what the scheduler asks it over."""
+
+    REST = "rest"
+    HTTP = "http"  # MCP, over streamable HTTP
+    SSE = "sse"  # MCP, over SSE
+    OLD = "old"  # a server of version 1: MCP over SSE, neither queues, blockers nor subtasks
+
+
+class People:
+    """Those who make the tasks, and look at them in the morning."""
+
+    def __init__(self, url: str, *, is_old: bool) -> None:
+        self._url = url
+        self.is_old = is_old
+
+    def create(self, fields: dict[str, Any]) -> int:
+        if self.is_old:
+            return int(self._use("create_task", fields)["id"])
+        status, task = ask(self._url, "POST", "/api/v1/tasks", fields)
+        assert status == 201, task
+        return int(task["id"])
+
+    def told(self) -> list[dict[str, Any]]:
+        if self.is_old:
+            tasks = self._use("list_tasks", {"include_archived": True, "limit": 10_000})["tasks"]
+            return [{"parent_task_id": None, "queue_name": None, **task} for task in tasks]
+        _, tasks = ask(self._url, "GET", "/api/v1/tasks?include_archived=true")
+        return list(tasks)
+
+    def comments(self, number: int) -> list[str]:
+        if self.is_old:
+            found = self._use("get_task", {"id": number})["comments"]
+        else:
+            _, found = ask(self._url, "GET", f"/api/v1/tasks/{number}/comments")
+        return [one["content"] for one in found]
+
+    def _use(self, tool: str, arguments: dict[str, Any]) -> Any:
+        """Use a tool; once more where the server was just restarted, or an answer spoilt."""
+        for _ in range(20):
+            with suppress(TransientError, NoSessionError), closing(self._session()) as session:
+                text, is_error = session.call(tool, arguments, limit_s=10)
+                assert not is_error, text
+                return json.loads(text)
+        raise AssertionError(tool)
+
+    def _session(self) -> McpSession:
+        return McpSession(self._url + "/mcp", limit_s=10, transport=SSE)
+
+
 @dataclass(slots=True, kw_only=True)
 class Night:
     """One base path, one server, and what was asked for."""
 
     folder: Path
     server: Double | RealServer
+    people: People
+    carrier: Carrier
     draw: random.Random
     tasks: int
     parents: set[int] = field(default_factory=set)
@@ -110,7 +167,7 @@ class Night:
         settings = {
             **QUICK,
             "SOURCES": "tinytask",
-            "MCP_ENDPOINT": self.server.url,
+            "MCP_ENDPOINT": self.server.url + _PATHS[self.carrier],
             "MAX_ATTEMPTS": str(MOST_ATTEMPTS),
             "SOURCE_TIMEOUT_SEC": "3",
             "LOST_AFTER_SEC": "3",
@@ -138,7 +195,7 @@ class Night:
 
     def _add(self, parent: int | None) -> None:
         fields: dict[str, Any] = {"priority": self.draw.randint(-2, 5)}
-        if self.draw.random() < 0.5:
+        if self.people.is_old or self.draw.random() < 0.5:
             fields["assigned_to"] = self.draw.choice(list(AGENTS))
         else:
             fields["queue_name"] = self.draw.choice([queue for queue, _ in AGENTS.values()])
@@ -146,7 +203,7 @@ class Night:
         blockers = [one for one in known if one not in self.poison and one not in self.parents]
         if parent is not None:
             fields["parent_task_id"] = parent
-        elif blockers and self.draw.random() < 0.2:
+        elif blockers and not self.people.is_old and self.draw.random() < 0.2:
             fields["blocked_by_task_id"] = self.draw.choice(blockers)
         number = self._create(fields)
         if "blocked_by_task_id" in fields:
@@ -156,7 +213,12 @@ class Night:
         if code == "3":
             self.poison.add(number)
         (self.base / "work" / str(number)).write_text(f"{self.draw.random() / 5:.2f} {code}\n")
-        is_plain = parent is None and code == "0" and number not in self.blocked_by
+        is_plain = (
+            not self.people.is_old
+            and parent is None
+            and code == "0"
+            and number not in self.blocked_by
+        )
         if is_plain and self.draw.random() < 0.08:
             self.parents.add(number)
             for _ in range(self.draw.randint(1, 3)):
@@ -164,9 +226,7 @@ class Night:
 
     def _create(self, fields: dict[str, Any]) -> int:
         body = {"title": f"task {len(self.all_numbers())}", "created_by": "ann", **fields}
-        status, task = ask(self.server.url, "POST", "/api/v1/tasks", body)
-        assert status == 201, task
-        return int(task["id"])
+        return self.people.create(body)
 
     def live(self) -> None:
         """Tick as a clock would until all is over, while others kill, restart and spoil."""
@@ -275,8 +335,7 @@ class Night:
         return found
 
     def told(self) -> list[dict[str, Any]]:
-        _, tasks = ask(self.server.url, "GET", "/api/v1/tasks?include_archived=true")
-        return list(tasks)
+        return self.people.told()
 
     def parked(self) -> set[int]:
         listed = json.loads(
@@ -318,8 +377,7 @@ class Night:
         self, number: int, task: dict[str, Any], *, parked: set[int], starts: int
     ) -> list[str]:
         found = []
-        _, comments = ask(self.server.url, "GET", f"/api/v1/tasks/{number}/comments")
-        texts = [one["content"] for one in comments]
+        texts = self.people.comments(number)
         successes = sum(" succeeded" in text for text in texts)
         marks = Counter(text.rpartition("(lease ")[2] for text in texts)
         if task["status"] == "working":
@@ -400,17 +458,41 @@ class Night:
         (self.folder / "lines.json").write_text(json.dumps(lines))
 
 
+_PATHS = {Carrier.REST: "", Carrier.HTTP: "/mcp", Carrier.SSE: "/mcp", Carrier.OLD: ""}
+_SPEAKS = {
+    Carrier.REST: Speaks.REST,
+    Carrier.HTTP: Speaks.REST,
+    Carrier.SSE: Speaks.SSE,
+    Carrier.OLD: Speaks.OLD,
+}
+
+
 def _pairs(document: dict[str, Any]) -> dict[int, tuple[str, str]]:
     return {int(key): (value[0], value[1]) for key, value in document.items()}
 
 
 def live_through(
-    folder: Path, *, seed: int, tasks: int = 200, program: str | None = None
+    folder: Path,
+    *,
+    seed: int,
+    tasks: int = 200,
+    program: str | None = None,
+    carrier: Carrier = Carrier.REST,
 ) -> tuple[list[str], Figures]:
     """Live through one night; return what was wrong, and what was counted."""
-    server = Double() if program is None else RealServer(program, folder)
+    server: Double | RealServer = Double(speaks=_SPEAKS[carrier])
+    if program is not None:
+        mode = "sse" if carrier in (Carrier.SSE, Carrier.OLD) else "http"
+        server = RealServer(program, folder, mode=mode)
     with server.running():
-        night = Night(folder=folder, server=server, draw=random.Random(seed), tasks=tasks)
+        night = Night(
+            folder=folder,
+            server=server,
+            people=People(server.url, is_old=carrier is Carrier.OLD),
+            carrier=carrier,
+            draw=random.Random(seed),
+            tasks=tasks,
+        )
         night.prepare()
         night.note_lines()
         night.live()
@@ -425,12 +507,24 @@ def main() -> int:
     parser.add_argument(
         "--server", help="build/index.js of a real tinytask; the double if not given"
     )
+    parser.add_argument(
+        "--over",
+        type=Carrier,
+        choices=list(Carrier),
+        default=Carrier.REST,
+        metavar="WHAT",
+        help="what it is asked over: rest; http or sse, which are MCP; old: a server of version 1",
+    )
     options = parser.parse_args()
     violations = 0
     for number in range(options.rounds):
         folder = Path(tempfile.mkdtemp(prefix="sources-"))
         found, figures = live_through(
-            folder, seed=options.seed + number, tasks=options.tasks, program=options.server
+            folder,
+            seed=options.seed + number,
+            tasks=options.tasks,
+            program=options.server,
+            carrier=options.over,
         )
         for words in found:
             print(f"round {number}: {words} ({folder} is kept)")
@@ -438,7 +532,7 @@ def main() -> int:
             shutil.rmtree(folder)
         violations += len(found)
         kind = "the double" if options.server is None else "the real server"
-        print(f"round {number}, {kind}: {figures.words()}: {len(found)} violations")
+        print(f"round {number}, {kind}, {options.over}: {figures.words()}: {len(found)} violations")
     return 1 if violations else 0
 
 

@@ -17,22 +17,38 @@ import socket
 import subprocess
 import sys
 import tempfile
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from functools import cache
 from importlib import import_module
 from pkgutil import walk_packages
+from threading import Thread
 from typing import TYPE_CHECKING, NoReturn
 
 import tinyscheduler
 from tinyscheduler import __main__
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
 # Loaded by the program only where they are needed, and slow to load.
 _LIBRARIES = ("typer.rich_utils", "pydantic_settings", "yaml", "rich.console", "rich.table")
 _STREAMS = 3
+# A program that hands its arguments, environment, folder and streams over and ends as that ends.
+_STAND_IN = """#!{python} -IS
+import json, os, socket, sys
+line = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+line.connect({address!r})
+asked = {{"arguments": sys.argv[1:], "environment": dict(os.environ), "cwd": os.getcwd()}}
+request = os.memfd_create("request")
+os.write(request, json.dumps(asked).encode())
+os.lseek(request, 0, os.SEEK_SET)
+socket.send_fds(line, [b"run"], [request, 0, 1, 2])
+code = os.waitstatus_to_exitcode(int(line.recv(64)))
+if code < 0:
+    os.kill(os.getpid(), -code)
+os._exit(code)
+"""
 
 
 def run_loaded(
@@ -68,6 +84,40 @@ def run_loaded(
         for file in files[2:]:
             file.seek(0)
         return subprocess.CompletedProcess(arguments, code, files[2].read(), files[3].read())
+
+
+@contextmanager
+def standing_in(path: Path) -> Iterator[None]:
+    """Put a program there, for scripts of a shell, that runs what it is given as above."""
+    server = _server(os.getpid())
+    address = f"\0tinyscheduler-{os.getpid()}-{id(path)}"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
+        listener.bind(address)
+        listener.listen()
+        path.write_text(_STAND_IN.format(python=sys.executable, address=address))
+        path.chmod(0o755)
+        relay = Thread(target=_relay, args=(listener, server))
+        relay.start()
+        try:
+            yield
+        finally:
+            listener.shutdown(socket.SHUT_RDWR)
+            relay.join()
+
+
+def _relay(listener: socket.socket, server: socket.socket) -> None:
+    """Pass on who asks, until nobody may ask any more."""
+    while True:
+        try:
+            caller, _ = listener.accept()
+        except OSError:
+            return
+        with caller:
+            _, passed, _, _ = socket.recv_fds(caller, 64, 1 + _STREAMS)
+            if passed:
+                socket.send_fds(server, [b"run"], [*passed, caller.fileno()])
+            for one in passed:
+                os.close(one)
 
 
 @cache
@@ -124,6 +174,10 @@ def _become(request: int, *streams: int) -> NoReturn:
     for number, stream in enumerate(streams):
         os.dup2(stream, number)
     os.closerange(_STREAMS, 1024)
+    # Those that the server began with believe in files, which may be sought in.
+    sys.stdin = open(0, encoding="utf-8", errors="surrogateescape", closefd=False)  # noqa: SIM115 - for life
+    sys.stdout = open(1, "w", encoding="utf-8", errors=sys.stdout.errors, closefd=False)  # noqa: SIM115 - for life
+    sys.stderr = open(2, "w", buffering=1, errors="backslashreplace", closefd=False)  # noqa: SIM115 - for life
     os.environ.clear()
     os.environ.update(asked["environment"])
     os.chdir(asked["cwd"])

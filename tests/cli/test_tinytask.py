@@ -233,8 +233,9 @@ def test_a_claim_that_the_server_refuses_starts_nothing(served: Served):
     # The first one started the agent first, and never looked whether its claim was taken.
     number = served.double.add(assigned_to="coder")
     served.double.misbehave(Fault.SERVER_ERROR, "PATCH")
+    served.place.settings["MAX_LAUNCHES"] = "2"
 
-    for _ in range(7):  # more often than starts may fail before a task is parked
+    for _ in range(3):  # more often than starts may fail before a task is parked
         answer = served.tick()
         assert answer.code in {1, 69}
     assert "status 500, SQLITE_BUSY" in answer.json["errors"][0]["message"]
@@ -527,21 +528,44 @@ def test_a_report_counts_what_is_open_in_every_source(served: Served):
     assert "sources: local (1 task), tinytask (1 task)" in told
 
 
-def test_a_tick_runs_the_tasks_of_an_old_server(place: Place):
-    with Double(speaks=Speaks.OLD).running() as old:
-        _run_a_task_of(old, Served(place=place, double=old))
+@pytest.fixture
+def old(place: Place) -> Iterator[Served]:
+    with Double(speaks=Speaks.OLD).running() as double:
+        served = Served(place=place, double=double)
+        served.place.settings["SOURCE_TIMEOUT_SEC"] = "2"
+        yield served
 
 
-def _run_a_task_of(old: Double, served: Served) -> None:
-    served.place.settings["SOURCE_TIMEOUT_SEC"] = "5"
-    number = old.add("write docs", assigned_to="coder")
+def test_a_server_of_version_1_is_served_by_its_tools(old: Served):
+    # The first one waited for ever for the transport of the other version, and broke with mcp 2.
+    old.do("echo 'all is well'")
+    first = old.double.add("first", assigned_to="coder", priority=1)
+    second = old.double.add("second", assigned_to="coder")
 
-    served.finish(number)
-
-    assert served.ran == ["1 1 coder"]
-    assert old.task(number)["status"] == "complete"
-    (comment,) = old.comments(number)
-    assert "attempt 1 by coder succeeded" in comment
-    told = served.run("doctor", "--json").json
+    told = old.run("doctor", "--json").json
     (what,) = [one["what"] for one in told["checks"] if one["check"] == "sources"]
-    assert what.startswith("tinytask: answers over MCP (SSE) in ")
+    assert what.startswith(f"tinytask: {old.double.url}/mcp answers over MCP (SSE) in ")
+    assert told["failures"] == 0
+    old.finish(first, second)
+
+    assert old.ran == ["1 1 coder", "2 1 coder"]
+    (comment,) = old.double.comments(first)
+    assert "all is well" in comment
+    assert len(old.double.task(second)["links"]) == 1
+
+
+def test_a_server_of_version_1_that_goes_down_and_fails_keeps_its_tasks(old: Served):
+    number = old.double.add(assigned_to="coder")
+    old.tick()
+    old.until_ended()
+    old.double.stop()
+    down = old.tick()
+    old.double.start()
+    old.double.misbehave(Fault.CUT_AT_CONNECT, "POST", "/mcp", times=2)
+
+    old.finish(number)
+
+    assert down.code == 69
+    assert old.ran == ["1 1 coder"]
+    assert len(old.double.comments(number)) == 1
+    assert "Traceback" not in down.err

@@ -157,11 +157,12 @@ def test_an_attempt_of_which_nobody_knows_when_it_began_is_news():
     assert not has_recovered(a_cooling(), result)
 
 
-def test_a_success_is_proof_only_if_it_began_after_the_refusal():
+def test_a_success_is_proof_only_if_it_began_once_the_account_was_let_in_again():
     cooling = a_cooling()
 
-    assert has_recovered(cooling, a_result(started_at=cooling.since))
-    assert not has_recovered(cooling, a_result(started_at=cooling.since - HOUR))
+    assert has_recovered(cooling, a_result(started_at=cooling.until))
+    # Let go before it, and begun after it: wrappers take a moment.
+    assert not has_recovered(cooling, a_result(started_at=cooling.since + HOUR / 100))
 
 
 def test_of_what_the_agent_said_a_line_is_kept():

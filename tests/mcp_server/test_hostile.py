@@ -178,9 +178,9 @@ def test_calls_that_wait_are_bounded(answers: Answers):
     assert "20 calls wait already" in refused[0]
 
 
-def test_hundreds_of_calls_at_once_are_answered(answers: Answers):
+def test_a_hundred_calls_at_once_are_answered(answers: Answers):
     async def talk() -> list[Any]:
-        calls = (answers.answer("list_tasks", {"limit": 1}) for _ in range(300))
+        calls = (answers.answer("list_tasks", {"limit": 1}) for _ in range(100))
         return await asyncio.gather(*calls)
 
     assert {one.is_error for one in asyncio.run(talk())} == {False}

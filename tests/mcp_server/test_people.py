@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import pty
+import signal
+import subprocess
 from typing import TYPE_CHECKING
 
 import pytest
-from tests.cli.place import Place, settle_text
+from tests.cli.place import LIMIT_S, Place, settle_text
 from tests.mcp_server.clients import answers_at, call, refuse
 
 if TYPE_CHECKING:
@@ -44,6 +48,29 @@ def test_show_and_why_tell_who_took_a_task_and_what_was_written_about_it(place: 
 
     assert place.run("release", "2").code == 0
     assert place.run("show", "2", "--json").json["taken_by"] is None
+
+
+def test_typed_at_a_terminal_it_says_what_it_is_for_and_ctrl_c_ends_it(place: Place):
+    master, terminal = pty.openpty()
+    with subprocess.Popen(
+        place.argv("mcp"),
+        env=place.environment(),
+        cwd=place.base,
+        stdin=terminal,
+        stdout=terminal,
+        stderr=terminal,
+    ) as process:
+        os.close(terminal)
+        screen = b""
+        while b"Ctrl-C ends it" not in screen:
+            screen += os.read(master, 4096)
+        # Loaded by now, or soon: whichever, nothing holds it up.
+        process.send_signal(signal.SIGINT)
+        code = process.wait(timeout=LIMIT_S / 4)
+    os.close(master)
+
+    assert code == 130
+    assert b"Traceback" not in screen
 
 
 def test_a_long_line_is_told_to_a_model_in_part(place: Place):

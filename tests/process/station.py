@@ -78,9 +78,6 @@ class Station:
         values = {**QUICK, "KICK": "true" if self.kicks else "false", **self.settings}
         environment = {f"TINYSCHEDULER_{name}": value for name, value in values.items()}
         environment |= {"PATH": os.environ["PATH"], "HOME": str(self.base)}
-        for name in ("COVERAGE_PROCESS_CONFIG", "COVERAGE_FILE"):
-            if name in os.environ:
-                environment[name] = os.environ[name]
         if crash_at is not None:
             environment["TINYSCHEDULER_CRASH_AT"] = f"{crash_at} {self.crash_mark}"
         return environment

@@ -127,7 +127,7 @@ def may_start(task: SharedTask, all_of_them: dict[int, SharedTask]) -> bool:
     )
 
 
-@settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=25, suppress_health_check=[HealthCheck.too_slow])
 @given(families, st.lists(steps, min_size=6, max_size=30), st.booleans())
 def test_no_order_of_calls_and_ticks_takes_a_claim_away_or_miscounts(
     family, script, are_blockers_disabled

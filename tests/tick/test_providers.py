@@ -262,3 +262,48 @@ def test_agents_that_share_the_account_are_not_paused_with_it():
     add(world, "gamma")
 
     assert started(tick(world)) == ["2"]
+
+
+SHELL = AgentProfile(name="shell", queue="shell", limit=2)
+
+
+def a_shell_world(refused: Script, **more: Any) -> SimulatedWorld:
+    """Return a world in which two commands wait, and the first is an agent that is refused."""
+    agents = (SHELL, *AGENTS[1:])
+    world = a_world(0, scripts={("1", 1): refused, ("1", 2): refused}, agents=agents, **more)
+    add(world, "shell")
+    return world
+
+
+def test_commands_of_the_shell_may_be_of_any_account_so_a_limit_holds_up_its_own_task_alone():
+    world = a_shell_world(limited("rate limit, try again in 2 hours"))
+    run_first(world)
+    add(world, "shell")
+
+    report = tick(world)
+
+    assert (reasons(report), started(report)) == ({"1": "backing_off"}, ["2"])
+    assert (world.disk.coolings, world.disk.switches) == ({}, {})
+    assert world.queue.rows["1"].failures == 0
+    let_end(world)
+    assert states(world) == {"1": TaskState.DONE, "2": TaskState.DONE}
+
+
+def test_a_command_of_the_shell_that_is_not_let_in_fails_as_any_other_and_pauses_nothing():
+    world = a_shell_world(LOGGED_OUT)
+    run_first(world)
+
+    tick(world)
+
+    assert world.disk.switches == {}
+    assert (world.queue.rows["1"].failures, world.queue.rows["1"].attempt) == (1, 2)
+
+
+def test_where_the_shell_names_an_account_it_cools_like_any_agent():
+    world = a_shell_world(limited())
+    world.settings = replace(world.settings, agents=(replace(SHELL, account="anthropic"),))
+    run_first(world)
+
+    assert reasons(tick(world)) == {"1": "cooling"}
+
+    assert list(world.disk.coolings) == ["anthropic"]

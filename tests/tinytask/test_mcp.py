@@ -99,6 +99,17 @@ def test_an_old_server_tells_one_status_at_a_time_and_no_task_is_lost_between(ol
     assert client.language == "MCP (SSE)"
 
 
+def test_more_tasks_than_are_looked_at_are_looked_through_agent_by_agent(old_world, monkeypatch):
+    monkeypatch.setattr("tinyscheduler.adapters.tinytask.window.HEAD", 3)
+    for _ in range(5):
+        old_world.add(TaskSpec(agent="a"))
+    other = old_world.add(TaskSpec(agent="b"))
+
+    waiting = [one.task_id for one in old_world.source.look(window=1).waiting]
+
+    assert waiting == ["tinytask-1", other]
+
+
 def test_rest_is_spoken_where_it_can_be_and_what_an_address_says_is_heeded(stack):
     double = stack.enter_context(Double().running())
     double.add()

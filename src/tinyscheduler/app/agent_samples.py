@@ -48,10 +48,10 @@ def find_rules(config: Config, name: str) -> Profile:
     else:
         found = find_profile(name, config.profiles)
     if found is None:
-        known = [one.name for one in (*config.profiles, *BUILT_IN)]
-        known += [one.name for one in config.agents]
+        known = {one.name for one in (*config.profiles, *BUILT_IN)}
+        known |= {one.name for one in config.agents}
         message = f"there is no agent and no profile {quote(name)}"
-        raise NotFoundError(message, hint=did_you_mean(name, known))
+        raise NotFoundError(message, hint=did_you_mean(name, sorted(known)))
     return found
 
 

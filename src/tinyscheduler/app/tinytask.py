@@ -86,7 +86,7 @@ def dial(config: Config) -> str:
             lambda _words: None, status="idle,working", limit=_MOST_COUNTED
         )
         status = client.health().get("status")
-        language = client.language
+        where, language = client.where, client.language
         took_ms = (clock.now().monotonic_ns - began_ns) / 1e6
     finally:
         client.close()
@@ -98,6 +98,6 @@ def dial(config: Config) -> str:
     more = " or more" if number == _MOST_COUNTED else ""
     health = "" if status == "healthy" else f", and calls itself {quote(status)}"
     return (
-        f"answers over {language} in {took_ms:.0f} ms{health}: {number}{more} open tasks,"
+        f"{where} answers over {language} in {took_ms:.0f} ms{health}: {number}{more} open tasks,"
         f" {ours} of them for agents here"
     )

@@ -77,7 +77,7 @@ def look_at_sources(config: Config) -> Iterator[Finding]:
         from tinyscheduler.app.tinytask import dial
 
         try:
-            yield ok("sources", f"{name}: {dial(config)}", config.endpoint)
+            yield ok("sources", f"{name}: {dial(config)}", name)
         except SourceError as error:
             yield fail("sources", error.what, where=name, fix=error.hint or "look at its own log")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 
 from tinyscheduler.cli.invocation import Invocation
 from tinyscheduler.cli.options import Annotated, option
@@ -54,6 +55,8 @@ def mcp(
         lease_id=None if around is None else around.lease_id,
         folder=_current_folder(),
     )
+    if sys.stdin.isatty():
+        invocation.advise("this speaks MCP to a client, which starts it by itself; Ctrl-C ends it")
     serve(config, scope)
     return 0
 

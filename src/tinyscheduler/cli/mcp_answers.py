@@ -337,8 +337,8 @@ class Answers:
         self,
         *,
         assigned_to: str | None = None,
-        status: frozenset[Status] | None = None,
-        exclude_status: frozenset[Status] = frozenset(),
+        status: Status | tuple[Status, ...] = (),
+        exclude_status: Status | tuple[Status, ...] = (),
         include_archived: bool = False,
         limit: int = _LISTED,
         offset: int = 0,
@@ -346,8 +346,8 @@ class Answers:
         parent_task_id: int | None = None,
         exclude_subtasks: bool = False,
     ) -> list[dict[str, Any]]:
-        # None at all is asked of by an empty list, as with tinytask.
-        statuses = (status or frozenset(Status)) - exclude_status
+        # An empty list asks for all of them, as with tinytask.
+        statuses = frozenset(_several(status) or Status) - frozenset(_several(exclude_status))
         asked = TaskFilter(
             agent=assigned_to,
             queue=None if queue_name is None else queue_name.strip(),
@@ -361,8 +361,8 @@ class Answers:
         return [self._task_json(one) for one in found]
 
     def _get_my_queue(self, *, agent_name: str) -> dict[str, Any]:
-        statuses = frozenset({Status.IDLE, Status.WORKING})
-        found = self._selected(assigned_to=agent_name, status=statuses, limit=MOST_LISTED)
+        open_ones = (Status.IDLE, Status.WORKING)
+        found = self._selected(assigned_to=agent_name, status=open_ones, limit=MOST_LISTED)
         # What its own attempt has called complete is none of its work any more.
         tasks = [one for one in found if one["status"] != Status.COMPLETE]
         return {"agent": agent_name, **list_json("tasks", tasks)}
@@ -464,13 +464,10 @@ class Answers:
         return self._task_json(task)
 
     def _list_queue(self, *, queue_name: str, **given: Any) -> dict[str, Any]:  # noqa: ANN401 - read by now
-        filters = {
-            name: sorted(value) if isinstance(value, frozenset) else value
-            for name, value in given.items()
-        }
         tasks = list_json("tasks", self._selected(queue_name=queue_name, **given))
         count = {"count": tasks.pop("count")}
-        filters = {"include_archived": False, **filters}
+        asked = {"include_archived": False, **given}
+        filters = {name: asked[name] for name in _FILTERS if name in asked}
         return {"queue_name": queue_name, **count, "filters": filters, **tasks}
 
     def _clear_queue(self, *, queue_name: str) -> dict[str, Any]:
@@ -652,12 +649,20 @@ _FIELDS: Mapping[str, tuple[str, Callable[[Any], Any]]] = {
     "queue_name": ("queue", lambda text: text.strip() or None),
     "blocked_by_task_id": ("after", lambda row: () if row is None else (str(row),)),
 }
+_FILTERS = (
+    *("assigned_to", "status", "exclude_status", "parent_task_id", "exclude_subtasks"),
+    *("include_archived", "limit", "offset"),
+)
 _SPELT = {
     "agent": "assigned_to",
     "queue": "queue_name",
     "prompt": "description",
     "after": "blocked_by_task_id",
 }
+
+
+def _several(status: Status | tuple[Status, ...]) -> tuple[Status, ...]:
+    return (status,) if isinstance(status, Status) else status
 
 
 def _unfinished(queue: Queue, names: tuple[str, ...]) -> list[str]:

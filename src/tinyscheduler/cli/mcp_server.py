@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import io
 import os
-import sys
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from tinyscheduler import __version__
 from tinyscheduler.cli.mcp_tools import Access, Tool
+from tinyscheduler.cli.render import tell
 from tinyscheduler.errors import UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
     from typing import Any
 
     from mcp import types
@@ -57,37 +59,51 @@ async def _serve(server: Any) -> None:  # noqa: ANN401 - of a package that may b
     import anyio
     from mcp.server.stdio import stdio_server
 
-    lines: Any = _Lines(os.dup(0))
+    lines: Any = _Lines(os.dup(0), anyio.wait_readable)
     out = io.TextIOWrapper(os.fdopen(os.dup(1), "wb"), encoding="utf-8", write_through=True)
     os.dup2(2, 1)
-    async with stdio_server(anyio.wrap_file(lines), anyio.wrap_file(out)) as (read, write):
+    async with stdio_server(lines, anyio.wrap_file(out)) as (read, write):
         await server.run(read, write, server.create_initialization_options())
 
 
-class _Lines(io.TextIOBase):
-    """The lines of stdin; of one that is too long nothing but that it is no message."""
+class _Lines:
+    """The lines of a descriptor, as they come; of one too long no more than that it is no message.
 
-    def __init__(self, fd: int) -> None:
+    Waited for without a thread, which nothing could call back from its read: Ctrl-C would wait for
+    the next line.
+    """
+
+    def __init__(self, fd: int, wait_readable: Callable[[int], Awaitable[None]]) -> None:
         self._fd = fd
+        self._wait_readable = wait_readable
         self._rest = b""
 
-    def readline(self, _size: int | None = -1) -> str:  # type: ignore[override]  # its parameter has another name there
-        """Return the next line, or nothing at the end."""
+    def __aiter__(self) -> _Lines:
+        return self
+
+    async def __anext__(self) -> str:
         pieces, length, rest = [], 0, self._rest
         while True:
             before, newline, self._rest = rest.partition(b"\n")
             length += len(before)
             if length <= _MOST_MESSAGE_BYTES:
                 pieces.append(before + newline)
-            rest = b"" if newline else os.read(self._fd, _BLOCK_BYTES)
-            if newline or not rest:
+            if newline:
+                break
+            rest = await self._read()
+            if not rest:
                 break
         if length > _MOST_MESSAGE_BYTES:
-            sys.stderr.write(
-                f"error: a message of {length} bytes; read are {_MOST_MESSAGE_BYTES}\n"
-            )
+            tell(f"error: a message of {length} bytes; read are {_MOST_MESSAGE_BYTES}")
             return "too long\n"
+        if not length and not newline:
+            raise StopAsyncIteration
         return b"".join(pieces).decode(errors="replace")
+
+    async def _read(self) -> bytes:
+        with suppress(PermissionError):  # a file, or /dev/null: there is nothing to wait for
+            await self._wait_readable(self._fd)
+        return os.read(self._fd, _BLOCK_BYTES)
 
 
 class _Handlers:

@@ -167,7 +167,7 @@ def read_text(name: str, value: Any, *, most: int, least: int = 0) -> Any:  # no
     if "\0" in value:
         raise UsageError(f"{name} holds a NUL character", hint="take it out")
     if len(value.strip()) < least:
-        raise UsageError(f"{name} is empty", hint=f"say something in {name}")
+        raise UsageError(f"{name} is required", hint="there is nothing in it")
     return value
 
 
@@ -222,7 +222,7 @@ def _read_statuses(name: str, value: Any) -> Any:  # noqa: ANN401 - whatever a c
     found = [_read_status(name, one) for one in values]
     if MISSING in found:
         raise UsageError(f"{name} holds a null", hint="take it out")
-    return frozenset(found)
+    return tuple(found) if isinstance(value, list) else found[0]
 
 
 _NUMBER = {"type": "number"}

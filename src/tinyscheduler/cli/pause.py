@@ -225,7 +225,8 @@ def _accounts_of(targets: Iterable[Target], config: Config) -> list[str]:
     from tinyscheduler.core.cooling import account_of
 
     names = [one.name for one in targets if one.kind is TargetKind.AGENT]
-    return [account_of(name, config.agents) for name in names]
+    found = (account_of(name, config.agents) for name in names)
+    return [account for account in found if account is not None]
 
 
 def _end_coolings(queue: Queue, accounts: list[str], *, named: Iterable[str]) -> list[Cooling]:
@@ -239,7 +240,8 @@ def _end_coolings(queue: Queue, accounts: list[str], *, named: Iterable[str]) ->
         return []
     agents = queue.config.agents
     kept = {one.account for one in queue.coolings.read()}
-    known = kept | {account_of(one.name, agents) for one in agents}
+    used = {account_of(one.name, agents) for one in agents}
+    known = kept | {one for one in used if one is not None}
     for name in named:
         if name not in known:
             hint = did_you_mean(name, known) if known else "there is no account at all"

@@ -18,6 +18,7 @@ from tinyscheduler.core.profiles import find_profile
 from tinyscheduler.model.budgets import OVERALL, Budget
 from tinyscheduler.model.config import (
     LOCAL_HOST,
+    SHELL_AGENT,
     AgentProfile,
     Host,
     Inventory,
@@ -33,7 +34,7 @@ from tinyscheduler.model.tasks import MOST_TURNS, TASK_ID_RULE, is_task_id
 from tinyscheduler.tree import Entry, Node, read_tree
 from tinyscheduler.values import dataclass, field, replace
 
-SHELL = "shell"
+SHELL = SHELL_AGENT
 SHELL_LIMIT = 2
 ORDINARY_LIMIT = 1
 

@@ -6,6 +6,7 @@ from datetime import timedelta
 
 from tinyscheduler.core.provider_limits import LONGEST_LIMIT_S, find_end
 from tinyscheduler.model.clock import format_time
+from tinyscheduler.model.config import SHELL_AGENT
 from tinyscheduler.model.coolings import Cooling
 from tinyscheduler.model.plan import Reason, Wait
 from tinyscheduler.values import replace
@@ -27,16 +28,19 @@ _FORGOTTEN_AFTER_S = 86_400.0
 _MOST_WORDS = 300
 
 
-def account_of(name: str, agents: Iterable[AgentProfile]) -> str:
+def account_of(name: str, agents: Iterable[AgentProfile]) -> str | None:
     """Return the account that an agent uses: the one it names, or its own, called like itself.
+
+    None of what runs its tasks' own commands, unless it names one: these may use any, or none.
 
     >>> from tinyscheduler.model.config import AgentProfile
     >>> agents = [AgentProfile(name="coder", queue="dev", limit=1, account="anthropic")]
-    >>> account_of("coder", agents), account_of("writer", agents)
-    ('anthropic', 'writer')
+    >>> [account_of(name, agents) for name in ("coder", "writer", "shell")]
+    ['anthropic', 'writer', None]
     """
     agent = next((one for one in agents if one.name == name), None)
-    return (agent.account if agent is not None else None) or name
+    named = agent.account if agent is not None else None
+    return named or (None if name == SHELL_AGENT else name)
 
 
 def is_cooling(cooling: Cooling, now: datetime) -> bool:
@@ -60,9 +64,10 @@ def cool_down(
     """Return how an account cools after an attempt that was refused for a limit.
 
     Until the provider's own time, where the attempt told one; else longer each time in a row.
-    An attempt that began before the account was refused last says nothing new of that.
+    An attempt that began before that was over was let go before it, and says nothing new of how
+    often.
     """
-    is_news = before is None or result.started_at is None or result.started_at >= before.since
+    is_news = before is None or result.started_at is None or result.started_at >= before.until
     times = 1
     if before is not None and (now - before.until).total_seconds() < _FORGOTTEN_AFTER_S:
         times = before.times + is_news
@@ -86,8 +91,11 @@ def cool_down(
 
 
 def has_recovered(cooling: Cooling, result: AttemptResult) -> bool:
-    """Whether an attempt that succeeded shows that the limit is over: it began after that."""
-    return result.started_at is not None and result.started_at >= cooling.since
+    """Whether an attempt that succeeded shows that the limit is over: it began after that.
+
+    One that was let go right before the account was refused may begin right after it.
+    """
+    return result.started_at is not None and result.started_at >= cooling.until
 
 
 def cooling_agents(
@@ -97,7 +105,7 @@ def cooling_agents(
     cool = {one.account: one for one in coolings if is_cooling(one, now)}
     if not cool:
         return {}
-    accounts = ((agent.name, agent.account or agent.name) for agent in agents)
+    accounts = ((agent.name, account_of(agent.name, [agent])) for agent in agents)
     return {name: cool[account] for name, account in accounts if account in cool}
 
 

@@ -39,8 +39,13 @@ def failure_of(reason: ReclaimReason) -> FailureReason:
     return _FAILURE_OF.get(reason, FailureReason.ABORTED)
 
 
-def conclude_result(claim: Claim, result: AttemptResult, *, rules: Rules, now: datetime) -> Ending:
-    """Return what becomes of a task whose attempt recorded its result."""
+def conclude_result(
+    claim: Claim, result: AttemptResult, *, rules: Rules, now: datetime, has_account: bool = True
+) -> Ending:
+    """Return what becomes of a task whose attempt recorded its result.
+
+    Unless its agent ``has_account``, nothing else keeps it from meeting the same again at once.
+    """
     match result.outcome:
         case Outcome.SUCCEEDED:
             done = _finish(TaskEvent.SUCCEED, reason=None, failures=claim.failures)
@@ -57,8 +62,13 @@ def conclude_result(claim: Claim, result: AttemptResult, *, rules: Rules, now: d
                 until=now + timedelta(seconds=rules.retry_later_s),
                 reason=result.failure_reason,
             )
-        case Outcome.FAILED if result.failure_reason in NO_FAULT_OF_THE_TASK:
-            return _requeue_refused(claim, reason=result.failure_reason, rules=rules, now=now)
+        case Outcome.FAILED if result.failure_reason is FailureReason.RATE_LIMITED or (
+            has_account and result.failure_reason is FailureReason.AUTH_FAILED
+        ):
+            refused = claim.attempt - claim.failures - has_account
+            return _requeue_refused(
+                claim, refused, reason=result.failure_reason, rules=rules, now=now
+            )
         case Outcome.FAILED:
             reason = result.failure_reason or FailureReason.COMMAND_FAILED
             if claim.schedule_id is not None and reason is FailureReason.TIMEOUT:
@@ -180,18 +190,18 @@ def _requeue_uncounted(
 
 
 def _requeue_refused(
-    claim: Claim, *, reason: FailureReason | None, rules: Rules, now: datetime
+    claim: Claim, times: int, *, reason: FailureReason | None, rules: Rules, now: datetime
 ) -> Requeue:
     """Return the task uncounted: its account cools down, or its agent is paused.
 
     The first time without a wait of its own, so that another agent may take it at once.  What is
-    refused again and again while others of its account are not shall not hold them up each time.
+    refused again and again, so many ``times``, while others of its account are not, shall not
+    hold them up each time.
     """
-    uncounted = claim.attempt - 1 - claim.failures
     until = None
-    if uncounted > 0:
+    if times > 0:
         delay_s = backoff_s(
-            claim.task_id, uncounted, base_s=rules.retry_later_s, most_s=rules.retry_max_s
+            claim.task_id, times, base_s=rules.retry_later_s, most_s=rules.retry_max_s
         )
         until = now + timedelta(seconds=delay_s)
     return _requeue_uncounted(claim, until=until, reason=reason)

@@ -21,6 +21,10 @@ GPU_MASK = "CUDA_VISIBLE_DEVICES"
 ALWAYS_ALLOWED = ("PATH", "HOME", "LANG", "TERM", "USER", "LC_ALL", "TZ", GPU_MASK)
 
 
+# The built-in agent, which runs the command that its task brings: anything, by any account.
+SHELL_AGENT = "shell"
+
+
 class Origin(StrEnum):
     """Where a setting's value came from, strongest first."""
 

@@ -82,7 +82,7 @@ class Auditor:
         """Check what must hold whenever a tick lets an attempt begin."""
         lease, now = attempt.lease, self.machine.wall
         account = account_of(lease.agent, self.agents)
-        cooling = self.disk.coolings.get(account)
+        cooling = self.disk.coolings.get(account or "")
         if cooling is not None and is_cooling(cooling, now):
             words = f"task {lease.task_id} was started while account {account} was cooling"
             self.blame(15, words)

@@ -6,7 +6,7 @@ from functools import partial
 
 from tinyscheduler.core import retry
 from tinyscheduler.errors import LeaseConflict, StoreError
-from tinyscheduler.model.config import OnExpire
+from tinyscheduler.model.config import SHELL_AGENT, OnExpire
 from tinyscheduler.model.events import EventName
 from tinyscheduler.model.history import AttemptRecord
 from tinyscheduler.model.leases import Found, Lease, LeaseState, ReclaimReason, UnreadableLease
@@ -125,7 +125,10 @@ class Endings:
             ending = self._conclude_reclaim(claim, reason, snapshot)
         elif claim is not None:
             rules, now = self.progress.settings.rules, snapshot.now.wall
-            ending = retry.conclude_result(claim, result, rules=rules, now=now)
+            has_account = self._has_account(result)
+            ending = retry.conclude_result(
+                claim, result, rules=rules, now=now, has_account=has_account
+            )
         if isinstance(ending, Finish) and claim is not None and claim.schedule_id is not None:
             ending = replace(ending, turns=result.turns, ran_s=result.duration_s)
         # Before its task is given back: nothing else of its account starts in between.
@@ -159,12 +162,19 @@ class Endings:
 
     def _heed_provider(self, result: AttemptResult, snapshot: Snapshot) -> None:
         """Let the account cool, pause the agent, or note that its account is let in again."""
-        if result.failure_reason in retry.NO_FAULT_OF_THE_TASK or (
-            self.progress.coolings and result.outcome is Outcome.SUCCEEDED
-        ):
+        is_refused = result.failure_reason in retry.NO_FAULT_OF_THE_TASK
+        has_succeeded = result.outcome is Outcome.SUCCEEDED and bool(self.progress.coolings)
+        if (is_refused or has_succeeded) and self._has_account(result):
             from tinyscheduler.tick.providers import heed_provider  # few are refused
 
             heed_provider(self.progress, result, now=snapshot.now.wall)
+
+    def _has_account(self, result: AttemptResult) -> bool:
+        """Whether what a provider says concerns all tasks of its agent, whatever they run."""
+        if result.agent != SHELL_AGENT:
+            return True
+        agent = self.progress.agent(SHELL_AGENT)
+        return agent is not None and agent.account is not None
 
     def _settle_unreadable(
         self, entry: LeaseEntry | None, result: UnreadableResult, snapshot: Snapshot

@@ -30,15 +30,21 @@ def heed_provider(progress: Progress, result: AttemptResult, *, now: datetime) -
         case FailureReason.AUTH_FAILED:
             _pause(progress, result, now)
         case _:
-            account = account_of(result.agent, progress.settings.agents)
+            account = _account_of(result, progress)
             before = progress.coolings.get(account)
             if before is not None and has_recovered(before, result):
                 progress.world.coolings.forget(account)
                 del progress.coolings[account]
 
 
-def _cool(progress: Progress, result: AttemptResult, now: datetime) -> None:
+def _account_of(result: AttemptResult, progress: Progress) -> str:
     account = account_of(result.agent, progress.settings.agents)
+    assert account is not None  # noqa: S101 - who has none is no matter of this
+    return account
+
+
+def _cool(progress: Progress, result: AttemptResult, now: datetime) -> None:
+    account = _account_of(result, progress)
     before = progress.coolings.get(account)
     cooling = cool_down(before, result, account=account, rules=progress.settings.rules, now=now)
     if cooling == before:

@@ -72,7 +72,7 @@ LEFT JOIN shared_tasks AS its ON its.task_id = blocker_id
 WHERE dependencies.task_id = tasks.id AND its.parent_id IS NOT tasks.id
 ORDER BY other.state = 'done', blocker_id LIMIT 1
 """
-_ASSIGNED = "coalesce(claimed_by, taken_by, nullif(agent, ''))"
+_ASSIGNED = "coalesce(claimed_by, nullif(agent, ''))"
 _GONE = "coalesce(archived_at, CASE WHEN state = 'cancelled' THEN ended_at END)"
 _STATUS = f"""
 CASE WHEN state = 'done' THEN 'complete'
@@ -270,6 +270,7 @@ class SharedTasks:
             if parent is not None and spec.queue is None:
                 above = connection.execute(_ONE, (parent,)).fetchone()
                 spec = replace(spec, queue=(above["queue"] or None) if above is not None else None)
+            _find_blockers(connection, spec.after)
             row = insert_one(connection, spec, now=now)
             share(connection, row)
             connection.execute(
@@ -493,6 +494,9 @@ class SharedTasks:
         changed = {name for name in fields if getattr(wished, name) != getattr(before, name)}
         if task["state"] == TaskState.WORKING and not changed <= _INERT:
             raise _at_work(task)
+        if str(task["id"]) in wished.after:
+            raise UsageError("Task cannot be blocked by itself", hint="name another task, or null")
+        _find_blockers(connection, wished.after)
         (addition,) = plan_batch([(None, wished)], [""])
         vet(wished)
         after = tuple(map(str, addition.outside))
@@ -607,6 +611,14 @@ def _find(connection: sqlite3.Connection, row: int) -> sqlite3.Row:
     if found is None:
         raise NotFoundError(f"Task not found: {row}", hint="list_tasks shows what there is")
     return found
+
+
+def _find_blockers(connection: sqlite3.Connection, names: Sequence[str]) -> None:
+    for name in names:
+        if connection.execute("SELECT 1 FROM tasks WHERE id = ?", (name,)).fetchone() is None:
+            raise NotFoundError(
+                f"Blocking task not found: {name}", hint="list_tasks shows what there is"
+            )
 
 
 def _seen(connection: sqlite3.Connection, row: int) -> SharedTask:
