@@ -245,6 +245,8 @@ class Night:
             is_over.set()
             for one in others:
                 one.join()
+        if isinstance(self.server, Double):
+            self.server.behave()
         self._drain()
         self.figures.seconds = time.monotonic() - began
 
