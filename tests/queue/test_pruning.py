@@ -235,9 +235,10 @@ def test_tasks_of_other_sources_are_needed_and_go_as_ones_own_do(opened):
 
     pruned = pruner.prune(bounds())
 
-    assert [(one.kind, one.number) for one in pruned.removed] == [(PruneKind.TASKS, 2)]
-    assert known.states(ids).keys() == {"tinytask-2", "tinytask-4"}
-    assert pruner.empty().tasks == 2
+    # The one that failed may wait at its source still, and would run again once it is forgotten.
+    assert [(one.kind, one.number) for one in pruned.removed] == [(PruneKind.TASKS, 1)]
+    assert known.states(ids).keys() == {"tinytask-2", "tinytask-3", "tinytask-4"}
+    assert pruner.empty().tasks == 3
 
 
 def test_a_parked_task_and_what_it_comes_after_are_needed_until_it_is_cancelled(opened):

@@ -101,6 +101,25 @@ def test_complete_is_a_note_and_the_end_of_the_attempt_decides(opened: Opened):
 
 
 @pytest.mark.parametrize("by", ["move", "update"])
+def test_what_may_not_be_given_to_an_agent_its_own_attempt_cannot_give_it_either(
+    opened: Opened, by: str
+):
+    row = create(opened, agent="shell", command=("true",), prompt=None)
+    assert opened.claim(str(row), lease_id="mine")
+    mine = shared(opened, lease_id="mine")
+
+    def refuse(spec: TaskSpec) -> None:
+        raise UsageError(f"{spec.agent} may not")
+
+    calls: dict[str, Any] = {
+        "move": partial(mine.move, row, current="shell", agent="qa", comment=note),
+        "update": partial(mine.update, row, {"agent": "qa", "status": Status.IDLE}),
+    }
+    with pytest.raises(UsageError, match="qa may not"):
+        calls[by](vet=refuse)
+
+
+@pytest.mark.parametrize("by", ["move", "update"])
 def test_an_attempt_hands_its_task_on_when_it_has_ended_well(opened: Opened, by: str):
     row = create(opened)
     opened.claim(str(row), lease_id="dev")

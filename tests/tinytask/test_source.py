@@ -10,7 +10,10 @@ import pytest
 from tests.contract.builders import START, ServerWorld, a_runner, open_server_world
 from tests.tinytask.double import Fault
 
+from tinyscheduler.adapters.sqlite.pruning import SqlitePruner
+from tinyscheduler.adapters.tinytask.questions import RefusedError
 from tinyscheduler.errors import SourceError
+from tinyscheduler.model.pruning import PruneBounds
 from tinyscheduler.model.tasks import FailureReason, Finish, Requeue, TaskSpec, TaskState
 from tinyscheduler.values import replace
 
@@ -250,3 +253,145 @@ def test_a_source_without_a_write_keeps_nothing(world):
     assert len(ids(world)) == 1
 
     assert world.notes.known() == {}
+
+
+@pytest.mark.parametrize(
+    ("away", "back"),
+    [
+        ({"assigned_to": "ann"}, {"assigned_to": "coder"}),
+        ({"status": "complete"}, {"status": "idle"}),
+    ],
+)
+def test_a_task_that_has_failed_and_was_elsewhere_for_a_while_is_tried_again(world, away, back):
+    task_id = world.add(TaskSpec(agent="coder"))
+    assert claim(world, task_id)
+    assert settle(world, task_id, AGAIN) is TaskState.WAITING
+    world.double.change(1, **away)
+    assert ids(world) == []
+
+    world.double.change(1, **back)
+
+    assert ids(world) == [task_id]
+    assert claim(world, task_id, attempt=2)
+
+
+def test_agents_that_are_missing_for_a_while_lose_no_task(world):
+    task_id = world.add(TaskSpec(agent="coder"))
+    assert claim(world, task_id)
+    assert settle(world, task_id, AGAIN) is TaskState.WAITING
+    agents, world.source._agents = world.source._agents, {}
+    assert ids(world) == []
+
+    world.source._agents = agents
+
+    assert ids(world) == [task_id]
+
+
+@pytest.mark.parametrize("state", [TaskState.PARKED, TaskState.CANCELLED, TaskState.FAILED])
+def test_a_number_that_a_new_server_gives_again_is_a_new_task(world, state):
+    task_id = world.add(TaskSpec(agent="coder"))
+    assert claim(world, task_id)
+    end = Finish(state=state, reason=FailureReason.SDK_ERROR, failures=3)
+    assert settle(world, task_id, end) is state
+    assert ids(world) == []
+    world.double.ask("DELETE", "/api/v1/tasks/1")
+    world.double._sql("UPDATE sqlite_sequence SET seq = 0")
+    world.clock.advance(60)
+
+    assert world.add(TaskSpec(agent="coder")) == task_id
+
+    assert ids(world) == [task_id]
+
+
+def test_a_parked_task_that_somebody_else_began_and_put_back_is_his(world):
+    task_id = world.add(TaskSpec(agent="coder"))
+    assert claim(world, task_id)
+    end = Finish(state=TaskState.PARKED, reason=FailureReason.SDK_ERROR, failures=3)
+    assert settle(world, task_id, end) is TaskState.PARKED
+    world.double.change(1, assigned_to="a", status="working")
+    assert ids(world) == []
+
+    world.double.change(1, status="idle")
+
+    assert ids(world) == [task_id]
+
+
+def test_a_task_nobody_can_read_stops_no_other(world):
+    odd, other = world.add(TaskSpec(agent="coder")), world.add(TaskSpec(agent="coder"))
+    assert claim(world, odd)
+    assert settle(world, odd, AGAIN) is TaskState.WAITING
+    world.double._sql("UPDATE tasks SET priority = 0.5 WHERE id = 1")
+
+    assert ids(world) == [other]
+
+
+def test_a_comment_that_is_refused_keeps_no_task_from_ending(world):
+    task_id = world.add(TaskSpec(agent="coder"))
+    assert claim(world, task_id)
+    before = world.double.answer
+
+    def answer(method, path, query, body):
+        if method == "POST":
+            return 413, {"error": "too large"}
+        return before(method, path, query, body)
+
+    world.double.answer = answer
+
+    parked = Finish(state=TaskState.PARKED, reason=FailureReason.SPAWN_FAILED, failures=0)
+    assert settle(world, task_id, parked) is TaskState.PARKED
+
+    assert world.double.task(1)["status"] == "idle"
+
+
+def test_what_was_cancelled_here_stays_so_however_long_ago_that_was(world):
+    cancelled, gone = (world.add(TaskSpec(agent="coder")) for _ in range(2))
+    assert claim(world, gone)
+    assert settle(world, gone, AGAIN) is TaskState.WAITING
+    world.cancel(cancelled)
+    world.double.change(2, assigned_to="ann")
+    assert ids(world) == []
+    world.clock.advance(400 * 86_400)
+    now = world.clock.now().wall
+    bounds = PruneBounds(history_before=now, logs_before=now, now=now, most=9)
+
+    SqlitePruner(world.database).prune(bounds)
+
+    assert world.notes.states([cancelled, gone]) == {cancelled: TaskState.CANCELLED}
+    assert ids(world) == []
+
+
+def test_a_cancellation_during_a_claim_that_came_to_nothing_is_one(world, monkeypatch):
+    task_id = world.add(TaskSpec(agent="coder"))
+    world.source.look(window=1)
+
+    def refuse(_number, **_fields):
+        world.notes.request_cancel(task_id)
+        raise RefusedError("no")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(world.source._client, "update", refuse)
+        with pytest.raises(RefusedError):
+            claim(world, task_id)
+
+    assert ids(world) == []
+    assert world.notes.task(task_id).state is TaskState.CANCELLED
+
+
+@pytest.mark.parametrize("tries", [0, 1])
+def test_a_held_task_that_was_elsewhere_for_a_while_is_held(world, tries):
+    task_id = world.add(TaskSpec(agent="coder"))
+    world.source.look(window=1)
+    if tries:
+        assert claim(world, task_id)
+        assert settle(world, task_id, AGAIN) is TaskState.WAITING
+    world.notes.hold(task_id)
+    world.double.change(1, assigned_to="ann")
+    assert ids(world) == []
+    world.double.change(1, assigned_to="coder")
+
+    (task,) = world.source.look(window=1).waiting
+    assert task.is_held
+
+    world.double.change(1, status="complete")
+    assert ids(world) == []
+    assert world.notes.states([task_id]) == {task_id: TaskState.DONE}

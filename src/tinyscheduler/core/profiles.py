@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 SHELL = "shell"
 _TURNS, _UNKNOWN = FailureReason.TURN_LIMIT_EXCEEDED.value, FailureReason.SDK_ERROR.value
 _DONE = 0
+# An agent that neither speaks nor computes for so long is stuck: it prints what it does.
+_SILENCE_S = 1800.0
 _NO_END = "it ended before it told how"
 _CLAUDE_SUCCESS: dict[str, Scalar | tuple[Scalar, ...]] = {
     "type": "result",
@@ -70,6 +72,7 @@ BUILT_IN = (
         ),
         environment=("GOOSE_PROVIDER", "GOOSE_MODEL", "GOOSE_MODE", "GOOSE_DISABLE_KEYRING"),
         output="goose",
+        idle_output_s=_SILENCE_S,
         outcomes=(
             _rule(
                 _TURNS,
@@ -91,6 +94,7 @@ BUILT_IN = (
         environment=("ANTHROPIC_API_KEY", "CLAUDE_CODE_OAUTH_TOKEN", "CLAUDE_CONFIG_DIR"),
         stdin=StdinSource.PROMPT,
         output="claude",
+        idle_output_s=_SILENCE_S,
         outcomes=(
             _rule(_TURNS, {"type": "result", "subtype": "error_max_turns"}),
             _rule(
@@ -117,6 +121,7 @@ BUILT_IN = (
         environment=("OPENAI_API_KEY", "CODEX_API_KEY", "CODEX_HOME"),
         stdin=StdinSource.PROMPT,
         output="codex",
+        idle_output_s=_SILENCE_S,
         outcomes=(
             _rule(BY_WORDS, {"type": ("turn.failed", "error")}),
             _rule(SUCCESS, {"type": "turn.completed"}, code=_DONE),
@@ -143,6 +148,7 @@ BUILT_IN = (
         ),
         stdin=StdinSource.PROMPT,
         output="gemini",
+        idle_output_s=_SILENCE_S,
         outcomes=(
             _rule(_TURNS, {"error.message": "*"}, code=53),
             _rule(_TURNS, code=53),

@@ -49,10 +49,12 @@ WHERE ended_at < :before AND NOT (source = 'local' AND EXISTS (
             AND state IN ('waiting', 'held', 'working', 'parked')))
 ORDER BY ended_at LIMIT :most
 """
-# Of sources elsewhere: their own servers say what they come after.
+# Of sources elsewhere: their own servers say what they come after.  What was cancelled or given up
+# here may wait there still, and would run again once that is forgotten.
 _OLD_ELSEWHERE = """
 SELECT source, number FROM source_tasks INDEXED BY source_tasks_by_end
-WHERE ended_at < :before AND ended_at IS NOT NULL AND state IN ('done', 'failed', 'cancelled')
+WHERE ended_at < :before AND ended_at IS NOT NULL
+    AND (state = 'done' OR state = 'cancelled' AND failure_reason IS NULL)
 ORDER BY ended_at LIMIT :most
 """
 # Only where tasks were allowed to start before these: others wait until they are done.

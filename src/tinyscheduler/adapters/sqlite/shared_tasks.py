@@ -289,7 +289,7 @@ class SharedTasks:
         with self._changing() as (connection, now):
             task = _find(connection, row)
             share(connection, row)
-            changes = self._without_word(connection, task, changes)
+            changes = self._without_word(connection, task, changes, vet=vet)
             self._change_spec(connection, task, changes, vet=vet, now=now)
             if "parent" in changes:
                 self._wholes += _change_parent(connection, task, changes["parent"], now=now)
@@ -424,7 +424,12 @@ class SharedTasks:
             self._tell_done(self._wholes)
 
     def _without_word(
-        self, connection: sqlite3.Connection, task: sqlite3.Row, changes: Mapping[str, Any]
+        self,
+        connection: sqlite3.Connection,
+        task: sqlite3.Row,
+        changes: Mapping[str, Any],
+        *,
+        vet: Vet,
     ) -> Mapping[str, Any]:
         """Note what an attempt says of its own task, and return what is left to be changed."""
         if not self._works_on(task):
@@ -442,7 +447,7 @@ class SharedTasks:
         if agent not in (None, task["assigned_to"]) and left.get("status") != Status.COMPLETE:
             left.pop("agent")
             left.pop("status", None)
-            self._say_move(connection, task, agent, vet=lambda _spec: None)
+            self._say_move(connection, task, agent, vet=vet)
         elif left.get("status") == Status.COMPLETE:
             left.pop("status")
             self._say(connection, task["id"], Word.COMPLETE)

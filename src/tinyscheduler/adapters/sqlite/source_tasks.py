@@ -65,13 +65,15 @@ INSERT INTO source_tasks (
     :impediment, :created_at, :updated_at
 ) ON CONFLICT (source, number) DO UPDATE SET
     agent = :agent, queue = :queue, summary = :summary, priority = :priority, blocks = :blocks,
-    blocked_by = :blocked_by, impediment = :impediment, updated_at = :updated_at
+    blocked_by = :blocked_by, impediment = :impediment, created_at = :created_at,
+    updated_at = :updated_at
 """
-# Made to wait by whoever opened it again, or gave it to somebody else, at its source.
+# Made to wait by whoever opened it again, or gave it to somebody else, at its source; or
+# another task than the one of that number before it.
 _REVIVE = """
 UPDATE source_tasks SET state = 'waiting', failures = 0, launches = 0, failure_reason = NULL,
     backing_off_until = NULL, ended_at = NULL
-WHERE source = :source AND number = :number AND state IN ('done', 'failed', 'parked', 'cancelled')
+WHERE source = :source AND number = :number AND state <> 'working'
 """
 _LOSE = """
 UPDATE source_tasks SET lost_since = :since WHERE source = :source AND number = :number
@@ -87,9 +89,10 @@ _FORGET = """
 DELETE FROM source_tasks
 WHERE source = :source AND number = :number AND state IN ('waiting', 'held')
 """
+# Gone from its source: cancelled, but for no reason, as nobody here has cancelled it.
 _END = """
-UPDATE source_tasks SET state = :state, backing_off_until = NULL, lost_since = NULL,
-    ended_at = :now, updated_at = :now
+UPDATE source_tasks SET state = :state, failure_reason = NULL, backing_off_until = NULL,
+    lost_since = NULL, ended_at = :now, updated_at = :now
 WHERE source = :source AND number = :number AND state IN ('waiting', 'held')
 """
 # As that of the embedded queue: whoever's statement finds the row still waiting has the task.
@@ -106,6 +109,7 @@ WHERE source = :source AND number = :number AND state = 'waiting' AND attempt = 
 _UNCLAIM = """
 UPDATE source_tasks SET
     state = CASE WHEN cancel_requested THEN 'cancelled' ELSE 'waiting' END,
+    failure_reason = CASE WHEN cancel_requested THEN 'cancelled' ELSE failure_reason END,
     ended_at = CASE WHEN cancel_requested THEN :now END,
     doubtful_for = CASE WHEN :is_doubtful THEN claimed_by END,
     lease_id = NULL, claimed_by = NULL, cancel_requested = 0

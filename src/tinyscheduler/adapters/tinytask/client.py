@@ -8,6 +8,7 @@ from tinyscheduler.adapters.tinytask.questions import (
     NO_SERVER_HINT,
     Question,
     TransientError,
+    UnreadableTaskError,
     Verb,
 )
 from tinyscheduler.errors import SourceError
@@ -156,7 +157,8 @@ class TinytaskClient:
         try:
             task = read_task(document)
         except OddDocumentError as error:
-            raise self._odd(str(error)) from error
+            message = f"tinytask at {self.where}: {error}"
+            raise UnreadableTaskError(message) from error
         if task.number != number:
             raise self._odd(f"asked for task {number}, it tells of task {task.number}")
         return task

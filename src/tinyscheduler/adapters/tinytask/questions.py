@@ -49,6 +49,10 @@ class UnspokenError(RefusedError):
     """Nobody speaks this language at that address: nothing was understood."""
 
 
+class UnreadableTaskError(SourceError):
+    """The server told of a task what makes no sense; of the others it may."""
+
+
 class TransientError(Exception):
     """A try came to nothing, and the next one may not."""
 

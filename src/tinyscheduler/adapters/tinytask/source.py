@@ -8,10 +8,15 @@ lease decides.  What is written to the server is the same when it is written twi
 from __future__ import annotations
 
 import os
+from contextlib import contextmanager
 from datetime import timedelta
 
 from tinyscheduler.adapters.tinytask.comments import Words, describe_attempt, describe_loss
-from tinyscheduler.adapters.tinytask.questions import RefusedError
+from tinyscheduler.adapters.tinytask.questions import (
+    RefusedError,
+    UnreadableTaskError,
+    UnspokenError,
+)
 from tinyscheduler.adapters.tinytask.window import Line, Reader, World
 from tinyscheduler.core import retry
 from tinyscheduler.core.command_line import uses
@@ -32,7 +37,7 @@ from tinyscheduler.wording import one_line
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from datetime import datetime
     from typing import Protocol
 
@@ -285,7 +290,10 @@ class TinytaskSource:
     ) -> None:
         """Keep what has changed since the last look; most looks find nothing."""
         changed = [
-            one for number, one in seen.items() if number not in known or known[number].seen != one
+            one
+            for number, one in seen.items()
+            if number not in known
+            or (known[number].seen != one and not _is_begun_elsewhere(known[number], world, number))
         ]
         ended = self._find_ended(world, known, seen)
         undoubted = [
@@ -320,10 +328,23 @@ class TinytaskSource:
             and (world.is_whole or number in world.tasks)
         ]
         ended: dict[int, TaskState | None] = {
-            number: None for number in gone if not known[number].has_past
+            number: None
+            for number in gone
+            if not known[number].has_past and known[number].state is TaskState.WAITING
         }
-        for number in [one for one in gone if one not in ended][:_MOST_ASKED_FOR]:
-            task = world.tasks.get(number) or self._client.task(number)
+        left = sorted(
+            (one for one in gone if one not in ended),
+            key=lambda number: known[number].state is TaskState.HELD,
+        )
+        for number in left[:_MOST_ASKED_FOR]:
+            try:
+                task = world.tasks.get(number) or self._client.task(number)
+            except UnreadableTaskError as error:
+                self._warn(f"{error.what}; it stays as it is")
+                continue
+            is_held = known[number].state is TaskState.HELD
+            if is_held and task is not None and task.status != "complete":
+                continue  # once it is ours again, it is not to start for that
             is_done = task is not None and (
                 task.status == "complete" or (task.is_open and not known[number].failures)
             )
@@ -409,7 +430,7 @@ class TinytaskSource:
             is_known_doubtful = row.doubtful_for == task.agent
             if not is_known_doubtful and (row.lost_since is None or now - since < grace):
                 continue
-            if self._client.has_open_subtasks(number):
+            if not world.is_whole and self._client.has_open_subtasks(number):
                 continue
             lease_id = f"{_LOST_LEASE}{self._notes.id_of(number)}-{row.attempt}"
             yield self._claim_of(number, replace(row, claimed_by=task.agent), lease_id=lease_id)
@@ -526,9 +547,7 @@ class TinytaskSource:
         if attempt is not None and words is not None:
             self._tell(task.number, attempt, words)
         elif words in _TOLD_WITHOUT_ATTEMPT:
-            self._client.add_comment(
-                number, describe_loss(words, lease_id=lease_id, row=row), mark=lease_id
-            )
+            self._comment(number, describe_loss(words, lease_id=lease_id, row=row), mark=lease_id)
         if _is_success(judged) and task.status != "complete":
             self._client.update(number, status="complete")
         elif task.status == "working" and task.agent == row.claimed_by and not _is_success(judged):
@@ -568,7 +587,7 @@ class TinytaskSource:
             if row.doubtful_for is None:
                 words = Words.LOST if isinstance(ending, Requeue) else Words.LOST_TOO_OFTEN
                 content = describe_loss(words, lease_id=lease_id, row=row)
-                self._client.add_comment(number, content, mark=lease_id)
+                self._comment(number, content, mark=lease_id)
             self._client.update(number, status="idle")
         if row.doubtful_for is not None:
             # Our own claim came to nothing halfway: that was no attempt.
@@ -591,10 +610,25 @@ class TinytaskSource:
 
     def _tell(self, number: int, attempt: AttemptRecord, words: Words) -> None:
         content = describe_attempt(attempt, words, find_answer=self._find_answer)
-        self._client.add_comment(number, content, mark=attempt.lease_id)
+        self._comment(number, content, mark=attempt.lease_id)
         if attempt.log is not None:
             url = "file://" + _quoted(attempt.log)
-            self._client.add_link(number, url, f"log of attempt {attempt.attempt}")
+            with self._at_its_will():
+                self._client.add_link(number, url, f"log of attempt {attempt.attempt}")
+
+    def _comment(self, number: int, content: str, *, mark: str) -> None:
+        with self._at_its_will():
+            self._client.add_comment(number, content, mark=mark)
+
+    @contextmanager
+    def _at_its_will(self) -> Iterator[None]:
+        """Go on where the server refuses what is only told: it would refuse it for ever."""
+        try:
+            yield
+        except UnspokenError:
+            raise
+        except RefusedError as error:
+            self._warn(error.what)
 
 
 _IN_LINE = (TaskState.WAITING, TaskState.HELD)
@@ -619,12 +653,27 @@ def _why(row: KnownTask) -> str:
 def _is_opened_again(row: KnownTask, seen: SeenTask, task: RemoteTask) -> bool:
     """Whether a task that has ended here was made to wait again by somebody there.
 
-    Complete ones by that they wait; others by that they were given to somebody else, or the
-    next look would undo what parked or cancelled them.
+    Complete ones and those that had gone by that they wait; others by that they were given to
+    somebody else, or the next look would undo what parked or cancelled them.  A task that was
+    made at another time is another one: the server was set up anew, and counts from 1.
     """
-    if task.status != "idle" or not row.state.is_final:
+    if task.status != "idle" or row.state is TaskState.WORKING:
         return False
-    return row.state is TaskState.DONE or seen.agent != row.seen.agent
+    if seen.created_at != row.seen.created_at:
+        return True
+    return row.state.is_final and (
+        row.state is TaskState.DONE or _has_gone(row) or seen.agent != row.seen.agent
+    )
+
+
+def _has_gone(row: KnownTask) -> bool:
+    """Whether a task ended here by going out of sight: nobody has cancelled it."""
+    return row.state is TaskState.CANCELLED and row.failure_reason is None
+
+
+def _is_begun_elsewhere(row: KnownTask, world: World, number: int) -> bool:
+    """Whether a task that has ended here is at work there: whose it was is still needed then."""
+    return row.state.is_final and world.tasks[number].status != "idle"
 
 
 def _revive(row: KnownTask) -> KnownTask:
