@@ -27,6 +27,8 @@ _TRIES = 3
 _FIRST_DELAY, _SILENCE = 0.1, 0.5
 # Times that one question may take: for all questions together.
 _ALL = 3
+# Within less nobody answers, and what is left is never quite nothing.
+_LEAST_S = 0.001
 _HINT = "start it, set TINYSCHEDULER_MCP_ENDPOINT to where it answers, or take it out of SOURCES"
 
 
@@ -201,7 +203,7 @@ class TinytaskClient:
     def _try(self, question: Question) -> Any:  # noqa: ANN401 - any JSON
         """Ask once; what it took is taken from what all questions together may."""
         began_ns = self._monotonic_ns()
-        if self._left_s <= 0:
+        if self._left_s < _LEAST_S:
             spent = f"all questions together took {_ALL * self._timeout_s:g} s: enough for now"
             raise self._odd(spent, hint=_HINT)
         try:
