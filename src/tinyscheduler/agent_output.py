@@ -27,6 +27,9 @@ if TYPE_CHECKING:
         def take_event(self, event: dict[str, object]) -> dict[str, object]:
             """Take note of an object, and return what it tells of turns and the like."""
 
+        def forget_events(self) -> None:
+            """Take back all objects: they were only shown."""
+
         def take_line(self, line: bytes) -> None:
             """Take note of a line that is none."""
 
@@ -44,7 +47,7 @@ _MOST_UNREAD_BYTES = 64 << 20
 # A longer line is no event that we count: those hold what a model said at once.
 _LONGEST_LINE_BYTES = 1 << 20
 # In the place of one.
-_OVERLONG = "\N{HORIZONTAL ELLIPSIS}".encode()
+_OVERLONG = b"a line of more than 1 MiB"
 # Things that codex does at once, and agents that work at once: of more only some are known.
 _MOST_AT_ONCE = 1000
 _LONGEST_NAME = 200
@@ -55,8 +58,10 @@ _MOST_ANSWER = 1 << 16
 
 _GOOSE = "goose"
 _GEMINI = "gemini"
-# What goose prints above what a tool does: its name and where it comes from between rules.
+# What goose prints above what a tool does: its name and where it comes from between rules, and
+# newer ones below one.
 _TOOL_RULE = "\N{BOX DRAWINGS LIGHT HORIZONTAL}" * 3
+_TOOL_MARK = "\N{BLACK RIGHT-POINTING SMALL TRIANGLE} "
 # One message of the document that `goose run --output-format json` ends with.
 _DOCUMENT_HEAD, _DOCUMENT_MESSAGE = b'"messages": [', b'      "role": "assistant"'
 _DOCUMENT_ROLE, _DOCUMENT_WORDS = b'      "role": ', b'"text": "'
@@ -133,7 +138,9 @@ class AgentOutput:
         "_document_bytes",
         "_gemini_is_answering",
         "_has_brace",
+        "_has_rule",
         "_is_assistant",
+        "_is_for_people",
         "_is_in_document",
         "_is_overlong",
         "_judge",
@@ -171,6 +178,7 @@ class AgentOutput:
         # Whose words the answer consists of, where they come in pieces.
         self._speaker: str | None = None
         self._has_brace = self._is_in_document = self._is_assistant = False
+        self._is_for_people = self._has_rule = False
         # The lines of an object that has many.
         self._document: list[bytes] = []
         self._document_bytes = 0
@@ -196,6 +204,7 @@ class AgentOutput:
         if self._is_overlong:
             self._is_overlong = not newline
         elif len(self._rest) + len(first) > _LONGEST_LINE_BYTES:
+            self._take_overlong(self._rest or first)
             self._rest, self._is_overlong = b"", not newline
         elif newline:
             self._take_line(self._rest + first)
@@ -229,10 +238,10 @@ class AgentOutput:
                 return
             self._give_up_document()
         if len(line) > _LONGEST_LINE_BYTES:
-            self._take_words(_OVERLONG)
+            self._take_overlong(line)
         elif self._document or (line == b"{" and self._kind != _GOOSE):
             self._take_document_line(line)
-        elif text[:1] in (b"{", b"[") and len(text) > 1:
+        elif text[:1] in (b"{", b"[") and len(text) > 1 and not self._is_for_people:
             self._take_json(text)
         else:
             self._take_words(line)
@@ -251,6 +260,13 @@ class AgentOutput:
         for event in document if isinstance(document, list) else (document,):
             if isinstance(event, dict):
                 self._take_event(event)
+
+    def _take_overlong(self, begin: bytes) -> None:
+        """Take note of a line that is not read: it may have been the event that tells the end."""
+        if begin.lstrip()[:3].startswith(_JSON_HEADS):
+            self._judge.take_cut(_OVERLONG)
+        else:
+            self._take_words(_OVERLONG)
 
     def _take_words(self, line: bytes) -> None:
         self._last_words = line
@@ -335,6 +351,9 @@ class AgentOutput:
                 self._say(words.get("text"), name)
 
     def _take_complete(self, event: dict[str, object]) -> None:
+        cost = _money(event.get("cost_usd"))
+        if cost is not None:
+            self.cost_usd = cost
         self._tell_tokens(_whole(event.get("total_tokens")))
 
     def _take_answer(self, message: dict[str, object], whose: str) -> None:
@@ -399,8 +418,13 @@ class AgentOutput:
         self._is_in_document = self._has_brace and text == _DOCUMENT_HEAD
         self._has_brace = text == b"{"
         words = text.decode(errors="replace")
-        if _TOOL_RULE in words[:20] and " | " in words:
+        is_below_rule, self._has_rule = self._has_rule, not words.strip(_TOOL_RULE[0])
+        is_between = _TOOL_RULE in words[:20] and " | " in words
+        if is_between or (is_below_rule and words.startswith(_TOOL_MARK)):
             self._count_turn()
+            # Then what looks like an event is only shown there.
+            self._is_for_people = True
+            self._judge.forget_events()
 
     # -- gemini -----------------------------------------------------------------------
 

@@ -76,13 +76,19 @@ BUILT_IN = (
         outcomes=(
             _rule(
                 _TURNS,
-                last=("*reached the maximum number of actions I can do without user input*",),
+                last=("I've reached the maximum number of actions I can do without user input*",),
             ),
             _rule(BY_WORDS, {"type": "error"}),
-            _rule(BY_WORDS, last=("Session ended with error*", "*Ran into this error*")),
+            _rule(
+                BY_WORDS,
+                last=(
+                    *("Session ended with error:*", "Ran into this error:*"),
+                    "error: The error above was an exception we were not able to handle",
+                ),
+            ),
             _rule(SUCCESS, {"type": "complete"}, code=_DONE),
             _rule(_UNKNOWN, {"type": "message"}, code=_DONE, say=_NO_END),
-            *_at_last("Request failed*"),
+            *_at_last("Request failed:*"),
         ),
     ),
     Profile(
@@ -106,9 +112,11 @@ BUILT_IN = (
             _rule(BY_WORDS, {"type": "result"}),
             _rule(_UNKNOWN, {"type": ("assistant", "user")}, code=_DONE, say=_NO_END),
             *_at_last(
-                *("API Error*", "You've hit your*", "Claude AI usage limit reached*"),
-                *("Credit balance is too low*", "Invalid API key*", "Not logged in*"),
-                *("Please run /login*", "OAuth token*", "Execution error*"),
+                *("API Error:*", "API Error*timed out*", "You've hit your*limit*"),
+                *("Claude AI usage limit reached*", "Credit balance is too low*"),
+                *("Invalid API key*login*", "Invalid API key*external API key"),
+                *("Not logged in*run*login*", "Please run /login*", "OAuth token revoked*"),
+                *("OAuth token has expired*", "Execution error"),
             ),
         ),
     ),
@@ -136,7 +144,9 @@ BUILT_IN = (
                 code=_DONE,
                 say=_NO_END,
             ),
-            *_at_last("ERROR*", "stream error*", "Not logged in*", "You've hit your*"),
+            *_at_last(
+                "ERROR:*", "stream error:*", "Not logged in*run*login*", "You've hit your*limit*"
+            ),
         ),
     ),
     Profile(
@@ -154,7 +164,8 @@ BUILT_IN = (
             _rule(_TURNS, code=53),
             _rule(FailureReason.AUTH_FAILED.value, code=41),
             _rule(_UNKNOWN, code=42, say="it refused its input"),
-            _rule(BY_WORDS, {"error.message": "*"}),
+            # What a tool has failed with has a type, and is no end.
+            _rule(BY_WORDS, {"error.message": "*", "type": None}),
             _rule(BY_WORDS, {"type": "result", "status": "error"}),
             _rule(SUCCESS, {"type": "result", "status": "success"}, code=_DONE),
             _rule(SUCCESS, {"response": "*"}, code=_DONE),
@@ -164,7 +175,7 @@ BUILT_IN = (
                 code=_DONE,
                 say=_NO_END,
             ),
-            *_at_last("*API Error*"),
+            *_at_last("[API Error:*", "✕ [API Error:*"),
         ),
     ),
 )
