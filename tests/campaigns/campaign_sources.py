@@ -24,17 +24,18 @@ import time
 from collections import Counter
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
+from enum import StrEnum
 from pathlib import Path
 from threading import Event, Thread
 from typing import TYPE_CHECKING, Any
 
 from tests.process.station import QUICK
 from tests.tinytask.conversation import ask
-from tests.tinytask.double import Double, Fault
+from tests.tinytask.double import Double, Fault, Speaks
 from tests.tinytask.real import RealServer
 
-from tinyscheduler.adapters.tinytask.mcp import McpWire
-from tinyscheduler.adapters.tinytask.wire import TransientError
+from tinyscheduler.adapters.tinytask.mcp_session import SSE, McpSession
+from tinyscheduler.adapters.tinytask.questions import NoSessionError, TransientError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -91,46 +92,54 @@ class Figures:
         )
 
 
+class Carrier(StrEnum):
+    """What the server is, and what the scheduler asks it over."""
+
+    REST = "rest"
+    HTTP = "http"  # MCP, over streamable HTTP
+    SSE = "sse"  # MCP, over SSE
+    OLD = "old"  # a server of version 1: MCP over SSE, neither queues, blockers nor subtasks
+
+
 class People:
     """Those who make the tasks, and look at them in the morning."""
 
-    def __init__(self, url: str, *, by_tools: bool) -> None:
+    def __init__(self, url: str, *, is_old: bool) -> None:
         self._url = url
-        self.by_tools = by_tools
-        self._wire = McpWire(url, transport=None) if by_tools else None
+        self.is_old = is_old
 
     def create(self, fields: dict[str, Any]) -> int:
-        if self._wire is not None:
-            return int(self._wire._call("create_task", fields, 10)["id"])
+        if self.is_old:
+            return int(self._use("create_task", fields)["id"])
         status, task = ask(self._url, "POST", "/api/v1/tasks", fields)
         assert status == 201, task
         return int(task["id"])
 
     def told(self) -> list[dict[str, Any]]:
-        if self._wire is not None:
-            arguments = {"include_archived": True, "limit": 10_000}
-            tasks = self._call_patiently("list_tasks", arguments)["tasks"]
+        if self.is_old:
+            tasks = self._use("list_tasks", {"include_archived": True, "limit": 10_000})["tasks"]
             return [{"parent_task_id": None, "queue_name": None, **task} for task in tasks]
         _, tasks = ask(self._url, "GET", "/api/v1/tasks?include_archived=true")
         return list(tasks)
 
     def comments(self, number: int) -> list[str]:
-        if self._wire is not None:
-            found = self._call_patiently("get_task", {"id": number})["comments"]
+        if self.is_old:
+            found = self._use("get_task", {"id": number})["comments"]
         else:
             _, found = ask(self._url, "GET", f"/api/v1/tasks/{number}/comments")
         return [one["content"] for one in found]
 
-    def close(self) -> None:
-        if self._wire is not None:
-            self._wire.close()
+    def _use(self, tool: str, arguments: dict[str, Any]) -> Any:
+        """Use a tool; once more where the server was just restarted, or an answer spoilt."""
+        for _ in range(20):
+            with suppress(TransientError, NoSessionError), closing(self._session()) as session:
+                text, is_error = session.call(tool, arguments, limit_s=10)
+                assert not is_error, text
+                return json.loads(text)
+        raise AssertionError(tool)
 
-    def _call_patiently(self, tool: str, arguments: dict[str, Any]) -> Any:
-        """Ask once more where the server was restarted since the last question."""
-        assert self._wire is not None
-        with suppress(TransientError):
-            return self._wire._call(tool, arguments, 10)
-        return self._wire._call(tool, arguments, 10)
+    def _session(self) -> McpSession:
+        return McpSession(self._url + "/mcp", limit_s=10, transport=SSE)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -140,6 +149,7 @@ class Night:
     folder: Path
     server: Double | RealServer
     people: People
+    carrier: Carrier
     draw: random.Random
     tasks: int
     parents: set[int] = field(default_factory=set)
@@ -157,7 +167,7 @@ class Night:
         settings = {
             **QUICK,
             "SOURCES": "tinytask",
-            "MCP_ENDPOINT": self.server.url,
+            "MCP_ENDPOINT": self.server.url + _PATHS[self.carrier],
             "MAX_ATTEMPTS": str(MOST_ATTEMPTS),
             "SOURCE_TIMEOUT_SEC": "3",
             "LOST_AFTER_SEC": "3",
@@ -185,7 +195,7 @@ class Night:
 
     def _add(self, parent: int | None) -> None:
         fields: dict[str, Any] = {"priority": self.draw.randint(-2, 5)}
-        if self.people.by_tools or self.draw.random() < 0.5:
+        if self.people.is_old or self.draw.random() < 0.5:
             fields["assigned_to"] = self.draw.choice(list(AGENTS))
         else:
             fields["queue_name"] = self.draw.choice([queue for queue, _ in AGENTS.values()])
@@ -193,7 +203,7 @@ class Night:
         blockers = [one for one in known if one not in self.poison and one not in self.parents]
         if parent is not None:
             fields["parent_task_id"] = parent
-        elif blockers and not self.people.by_tools and self.draw.random() < 0.2:
+        elif blockers and not self.people.is_old and self.draw.random() < 0.2:
             fields["blocked_by_task_id"] = self.draw.choice(blockers)
         number = self._create(fields)
         if "blocked_by_task_id" in fields:
@@ -204,7 +214,7 @@ class Night:
             self.poison.add(number)
         (self.base / "work" / str(number)).write_text(f"{self.draw.random() / 5:.2f} {code}\n")
         is_plain = (
-            not self.people.by_tools
+            not self.people.is_old
             and parent is None
             and code == "0"
             and number not in self.blocked_by
@@ -235,6 +245,8 @@ class Night:
             is_over.set()
             for one in others:
                 one.join()
+        if isinstance(self.server, Double):
+            self.server.behave()
         self._drain()
         self.figures.seconds = time.monotonic() - began
 
@@ -448,6 +460,15 @@ class Night:
         (self.folder / "lines.json").write_text(json.dumps(lines))
 
 
+_PATHS = {Carrier.REST: "", Carrier.HTTP: "/mcp", Carrier.SSE: "/mcp", Carrier.OLD: ""}
+_SPEAKS = {
+    Carrier.REST: Speaks.REST,
+    Carrier.HTTP: Speaks.REST,
+    Carrier.SSE: Speaks.SSE,
+    Carrier.OLD: Speaks.OLD,
+}
+
+
 def _pairs(document: dict[str, Any]) -> dict[int, tuple[str, str]]:
     return {int(key): (value[0], value[1]) for key, value in document.items()}
 
@@ -458,15 +479,22 @@ def live_through(
     seed: int,
     tasks: int = 200,
     program: str | None = None,
-    by_tools: bool = False,
+    carrier: Carrier = Carrier.REST,
 ) -> tuple[list[str], Figures]:
     """Live through one night; return what was wrong, and what was counted."""
-    server: Double | RealServer = Double(is_old=by_tools)
+    server: Double | RealServer = Double(speaks=_SPEAKS[carrier])
     if program is not None:
-        server = RealServer(program, folder, mode="sse" if by_tools else "http")
-    with server.running(), closing(People(server.url, by_tools=by_tools)) as people:
-        draw = random.Random(seed)
-        night = Night(folder=folder, server=server, people=people, draw=draw, tasks=tasks)
+        mode = "sse" if carrier in (Carrier.SSE, Carrier.OLD) else "http"
+        server = RealServer(program, folder, mode=mode)
+    with server.running():
+        night = Night(
+            folder=folder,
+            server=server,
+            people=People(server.url, is_old=carrier is Carrier.OLD),
+            carrier=carrier,
+            draw=random.Random(seed),
+            tasks=tasks,
+        )
         night.prepare()
         night.note_lines()
         night.live()
@@ -481,7 +509,14 @@ def main() -> int:
     parser.add_argument(
         "--server", help="build/index.js of a real tinytask; the double if not given"
     )
-    parser.add_argument("--tools", action="store_true", help="a server of version 1")
+    parser.add_argument(
+        "--over",
+        type=Carrier,
+        choices=list(Carrier),
+        default=Carrier.REST,
+        metavar="WHAT",
+        help="what it is asked over: rest; http or sse, which are MCP; old: a server of version 1",
+    )
     options = parser.parse_args()
     violations = 0
     for number in range(options.rounds):
@@ -491,7 +526,7 @@ def main() -> int:
             seed=options.seed + number,
             tasks=options.tasks,
             program=options.server,
-            by_tools=options.tools,
+            carrier=options.over,
         )
         for words in found:
             print(f"round {number}: {words} ({folder} is kept)")
@@ -499,7 +534,7 @@ def main() -> int:
             shutil.rmtree(folder)
         violations += len(found)
         kind = "the double" if options.server is None else "the real server"
-        print(f"round {number}, {kind}: {figures.words()}: {len(found)} violations")
+        print(f"round {number}, {kind}, {options.over}: {figures.words()}: {len(found)} violations")
     return 1 if violations else 0
 
 

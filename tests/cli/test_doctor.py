@@ -119,7 +119,7 @@ def test_a_source_that_does_not_answer_is_a_failure(place: Place):
     finding = found(place, "sources")
 
     assert (finding["verdict"], finding["where"]) == ("fail", "tinytask")
-    assert "http://127.0.0.1:1: GET /health: Connection refused" in finding["what"]
+    assert "http://127.0.0.1:1/mcp: list_tasks: Connection refused" in finding["what"]
     assert "MCP_ENDPOINT" in finding["fix"]
 
 

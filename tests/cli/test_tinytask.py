@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from tests.cli.served import Served
-from tests.tinytask.double import Double, Fault
+from tests.tinytask.double import Double, Fault, Speaks
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -556,7 +556,7 @@ def test_a_report_counts_what_is_open_in_every_source(served: Served):
 
 @pytest.fixture
 def old(place: Place) -> Iterator[Served]:
-    with Double(is_old=True).running() as double:
+    with Double(speaks=Speaks.OLD).running() as double:
         served = Served(place=place, double=double)
         served.place.settings["SOURCE_TIMEOUT_SEC"] = "2"
         yield served
@@ -568,7 +568,10 @@ def test_a_server_of_version_1_is_served_by_its_tools(old: Served):
     first = old.double.add("first", assigned_to="coder", priority=1)
     second = old.double.add("second", assigned_to="coder")
 
-    assert old.run("doctor", "--json").json["failures"] == 0
+    told = old.run("doctor", "--json").json
+    (what,) = [one["what"] for one in told["checks"] if one["check"] == "sources"]
+    assert what.startswith(f"tinytask: {old.double.url}/mcp answers over MCP (SSE) in ")
+    assert told["failures"] == 0
     old.finish(first, second)
 
     assert old.ran == ["1 1 coder", "2 1 coder"]

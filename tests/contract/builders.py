@@ -13,7 +13,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
 from tests.builders import RULES
-from tests.tinytask.double import Double
+from tests.tinytask.double import Double, Speaks
 
 from tinyscheduler.adapters.sqlite.database import Database
 from tinyscheduler.adapters.sqlite.ledger import SqliteLedger
@@ -21,8 +21,6 @@ from tinyscheduler.adapters.sqlite.queue import LocalQueue
 from tinyscheduler.adapters.sqlite.source_tasks import SqliteSourceTasks
 from tinyscheduler.adapters.sqlite.switches import SqliteSwitches
 from tinyscheduler.adapters.tinytask.client import TinytaskClient
-from tinyscheduler.adapters.tinytask.mcp import STREAMABLE_HTTP, McpWire
-from tinyscheduler.adapters.tinytask.rest import RestWire
 from tinyscheduler.adapters.tinytask.source import TinytaskSettings, TinytaskSource
 from tinyscheduler.model.clock import Instant
 from tinyscheduler.model.config import AgentProfile, FairShare
@@ -203,14 +201,12 @@ def open_server_world(
     blocking_disabled: bool = False,
     serves_queues: bool = True,
     timeout_s: float = 10,
-    by_tools: bool = False,
-    is_old: bool = False,
+    speaks: Speaks = Speaks.REST,
+    path: str = "",
 ) -> ServerWorld:
     clock, database = SteppedClock(), open_database(folder, stack)
-    double = stack.enter_context(Double(now=lambda: clock.wall, is_old=is_old).running())
-    transport = None if is_old else STREAMABLE_HTTP
-    wire = McpWire(double.url, transport=transport) if by_tools else RestWire(double.url)
-    client = TinytaskClient(wire, clock, timeout_s=timeout_s)
+    double = stack.enter_context(Double(now=lambda: clock.wall, speaks=speaks).running())
+    client = TinytaskClient(double.url + path, clock, timeout_s=timeout_s)
     stack.callback(client.close)
     notes = SqliteSourceTasks(
         database, clock, source="tinytask", longest_backoff_s=LONGEST_BACKOFF_S
@@ -245,11 +241,16 @@ def open_server_world(
 
 
 def build_tinytask(
-    folder: Path, rules: SourceRules, stack: ExitStack, *, by_tools: bool = False
+    folder: Path,
+    rules: SourceRules,
+    stack: ExitStack,
+    *,
+    speaks: Speaks = Speaks.REST,
+    path: str = "",
 ) -> SourceWorld:
     assert rules.fair_share is FairShare.OFF
     world = open_server_world(
-        folder, stack, blocking_disabled=rules.blocking_disabled, by_tools=by_tools
+        folder, stack, blocking_disabled=rules.blocking_disabled, speaks=speaks, path=path
     )
     return SourceWorld(
         source=world.source,
@@ -280,7 +281,8 @@ QUEUES: dict[str, SourceFactory] = {
 SOURCES: dict[str, SourceFactory] = {
     **QUEUES,
     "tinytask": build_tinytask,
-    "tinytask by its tools": partial(build_tinytask, by_tools=True),
+    "tinytask over MCP": partial(build_tinytask, path="/mcp"),
+    "tinytask over SSE": partial(build_tinytask, speaks=Speaks.SSE, path="/mcp"),
 }
 
 LEDGERS: dict[str, LedgerFactory] = {

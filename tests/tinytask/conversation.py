@@ -9,10 +9,14 @@ from typing import TYPE_CHECKING, Any
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
+from tinyscheduler.adapters.tinytask.mcp_session import McpSession
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ")
+# As servers before 2.0 tell it.
+_OLD_TIME = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d")
 
 
 def ask(url: str, method: str, path: str, body: Any = None) -> tuple[int, Any]:
@@ -137,6 +141,67 @@ QUESTIONS: tuple[tuple[Any, ...], ...] = (
     ("GET", "/api/v1/queues/nowhere/stats"),
     ("GET", "/api/v1/queues/dev/tasks?status=idle"),
 )
+
+
+def use(tool: str, **arguments: Any) -> tuple[str, Any]:
+    return (tool, arguments)
+
+
+USES: tuple[tuple[str, Any], ...] = (
+    use("list_tasks"),
+    use("create_task", title="one", created_by="me", assigned_to="coder", priority=5, tags=["x"]),
+    use("create_task", title="two", created_by="me", description="d"),
+    use("create_task", title="anonymous"),
+    use("create_task", title=" ", created_by="me"),
+    use("list_tasks", status="idle", limit=1),
+    use("list_tasks", status="idle", limit=1, offset=1),
+    use("list_tasks", status=["idle", "working"]),
+    use("list_tasks", status="odd"),
+    use("list_tasks", assigned_to="coder"),
+    use("list_tasks", queue_name="dev"),
+    use("list_tasks", something="else", limit=1),
+    use("get_task", id=1),
+    use("get_task", id=99),
+    use("get_task"),
+    use("update_task", id=99, status="idle"),
+    use("update_task", id=1, status="working"),
+    use("update_task", id=1, status="working"),
+    use("update_task", id=1, status="odd"),
+    use("update_task", id=2, assigned_to="bob"),
+    use("update_task", id=2, assigned_to=None),
+    use("update_task", id=2, assigned_to=""),
+    use("add_comment", task_id=2, content=" said ", created_by="me"),
+    use("add_comment", task_id=2, content=" "),
+    use("add_comment", task_id=99, content="x"),
+    use("add_link", task_id=2, url="file:///x%20y.log", description="log", created_by="me"),
+    use("add_link", task_id=2),
+    use("get_task", id=2),
+    use("update_task", id=1, status="idle"),
+    use("signup_for_task", agent_name="coder"),
+    use("signup_for_task", agent_name="coder"),
+    use("get_my_queue", agent_name="coder"),
+    use("archive_task", id=1),
+    use("list_tasks", status="working"),
+    use("no_such_tool"),
+)
+
+
+def converse_over_mcp(url: str) -> Iterator[dict[str, Any]]:
+    """Use each tool of an empty server, and yield what was asked and said.
+
+    Of arguments that are refused only that is compared: how it is said is the parser's business.
+    """
+    session = McpSession(url + "/mcp", limit_s=10)
+    try:
+        for tool, arguments in USES:
+            text, is_error = session.call(tool, arguments, limit_s=10)
+            text = _OLD_TIME.sub("OLD TIME", _TIME.sub("TIME", text))
+            if text.startswith("Error calling tool"):
+                text = text.partition("[")[0]
+            said = json.loads(text) if text.startswith("{") else text
+            yield {"asked": [tool, arguments], "is_error": is_error, "said": said}
+    finally:
+        session.close()
 
 
 def converse(url: str) -> Iterator[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""A tinytask server small enough to live in a test: real HTTP, the same REST semantics.
+"""A tinytask server small enough to live in a test: real HTTP, the same REST and MCP semantics.
 
 No compare-and-set on PATCH, atomic signup, transfer as compare-and-set on the owner, blockers that
 block for ever once archived, parents that follow their children.  `test_conversation.py` holds
@@ -16,13 +16,12 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import Enum, auto
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from queue import Queue
+from queue import SimpleQueue
 from threading import Lock, Thread
 from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from tests.tinytask.refusal import Refusal
-from tests.tinytask.tools import reply_to
+from tests.tinytask import tools
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -89,6 +88,21 @@ class Misbehaviour:
         return self.times >= 0
 
 
+class Speaks(Enum):
+    """What a server is, and which of its interfaces it has."""
+
+    REST = auto()  # 2.0 as it comes, with MCP over streamable HTTP beside it
+    SSE = auto()  # 2.0 with the older MCP transport
+    OLD = auto()  # 1.0: MCP over SSE and nothing else, neither queues, blockers nor subtasks
+
+
+class Refusal(Exception):  # noqa: N818 - an answer, not an error
+    def __init__(self, status: int, error: str) -> None:
+        super().__init__(error)
+        self.status = status
+        self.error = error
+
+
 def _wall() -> datetime:
     return datetime.now(tz=UTC)
 
@@ -98,7 +112,7 @@ class Double:
     """The server: its tasks, and the thread that answers."""
 
     now: Callable[[], datetime] = _wall
-    is_old: bool = False  # as version 1: MCP over SSE, and nothing else
+    speaks: Speaks = Speaks.REST
     asked: list[tuple[str, str]] = field(default_factory=list)
     misbehaviours: list[Misbehaviour] = field(default_factory=list)
 
@@ -109,6 +123,7 @@ class Double:
         self._database.executescript(_SCHEMA)
         self._server: _Server | None = None
         self._port = 0
+        self.streams: list[SimpleQueue[bytes | None]] = []
 
     @property
     def url(self) -> str:
@@ -129,6 +144,9 @@ class Double:
             server.shutdown()
             server.server_close()
             server.hang_up()
+            for stream in self.streams:
+                stream.put(None)
+            self.streams.clear()
 
     @contextmanager
     def running(self) -> Iterator[Double]:
@@ -189,7 +207,36 @@ class Double:
     def _sql(self, statement: str, *values: object) -> list[dict[str, Any]]:
         return [dict(row) for row in self._database.execute(statement, values).fetchall()]
 
+    def told_over_mcp(self, message: dict[str, Any]) -> dict[str, Any] | None:
+        """Answer one message of the protocol; a notification has no answer."""
+        is_old = self.speaks is Speaks.OLD
+        asked = message.get("params") or {}
+        match message.get("method"):
+            case "initialize":
+                told: dict[str, Any] = {
+                    "protocolVersion": "2024-11-05" if is_old else "2025-06-18",
+                    "capabilities": {"tools": {}},
+                    "serverInfo": {"name": "tinytask-mcp", "version": "1.0.0"},
+                }
+            case "ping":
+                told = {}
+            case "tools/list":
+                found = tools.names(is_old=is_old)
+                schema = {"type": "object"}
+                told = {"tools": [{"name": name, "inputSchema": schema} for name in found]}
+            case "tools/call":
+                arguments = asked.get("arguments") or {}
+                text, is_error = tools.use(self, asked["name"], arguments, is_old=is_old)
+                told = {"content": [{"type": "text", "text": text}]}
+                if is_error:
+                    told["isError"] = True
+            case _:
+                return None
+        return {"jsonrpc": "2.0", "id": message["id"], "result": told}
+
     def _stamp(self) -> str:
+        if self.speaks is Speaks.OLD:
+            return f"{self.now():%Y-%m-%d %H:%M:%S}"
         return f"{self.now():%Y-%m-%dT%H:%M:%SZ}"
 
     def _row(self, number: int) -> dict[str, Any] | None:
@@ -198,6 +245,9 @@ class Double:
 
     def _told(self, row: dict[str, Any]) -> dict[str, Any]:
         blocker = self._row(row["blocked_by_task_id"]) if row["blocked_by_task_id"] else None
+        if self.speaks is Speaks.OLD:
+            row = {name: value for name, value in row.items() if name not in tools.NEWER_FIELDS}
+            return {**row, "tags": json.loads(row["tags"]) if row["tags"] else []}
         return {
             **row,
             "tags": json.loads(row["tags"]) if row["tags"] else [],
@@ -231,7 +281,7 @@ class Double:
         return [self._told(row) for row in self._sql(statement, *values, limit or -1, offset)]
 
     def _create(self, _query: Any, body: Any, parent: str | None = None) -> dict[str, Any]:
-        _check_fields(body, is_new=True)
+        _check_fields(body, is_new=True, is_signed=self.speaks is not Speaks.OLD)
         above = parent if parent is not None else body.get("parent_task_id")
         queue = body.get("queue_name")
         if above is not None:
@@ -248,7 +298,7 @@ class Double:
             description=body.get("description") or None,
             status="idle",
             assigned_to=body.get("assigned_to") or None,
-            created_by=body["created_by"],
+            created_by=body.get("created_by"),
             priority=body.get("priority", 0),
             tags=json.dumps(body["tags"]) if body.get("tags") else None,
             parent_task_id=above,
@@ -382,8 +432,9 @@ class Double:
             raise Refusal(404, "No idle tasks available for signup")
         number = found[0]["id"]
         self._set(number, status="working")
-        if found[0]["parent_task_id"] is not None:
-            self._follow(found[0]["parent_task_id"])
+        parent = found[0].get("parent_task_id")
+        if parent is not None:
+            self._follow(parent)
         return self._get(None, None, str(number))
 
     def _transfer(self, _query: Any, body: Any, number: str) -> dict[str, Any]:
@@ -474,8 +525,7 @@ class Double:
         return self._sql("SELECT * FROM links WHERE task_id = ? ORDER BY created_at", int(number))
 
     def _health(self, _query: Any, _body: Any) -> dict[str, Any]:
-        told = {"status": "healthy", "database": "connected"}
-        return told if self.is_old else {**told, "transport": "streamable-http"}
+        return {"status": "healthy", "transport": "streamable-http", "database": "connected"}
 
 
 def _statuses_in(text: str) -> list[str]:
@@ -493,7 +543,7 @@ def _bound_in(query: dict[str, str], name: str) -> int:
     return int(query.get(name, "0"))
 
 
-def _check_fields(body: Any, *, is_new: bool) -> None:
+def _check_fields(body: Any, *, is_new: bool, is_signed: bool = True) -> None:
     if not isinstance(body, dict):
         raise Refusal(400, "Task title is required")
     for name in ("title", "description", "assigned_to", "created_by"):
@@ -513,7 +563,7 @@ def _check_fields(body: Any, *, is_new: bool) -> None:
     if "status" in body and body["status"] not in STATUSES:
         known = ", ".join(STATUSES)
         raise Refusal(400, f"Invalid status: {body['status']}. Must be one of: {known}")
-    if is_new and not str(body.get("created_by") or "").strip():
+    if is_new and is_signed and not str(body.get("created_by") or "").strip():
         raise Refusal(400, "created_by is required")
 
 
@@ -551,12 +601,9 @@ class _Server(ThreadingHTTPServer):
     def __init__(self, address: tuple[str, int], handler: type[_Handler]) -> None:
         super().__init__(address, handler)
         self.connected: set[Any] = set()
-        self.streams: dict[str, Queue[dict[str, Any] | None]] = {}
 
     def hang_up(self) -> None:
         """End the connections that are kept open, as a server that ends does."""
-        for stream in self.streams.values():
-            stream.put(None)
         for one in list(self.connected):
             with suppress(OSError):
                 one.shutdown(2)
@@ -601,9 +648,9 @@ class _Handler(BaseHTTPRequestHandler):
             return
         query = {name: values[-1] for name, values in parse_qs(parts.query).items()}
         if parts.path == "/mcp":
-            self._speak_mcp(query, content, fault)
+            self._handle_mcp(query, content, fault)
             return
-        if double.is_old and parts.path != "/health":
+        if double.speaks is Speaks.OLD and parts.path != "/health":
             self._send(404, b'{"error": "Not found"}', fault)
             return
         try:
@@ -615,36 +662,55 @@ class _Handler(BaseHTTPRequestHandler):
             status, document = 400, {"error": str(error)}
         self._send(status, json.dumps(document).encode(), fault)
 
-    def _speak_mcp(self, query: dict[str, str], content: bytes, fault: Fault | None) -> None:
-        double, streams = self.server.double, self.server.streams
-        if self.command == "GET" and double.is_old:
-            self._stream()
+    def _handle_mcp(self, query: dict[str, str], content: bytes, fault: Fault | None) -> None:
+        """Speak MCP: over streamable HTTP one answer a question, over SSE all in one stream."""
+        double = self.server.double
+        if double.speaks is Speaks.REST:
+            if self.command != "POST":
+                self._stream(b"")
+                return
+            answer = double.told_over_mcp(json.loads(content))
+            if answer is None:
+                self._send(202, b"", fault)
+            else:
+                self._send(200, _event("message", json.dumps(answer)), fault, "text/event-stream")
             return
-        if self.command != "POST":
-            self._send(405, b"{}", fault)
+        if self.command == "GET":
+            number = len(double.streams)
+            self._stream(_event("endpoint", f"/mcp?sessionId={number}"))
             return
-        answer = reply_to(json.loads(content), double.answer, is_old=double.is_old)
-        if double.is_old:
-            if answer is not None and fault is not Fault.CUT_AFTER_WRITE:
-                streams[query["sessionId"]].put(answer)
-            self._send(202, b"Accepted", None)
-        elif answer is None:
-            self._send(202, b"", None)
-        else:
-            self._send(200, json.dumps(answer).encode(), fault)
+        session = query.get("sessionId", "")
+        if not session.isdigit() or int(session) >= len(double.streams):
+            status, word = (404, "Session not found") if session else (400, "Missing session ID")
+            self._send(status, json.dumps({"error": word}).encode(), fault)
+            return
+        stream = double.streams[int(session)]
+        answer = double.told_over_mcp(json.loads(content))
+        if answer is not None:
+            event = _event("message", json.dumps(answer))
+            match fault:
+                case Fault.CUT_AFTER_WRITE:
+                    stream.put(None)
+                case Fault.CUT_IN_BODY:
+                    stream.put(event[: len(event) // 2])
+                    stream.put(None)
+                case _:
+                    stream.put(event)
+        self._send(202, b"Accepted", None)
 
-    def _stream(self) -> None:
-        """Tell where to post, then every answer, until the server ends."""
-        number, answers = str(len(self.server.streams)), Queue[dict[str, Any] | None]()
-        self.server.streams[number] = answers
+    def _stream(self, first: bytes) -> None:
+        """Send events for as long as anybody listens, as servers do that never end an answer."""
+        stream: SimpleQueue[bytes | None] = SimpleQueue()
+        self.server.double.streams.append(stream)
         self.close_connection = True
         self.send_response(200)
         self.send_header("Content-Type", "text/event-stream")
         self.end_headers()
+        event: bytes | None = first
         with suppress(OSError):
-            self.wfile.write(f"event: endpoint\ndata: /mcp?sessionId={number}\n\n".encode())
-            while (answer := answers.get()) is not None:
-                self.wfile.write(f"event: message\ndata: {json.dumps(answer)}\n\n".encode())
+            while event is not None:
+                self.wfile.write(event)
+                event = stream.get()
 
     def _spoil_before(self, fault: Fault | None) -> None:
         """Answer in a way that has nothing to do with the question, which is not heeded."""
@@ -676,18 +742,24 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.write(piece)
             time.sleep(pause_s)
 
-    def _send(self, status: int, content: bytes, fault: Fault | None) -> None:
+    def _send(
+        self, status: int, content: bytes, fault: Fault | None, kind: str = "application/json"
+    ) -> None:
         if fault is Fault.CUT_AFTER_WRITE:
             self.close_connection = True
             return
         self.send_response(status)
-        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Type", kind)
         self.send_header("Content-Length", str(len(content)))
         self.end_headers()
         if fault is Fault.CUT_IN_BODY:
             self.close_connection = True
             content = content[: len(content) // 2]
         self.wfile.write(content)
+
+
+def _event(name: str, data: str) -> bytes:
+    return f"event: {name}\ndata: {data}\n\n".encode()
 
 
 _INSTEAD = {

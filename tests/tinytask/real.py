@@ -1,4 +1,7 @@
-"""The real tinytask server, where somebody has built it: TINYTASK_SERVER is its build/index.js."""
+"""The real tinytask servers, where somebody has built them.
+
+TINYTASK_SERVER is the build/index.js of 2.0, TINYTASK_OLD_SERVER that of tinytask-mcp 1.0.
+"""
 
 from __future__ import annotations
 
@@ -17,14 +20,14 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 SERVER = os.environ.get("TINYTASK_SERVER")
+OLD_SERVER = os.environ.get("TINYTASK_OLD_SERVER")
 _START_S = 30.0
 
 
 class RealServer:
-    """One server process over one database file."""
+    """One server process over one database file; ``mode`` is how its MCP interface is carried."""
 
     def __init__(self, program: str, folder: Path, *, mode: str = "http") -> None:
-        """Take its build/index.js and how it is to speak: ``sse`` for one of version 1."""
         self._program = program
         self._mode = mode
         self._folder = folder

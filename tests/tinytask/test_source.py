@@ -11,7 +11,7 @@ from tests.contract.builders import START, ServerWorld, a_runner, open_server_wo
 from tests.tinytask.double import Fault
 
 from tinyscheduler.adapters.sqlite.pruning import SqlitePruner
-from tinyscheduler.adapters.tinytask.wire import RefusedError
+from tinyscheduler.adapters.tinytask.questions import RefusedError
 from tinyscheduler.errors import SourceError
 from tinyscheduler.model.pruning import PruneBounds
 from tinyscheduler.model.tasks import FailureReason, Finish, Requeue, TaskSpec, TaskState

@@ -7,48 +7,29 @@ from functools import partial
 
 from tinyscheduler.adapters.clock_system import SystemClock
 from tinyscheduler.adapters.tinytask.client import TinytaskClient
-from tinyscheduler.adapters.tinytask.rest import RestWire
 from tinyscheduler.adapters.tinytask.source import TinytaskSettings, TinytaskSource
 from tinyscheduler.app.queue import source_tasks
-from tinyscheduler.errors import NotFoundError, SourceError
+from tinyscheduler.errors import NotFoundError
 from tinyscheduler.wording import quote
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
 
     from tinyscheduler.adapters.sqlite.database import Database
-    from tinyscheduler.adapters.tinytask.wire import Wire
     from tinyscheduler.model.config import Config
     from tinyscheduler.model.snapshot import Rules
     from tinyscheduler.ports import Clock, Ledger
 
 _MOST_COUNTED = 1000
-_TRIES = 3
 
 
 def open_client(config: Config, clock: Clock, *, may_write: bool) -> TinytaskClient:
     """Return what asks the server: again and again where more depends on it than a preview."""
-    return TinytaskClient(
-        RestWire(config.endpoint),
-        clock,
-        timeout_s=config.timing.source_timeout_s,
-        tries=_TRIES if may_write else 1,
-        other_wire=partial(_mcp_wire, config.endpoint),
-    )
-
-
-def _mcp_wire(endpoint: str, health: Mapping[str, object]) -> Wire:
-    """Return what asks a server that has no REST; SourceError where the extra is missing."""
-    try:
-        from tinyscheduler.adapters.tinytask.mcp import McpWire
-    except ImportError as error:
-        raise SourceError(
-            "the tinytask server has no REST interface, and the package mcp is not installed",
-            hint="install tinyscheduler[mcp], or tinytask from 2.0 on",
-        ) from error
-    transport = health.get("transport")
-    return McpWire(endpoint, transport=transport if isinstance(transport, str) else None)
+    timeout_s = config.timing.source_timeout_s
+    if may_write:
+        return TinytaskClient(config.endpoint, clock, timeout_s=timeout_s)
+    return TinytaskClient(config.endpoint, clock, timeout_s=timeout_s, tries=1)
 
 
 def tinytask_source(
@@ -101,10 +82,11 @@ def dial(config: Config) -> str:
     client = open_client(config, clock, may_write=False)
     try:
         began_ns = clock.now().monotonic_ns
-        status = client.health().get("status")
         tasks, number = client.tasks(
             lambda _words: None, status="idle,working", limit=_MOST_COUNTED
         )
+        status = client.health().get("status")
+        where, language = client.where, client.language
         took_ms = (clock.now().monotonic_ns - began_ns) / 1e6
     finally:
         client.close()
@@ -116,6 +98,6 @@ def dial(config: Config) -> str:
     more = " or more" if number == _MOST_COUNTED else ""
     health = "" if status == "healthy" else f", and calls itself {quote(status)}"
     return (
-        f"{client.where} answers in {took_ms:.0f} ms{health}: {number}{more} open tasks,"
+        f"{where} answers over {language} in {took_ms:.0f} ms{health}: {number}{more} open tasks,"
         f" {ours} of them for agents here"
     )

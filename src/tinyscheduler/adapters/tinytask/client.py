@@ -1,14 +1,15 @@
-"""How is a tinytask server asked?  Again where that may help, and within a bound of time."""
+"""What is asked of a tinytask server, within bounds of time, size and tries?"""
 
 from __future__ import annotations
 
 from tinyscheduler.adapters.tinytask.documents import OddDocumentError, RemoteTask, read_task
-from tinyscheduler.adapters.tinytask.wire import (
+from tinyscheduler.adapters.tinytask.languages import line_to
+from tinyscheduler.adapters.tinytask.questions import (
     NO_SERVER_HINT,
-    NoInterfaceError,
     Question,
     TransientError,
     UnreadableTaskError,
+    Verb,
 )
 from tinyscheduler.errors import SourceError
 from tinyscheduler.wording import quote
@@ -18,21 +19,21 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from typing import Any
 
-    from tinyscheduler.adapters.tinytask.wire import Wire
     from tinyscheduler.ports import Clock
 
-SIGNATURE = "tinyscheduler"
 _TRIES = 3
-# Shares of the time that one question may take: before the second try (twice as long before the
-# third), and how long nothing is asked once all tries came to nothing.
+# Shares of the time that one question may take: before the second try (twice as long before
+# the third), and how long nothing is asked once all tries came to nothing.
 _FIRST_DELAY, _SILENCE = 0.1, 0.5
 # Times that one question may take: for all questions together.
 _ALL = 3
+# Within less nobody answers, and what is left is never quite nothing.
+_LEAST_S = 0.001
 _HINT = "start it, set TINYSCHEDULER_MCP_ENDPOINT to where it answers, or take it out of SOURCES"
 
 
 class TinytaskClient:
-    """One server, asked over one connection that stays open between questions.
+    """One server, asked in the language it speaks.
 
     All methods raise SourceError if, and only if, the server did not do what was asked, or
     nobody knows whether it did; RefusedError where it is certain that it did not.  However many
@@ -40,21 +41,13 @@ class TinytaskClient:
     """
 
     def __init__(
-        self,
-        wire: Wire,
-        clock: Clock,
-        *,
-        timeout_s: float,
-        tries: int = _TRIES,
-        other_wire: Callable[[Mapping[str, Any]], Wire] | None = None,
+        self, endpoint: str, clock: Clock, *, timeout_s: float, tries: int = _TRIES
     ) -> None:
-        """Take what carries questions, and how long each may take.
+        """Take the base URL, or that of its MCP interface: then that is what is spoken.
 
-        ``other_wire`` is asked for, with what the server says of itself, where that one
-        finds no interface.
+        ``timeout_s`` is from the first byte sent to the last one read, however slowly they drip.
         """
-        self._wire = wire
-        self._other_wire = other_wire
+        self._line = line_to(endpoint, clock)
         self._clock = clock
         self._tries = tries
         self._timeout_s = timeout_s
@@ -64,16 +57,22 @@ class TinytaskClient:
 
     @property
     def where(self) -> str:
-        """The address of the server, for people."""
-        return self._wire.where
+        """The server's address, without what guards it."""
+        return self._line.where
+
+    @property
+    def language(self) -> str:
+        """What is spoken with the server, for people; known once it answered."""
+        return self._line.language
 
     def begin_tick(self) -> None:
-        """Let the bound of time on all questions together begin anew."""
+        """Let the bound of time on all questions together begin anew, and hang up until then."""
+        self._line.close()
         self._left_s = _ALL * self._timeout_s
 
     def close(self) -> None:
-        """Close the connection."""
-        self._wire.close()
+        """Hang up."""
+        self._line.close()
 
     # -- what it is asked -----------------------------------------------------------
 
@@ -84,16 +83,11 @@ class TinytaskClient:
 
         In the server's order: priority, then age.  What is no task is left out, with a warning.
         """
-        question = Question(method="GET", path="/tasks", filters=filters)
-        try:
-            document = self._ask(question)
-        except NoInterfaceError:
-            if self._other_wire is None:
-                raise
-            self._change_wire(self._other_wire)
-            document = self._ask(question)
+        question = Question(verb=Verb.LIST, fields=filters)
+        document = self._ask(question)
         if not isinstance(document, list):
-            raise self._odd(f"/tasks is {quote(document)}, not a list", hint=NO_SERVER_HINT)
+            words = f"{self._line.words_for(question)} is {quote(document)}, not a list"
+            raise self._odd(words, hint=NO_SERVER_HINT)
         found = []
         for one in document:
             try:
@@ -104,17 +98,15 @@ class TinytaskClient:
 
     def task(self, number: int) -> RemoteTask | None:
         """Return the task with its comments and links; None if there is none."""
-        document = self._ask(Question(method="GET", path=f"/tasks/{number}", may_be_absent=True))
+        document = self._ask(Question(verb=Verb.READ, number=number))
         return None if document is None else self._read(document, number)
 
-    def update(self, number: int, **fields: str | None) -> RemoteTask | None:
+    def update(self, number: int, **fields: str) -> RemoteTask | None:
         """Change fields of a task and return it; None if there is none.
 
         Asked for twice it is the same as once, so it may be tried again.
         """
-        document = self._ask(
-            Question(method="PATCH", path=f"/tasks/{number}", fields=fields, may_be_absent=True)
-        )
+        document = self._ask(Question(verb=Verb.CHANGE, number=number, fields=fields))
         return None if document is None else self._read(document, number)
 
     def has_open_subtasks(self, number: int) -> bool:
@@ -127,56 +119,41 @@ class TinytaskClient:
     def add_comment(self, number: int, content: str, *, mark: str) -> None:
         """Add a comment, unless one that holds the ``mark`` is there."""
         self._add_once(
-            number,
-            f"/tasks/{number}/comments",
-            {"content": content},
+            Question(verb=Verb.COMMENT, number=number, fields={"content": content}),
             is_there=lambda task: any(mark in one for one in task.comments),
         )
 
     def add_link(self, number: int, url: str, description: str) -> None:
         """Add a link, unless it is there."""
+        fields = {"url": url, "description": description}
         self._add_once(
-            number,
-            f"/tasks/{number}/links",
-            {"url": url, "description": description},
+            Question(verb=Verb.LINK, number=number, fields=fields),
             is_there=lambda task: url in task.links,
         )
 
     def health(self) -> Mapping[str, Any]:
         """Return what the server says of itself."""
-        document = self._ask(Question(method="GET", path="/health", is_api=False))
+        question = Question(verb=Verb.GREET)
+        document = self._ask(question)
         if not isinstance(document, dict):
-            raise self._odd(f"/health is {quote(document)}, not an object", hint=NO_SERVER_HINT)
+            words = f"{self._line.words_for(question)} is {quote(document)}, not an object"
+            raise self._odd(words, hint=NO_SERVER_HINT)
         return document
 
     # -- how -------------------------------------------------------------------------
 
-    def _add_once(
-        self,
-        number: int,
-        path: str,
-        fields: Mapping[str, str],
-        *,
-        is_there: Callable[[RemoteTask], bool],
-    ) -> None:
+    def _add_once(self, question: Question, *, is_there: Callable[[RemoteTask], bool]) -> None:
         """Post what would be there twice if it was posted twice.
 
         An answer that got lost says nothing: before each try it is looked whether it is there.
         """
-        question = Question(method="POST", path=path, fields={**fields, "created_by": SIGNATURE})
 
         def post() -> None:
-            task = self.task(number)
+            task = self.task(question.number)
             if task is not None and not is_there(task):
                 self._try(question)
 
         self._retry(post, question)
-
-    def _change_wire(self, other_wire: Callable[[Mapping[str, Any]], Wire]) -> None:
-        """Go on with what the server understands."""
-        wire, self._other_wire = other_wire(self.health()), None
-        self._wire.close()
-        self._wire = wire
 
     def _read(self, document: object, number: int) -> RemoteTask:
         try:
@@ -218,19 +195,19 @@ class TinytaskClient:
             return retrying(ask_again)
         except TransientError as error:
             tries = "" if self._tries == 1 else f", {self._tries} times in a row"
-            message = f"tinytask at {self.where}: {question}: {error}{tries}"
-            self._silence = SourceError(message, hint=_HINT)
+            words = f"{self._line.words_for(question)}: {error}{tries}"
+            self._silence = self._odd(words, hint=_HINT)
             self._silent_until_ns = self._monotonic_ns() + int(_SILENCE * self._timeout_s * 1e9)
             raise self._silence from error
 
     def _try(self, question: Question) -> Any:  # noqa: ANN401 - any JSON
-        """Ask once, if there is time left."""
+        """Ask once; what it took is taken from what all questions together may."""
         began_ns = self._monotonic_ns()
-        if self._left_s <= 0:
+        if self._left_s < _LEAST_S:
             spent = f"all questions together took {_ALL * self._timeout_s:g} s: enough for now"
-            raise SourceError(f"tinytask at {self.where}: {spent}", hint=_HINT)
+            raise self._odd(spent, hint=_HINT)
         try:
-            return self._wire.ask(question, limit_s=min(self._timeout_s, self._left_s))
+            return self._line.ask(question, limit_s=min(self._timeout_s, self._left_s))
         finally:
             self._left_s -= (self._monotonic_ns() - began_ns) / 1e9
 

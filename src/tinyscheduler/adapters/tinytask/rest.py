@@ -1,4 +1,4 @@
-"""How is a tinytask server asked over REST?  Within bounds of time and size."""
+"""How is a tinytask server asked over REST?  As all from 2.0 on can be, with little to load."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import os
 import socket
 import threading
 from contextlib import suppress
-from urllib.parse import quote as quote_path
 from urllib.parse import urlsplit, urlunsplit
 
 import requests
@@ -15,14 +14,16 @@ from requests.adapters import HTTPAdapter
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
-from tinyscheduler.adapters.tinytask.wire import (
+from tinyscheduler.adapters.tinytask.questions import (
     LONGEST_WORDS,
     MOST_BYTES,
     NO_SERVER_HINT,
-    NoInterfaceError,
-    Question,
+    SIGNATURE,
     RefusedError,
     TransientError,
+    UnspokenError,
+    Verb,
+    cause_of,
 )
 from tinyscheduler.errors import SourceError
 from tinyscheduler.jsontext import dumps, loads
@@ -33,8 +34,11 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from tinyscheduler.adapters.tinytask.questions import Question
+
+# To connect, as a share of the time that one question may take.
+_CONNECT = 0.3
 _CHUNK_BYTES = 64 * 1024
-_CONNECT = 0.3  # the share of the time of a question that connecting may take
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,13 +50,15 @@ class _Answer:
     is_measured: bool  # it says how long it is: cut off, it would not look whole
 
 
-class RestWire:
-    """Questions over HTTP, by means of `requests`."""
+class RestLine:
+    """One connection that stays open between questions."""
+
+    language = "REST"
 
     def __init__(self, endpoint: str) -> None:
-        """Take the base URL; the path of the MCP interface behind it is taken off."""
+        """Take the base URL."""
         parts = urlsplit(endpoint)
-        path = parts.path.rstrip("/").removesuffix("/mcp")
+        path = parts.path.rstrip("/")
         self._base = urlunsplit((parts.scheme, parts.netloc, path, "", ""))
         # What guards the server is told to nobody but the server.
         host = parts.netloc.rpartition("@")[2]
@@ -71,22 +77,26 @@ class RestWire:
         self._session.close()
         self._guard.close()
 
+    def words_for(self, question: Question) -> str:
+        """Return method and path."""
+        method, path = _ROUTES[question.verb]
+        return f"{method} {path.format(question.number)}"
+
     def ask(self, question: Question, *, limit_s: float) -> Any:  # noqa: ANN401 - any JSON
-        """Ask once; ``limit_s`` is from the first byte sent to the last one read."""
+        """Ask once, and return what the answer holds; None for a task that is not there."""
         answer = self._exchange(question, limit_s)
-        said = f"{question}: status {answer.status}"
-        words = _words_in(answer)
-        # By its words it is the server that says so, and not something else at its address.
-        if answer.status == _NOT_FOUND and question.may_be_absent and words:
+        said = f"{self.words_for(question)}: status {answer.status}"
+        told = _words_in(answer)
+        if answer.status in _NOT_SPOKEN and not self._is_about(question, told):
+            message = f"tinytask at {self.where}: {said}{told}"
+            raise UnspokenError(message, hint=NO_SERVER_HINT)
+        if answer.status == _NOT_FOUND and question.verb in _MAY_BE_ABSENT:
             return None
         if answer.status >= _SERVER_FAILED or answer.status == _TOO_MANY:
-            message = f"status {answer.status}{words}"
-            raise TransientError(message)
+            words = f"status {answer.status}{told}"
+            raise TransientError(words)
         if answer.status >= _CLIENT_FAILED:
-            message = f"tinytask at {self.where}: {said}{words}"
-            if answer.status == _NOT_FOUND and (not words or question.path == "/tasks"):
-                raise NoInterfaceError(message, hint=NO_SERVER_HINT)
-            raise RefusedError(message)
+            raise RefusedError(f"tinytask at {self.where}: {said}{told}")
         if answer.status >= _REDIRECTED or answer.status < _SUCCEEDED:
             raise self._odd(f"{said}; redirects are not followed", hint=NO_SERVER_HINT)
         try:
@@ -98,19 +108,29 @@ class RestWire:
             start = quote(answer.content[:40].decode(errors="replace"))
             raise self._odd(f"{said}, but {start} is no JSON", hint=NO_SERVER_HINT) from error
 
+    def _is_about(self, question: Question, told: str) -> bool:
+        """Whether the server says that a task is not there, and not that it knows no such path.
+
+        Servers before 2.0 say "Not found" of every path: no task has vanished there.
+        """
+        return question.number > 0 and str(question.number) in told
+
     def _exchange(self, question: Question, limit_s: float) -> _Answer:
-        url = self._base + ("/api/v1" if question.is_api else "") + quote_path(question.path)
-        fields = question.fields
+        method, path = _ROUTES[question.verb]
+        url = self._base + ("" if question.verb is Verb.GREET else "/api/v1")
+        fields = dict(question.fields)
+        if question.verb in (Verb.COMMENT, Verb.LINK):
+            fields["created_by"] = SIGNATURE
+        is_asking = method == "GET"
         late = f"no whole answer within {limit_s:.1f} s"
-        headers = None if fields is None else {"Content-Type": "application/json"}
         with self._guard.cutting_after(limit_s):
             try:
                 with self._session.request(
-                    question.method,
-                    url,
-                    params=question.filters,
-                    data=None if fields is None else dumps(dict(fields)).encode(),
-                    headers=headers,
+                    method,
+                    url + path.format(question.number),
+                    params=fields if is_asking else None,
+                    data=None if is_asking else dumps(fields).encode(),
+                    headers=None if is_asking else {"Content-Type": "application/json"},
                     timeout=(_CONNECT * limit_s, limit_s),
                     allow_redirects=False,
                     stream=True,
@@ -123,7 +143,7 @@ class RestWire:
             except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
                 if self._guard.has_cut or isinstance(error, _TIMEOUTS):
                     raise TransientError(late) from error
-                raise TransientError(_cause_of(error)) from error
+                raise TransientError(cause_of(error)) from error
         if self._guard.has_cut:
             # Cut off, an answer of unknown length looks as if it was whole.
             raise TransientError(late)
@@ -149,10 +169,21 @@ class RestWire:
         return SourceError(f"tinytask at {self.where}: {words}", hint=hint)
 
 
+_ROUTES = {
+    Verb.LIST: ("GET", "/tasks"),
+    Verb.READ: ("GET", "/tasks/{}"),
+    Verb.CHANGE: ("PATCH", "/tasks/{}"),
+    Verb.COMMENT: ("POST", "/tasks/{}/comments"),
+    Verb.LINK: ("POST", "/tasks/{}/links"),
+    Verb.GREET: ("GET", "/health"),
+}
+_MAY_BE_ABSENT = (Verb.READ, Verb.CHANGE)
 _MEASURES = frozenset({"content-length", "transfer-encoding"})
 _TIMEOUTS = (requests.Timeout, urllib3.exceptions.TimeoutError, TimeoutError)
 _SUCCEEDED, _REDIRECTED, _CLIENT_FAILED, _SERVER_FAILED = 200, 300, 400, 500
 _NOT_FOUND, _TOO_MANY = 404, 429
+# What is said of a path that is not there, or that nobody lets through.
+_NOT_SPOKEN = (403, _NOT_FOUND, 405)
 
 
 def _words_in(answer: _Answer) -> str:
@@ -163,16 +194,6 @@ def _words_in(answer: _Answer) -> str:
         return ""
     words = document.get("error") if isinstance(document, dict) else None
     return f", {one_line(words, longest=LONGEST_WORDS)}" if isinstance(words, str) else ""
-
-
-def _cause_of(error: BaseException) -> str:
-    """Return the innermost reason, which is the one that says something."""
-    inner: BaseException = error
-    while (cause := inner.__cause__ or inner.__context__) is not None:
-        inner = cause
-    if isinstance(inner, OSError) and inner.strerror:
-        return inner.strerror
-    return one_line(str(inner) or type(inner).__name__, longest=LONGEST_WORDS)
 
 
 class _Guard:

@@ -12,12 +12,12 @@ from contextlib import contextmanager
 from datetime import timedelta
 
 from tinyscheduler.adapters.tinytask.comments import Words, describe_attempt, describe_loss
-from tinyscheduler.adapters.tinytask.window import Line, Reader, World
-from tinyscheduler.adapters.tinytask.wire import (
-    NoInterfaceError,
+from tinyscheduler.adapters.tinytask.questions import (
     RefusedError,
     UnreadableTaskError,
+    UnspokenError,
 )
+from tinyscheduler.adapters.tinytask.window import Line, Reader, World
 from tinyscheduler.core import retry
 from tinyscheduler.core.command_line import uses
 from tinyscheduler.errors import SourceError, StoreError
@@ -625,7 +625,7 @@ class TinytaskSource:
         """Go on where the server refuses what is only told: it would refuse it for ever."""
         try:
             yield
-        except NoInterfaceError:
+        except UnspokenError:
             raise
         except RefusedError as error:
             self._warn(error.what)
