@@ -227,10 +227,8 @@ def test_the_prompt_is_title_and_description_and_tags_are_labels(world):
 
 def test_all_questions_of_a_tick_together_are_bounded_however_each_is_answered(tmp_path):
     with ExitStack() as stack:
-        world = open_server_world(
-            tmp_path, stack, agents=(a_runner("coder", "dev"),), timeout_s=0.2
-        )
-        before, moment = world.double.answer, timedelta(seconds=0.15)
+        world = open_server_world(tmp_path, stack, agents=(a_runner("coder", "dev"),), timeout_s=5)
+        before, moment = world.double.answer, timedelta(seconds=5.5)
 
         def answer(method, path, query, body):
             world.clock.advance(moment.total_seconds())
@@ -238,7 +236,7 @@ def test_all_questions_of_a_tick_together_are_bounded_however_each_is_answered(t
 
         world.double.answer = answer  # type: ignore[method-assign]  # the server itself
 
-        for _ in range(4):
+        for _ in range(3):
             world.source.look(window=1)
         with pytest.raises(SourceError, match="all questions together"):
             world.source.look(window=1)
@@ -395,3 +393,17 @@ def test_a_held_task_that_was_elsewhere_for_a_while_is_held(world, tries):
     world.double.change(1, status="complete")
     assert ids(world) == []
     assert world.notes.states([task_id]) == {task_id: TaskState.DONE}
+
+
+def test_only_a_task_that_is_not_found_is_gone(world):
+    task_id = world.add(TaskSpec(agent="coder"))
+    assert claim(world, task_id)
+    before = world.double.answer
+    world.double.answer = lambda *_: (404, {"error": "Not found"})
+
+    with pytest.raises(SourceError, match="status 404, Not found"):
+        settle(world, task_id, DONE)
+
+    world.double.answer = before
+    assert settle(world, task_id, DONE) is TaskState.DONE
+    assert world.double.task(1)["status"] == "complete"

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 from tests.contract.builders import ServerWorld, open_server_world
 from tests.tinytask.double import Fault
+from tests.tinytask.refusal import Refusal
 
 from tinyscheduler.adapters.tinytask.wire import RefusedError
 from tinyscheduler.errors import SourceError
@@ -69,3 +70,19 @@ def test_a_server_that_does_not_answer_is_down_within_its_time(tmp_path, fault):
         world.double.behave()
         world.clock.advance(10)
         assert world.source.look(window=1).waiting == ()
+
+
+@pytest.mark.parametrize("words", ["database file not found", "Tool get_task not found"])
+def test_only_a_task_that_is_not_found_is_absent(old, words):
+    task_id = old.add(TaskSpec(agent="coder"))
+    assert old.source.claim(task_id, lease_id="one", agent="coder", queue="dev", attempt=1)
+
+    def refuse(*_: object) -> tuple[int, object]:
+        raise Refusal(500, words)
+
+    old.double.answer = refuse
+
+    with pytest.raises(SourceError, match=words):
+        old.source.settle(task_id, lease_id="one", ending=DONE)
+
+    assert old.notes.task(task_id).state is TaskState.WORKING

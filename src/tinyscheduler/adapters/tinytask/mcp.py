@@ -19,6 +19,7 @@ from mcp.client.sse import sse_client
 from mcp.client.streamable_http import streamable_http_client
 
 from tinyscheduler.adapters.tinytask.wire import (
+    ABSENT,
     LONGEST_WORDS,
     MOST_BYTES,
     Question,
@@ -36,8 +37,6 @@ if TYPE_CHECKING:
     from typing import Any
 
 STREAMABLE_HTTP = "streamable-http"
-# As words of an error: the tools tell nothing else of it.
-_ABSENT = re.compile(r"not found", re.IGNORECASE)
 _CLOSING_S = 2.0
 # What fails is told by us, in a line; the library would print pages beside it.
 for name in ("mcp", "client"):  # its session calls itself the latter
@@ -123,7 +122,7 @@ class McpWire:
         if len(text) > MOST_BYTES:
             raise self._odd(f"its answer is longer than {MOST_BYTES // 2**20} MiB")
         if result.is_error:
-            if _ABSENT.search(text):
+            if ABSENT.search(text):
                 return None
             words = one_line(text, longest=LONGEST_WORDS)
             message = f"tinytask at {self.where}: {tool}: {words}"

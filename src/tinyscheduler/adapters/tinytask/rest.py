@@ -16,6 +16,7 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
 from tinyscheduler.adapters.tinytask.wire import (
+    ABSENT,
     LONGEST_WORDS,
     MOST_BYTES,
     NO_SERVER_HINT,
@@ -77,7 +78,7 @@ class RestWire:
         said = f"{question}: status {answer.status}"
         words = _words_in(answer)
         # By its words it is the server that says so, and not something else at its address.
-        if answer.status == _NOT_FOUND and question.may_be_absent and words:
+        if answer.status == _NOT_FOUND and question.may_be_absent and ABSENT.search(words):
             return None
         if answer.status >= _SERVER_FAILED or answer.status == _TOO_MANY:
             message = f"status {answer.status}{words}"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from tinyscheduler.errors import SourceError
 from tinyscheduler.values import dataclass
 
@@ -31,6 +33,9 @@ if TYPE_CHECKING:
 MOST_BYTES = 16 * 1024 * 1024
 LONGEST_WORDS = 200
 NO_SERVER_HINT = "TINYSCHEDULER_MCP_ENDPOINT must be the base URL of a tinytask server"
+# A task that is gone is given up here, and what its attempt came to is told to nobody: so only
+# these words of the server say so, and not whatever else was not found.
+ABSENT = re.compile(r"(?:^|[:,] )task(?: \d+)? not found\b", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
