@@ -158,6 +158,14 @@ _tinyscheduler() {
             :
             return
             ;;
+        add:--max-tokens)
+            :
+            return
+            ;;
+        add:--max-cost)
+            :
+            return
+            ;;
         add:--max-attempts)
             :
             return
@@ -275,7 +283,7 @@ _tinyscheduler() {
             return
             ;;
         events:--event)
-            mapfile -t COMPREPLY < <(compgen -W "task.added task.claimed task.started task.finished task.failed task.requeued task.parked task.cancelled task.edited task.retried task.held task.released lease.reclaimed lease.corrupt slot.leak_repaired source.down source.up scheduler.paused scheduler.resumed scheduler.draining scheduler.undrained scheduler.reset agent.cooling backpressure memory-pressure health-changed slot-available work-claimed queue-empty stagger-wait gpu.misplaced schedule.fired schedule.deferred schedule.reported schedule.paused schedule.warning audit.force policy.fallback policy.deployed" -- "$cur")
+            mapfile -t COMPREPLY < <(compgen -W "task.added task.claimed task.started task.finished task.failed task.requeued task.parked task.cancelled task.edited task.retried task.silent task.held task.released lease.reclaimed lease.corrupt slot.leak_repaired source.down source.up scheduler.paused scheduler.resumed scheduler.draining scheduler.undrained scheduler.reset agent.cooling backpressure memory-pressure health-changed slot-available work-claimed queue-empty stagger-wait gpu.misplaced schedule.fired schedule.deferred schedule.reported schedule.paused schedule.warning audit.force policy.fallback policy.deployed" -- "$cur")
             return
             ;;
         events:--task)
@@ -370,6 +378,14 @@ _tinyscheduler() {
             :
             return
             ;;
+        edit:--max-tokens)
+            :
+            return
+            ;;
+        edit:--max-cost)
+            :
+            return
+            ;;
         edit:--max-attempts)
             :
             return
@@ -395,7 +411,7 @@ _tinyscheduler() {
             return
             ;;
         edit:--unset)
-            mapfile -t COMPREPLY < <(compgen -W "agent queue title prompt recipe priority class gpus vram memory model seed tenant project max-runtime max-turns max-attempts after not-before label cwd env command" -- "$cur")
+            mapfile -t COMPREPLY < <(compgen -W "agent queue title prompt recipe priority class gpus vram memory model seed tenant project max-runtime max-turns max-tokens max-cost max-attempts after not-before label cwd env command" -- "$cur")
             return
             ;;
         prune:--older-than)
@@ -535,7 +551,7 @@ _tinyscheduler() {
             return
             ;;
         schedule:--unset)
-            mapfile -t COMPREPLY < <(compgen -W "agent queue title prompt recipe priority class gpus vram memory model seed tenant project max-runtime max-turns max-attempts after not-before label cwd env command" -- "$cur")
+            mapfile -t COMPREPLY < <(compgen -W "agent queue title prompt recipe priority class gpus vram memory model seed tenant project max-runtime max-turns max-tokens max-cost max-attempts after not-before label cwd env command" -- "$cur")
             return
             ;;
         schedule:--revision)
@@ -603,6 +619,14 @@ _tinyscheduler() {
             return
             ;;
         schedule:--max-turns)
+            :
+            return
+            ;;
+        schedule:--max-tokens)
+            :
+            return
+            ;;
+        schedule:--max-cost)
             :
             return
             ;;
@@ -690,7 +714,7 @@ _tinyscheduler() {
     case $command in
         "") words="--env-file --base-path --log-level --color -v --verbose -q --quiet --debug -V --version -h --help --help" ;;
         "run") words="--once --daemon --dry-run --fail-if-locked --agent-limit --loop-interval --heartbeat-interval --max-runtime --running-dir --log-dir --recipes-dir --goose-bin --mcp-endpoint --disable-blocking --json -h --help --help" ;;
-        "add") words="--agent --queue --title --prompt --prompt-file --recipe --priority --class --gpus --vram --memory --model --seed --tenant --project --max-runtime --max-turns --max-attempts --after --not-before --label --cwd --env --hold --from --start --json -h --help --help" ;;
+        "add") words="--agent --queue --title --prompt --prompt-file --recipe --priority --class --gpus --vram --memory --model --seed --tenant --project --max-runtime --max-turns --max-tokens --max-cost --max-attempts --after --not-before --label --cwd --env --hold --from --start --json -h --help --help" ;;
         "status") words="--watch --interval --json -h --help --help" ;;
         "list") words="--state --agent --limit --json -h --help --help" ;;
         "show") words="--json -h --help --help" ;;
@@ -715,13 +739,13 @@ _tinyscheduler() {
         "resume") words="--json -h --help --help" ;;
         "drain") words="--reason --wait --timeout --json -h --help --help" ;;
         "undrain") words="--json -h --help --help" ;;
-        "edit") words="--agent --queue --title --prompt --prompt-file --recipe --priority --class --gpus --vram --memory --model --seed --tenant --project --max-runtime --max-turns --max-attempts --after --not-before --label --cwd --env --unset --json -h --help --help" ;;
+        "edit") words="--agent --queue --title --prompt --prompt-file --recipe --priority --class --gpus --vram --memory --model --seed --tenant --project --max-runtime --max-turns --max-tokens --max-cost --max-attempts --after --not-before --label --cwd --env --unset --json -h --help --help" ;;
         "prune") words="--older-than --dry-run --json -h --help --help" ;;
         "reset") words="-y --yes --json -h --help --help" ;;
         "config") words="--show --json -h --help --help" ;;
         "validate-config") words="--fix --json -h --help --help" ;;
         "policy") words="--fixture --case --since --snapshot --queue-depth --pools --workers-per-pool --seed --against --gate --bound --plot --limit --force --json -h --help --help" ;;
-        "schedule") words="--name --cron --every --at --tz --jitter --active-hours --overlap --catch-up --catch-up-window --max-firings --expires --max-run-duration --kind --checklist --max-per-day -n --number --force --since --csv --advise -f --file --prune --dry-run --days --apply --plot --unset --revision --agent --queue --title --prompt --prompt-file --recipe --priority --class --gpus --vram --memory --model --seed --tenant --project --max-turns --max-attempts --label --cwd --env --json -h --help --help" ;;
+        "schedule") words="--name --cron --every --at --tz --jitter --active-hours --overlap --catch-up --catch-up-window --max-firings --expires --max-run-duration --kind --checklist --max-per-day -n --number --force --since --csv --advise -f --file --prune --dry-run --days --apply --plot --unset --revision --agent --queue --title --prompt --prompt-file --recipe --priority --class --gpus --vram --memory --model --seed --tenant --project --max-turns --max-tokens --max-cost --max-attempts --label --cwd --env --json -h --help --help" ;;
         "pressure") words="--id --ttl --pid --json -h --help --help" ;;
         "agent") words="--sample --exit-code --prompt --prompt-file --recipe --cwd --max-runtime --max-turns --json -h --help --help" ;;
         "init") words="--base-path -y --yes --json -h --help --help" ;;

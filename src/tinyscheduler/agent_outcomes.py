@@ -59,6 +59,8 @@ _FAILURES = (
             *("token has expired", "invalid credentials", "403 forbidden"),
             # Nothing that waiting would help against: somebody has to pay first.
             *("credit balance is too low", "credit balance too low", "billing error"),
+            *("out of credits", "login again", "does not have access to claude"),
+            *("organization has been disabled", "organization has disabled"),
         ),
     ),
     (
@@ -71,7 +73,8 @@ _FAILURES = (
             *("out of extra usage", "insufficient quota", "quota exceeded", "quota exhausted"),
             *("quota will reset", "exceeded your…quota", "exhausted your…quota"),
             *("exhausted your…capacity", "resource exhausted", "resource has been exhausted"),
-            *("overloaded error", "overloaded"),
+            *("overloaded error", "overloaded", "is at capacity", "no capacity available"),
+            "experiencing high demand",
         ),
     ),
 )
@@ -98,7 +101,17 @@ class Judge:
     (patterns); ``say`` is what people are told.
     """
 
-    __slots__ = ("_is_cut", "_last", "_newest", "_notes", "_rules", "_tells", "_told", "_watched")
+    __slots__ = (
+        "_has_events",
+        "_is_cut",
+        "_last",
+        "_newest",
+        "_notes",
+        "_rules",
+        "_tells",
+        "_told",
+        "_watched",
+    )
 
     def __init__(self, profile: object = None) -> None:
         """Take a profile; where it has no rules, nothing is a failure."""
@@ -117,17 +130,22 @@ class Judge:
         # Lines that are no events, the newest last.
         self._last: list[bytes] = []
         self._notes: dict[str, str] = {}
-        self._is_cut = False
+        self._has_events = self._is_cut = False
 
     def take_event(self, event: dict[str, object]) -> dict[str, object]:
         """Take note of an object that was printed, and return what its profile has it tell."""
-        self._is_cut = False
+        self._has_events, self._is_cut = True, False
         agreed = tuple(number for number, asked in self._watched if _agrees(event, asked))
         if agreed:
             self._newest, self._told = agreed, event
         self._note(event)
         found = ((name, _at(event, path)) for name, path in self._tells)
         return {name: value for name, value in found if value is not None}
+
+    def forget_events(self) -> None:
+        """Take back all events: what looked like one was quoted in a text for people."""
+        self._newest, self._told, self._notes = (), {}, {}
+        self._has_events = False
 
     def take_line(self, line: bytes) -> None:
         """Take note of a line that is no event."""
@@ -194,12 +212,21 @@ class Judge:
             told = [*_words_in(self._told), *filter(None, self._notes.values())]
         code = f"exit code {exit_code}"
         if reason == BY_WORDS:
-            reason, words = classify("\n".join(told or lines))
+            reason, words = classify("\n".join(told or self._words_of_program(lines)))
             is_known = bool(told) or reason != UNKNOWN
             return (reason, words if is_known else self._end(code, lines))
         if say:
             return (reason, f"{say} ({code})")
         return (reason, classify("\n".join(told))[1] if told else self._end(code, lines))
+
+    def _words_of_program(self, lines: list[str]) -> list[str]:
+        """Return those that are not the model's: what that speaks of has not befallen it.
+
+        All where no events tell the two apart, or where claude says that its model was not asked.
+        """
+        if not self._has_events or self._notes.get("error"):
+            return [*lines, *filter(None, self._notes.values())]
+        return self._last_lines("")
 
     def _end(self, code: str, lines: list[str]) -> str:
         """Return what there is to say where nothing was told of it."""
@@ -274,9 +301,19 @@ def _said(lines: list[str], patterns: object, *, has_said: bool) -> str | None:
         return "it printed nothing"
     for line in reversed(lines):
         spoken = _spoken(line)
-        if any(one and _is_like(spoken, str(one)) for one in wanted):
+        if any(one and _is_like(spoken, str(one)) and _begins(line, str(one)) for one in wanted):
             return line
     return None
+
+
+def _begins(line: str, pattern: str) -> bool:
+    """Whether a line begins as a pattern does that ends its first words in a colon.
+
+    >>> _begins("ERROR: no more", "error:*"), _begins("- Error handling: done", "error:*")
+    (True, False)
+    """
+    head = pattern.partition("*")[0].strip().lower()
+    return not head.endswith(":") or line.strip().lower().startswith(head)
 
 
 def _is_like(spoken: str, pattern: str) -> bool:
@@ -326,13 +363,14 @@ def classify(text: str) -> tuple[str, str]:
     >>> classify("it took a wrong turn: the rate limit was reached")[0]
     'rate_limited'
     """
-    lines = [one for one in _plain(text[:_MOST_TEXT]).splitlines() if one.strip()]
+    lines = [" ".join(one.split()) for one in _plain(text[:_MOST_TEXT]).splitlines()]
+    lines = [one for one in lines if one]
     spoken = [_spoken(one) for one in lines]
     for reason, phrases in _FAILURES:
         for number, words in enumerate(spoken):
             at = _first(words, phrases, reason)
             if at is not None:
-                told = _excerpt(lines[number], at)
+                told = _excerpt(lines[number], _place(lines[number], words, at))
                 if reason == "rate_limited" and not _speaks_of(_spoken(told), _WHEN):
                     told = _with_time(told, lines, spoken)
                 return (reason, told)
@@ -341,7 +379,7 @@ def classify(text: str) -> tuple[str, str]:
 
 
 def _first(words: str, phrases: tuple[str, ...], reason: str) -> int | None:
-    """Return roughly where a line speaks of one of these, if it does."""
+    """Return where the words of a line speak of one of these, if they do."""
     for phrase in phrases:
         at = _find(words, phrase)
         if at >= 0 and not (phrase == "overloaded" and _speaks_of(words, _IN_PROGRAMS)):
@@ -395,8 +433,27 @@ def _spoken(line: str) -> str:
     return f" {' '.join(word for one in spoken.split() if (word := one.strip(',.')))} "
 
 
+def _place(line: str, words: str, at: int) -> int:
+    """Return where in a line the word begins before which its words have that space.
+
+    >>> line = "{'error': api_rate_limit_error} (429)"
+    >>> line[_place(line, _spoken(line), _spoken(line).index(" limit ")) :]
+    'limit_error} (429)'
+    """
+    left, place = words.count(" ", 0, at), 0
+    shown = "".join(one if one.isalnum() or one in ",." else " " for one in line.lower())
+    for word in shown.split():
+        place = shown.index(word, place)
+        if word.strip(",."):
+            if not left:
+                break
+            left -= 1
+        place += len(word)
+    return place
+
+
 def _excerpt(line: str, at: int) -> str:
-    """Return the line, or as much as is kept of it around some place in its words."""
+    """Return the line, or as much as is kept of it around some place."""
     told = " ".join(line.split())
     if len(told) <= _MOST_WORDS:
         return told
@@ -409,7 +466,7 @@ def _with_time(told: str, lines: list[str], spoken: list[str]) -> str:
     for line, words in zip(lines, spoken, strict=True):
         at = next((found for one in _WHEN if (found := _find(words, one)) >= 0), None)
         if at is not None:
-            when = " ".join(line.split())[max(0, at - 20) :][: _MOST_WORDS // 3]
+            when = line[max(0, _place(line, words, at) - 20) :][: _MOST_WORDS // 3]
             return f"{told[: _MOST_WORDS - len(when) - 3]} … {when}"
     return told
 

@@ -27,6 +27,9 @@ if TYPE_CHECKING:
         def take_event(self, event: dict[str, object]) -> dict[str, object]:
             """Take note of an object, and return what it tells of turns and the like."""
 
+        def forget_events(self) -> None:
+            """Take back all objects: they were only shown."""
+
         def take_line(self, line: bytes) -> None:
             """Take note of a line that is none."""
 
@@ -44,7 +47,7 @@ _MOST_UNREAD_BYTES = 64 << 20
 # A longer line is no event that we count: those hold what a model said at once.
 _LONGEST_LINE_BYTES = 1 << 20
 # In the place of one.
-_OVERLONG = "\N{HORIZONTAL ELLIPSIS}".encode()
+_OVERLONG = b"a line of more than 1 MiB"
 # Things that codex does at once, and agents that work at once: of more only some are known.
 _MOST_AT_ONCE = 1000
 _LONGEST_NAME = 200
@@ -134,6 +137,7 @@ class AgentOutput:
         "_gemini_is_answering",
         "_has_brace",
         "_is_assistant",
+        "_is_for_people",
         "_is_in_document",
         "_is_overlong",
         "_judge",
@@ -171,6 +175,7 @@ class AgentOutput:
         # Whose words the answer consists of, where they come in pieces.
         self._speaker: str | None = None
         self._has_brace = self._is_in_document = self._is_assistant = False
+        self._is_for_people = False
         # The lines of an object that has many.
         self._document: list[bytes] = []
         self._document_bytes = 0
@@ -196,6 +201,7 @@ class AgentOutput:
         if self._is_overlong:
             self._is_overlong = not newline
         elif len(self._rest) + len(first) > _LONGEST_LINE_BYTES:
+            self._take_overlong(self._rest or first)
             self._rest, self._is_overlong = b"", not newline
         elif newline:
             self._take_line(self._rest + first)
@@ -229,10 +235,10 @@ class AgentOutput:
                 return
             self._give_up_document()
         if len(line) > _LONGEST_LINE_BYTES:
-            self._take_words(_OVERLONG)
+            self._take_overlong(line)
         elif self._document or (line == b"{" and self._kind != _GOOSE):
             self._take_document_line(line)
-        elif text[:1] in (b"{", b"[") and len(text) > 1:
+        elif text[:1] in (b"{", b"[") and len(text) > 1 and not self._is_for_people:
             self._take_json(text)
         else:
             self._take_words(line)
@@ -251,6 +257,13 @@ class AgentOutput:
         for event in document if isinstance(document, list) else (document,):
             if isinstance(event, dict):
                 self._take_event(event)
+
+    def _take_overlong(self, begin: bytes) -> None:
+        """Take note of a line that is not read: it may have been the event that tells the end."""
+        if begin.lstrip()[:3].startswith(_JSON_HEADS):
+            self._judge.take_cut(_OVERLONG)
+        else:
+            self._take_words(_OVERLONG)
 
     def _take_words(self, line: bytes) -> None:
         self._last_words = line
@@ -401,6 +414,9 @@ class AgentOutput:
         words = text.decode(errors="replace")
         if _TOOL_RULE in words[:20] and " | " in words:
             self._count_turn()
+            # Then what looks like an event is only shown there.
+            self._is_for_people = True
+            self._judge.forget_events()
 
     # -- gemini -----------------------------------------------------------------------
 

@@ -55,6 +55,17 @@ if TYPE_CHECKING:
 
         def finish(self, exit_code: int | None) -> tuple[str, str] | None:
             """Read the rest, and return how the attempt failed; None: it did not."""
+
+    class Life(Protocol):
+        """Who knows whether a silent command does something: see attempt_life.py."""
+
+        next_look_s: float
+
+        def silent_s(self, now_s: float, *, spoke_s: float) -> float:
+            """Return for how long it has shown no life."""
+
+        def is_over(self, now_s: float, *, spoke_s: float) -> bool:
+            """Whether that is too long."""
 else:
     import _signal as signal
 
@@ -90,7 +101,7 @@ _NOTHING_TO_DO = "HEARTBEAT_OK"
 _LOG_HEAD_BYTES = 1 << 16
 _BLOCK_BYTES = 4096
 _LEASE_MAX_BYTES = 16 << 20
-_GONE = ["X", "0", *["-1"] * 18]
+_GONE = ["X", "0", *["-1"] * 20]
 _ASKED_TO_END = "its wrapper was asked to end (SIGTERM), as when the machine shuts down"
 # What an end of our own making counts as; all others are failures.
 _OUTCOMES = {"cancelled": "cancelled", "aborted": "interrupted"}
@@ -206,6 +217,7 @@ class Attempt:
         self.peak_rss_mb: float | None = None
         self.cpu_s = 0.0
         self.reading: Reading | None = None
+        self.life: Life | None = None
         self.output: AgentOutput | None = None
         self.log_begin = 0
         self.verdict: tuple[str, str] | None = None  # of its own failure: reason, words
@@ -392,6 +404,8 @@ class Attempt:
             due.append(self.kill_at_s)
         else:
             due.append(self.started_s + _number(self.lease["max_runtime_sec"]))
+            if self.life is not None:
+                due.append(self.life.next_look_s)
         return max(0.0, min(due) - now) * 1000 + 1
 
     def _drain_wakeups(self) -> None:
@@ -441,9 +455,12 @@ class Attempt:
             return ("timeout", f"ran longer than its maximum of {most_s:g} s")
         if self._is_over_turns():
             return ("turn_limit_exceeded", self._words_on_turns())
-        idle_s = self.run["idle_output_sec"]
-        if idle_s is not None and now - self.log_grew_s > _number(idle_s):
-            return ("idle_output", f"printed nothing for {_number(idle_s):g} s")
+        words = self._words_on_budget()
+        if words is not None:
+            return ("budget_exceeded", words)
+        if self.life is not None and self.life.is_over(now, spoke_s=self.log_grew_s):
+            most_s = _number(self.run["idle_output_sec"])
+            return ("idle_output", f"printed nothing and computed nothing for {most_s:g} s")
         return None
 
     def _is_cancelled(self) -> bool:
@@ -502,12 +519,22 @@ class Attempt:
 
         Those are other programs beside this one, loaded by few attempts.
         """
-        kind = self.run.get("agent_kind")
-        if kind is None:
-            return
+        kind, idle_s = self.run.get("agent_kind"), self.run["idle_output_sec"]
         try:
-            self.reading = self._open_log(str(kind), self.log_begin)
-            self.output = self.reading.output
+            if kind is not None:
+                self.reading = self._open_log(str(kind), self.log_begin)
+                self.output = self.reading.output
+            if idle_s is not None:
+                self.life = _load(str(self.run["attempt_life"]), "Life")(
+                    _number(idle_s),
+                    now_s=self.started_s,
+                    reaped_s=lambda: self.cpu_s,
+                    children=_children,
+                    fields=_stat_fields,
+                    parse=_parse_json,
+                    report=self.run.get("gpu_report") or (),
+                    gpus=self.lease["gpu_uuids"],
+                )
         except Exception as error:  # noqa: BLE001 - without it the attempt goes on
             self._stop_reading(error)
 
@@ -557,13 +584,33 @@ class Attempt:
     def _words_on_turns(self) -> str:
         return f"took more than its {self.lease['max_turns']} turns"
 
+    def _words_on_budget(self) -> str | None:
+        """Say which bound of its own the attempt has gone over, in tokens or in money."""
+        if self.output is None:
+            return None
+        for used, most, words in (
+            (self.output.tokens, self.lease.get("max_tokens"), "{} tokens of its {}"),
+            (self.output.cost_usd, self.lease.get("max_cost_usd"), "${:.4g} of its ${:.4g}"),
+        ):
+            if used is not None and most is not None and used > _number(most):
+                return f"used {words.format(used, most)}"
+        return None
+
     def _note_progress(self) -> None:
         """Put into the lease what is known by now, for those who look at it."""
         if self.output is not None:
             self.lease["turns"] = self.output.turns
             self.lease["tokens"] = self.output.tokens
             self.lease["cost_usd"] = self.output.cost_usd
+        if self.life is not None:
+            silent_s = self.life.silent_s(time.monotonic(), spoke_s=self.log_grew_s)
+            self.lease["silent_sec"] = round(silent_s, 1)
         if self.status is None and self.command_pid:
+            own = _descendants(self.lease_id)
+            pages = sum(max(0, int(_stat_fields(pid)[21])) for pid, _ in own)
+            # Of all at once as seen now, and of each the most it ever had, once it has ended.
+            held_mb = round(pages * os.sysconf("SC_PAGE_SIZE") / (1 << 20), 1)
+            self.peak_rss_mb = max(self.peak_rss_mb or 0, held_mb)
             ticks = sum(map(int, _stat_fields(self.command_pid)[11:15]))
             self.lease["cpu_sec"] = round(self.cpu_s + max(0, ticks) / os.sysconf("SC_CLK_TCK"), 2)
         else:
@@ -707,6 +754,9 @@ class Attempt:
         if self.why is None and self._is_over_turns():
             # It ended by itself before we looked: that is no better.
             self.why = ("turn_limit_exceeded", self._words_on_turns())
+        if self.why is None:
+            words = self._words_on_budget()
+            self.why = None if words is None else ("budget_exceeded", words)
         if self.why is not None:
             reason, words = self.why
             return (_OUTCOMES.get(reason, "failed"), reason, words)
@@ -788,12 +838,7 @@ def _descendants(lease_id: str) -> list[tuple[int, int]]:
 
     A command may have started another scheduler, whose attempts are not ours to end.
     """
-    children: dict[int, list[tuple[int, int, str]]] = {}
-    for name in os.listdir("/proc"):
-        if not name.isdigit():
-            continue
-        fields = _stat_fields(int(name))
-        children.setdefault(int(fields[1]), []).append((int(name), int(fields[19]), fields[0]))
+    children = _children()
     found: list[tuple[int, int]] = []
     queue = [os.getpid()]
     while queue:
@@ -804,6 +849,16 @@ def _descendants(lease_id: str) -> list[tuple[int, int]]:
                 queue.append(pid)
                 found.append((pid, start_ticks))
     return found
+
+
+def _children() -> dict[int, list[tuple[int, int, str]]]:
+    """Return (pid, start ticks, state) of the children of every process."""
+    children: dict[int, list[tuple[int, int, str]]] = {}
+    for name in os.listdir("/proc"):
+        if name.isdigit():
+            fields = _stat_fields(int(name))
+            children.setdefault(int(fields[1]), []).append((int(name), int(fields[19]), fields[0]))
+    return children
 
 
 def _is_other_wrapper(pid: int, lease_id: str) -> bool:
@@ -841,7 +896,8 @@ def _signal_all(processes: list[tuple[int, int]], number: int) -> None:
 def _stat_fields(pid: int) -> list[str]:
     """Return the fields of /proc/PID/stat after the name: state, ppid, ..., start ticks at 19.
 
-    A process that is gone reads as a dead child of nobody, which never started.
+    The pages that it holds are at 21.  A process that is gone reads as a dead child of nobody,
+    which never started.
     """
     try:
         with open(f"/proc/{pid}/stat", "rb") as file:

@@ -108,7 +108,10 @@ def test_bash_offers_every_option_of_a_command(filled: Place):
         (["pause", "agent", ":"], ["coder", "shell"]),
         (["pause", "agent", ":", "co"], ["coder"]),
         (["resume", ""], ["all", "agent:coder"]),
-        (["edit", "1", "--unset", "max-"], ["max-runtime", "max-turns", "max-attempts"]),
+        (
+            ["edit", "1", "--unset", "max-"],
+            ["max-runtime", "max-turns", "max-tokens", "max-cost", "max-attempts"],
+        ),
         (["events", "--event", "task.re"], ["task.requeued", "task.retried", "task.released"]),
         (["help", "und"], ["undrain"]),
         (["list", "--limit", ""], []),

@@ -260,3 +260,39 @@ def test_an_agent_that_is_not_let_in_is_paused_until_somebody_has_logged_in(agen
     says(agents, DONE)
     assert agents.run("resume", "agent:coder").out == "the pause of agent coder has ended\n"
     assert tick_until_ended(agents, "1", attempts=2)["state"] == "done"
+
+
+@pytest.mark.parametrize("moment", ["before", "after"])
+def test_a_tick_that_is_killed_while_an_account_begins_to_cool_is_made_good_by_the_next(
+    agents: Place, tmp_path: Path, moment: str
+):
+    says(agents, REFUSED % "usage limit reached, try again in 2 hours")
+    task_id = agents.add("--agent", "coder", "--prompt", "x")
+    agents.run("run")
+    until(lambda: list((agents.state / "results").glob("*.json")), "the attempt to end")
+    mark = tmp_path / "mark"
+
+    agents.run("run", TINYSCHEDULER_CRASH_AT=f"cooling.keep:{moment} {mark}")
+    assert mark.exists()
+    task = tick_until_ended(agents, task_id)
+
+    assert (task["state"], task["failures"]) == ("waiting", 0)
+    (cooling,) = agents.run("status", "--json").json["cooling"]
+    assert (cooling["account"], cooling["times"]) == ("anthropic", 1)
+
+
+@pytest.mark.parametrize("moment", ["before", "after"])
+def test_a_resume_that_is_killed_has_ended_the_cooling_or_not(
+    agents: Place, tmp_path: Path, moment: str
+):
+    agents.run("status")
+    agents.add("--agent", "coder", "--prompt", "x")
+    cool(agents)
+    mark = tmp_path / "mark"
+
+    crash = {"TINYSCHEDULER_CRASH_AT": f"cooling.forget:{moment} {mark}"}
+    agents.start("resume", "account:anthropic", **crash).communicate(timeout=LIMIT_S)
+
+    assert mark.exists()
+    left = agents.run("status", "--json").json["cooling"]
+    assert [one["account"] for one in left] == (["anthropic"] if moment == "before" else [])

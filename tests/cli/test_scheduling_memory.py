@@ -7,12 +7,11 @@ import os
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from tests.cli.place import Place
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from pathlib import Path
-
-    from tests.cli.place import Place
 
 GIB = 2**30
 
@@ -154,26 +153,48 @@ DAMAGES: dict[str, Callable[[bytes], bytes]] = {
 }
 
 
-@pytest.mark.parametrize("damage", DAMAGES)
-def test_a_damaged_file_is_set_aside_told_once_and_begun_afresh(place: Place, damage: str):
-    a_queue_with_skips(place)
-    path = place.state / "scheduler.json"
-    broken = DAMAGES[damage](path.read_bytes())
-    path.write_bytes(broken)
-    place.add("--", "sleep", "600")
+@pytest.fixture(scope="module")
+def busy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Place, bytes]]:
+    """Return a place at which two attempts run for long, and what its file says as it should."""
+    place = a_queue_with_skips(Place(tmp_path_factory.mktemp("busy") / "base"))
+    yield place, (place.state / "scheduler.json").read_bytes()
+    place.clean_up()
+
+
+def quarantined(place: Place) -> set[Path]:
+    return set(place.state.glob("quarantine/*"))
+
+
+def tick_over(place: Place) -> tuple[str, Path]:
+    """Tick twice over what cannot be read; return the first one's words, and what was kept."""
+    before = quarantined(place)
+    task_id = place.add("--", "true")
 
     first = place.run("run")
+    started, document = leases(place), memory_of(place)
     second = place.run("run")
 
-    assert first.code == second.code == 0
-    (warning,) = first.err.splitlines()
+    assert (first.code, second.code, second.err) == (0, 0, "")
+    assert {"1", "3", task_id} <= set(started)
+    assert document["used_slots"] == len(started)
+    assert document["skips"] == []
+    (kept,) = quarantined(place) - before
+    return first.err, kept
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_file_is_set_aside_told_once_and_begun_afresh(
+    busy: tuple[Place, bytes], damage: str
+):
+    place, good = busy
+    broken = DAMAGES[damage](good)
+    (place.state / "scheduler.json").write_bytes(broken)
+
+    told, kept = tick_over(place)
+
+    (warning,) = told.splitlines()
     assert "scheduler.json is unreadable" in warning
-    assert second.err == ""
-    (kept,) = (place.state / "quarantine").iterdir()
     assert kept.read_bytes() == broken
-    assert leases(place) == ["1", "3", "4"]
-    assert memory_of(place)["used_slots"] == 3
-    assert memory_of(place)["skips"] == []
 
 
 def a_folder(path: Path) -> None:
@@ -190,32 +211,27 @@ STAND_INS: dict[str, Callable[[Path], None]] = {
 
 
 @pytest.mark.parametrize("kind", STAND_INS)
-def test_something_else_in_its_place_is_moved_away_whole(place: Place, kind: str):
-    a_queue_with_skips(place)
+def test_something_else_in_its_place_is_moved_away_whole(busy: tuple[Place, bytes], kind: str):
+    place, _ = busy
     path = place.state / "scheduler.json"
     path.unlink()
     STAND_INS[kind](path)
-    place.add("--", "sleep", "600")
 
-    first = place.run("run")
-    second = place.run("run")
+    told, kept = tick_over(place)
 
-    assert (first.code, second.code, second.err) == (0, 0, "")
-    assert "scheduler.json is unreadable" in first.err
-    (kept,) = (place.state / "quarantine").iterdir()
+    assert "scheduler.json is unreadable" in told
     assert kind != "a folder" or (kept / "inside").read_text() == "x"
     assert kept.is_symlink() == ("link" in kind)
     assert path.is_file()
     assert not path.is_symlink()
-    assert leases(place) == ["1", "3", "4"]
 
 
-def test_a_link_to_nothing_is_replaced(place: Place):
-    a_queue_with_skips(place)
+def test_a_link_to_nothing_is_replaced(busy: tuple[Place, bytes]):
+    place, _ = busy
     path = place.state / "scheduler.json"
     path.unlink()
     path.symlink_to("nowhere")
 
     assert place.run("run").code == 0
 
-    assert memory_of(place)["used_slots"] == 2
+    assert memory_of(place)["used_slots"] == len(leases(place))

@@ -15,6 +15,7 @@ from tests.tinytask.double import Double, Fault
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from tests.cli.place import Place
 
@@ -227,6 +228,31 @@ def test_wherever_in_a_tick_the_server_fails_nothing_is_lost_or_done_twice(
     for number in numbers:
         task = served.double.task(number)
         assert (len(task["comments"]), len(task["links"])) == (1, 1), task
+
+
+@pytest.mark.parametrize("moment", ["before", "after"])
+@pytest.mark.parametrize("step", ["note", "claim", "unclaim", "settle"])
+def test_a_tick_that_is_killed_at_a_step_of_its_own_notes_loses_nothing_and_runs_nothing_twice(
+    served: Served, tmp_path: Path, step: str, moment: str
+):
+    number = served.double.add(assigned_to="coder")
+    mark = tmp_path / "mark"
+    crash = f"source_tasks.{step}:{moment} {mark}"
+    if step == "unclaim":
+        # A claim comes to nothing where the server does not say what has become of it.
+        served.double.misbehave(Fault.CUT_IN_HEADERS, "PATCH")
+    if step == "settle":
+        served.tick()
+        served.until_ended()
+
+    served.place.run("run", TINYSCHEDULER_CRASH_AT=crash)
+    assert mark.exists()
+    served.double.behave()
+    served.finish(number)
+
+    assert served.ran in (["1 1 coder"], ["1 2 coder"])
+    assert served.double.task(number)["status"] == "complete"
+    assert len(served.double.comments(number)) == 1
 
 
 def test_a_claim_that_the_server_refuses_starts_nothing(served: Served):

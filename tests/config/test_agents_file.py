@@ -73,6 +73,8 @@ agents:
     model: llama-7b
     max_runtime: 1h
     max_turns: 200
+    max_tokens: 2M
+    max_cost: 2.5
     max_per_host: 1
     account: team
     idle_output: 15m
@@ -95,6 +97,8 @@ agents:
         model="llama-7b",
         max_runtime_s=3600.0,
         max_turns=200,
+        max_tokens=2_000_000,
+        max_cost_usd=2.5,
         max_per_host=1,
         account="team",
         idle_output_s=900.0,

@@ -91,6 +91,10 @@ WORDS = {
         "Credit balance is too low",
         "Authentication_error: too many requests",
         "unexpected status 401: see the log",
+        'API Error: 400 {"error":{"message":"This organization has been disabled."}}',
+        "Your organization has disabled Claude subscription access for Claude Code",
+        "Your organization does not have access to Claude. Please login again or contact …",
+        "Your workspace is out of credits. Ask your workspace owner to refill.",
     ),
     "rate_limited": (
         "HTTP 429 rate limit",
@@ -159,6 +163,12 @@ def test_s15_the_line_that_decided_it_is_kept_with_when_it_goes_on():
         assert len(words) <= 300
         assert ("retryDelay" in words) == (text is JSON_429)
         assert ("resets 3pm" in words) == (text is not JSON_429)
+    # However few of its characters are those of words.
+    dense = '{"":"","a":[["' * 100
+    found = classify(f'{dense}rate limit"{dense}"resets_at": 1767239472,{dense}')
+    assert found[0] == "rate_limited"
+    assert "rate limit" in found[1]
+    assert 'resets_at": 1767239472' in found[1]
 
 
 def test_s15_what_is_told_in_megabytes_is_judged_quickly():
@@ -189,6 +199,68 @@ def test_s15_an_agent_that_only_exits_is_judged_by_its_last_lines(kind: str):
     assert judge(kind, code=3) == ("sdk_error", "exit code 3: it printed nothing")
     # Who says nothing at all has not done it.
     assert judge(kind, b" \n\n") == ("sdk_error", "it printed nothing (exit code 0)")
+
+
+def test_what_a_model_speaks_of_has_not_befallen_its_agent():
+    """Else its account would cool, or its agent be paused, by the content of a task."""
+    words = "Next I raise the rate limit."
+    message = {"id": "m", "role": "assistant", "content": [{"type": "text", "text": words}]}
+    crash = b"Error: boom\n    at main (cli.js:1:2)\n"
+
+    for kind, said in (
+        ("claude", a_line(type="assistant", message=message)),
+        ("goose", a_line(type="message", message=message)),
+        ("codex", a_line(type="item.completed", item={"type": "agent_message", "text": words})),
+        ("gemini", a_line(type="message", role="assistant", content=words)),
+        # What a tool has failed with, too.
+        ("gemini", a_line(type="tool_result", status="error", error={"message": words})),
+    ):
+        assert judge(kind, said, crash, code=1) == ("sdk_error", "exit code 1: Error: boom")
+    # But for claude's own words in the place of its model's.
+    refused = a_line(type="assistant", message=message, error="rate_limit")
+    assert judge("claude", refused, code=1) == ("rate_limited", words)
+
+
+@pytest.mark.parametrize(
+    ("kind", "line"),
+    [
+        ("goose", "Mended: it says 'Ran into this error: rate limit' no more."),
+        (
+            "goose",
+            "It has reached the maximum number of actions I can do without user input early.",
+        ),
+        ("claude", "- API errors: handled"),
+        ("claude", "API error handling is done."),
+        ("claude", "Not logged in users see the login page."),
+        ("claude", "OAuth token refresh works."),
+        ("codex", "- Error handling covers all cases."),
+        ("gemini", "The API error handling is done."),
+    ],
+)
+def test_an_answer_that_speaks_of_failures_is_none(kind: str, line: str):
+    assert judge(kind, f"All is done.\n{line}\n".encode()) is None
+
+
+def test_what_goose_shows_in_a_text_for_people_is_no_event():
+    shown = a_line(type="error", error="OAuth token expired: rate limit")
+    rule = "─── shell | developer ──────────\ncommand: cat log\n".encode()
+
+    assert judge("goose", rule, shown, b"Mended.\n") is None
+    assert judge("goose", shown, rule, b"Mended.\n") is None
+    assert reason("goose", shown) == "auth_failed"
+
+
+def test_a_line_that_is_too_long_to_be_read_is_told_of():
+    events = [{"type": "user", "text": "x" * (3 << 20)}, {"type": "result", "is_error": True}]
+    cut = ("sdk_error", "its output is cut off: a line of more than 1 MiB")
+    pieces = [json.dumps(events).encode()[at : at + 4096] for at in range(0, 3 << 20, 4096)]
+
+    assert judge("claude", *pieces, b"}]\n") == cut
+    assert judge("claude", json.dumps(events).encode()) == cut
+    # It is no news where others follow, and words where it is no event.
+    done = a_line(type="result", subtype="success", is_error=False, result="ok")
+    assert judge("claude", *pieces, b"\n", done) is None
+    assert judge("claude", b"x" * (3 << 20)) is None
 
 
 def test_s15_a_plain_command_is_judged_by_its_exit_code_alone():

@@ -290,7 +290,8 @@ def test_a_document_that_lacks_a_field_is_refused_by_that_fields_name(decode, go
         "last_good_policy.is_unloadable",
         *("needs.shared_bytes", "run.stdin", "run.idle_output_sec", "run.cgroup"),
         *("run.agent_kind", "run.agent_output", "run.agent_outcomes", "run.agent_profile"),
-        "told.sources_down",
+        *("run.attempt_life", "run.gpu_report", "silent_sec", "max_tokens", "max_cost_usd"),
+        *("told.sources_down", "told.silent"),
     }
 
     for place in places(good):

@@ -170,6 +170,17 @@ def test_an_attempt_that_a_tick_ended_counts_as_a_failure(reason: ReclaimReason)
     assert ending.backing_off_until is not None
 
 
+def test_who_went_over_a_budget_is_not_tried_again():
+    result = a_result(
+        outcome=Outcome.FAILED, failure_reason=FailureReason.BUDGET_EXCEEDED, exit_code=0
+    )
+    ending = after_result(a_claim("7", max_attempts=9), result)
+
+    assert ending == Finish(
+        state=TaskState.PARKED, reason=FailureReason.BUDGET_EXCEEDED, failures=1
+    )
+
+
 def test_reboots_never_park_healthy_work():
     claim = a_claim(attempt=9, failures=2, max_attempts=1)
 

@@ -83,7 +83,7 @@ TOLD = {
     "SweepCancel": "lease_id",
     "Switch": "by reason",
     "Target": "name",
-    "Told": "sources_down",
+    "Told": "silent sources_down",
     "Trace": "lease_id task_id",
     "UnreadableResult": "lease_id",
     "Wait": "model words",

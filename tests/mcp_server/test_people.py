@@ -6,11 +6,14 @@ import os
 import pty
 import signal
 import subprocess
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
 from tests.cli.place import LIMIT_S, Place, settle_text
 from tests.mcp_server.clients import answers_at, call, refuse
+
+from tinyscheduler.cli.main import main
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -71,6 +74,40 @@ def test_typed_at_a_terminal_it_says_what_it_is_for_and_ctrl_c_ends_it(place: Pl
 
     assert code == 130
     assert b"Traceback" not in screen
+
+
+def test_a_client_that_goes_away_ends_it_without_a_word(place: Place):
+    with subprocess.Popen(
+        place.argv("-q", "mcp"),
+        env=place.environment(),
+        cwd=place.base,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        process.stdin.write(b'{"jsonrpc": "2.0", "id": 1, "method": "ping"}\n')
+        process.stdin.flush()
+        code, told = process.wait(timeout=LIMIT_S / 4), process.stderr.read()
+
+    assert (code, told) == (141, b"")
+
+
+def test_without_its_package_it_says_how_to_get_it(
+    place: Place, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+):
+    monkeypatch.setitem(sys.modules, "mcp", None)
+    monkeypatch.delenv("TINYSCHEDULER_BASE_PATH")
+
+    code = main(["--base-path", str(place.base), "mcp"])
+
+    out, err = capfd.readouterr()
+    assert (code, out) == (2, "")
+    assert "error: mcp needs the package mcp" in err
+    assert "pip install 'tinyscheduler[mcp]'" in err
 
 
 def test_a_long_line_is_told_to_a_model_in_part(place: Place):

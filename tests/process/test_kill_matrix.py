@@ -96,6 +96,13 @@ BUDGETS = both("budget.pause", "budget.lift")
 # Killed there in tests/queue/test_shared_tasks.py.
 SHARED = both("shared.change", "remark.change")
 
+# Killed there in tests/cli/test_tinytask.py.
+SOURCE_TASKS = both(
+    "source_tasks.note", "source_tasks.claim", "source_tasks.unclaim", "source_tasks.settle"
+)
+# Killed there in tests/cli/test_provider_limits.py.
+PROVIDERS = both("cooling.keep", "cooling.forget")
+
 # From here on the result is durable: the command must never run again.
 RECORDED = frozenset({"wrapper.result:after", "wrapper.kicked:before"}) | both(
     "wrapper.lock",
@@ -111,6 +118,7 @@ RECORDED = frozenset({"wrapper.result:after", "wrapper.kicked:before"}) | both(
 
 def test_every_durable_step_of_the_code_is_in_the_matrix():
     apart = SET_UP | SWITCHES | REMOVING | POLICIES | SCHEDULES | PRESSURES | BUDGETS | SHARED
+    apart |= SOURCE_TASKS | PROVIDERS
     assert points_in_the_code() == PLAIN | RECLAIM | CORRUPT | COMMANDS | apart
 
 

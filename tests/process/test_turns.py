@@ -171,6 +171,33 @@ def test_one_that_takes_exactly_its_turns_is_left_alone(bench: Callable[..., Ben
     assert found["cpu_sec"] > 0
 
 
+def test_an_attempt_that_goes_over_its_tokens_is_ended_and_not_tried_again(
+    bench: Callable[..., Bench],
+):
+    here = bench("claude", turns=300, more="profile: claude\n    max_tokens: 9k")
+    task_id = here.add("--max-tokens", "450", "--max-attempts", "3")
+    here.station.until_final(task_id)
+
+    found = here.attempt(task_id)
+    assert (found["failure_reason"], found["tokens"] >= 500) == ("budget_exceeded", True)
+    assert found["message"].startswith("used ")
+    assert found["message"].endswith(" tokens of its 450")
+    shown = json.loads(here.station.run("show", task_id, "--json").stdout)
+    assert (shown["state"], len(shown["attempts"])) == ("parked", 1)
+
+
+@pytest.mark.parametrize(("most", "reason"), [("0.4", "budget_exceeded"), ("0.5", None)])
+def test_money_is_told_at_the_end_and_counts_all_the_same(
+    bench: Callable[..., Bench], most: str, reason: str | None
+):
+    here = bench("claude", turns=2, way="done", more=f"profile: claude\n    max_cost: {most}")
+    found = here.run()
+
+    assert (found["failure_reason"], found["cost_usd"]) == (reason, 0.5)
+    if reason:
+        assert found["message"] == "used $0.5 of its $0.4"
+
+
 def test_the_whole_tree_ends_with_it_whatever_it_does_about_it(bench: Callable[..., Bench]):
     here = bench("claude", turns=30, way="stubborn")
     found = here.run("--max-turns", "5")
@@ -269,7 +296,10 @@ def test_a_firing_reads_its_budget_above_its_prompt_and_a_task_its_prompt_alone(
 ):
     with_agent(tmp_path / "base", 'command: [sh, -c, "cat; env"]\n    stdin: prompt')
     station = make_station()
-    options = ("--agent", "helper", "--prompt", "Tidy up", "--max-turns", "7")
+    options = (
+        *("--agent", "helper", "--prompt", "Tidy up", "--max-turns", "7"),
+        *("--max-tokens", "5M", "--max-cost", "2.5"),
+    )
     added = station.run("schedule", "add", "--name", "s", "--every", "2h", *options)
     assert added.returncode == 0, added.stderr
     firing = station.run("schedule", "run", "s").stdout.strip()
@@ -279,7 +309,8 @@ def test_a_firing_reads_its_budget_above_its_prompt_and_a_task_its_prompt_alone(
     budget = "[Budget: at most 7 turns and 20 minutes. What goes beyond is ended: report before.]"
     printed = station.log(firing).decode()
     assert printed.startswith(f"{budget}\n\nTidy up")
-    assert "TINYSCHEDULER_ATTEMPT_MAX_TURNS=7\n" in printed
+    for bound in ("TURNS=7", "TOKENS=5000000", "COST_USD=2.5"):
+        assert f"TINYSCHEDULER_ATTEMPT_MAX_{bound}\n" in printed
     assert station.log(task).decode().startswith("Tidy up")
 
 

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 MEASURED = (sys.executable, "-I", "-m", "tinyscheduler.wrapper")
 OUTPUT = str(Path(wrapper.__file__).with_name("agent_output.py"))
 OUTCOMES = str(Path(wrapper.__file__).with_name("agent_outcomes.py"))
+LIFE = str(Path(wrapper.__file__).with_name("attempt_life.py"))
 CLAUDE: dict[str, Any] = {
     "agent_kind": "claude",
     "agent_output": OUTPUT,
@@ -788,6 +789,10 @@ class Reading:
 """
 
 
+def silent_for(most_s: float) -> dict[str, Any]:
+    return {"idle_output_s": most_s, "attempt_life": LIFE}
+
+
 def turns(number: int, then: str = "true") -> str:
     return TURNS.format(number=number, turn=TURN, then=then)
 
@@ -885,6 +890,35 @@ def test_who_ends_in_the_moment_of_a_turn_too_many_has_taken_it(
     assert result["message"] == "took more than its 3 turns"
 
 
+def test_what_is_left_to_read_at_its_end_is_read(hand_over: Callable[..., Handover]):
+    handover = hand_over(f"head -c 3000000 /dev/zero | tr '\\0' '\\n'; {turns(2)}")
+    with unseen(handover) as lease:
+        until(lambda: not is_alive(lease["process"]["pgid"]), "the command to end")
+
+    assert handover.wait() == 0
+    assert handover.result()["turns"] == 2
+
+
+def test_who_uses_more_tokens_than_it_may_is_ended(hand_over: Callable[..., Handover]):
+    said = '{"type": "assistant", "message": {"id": "m", "usage": {"output_tokens": 51}}}'
+
+    result = hand_over(f"echo '{said}'; sleep 300", **CLAUDE, max_tokens=50).run()
+
+    assert (result["failure_reason"], result["signal"]) == ("budget_exceeded", signal.SIGTERM)
+    assert result["message"] == "used 51 tokens of its 50"
+
+
+@pytest.mark.parametrize(("most", "reason"), [(0.24, "budget_exceeded"), (0.25, None)])
+def test_who_tells_at_the_end_alone_what_it_cost_has_cost_it(
+    hand_over: Callable[..., Handover], most: float, reason: str | None
+):
+    said = '{"type": "result", "total_cost_usd": 0.25}'
+
+    result = hand_over(f"echo '{said}'", **CLAUDE, max_cost_usd=most).run()
+
+    assert result["failure_reason"] == reason
+
+
 MAX_TURNS = '{"type": "result", "subtype": "error_max_turns", "is_error": true, "num_turns": 3}'
 
 
@@ -955,6 +989,22 @@ def test_the_time_of_processors_is_that_of_the_whole_tree(hand_over: Callable[..
     handover = hand_over(f"sh -c '{spin}'; (setsid sh -c '{spin}' &); sleep 0.1")
 
     assert handover.run()["cpu_sec"] > alone
+
+
+def test_the_peak_of_memory_is_that_of_the_whole_tree_at_once(hand_over: Callable[..., Handover]):
+    hold = "import sys, time; held = bytearray(30 << 20); print(1, flush=True); time.sleep(9)"
+    script = f"for i in 1 2 3; do {sys.executable} -S -c '{hold}' & done; wait"
+    handover = hand_over(script)
+    handover.start()
+    log = Path(handover.lease.run.log)
+    until(lambda: log.exists() and log.read_text().count("1") == 3, "three to hold their memory")
+    beat = json.loads(handover.path.read_text())["heartbeat"]
+    until(lambda: json.loads(handover.path.read_text())["heartbeat"] > beat, "a heartbeat")
+    handover.cancel.touch()
+
+    assert handover.wait() == 0
+    # Each of them alone has little more than thirty.
+    assert handover.result()["peak_rss_mb"] > 90
 
 
 # -- heartbeat ------------------------------------------------------------------------
@@ -1078,7 +1128,7 @@ def test_a_request_to_cancel_ends_the_command(hand_over: Callable[..., Handover]
 
 def test_each_line_after_a_silence_counts_as_life(hand_over: Callable[..., Handover]):
     # Silences longer than it takes to wait for a line instead of looking for one.
-    result = hand_over("for i in 1 2 3; do sleep 0.8; echo $i; done", idle_output_s=1.2).run()
+    result = hand_over("for i in 1 2 3; do sleep 0.8; echo $i; done", **silent_for(1.2)).run()
 
     assert result["outcome"] == "succeeded"
 
@@ -1087,14 +1137,48 @@ def test_a_command_that_falls_silent_is_ended_and_one_that_speaks_is_not(
     hand_over: Callable[..., Handover],
 ):
     handover = hand_over(
-        "for i in 1 2 3 4 5 6 7; do echo $i; sleep 0.2; done; exec sleep 300", idle_output_s=1
+        "for i in 1 2 3 4 5 6 7; do echo $i; sleep 0.2; done; exec sleep 300", **silent_for(1)
     )
 
     result = handover.run()
 
     assert (result["outcome"], result["failure_reason"]) == ("failed", "idle_output")
-    assert result["message"] == "printed nothing for 1 s"
+    assert result["message"] == "printed nothing and computed nothing for 1 s"
     assert (handover.base / "log").read_text().split() == list("1234567")
+
+
+def test_what_prints_nothing_and_computes_is_left_alone_and_ended_once_it_does_neither(
+    hand_over: Callable[..., Handover],
+):
+    # Two processes deep, and for much longer than it may be silent.
+    spin = "i=0; until [ -e stop ]; do i=$((i+1)); done"
+    handover = hand_over(f"sh -c '{spin}'; touch idle; sleep 300 & sleep 300", **silent_for(0.6))
+    handover.start()
+    handover.until_started()
+    began = time.monotonic()
+    until(lambda: time.monotonic() > began + 2.5 or handover.result_path.exists(), "a while")
+    assert not handover.result_path.exists()
+    assert json.loads(handover.path.read_text())["silent_sec"] < 0.6
+
+    (handover.base / "stop").touch()
+
+    assert handover.wait() == 0
+    result = handover.result()
+    assert (result["failure_reason"], (handover.base / "idle").exists()) == ("idle_output", True)
+    assert result["message"] == "printed nothing and computed nothing for 0.6 s"
+
+
+@pytest.mark.parametrize("share", [0, 97])
+def test_what_computes_on_its_gpu_alone_is_left_alone(
+    hand_over: Callable[..., Handover], tmp_path: Path, share: int
+):
+    report = tmp_path / "gpus.json"
+    report.write_text(json.dumps({"gpus": [{"uuid": "GPU-1", "utilization": share}]}))
+    asked = {"gpu_uuids": ("GPU-1",), "gpu_report": ("/bin/cat", str(report))}
+
+    result = hand_over("sleep 1.5", **silent_for(0.4), **asked).run()
+
+    assert (result["failure_reason"] == "idle_output") == (share == 0)
 
 
 def test_what_the_command_leaves_behind_ends_with_it_and_before_the_result(

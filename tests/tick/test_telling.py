@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING
 
 import pytest
 from tests.tick.staging import a_world, let_end, reasons, started, tick
 
+from tinyscheduler.model.documents import decode_lease, encode_lease
 from tinyscheduler.model.events import EventName
 from tinyscheduler.model.tasks import TaskSpec
 from tinyscheduler.simulator.source import Trouble
@@ -156,6 +158,31 @@ def test_a_wait_between_starts_is_told_once_a_tick(tasks: int, times: int):
     tick(world)
 
     assert told(world).count("stagger-wait") == times
+
+
+def test_an_attempt_that_shows_no_life_is_told_of_once_and_again_after_it_spoke():
+    world = a_world(1)
+    (task_id,) = started(tick(world))
+    lease = decode_lease(json.loads(world.disk.leases[task_id]))
+
+    def silent(seconds: float | None) -> list[tuple[str | None, object]]:
+        run = replace(lease.run, idle_output_s=600.0)
+        now = replace(lease, run=run, silent_s=seconds)
+        world.disk.leases[task_id] = json.dumps(encode_lease(now))
+        world.observer.events.clear()
+        tick(world)
+        return [
+            (event.task_id, dict(event.details)["silent_sec"])
+            for event in world.observer.events
+            if event.name is EventName.TASK_SILENT
+        ]
+
+    assert silent(None) == []
+    assert silent(299) == []
+    assert silent(301) == [(task_id, 301)]
+    assert silent(400) == []
+    assert silent(2) == []
+    assert silent(310) == [(task_id, 310)]
 
 
 def test_a_source_that_goes_down_and_comes_back_is_told_once_each_with_the_reason():

@@ -62,7 +62,7 @@ def _run(tool: str, given: dict[str, Any], ask: Ask, *, is_old: bool) -> Any:
         if is_old and (set(given) & set(_NEWER) or "," in str(given.get("status", ""))):
             raise Refusal(400, f"Invalid arguments for list_tasks: {given}")
         _, tasks = ask(
-            "GET", "/api/v1/tasks", {key: str(one).lower() for key, one in given.items()}, None
+            "GET", "/api/v1/tasks", {key: _written(one) for key, one in given.items()}, None
         )
         tasks = [_old(one) for one in tasks] if is_old else tasks
         return {"count": len(tasks), "tasks": tasks}
@@ -77,6 +77,10 @@ def _run(tool: str, given: dict[str, Any], ask: Ask, *, is_old: bool) -> Any:
     }[tool]
     _, document = ask(method, path, {}, given)
     return _old(document) if is_old and "title" in document else document
+
+
+def _written(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _old(task: dict[str, Any]) -> dict[str, Any]:

@@ -107,6 +107,8 @@ class Trial:
             run=NO_RUN,
             recipe=spec.recipe,
             max_turns=spec.max_turns or agent.max_turns,
+            max_tokens=spec.max_tokens or agent.max_tokens,
+            max_cost_usd=spec.max_cost_usd or agent.max_cost_usd,
             model=agent.model,
             model_host=host,
         )

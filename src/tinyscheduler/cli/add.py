@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from tinyscheduler.cli.invocation import Invocation
 from tinyscheduler.cli.options import Annotated, argument, option
-from tinyscheduler.cli.parsing import pairs, whole_number
+from tinyscheduler.cli.parsing import count, dollars, pairs, whole_number
 from tinyscheduler.cli.render import emit, emit_json
 from tinyscheduler.cli.wish import Granter, Wish
 from tinyscheduler.config.problems import quote
@@ -79,6 +79,12 @@ MaxTurns = Annotated[
     int | None,
     option(parser=whole_number(least=1, most=MOST_TURNS), metavar="N", help="Turns per attempt."),
 ]
+MaxTokens = Annotated[
+    int | None, option(parser=count, metavar="N", help="Tokens per attempt, such as 200k.")
+]
+MaxCost = Annotated[
+    float | None, option(parser=dollars, metavar="USD", help="Dollars per attempt.")
+]
 MaxAttempts = Annotated[
     int | None,
     option(parser=whole_number(least=1), metavar="N", help="Attempts before it is parked."),
@@ -120,6 +126,8 @@ def add(
     project: Project = None,
     max_runtime: MaxRuntime = None,
     max_turns: MaxTurns = None,
+    max_tokens: MaxTokens = None,
+    max_cost: MaxCost = None,
     max_attempts: MaxAttempts = None,
     after: After = None,
     not_before: NotBefore = None,

@@ -216,6 +216,10 @@ def _row(one: AgentProfile) -> Row:
 def _bounds(one: AgentProfile) -> list[str]:
     spans = (("", one.max_runtime_s), ("silent ", one.idle_output_s))
     bounds = [f"{words}{format_span(value)}" for words, value in spans if value is not None]
+    if one.max_cost_usd is not None:
+        bounds.insert(0, f"${one.max_cost_usd:g}")
+    if one.max_tokens is not None:
+        bounds.insert(0, f"{one.max_tokens:,} tokens")
     return bounds if one.max_turns is None else [f"{one.max_turns} turns", *bounds]
 
 
@@ -231,6 +235,8 @@ def _agent_json(one: AgentProfile) -> dict[str, Any]:
         "stdin": one.stdin.value,
         "max_runtime_sec": one.max_runtime_s,
         "max_turns": one.max_turns,
+        "max_tokens": one.max_tokens,
+        "max_cost_usd": one.max_cost_usd,
         "idle_output_sec": one.idle_output_s,
     }
 

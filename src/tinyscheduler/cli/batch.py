@@ -11,7 +11,7 @@ from typing import IO, TYPE_CHECKING, Any, NoReturn
 from tinyscheduler.cli.wish import Wish
 from tinyscheduler.config.problems import did_you_mean, quote
 from tinyscheduler.errors import TinySchedulerError, UsageError
-from tinyscheduler.model.tasks import PriorityClass
+from tinyscheduler.model.tasks import MOST_COST_USD, PriorityClass
 from tinyscheduler.values import dataclass
 
 if TYPE_CHECKING:
@@ -176,6 +176,14 @@ def _integer(name: str, value: object) -> int:
     return value
 
 
+def _amount(name: str, value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        _wrong(name, value, "a number such as 2.5")
+    if not 0 < value <= MOST_COST_USD:
+        _wrong(name, value, "a number above 0")
+    return float(value)
+
+
 def _flag(name: str, value: object) -> bool:
     if not isinstance(value, bool):
         _wrong(name, value, "true or false")
@@ -246,6 +254,8 @@ _FIELDS: dict[str, Callable[[str, object], Any]] = {
     "project": _text,
     "max_runtime": _duration,
     "max_turns": _integer,
+    "max_tokens": _integer,
+    "max_cost": _amount,
     "max_attempts": _integer,
     "after": _ids,
     "not_before": _text,

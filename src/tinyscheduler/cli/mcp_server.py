@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 
 from tinyscheduler import __version__
 from tinyscheduler.cli.mcp_tools import Access, Tool
-from tinyscheduler.cli.render import tell
-from tinyscheduler.errors import UsageError
+from tinyscheduler.cli.render import ReaderGoneError, tell
+from tinyscheduler.errors import StoreError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Iterator
     from typing import Any
 
     from mcp import types
@@ -52,7 +52,27 @@ def serve(config: Config, scope: Scope) -> None:
         on_list_tools=handlers.list_tools,
         on_call_tool=handlers.call_tool,
     )
-    anyio.run(_serve, server)
+    faults: list[OSError] = []
+    try:
+        anyio.run(_serve, server)
+    except* OSError as group:
+        faults += _leaves_of(group)
+    # Raised here, since what is raised above comes out in a group of its own.
+    if any(isinstance(one, BrokenPipeError) for one in faults):
+        raise ReaderGoneError
+    if faults:
+        raise StoreError(
+            f"cannot talk to the client any more: {faults[0].strerror}",
+            hint="stdin and stdout must stay open for as long as it is served",
+        )
+
+
+def _leaves_of(group: BaseExceptionGroup[OSError]) -> Iterator[OSError]:
+    for one in group.exceptions:
+        if isinstance(one, BaseExceptionGroup):
+            yield from _leaves_of(one)
+        else:
+            yield one
 
 
 async def _serve(server: Any) -> None:  # noqa: ANN401 - of a package that may be missing

@@ -9,6 +9,7 @@ from tinyscheduler.cli.options import BadValue
 from tinyscheduler.config.problems import quote
 from tinyscheduler.config.units import parse_duration_s
 from tinyscheduler.errors import UsageError
+from tinyscheduler.model.tasks import MOST_COST_USD
 
 # A regular expression, compiled at its first use: most command lines have no number.
 _WHOLE_NUMBER = r"[+-]?[0-9]+"
@@ -34,6 +35,30 @@ def whole_number(*, least: int = -_MOST, most: int = _MOST) -> Callable[[str | i
         return int(text)
 
     return parse
+
+
+def count(text: str | int) -> int:
+    """Read a number above 0 that may end with k, M or G, for an option."""
+    if isinstance(text, int):
+        return text
+    from tinyscheduler.config.units import parse_count
+
+    try:
+        return parse_count(text)
+    except ValueError as error:
+        raise BadValue(f"{quote(text)}: {error}") from error
+
+
+def dollars(text: str | float) -> float:
+    """Read an amount of money above 0, for an option."""
+    if isinstance(text, float):
+        return text
+    import re
+
+    amount = float(text) if re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9})?", text) else 0.0
+    if not 0 < amount <= MOST_COST_USD:
+        raise BadValue(f"{quote(text)} is not a number above 0 such as 10 or 2.5")
+    return amount
 
 
 def duration_s(option: str, text: str) -> float:

@@ -219,6 +219,8 @@ def schedule(
     tenant: add.Tenant = None,
     project: add.Project = None,
     max_turns: add.MaxTurns = None,
+    max_tokens: add.MaxTokens = None,
+    max_cost: add.MaxCost = None,
     max_attempts: add.MaxAttempts = None,
     label: add.Label = None,
     cwd: add.Cwd = None,

@@ -62,6 +62,8 @@ def definition(one: Schedule) -> dict[str, Any]:
         "tenant": spec.tenant,
         "project": spec.project,
         "max_turns": spec.max_turns,
+        "max_tokens": spec.max_tokens,
+        "max_cost": spec.max_cost_usd,
         "max_attempts": spec.max_attempts,
         "labels": dict(spec.labels) or None,
         "cwd": spec.cwd,

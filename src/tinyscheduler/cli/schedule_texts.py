@@ -59,6 +59,8 @@ def schedule_json(one: Schedule) -> dict[str, Any]:
         "queue": one.spec.queue,
         "project": one.spec.project,
         "max_turns": one.spec.max_turns,
+        "max_tokens": one.spec.max_tokens,
+        "max_cost_usd": one.spec.max_cost_usd,
         "max_turns_set_at": time_or_none(one.max_turns_set_at),
         "avg_turns_per_firing": one.average_turns,
         "last_turn_count": one.last_turns,

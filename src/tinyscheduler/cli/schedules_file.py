@@ -12,6 +12,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
+from tinyscheduler.config import node_values
 from tinyscheduler.config.inputs import MAX_FILE_BYTES, read_input
 from tinyscheduler.config.problems import Problem, Severity, UnusableError, did_you_mean, quote
 from tinyscheduler.config.units import DURATION, SIZE, parse_duration_s, parse_size_bytes
@@ -388,6 +389,8 @@ KEYS: dict[str, tuple[str, Callable[[Node], Any]]] = {
     "tenant": ("tenant", _name),
     "project": ("project", _name),
     "max_turns": ("max_turns", _whole(1, MOST_TURNS)),
+    "max_tokens": ("max_tokens", node_values.count),
+    "max_cost": ("max_cost", node_values.amount),
     "max_attempts": ("max_attempts", _whole(1)),
     "labels": ("label", _pairs),
     "cwd": ("cwd", _text),

@@ -187,6 +187,8 @@ def spec_json(spec: TaskSpec) -> dict[str, Any]:
         "project": spec.project,
         "max_runtime_sec": spec.max_runtime_s,
         "max_turns": spec.max_turns,
+        "max_tokens": spec.max_tokens,
+        "max_cost_usd": spec.max_cost_usd,
         "max_attempts": spec.max_attempts,
         "after": list(spec.after),
         "labels": dict(spec.labels),

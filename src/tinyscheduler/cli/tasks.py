@@ -297,6 +297,8 @@ class _TaskReport:
             "gpus": spec.gpus or None,
             "seed": spec.seed,
             "max turns": spec.max_turns,
+            "max tokens": spec.max_tokens,
+            "max cost": spec.max_cost_usd,
             "max attempts": spec.max_attempts,
         }
         pairs = {

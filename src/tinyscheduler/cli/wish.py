@@ -44,6 +44,8 @@ class Wish:
     project: str | None = None
     max_runtime: str | float | None = None
     max_turns: int | None = None
+    max_tokens: int | None = None
+    max_cost: float | None = None
     max_attempts: int | None = None
     after: tuple[str, ...] = ()
     not_before: str | None = None
@@ -170,6 +172,8 @@ class Granter:
             project=wish.project,
             max_runtime_s=self._runtime(wish.max_runtime),
             max_turns=wish.max_turns,
+            max_tokens=wish.max_tokens,
+            max_cost_usd=wish.max_cost,
             max_attempts=wish.max_attempts,
             after=wish.after,
             not_before=self._moment(wish.not_before),

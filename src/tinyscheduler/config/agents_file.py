@@ -423,6 +423,8 @@ _AGENT_FIELDS: dict[str, tuple[str, node_values.Parser]] = {
     "model": ("model", node_values.text),
     "max_runtime": ("max_runtime_s", node_values.duration),
     "max_turns": ("max_turns", node_values.whole(1, MOST_TURNS)),
+    "max_tokens": ("max_tokens", node_values.count),
+    "max_cost": ("max_cost_usd", node_values.amount),
     "max_per_host": ("max_per_host", node_values.whole(1)),
     "account": ("account", node_values.text),
     "idle_output": ("idle_output_s", node_values.duration),

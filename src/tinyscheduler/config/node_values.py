@@ -10,7 +10,14 @@ from typing import Any
 from tinyscheduler.config.inputs import PREFIX, fault_in_path
 from tinyscheduler.config.problems import UnusableError, did_you_mean, quote
 from tinyscheduler.config.settings import MAX_NUMBER
-from tinyscheduler.config.units import DURATION, SIZE, parse_duration_s, parse_size_bytes
+from tinyscheduler.config.units import (
+    COUNT,
+    DURATION,
+    SIZE,
+    parse_count,
+    parse_duration_s,
+    parse_size_bytes,
+)
 from tinyscheduler.model.tasks import TASK_ID_RULE, is_task_id
 from tinyscheduler.tree import Entry, Node
 
@@ -19,8 +26,6 @@ _MAX_ADDRESS_CHARACTERS = 2048
 _LEAST_WEIGHT = 0.001
 _WEIGHT = "a number from 0.001 to 1000"
 _AMOUNT = "a number above 0 such as 10 or 2.5"
-_FACTORS = {"k": 10**3, "K": 10**3, "M": 10**6, "G": 10**9}
-_MOST_COUNTED = 10**15
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 # What looks like a placeholder and must be a known one.  ${NAME} belongs to a shell; JSON,
 # awk and the like have more in their braces than one word.
@@ -80,15 +85,10 @@ def size(node: Node) -> int:
 
 def count(node: Node) -> int:
     """Read a number that may end with k, M or G, for thousands of them."""
-    value = node.value
-    text = value.strip() if isinstance(value, str) else str(value)
-    factor = _FACTORS.get(text[-1:], 1)
-    digits = text[:-1] if text[-1:] in _FACTORS else text
-    is_number = not isinstance(value, bool) and re.fullmatch(r"[0-9]{1,15}(\.[0-9]{1,9})?", digits)
-    number = round(float(digits) * factor) if is_number else 0
-    if not 1 <= number <= _MOST_COUNTED:
-        raise UnusableError("a number such as 200000, 200k or 5M")
-    return number
+    try:
+        return parse_count("" if isinstance(node.value, bool) else str(node.value))
+    except ValueError as error:
+        raise UnusableError(COUNT) from error
 
 
 def amount(node: Node) -> float:

@@ -9,6 +9,8 @@ MAX_SIZE_BYTES = 2**60
 
 DURATION = "a duration such as 90s, 15m, 2h or 1d"
 SIZE = "a size such as 14G, 14GiB or 512M"
+COUNT = "a number such as 200000, 200k or 5M"
+MAX_COUNT = 10**15
 
 _DURATION_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0, "w": 604_800.0}
 _SIZE_UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
@@ -17,6 +19,8 @@ _SIZE_UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 # Digits are bounded so that no input can make the conversion slow or overflow.
 _NUMBER = r"[0-9]{1,15}(?:\.[0-9]{1,9})?"
 _DURATION_PART = rf"({_NUMBER})(ms|s|m|h|d|w)"
+_COUNT = rf"({_NUMBER})([kKMG]?)"
+_THOUSANDS = {"": 1, "k": 10**3, "K": 10**3, "M": 10**6, "G": 10**9}
 _SIZE = rf"(?i:({_NUMBER}) ?([KMGT]?)(?:I?B)?)"
 
 
@@ -53,6 +57,24 @@ def _seconds(value: str | float) -> float | None:
         return None
     # Bounded first: an integer of a thousand digits is no float.
     return float(min(value, 2 * MAX_DURATION_S)) if value >= 0 else None
+
+
+def parse_count(text: str) -> int:
+    """Return the number in ``200000``, ``200k`` or ``5M``: thousands, not powers of two.
+
+    Raises ValueError, saying what is expected, for anything else, and for less than 1.
+
+    >>> parse_count("1.5k")
+    1500
+    """
+    import re
+
+    match = re.fullmatch(_COUNT, text.strip())
+    number = round(float(match[1]) * _THOUSANDS[match[2]]) if match else 0
+    if not 1 <= number <= MAX_COUNT:
+        message = f"expected {COUNT}"
+        raise ValueError(message)
+    return number
 
 
 def parse_size_bytes(value: str | int) -> int:

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 SHELL = "shell"
 _TURNS, _UNKNOWN = FailureReason.TURN_LIMIT_EXCEEDED.value, FailureReason.SDK_ERROR.value
 _DONE = 0
+# An agent that neither speaks nor computes for so long is stuck: it prints what it does.
+_SILENCE_S = 1800.0
 _NO_END = "it ended before it told how"
 _CLAUDE_SUCCESS: dict[str, Scalar | tuple[Scalar, ...]] = {
     "type": "result",
@@ -70,16 +72,17 @@ BUILT_IN = (
         ),
         environment=("GOOSE_PROVIDER", "GOOSE_MODEL", "GOOSE_MODE", "GOOSE_DISABLE_KEYRING"),
         output="goose",
+        idle_output_s=_SILENCE_S,
         outcomes=(
             _rule(
                 _TURNS,
-                last=("*reached the maximum number of actions I can do without user input*",),
+                last=("I've reached the maximum number of actions I can do without user input*",),
             ),
             _rule(BY_WORDS, {"type": "error"}),
-            _rule(BY_WORDS, last=("Session ended with error*", "*Ran into this error*")),
+            _rule(BY_WORDS, last=("Session ended with error:*", "Ran into this error:*")),
             _rule(SUCCESS, {"type": "complete"}, code=_DONE),
             _rule(_UNKNOWN, {"type": "message"}, code=_DONE, say=_NO_END),
-            *_at_last("Request failed*"),
+            *_at_last("Request failed:*"),
         ),
     ),
     Profile(
@@ -91,6 +94,7 @@ BUILT_IN = (
         environment=("ANTHROPIC_API_KEY", "CLAUDE_CODE_OAUTH_TOKEN", "CLAUDE_CONFIG_DIR"),
         stdin=StdinSource.PROMPT,
         output="claude",
+        idle_output_s=_SILENCE_S,
         outcomes=(
             _rule(_TURNS, {"type": "result", "subtype": "error_max_turns"}),
             _rule(
@@ -102,9 +106,11 @@ BUILT_IN = (
             _rule(BY_WORDS, {"type": "result"}),
             _rule(_UNKNOWN, {"type": ("assistant", "user")}, code=_DONE, say=_NO_END),
             *_at_last(
-                *("API Error*", "You've hit your*", "Claude AI usage limit reached*"),
-                *("Credit balance is too low*", "Invalid API key*", "Not logged in*"),
-                *("Please run /login*", "OAuth token*", "Execution error*"),
+                *("API Error:*", "API Error*timed out*", "You've hit your*limit*"),
+                *("Claude AI usage limit reached*", "Credit balance is too low*"),
+                *("Invalid API key*login*", "Invalid API key*external API key"),
+                *("Not logged in*run*login*", "Please run /login*", "OAuth token revoked*"),
+                *("OAuth token has expired*", "Execution error"),
             ),
         ),
     ),
@@ -117,6 +123,7 @@ BUILT_IN = (
         environment=("OPENAI_API_KEY", "CODEX_API_KEY", "CODEX_HOME"),
         stdin=StdinSource.PROMPT,
         output="codex",
+        idle_output_s=_SILENCE_S,
         outcomes=(
             _rule(BY_WORDS, {"type": ("turn.failed", "error")}),
             _rule(SUCCESS, {"type": "turn.completed"}, code=_DONE),
@@ -131,7 +138,9 @@ BUILT_IN = (
                 code=_DONE,
                 say=_NO_END,
             ),
-            *_at_last("ERROR*", "stream error*", "Not logged in*", "You've hit your*"),
+            *_at_last(
+                "ERROR:*", "stream error:*", "Not logged in*run*login*", "You've hit your*limit*"
+            ),
         ),
     ),
     Profile(
@@ -143,12 +152,14 @@ BUILT_IN = (
         ),
         stdin=StdinSource.PROMPT,
         output="gemini",
+        idle_output_s=_SILENCE_S,
         outcomes=(
             _rule(_TURNS, {"error.message": "*"}, code=53),
             _rule(_TURNS, code=53),
             _rule(FailureReason.AUTH_FAILED.value, code=41),
             _rule(_UNKNOWN, code=42, say="it refused its input"),
-            _rule(BY_WORDS, {"error.message": "*"}),
+            # What a tool has failed with has a type, and is no end.
+            _rule(BY_WORDS, {"error.message": "*", "type": None}),
             _rule(BY_WORDS, {"type": "result", "status": "error"}),
             _rule(SUCCESS, {"type": "result", "status": "success"}, code=_DONE),
             _rule(SUCCESS, {"response": "*"}, code=_DONE),
@@ -158,7 +169,7 @@ BUILT_IN = (
                 code=_DONE,
                 say=_NO_END,
             ),
-            *_at_last("*API Error*"),
+            *_at_last("[API Error:*", "✕ [API Error:*"),
         ),
     ),
 )

@@ -69,6 +69,14 @@ def conclude_result(
             return _requeue_refused(
                 claim, refused, reason=result.failure_reason, rules=rules, now=now
             )
+        case Outcome.FAILED if result.failure_reason is FailureReason.BUDGET_EXCEEDED:
+            # Another would use up as much again: somebody has to allow more.
+            return _give_up(
+                claim,
+                TaskEvent.PARK,
+                reason=FailureReason.BUDGET_EXCEEDED,
+                failures=claim.failures + 1,
+            )
         case Outcome.FAILED:
             reason = result.failure_reason or FailureReason.COMMAND_FAILED
             if claim.schedule_id is not None and reason is FailureReason.TIMEOUT:

@@ -85,6 +85,8 @@ class AgentProfile:
     model: str | None = None
     max_runtime_s: float | None = None
     max_turns: int | None = None
+    max_tokens: int | None = None
+    max_cost_usd: float | None = None
     max_per_host: int | None = None
     account: str | None = None
     idle_output_s: float | None = None

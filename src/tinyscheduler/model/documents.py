@@ -102,10 +102,13 @@ def encode_lease(lease: Lease) -> dict[str, Any]:
         "handle": lease.handle,
         "schedule_id": lease.schedule_id,
         "max_turns": lease.max_turns,
+        "max_tokens": lease.max_tokens,
+        "max_cost_usd": lease.max_cost_usd,
         "turns": lease.turns,
         "tokens": lease.tokens,
         "cost_usd": lease.cost_usd,
         "cpu_sec": lease.cpu_s,
+        "silent_sec": lease.silent_s,
         "model": lease.model,
         "model_host": lease.model_host,
         "tenant": lease.tenant,
@@ -135,6 +138,8 @@ def _encode_run(run: Run) -> dict[str, Any]:
         "agent_output": run.agent_output,
         "agent_outcomes": run.agent_outcomes,
         "agent_profile": run.agent_profile,
+        "attempt_life": run.attempt_life,
+        "gpu_report": list(run.gpu_report),
     }
 
 
@@ -186,10 +191,13 @@ def decode_lease(document: object) -> Lease:
         handle=reader.optional_text("handle"),
         schedule_id=reader.optional_text("schedule_id"),
         max_turns=reader.optional_integer("max_turns"),
+        max_tokens=reader.optional_integer("max_tokens"),
+        max_cost_usd=reader.optional_number("max_cost_usd"),
         turns=reader.optional_integer("turns"),
         tokens=reader.optional_integer("tokens"),
         cost_usd=reader.optional_number("cost_usd"),
         cpu_s=reader.optional_number("cpu_sec"),
+        silent_s=reader.optional_number("silent_sec"),
         model=reader.optional_text("model"),
         model_host=reader.optional_text("model_host"),
         tenant=reader.optional_text("tenant"),
@@ -218,6 +226,8 @@ def _decode_run(run: _Reader) -> Run:
         agent_output=run.optional_text("agent_output"),
         agent_outcomes=run.optional_text("agent_outcomes"),
         agent_profile=run.optional_text("agent_profile"),
+        attempt_life=run.optional_text("attempt_life"),
+        gpu_report=run.optional_texts("gpu_report"),
     )
 
 
@@ -273,6 +283,7 @@ def encode_memory(memory: SchedulingMemory) -> dict[str, Any]:
             "is_full": memory.told.is_full,
             "is_empty": memory.told.is_empty,
             "sources_down": list(memory.told.sources_down),
+            "silent": list(memory.told.silent),
         },
         "skips": [
             {"source": one.source, "task_id": one.task_id, "times": one.times}
@@ -383,6 +394,7 @@ def _decode_told(told: _Reader) -> Told:
         is_empty=told.switch("is_empty"),
         # Missing in what earlier versions wrote.
         sources_down=told.optional_texts("sources_down"),
+        silent=told.optional_texts("silent"),
     )
 
 

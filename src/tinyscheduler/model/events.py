@@ -29,6 +29,7 @@ class EventName(StrEnum):
     TASK_CANCELLED = "task.cancelled"
     TASK_EDITED = "task.edited"
     TASK_RETRIED = "task.retried"
+    TASK_SILENT = "task.silent"
     TASK_HELD = "task.held"
     TASK_RELEASED = "task.released"
     LEASE_RECLAIMED = "lease.reclaimed"

@@ -73,7 +73,9 @@ class Run:
     reads it unless there is a need), and judge by it; by which rules ``agent_profile`` says, a JSON
     text, which only a wrapper reads.
     The command's environment is not here: it may
-    hold secrets and reaches the wrapper as the wrapper's own environment.
+    hold secrets and reaches the wrapper as the wrapper's own environment.  ``attempt_life`` is the
+    program that says of a command which may be silent for ``idle_output_s`` whether it does
+    something, and ``gpu_report`` the command that it asks what GPUs do.
     """
 
     argv: tuple[str, ...]
@@ -94,6 +96,8 @@ class Run:
     agent_output: str | None = None
     agent_outcomes: str | None = None
     agent_profile: str | None = None
+    attempt_life: str | None = None
+    gpu_report: tuple[str, ...] = ()
 
 
 # The run of a lease whose attempt could not be prepared; it is given back, never launched.
@@ -119,7 +123,7 @@ class Lease:
     """Our claim on a task while an attempt lives.
 
     ``turns``, ``tokens``, ``cost_usd`` and ``cpu_s``, seconds of processors, are what it has used
-    so far, as far as that is known.
+    so far, as far as that is known; for ``silent_s`` it has shown no life, where it must.
     """
 
     task_id: str
@@ -148,10 +152,13 @@ class Lease:
     handle: str | None = None
     schedule_id: str | None = None
     max_turns: int | None = None
+    max_tokens: int | None = None
+    max_cost_usd: float | None = None
     turns: int | None = None
     tokens: int | None = None
     cost_usd: float | None = None
     cpu_s: float | None = None
+    silent_s: float | None = None
     model: str | None = None
     model_host: str | None = None  # where the model is used; None: no slot of it is
     tenant: str | None = None

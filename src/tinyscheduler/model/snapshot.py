@@ -93,7 +93,8 @@ class Told:
     """How things stood when observers were last told of them, so that each change is told once.
 
     ``is_full`` means that no slot was free, ``is_empty`` that nothing waited, ``sources_down``
-    which sources did not answer.
+    which sources did not answer, ``silent`` which leases have shown no life for half the time
+    that they may.
     """
 
     pressure: Pressure = Pressure.NONE
@@ -101,6 +102,7 @@ class Told:
     is_full: bool = False
     is_empty: bool = True
     sources_down: tuple[str, ...] = ()
+    silent: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

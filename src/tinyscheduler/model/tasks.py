@@ -115,6 +115,8 @@ class PriorityClass(StrEnum):
 
 # An attempt may be given so many turns at most.
 MOST_TURNS = 10_000
+MOST_TOKENS = 10**15
+MOST_COST_USD = 1_000_000.0
 # A batch task that has waited so long stands among the interactive ones.
 PROMOTED_AFTER_S = 300.0
 
@@ -144,6 +146,8 @@ class TaskSpec:
     project: str | None = None
     max_runtime_s: float | None = None
     max_turns: int | None = None
+    max_tokens: int | None = None
+    max_cost_usd: float | None = None
     max_attempts: int | None = None
     after: tuple[str, ...] = ()
     not_before: datetime | None = None

@@ -244,6 +244,8 @@ class Starts:
             recipe=spec.recipe,
             metadata=spec.labels,
             max_turns=spec.max_turns or agent.max_turns,
+            max_tokens=spec.max_tokens or agent.max_tokens,
+            max_cost_usd=spec.max_cost_usd or agent.max_cost_usd,
             model=dispatch.model or spec.model or agent.model,
             model_host=dispatch.model_host,
             tenant=task.tenant,

@@ -9,6 +9,7 @@ from tinyscheduler.core.gpus import find_gpu_users, remember_sightings
 from tinyscheduler.core.memory import is_stalled, pressure_of, used_share
 from tinyscheduler.core.queueing import key_of
 from tinyscheduler.model.events import EventName
+from tinyscheduler.model.leases import Lease
 from tinyscheduler.model.plan import Dispatch
 from tinyscheduler.model.resources import Pressure
 from tinyscheduler.model.snapshot import Told
@@ -20,6 +21,10 @@ if TYPE_CHECKING:
     from tinyscheduler.model.plan import Plan
     from tinyscheduler.model.snapshot import LeaseScan, Snapshot
     from tinyscheduler.tick.progress import Progress
+
+
+# Of the time that an attempt may show no life, when somebody is told.
+_WARNED_SHARE = 0.5
 
 
 def tell_changes(progress: Progress, snapshot: Snapshot, plan: Plan) -> None:
@@ -45,6 +50,7 @@ def tell_changes(progress: Progress, snapshot: Snapshot, plan: Plan) -> None:
         # What a source that is down has waiting, nobody knows.
         is_empty=before.is_empty if progress.sources_down else not progress.tasks_waiting,
         sources_down=tuple(sorted(progress.sources_down)),
+        silent=_tell_silent(progress, snapshot, before),
     )
     _tell_sources(progress, before, now)
     slots: Details = (("active", active), ("limit", rules.host_slots))
@@ -80,6 +86,23 @@ def _tell_sources(progress: Progress, before: Told, now: Told) -> None:
     for name in before.sources_down:
         if name not in now.sources_down:
             progress.notice(EventName.SOURCE_UP, details=(("source", name),))
+
+
+def _tell_silent(progress: Progress, snapshot: Snapshot, before: Told) -> tuple[str, ...]:
+    """Tell once of each attempt that shows no life any more, before its wrapper ends it."""
+    silent = []
+    for entry in snapshot.scan.entries:
+        lease = entry.lease
+        if not isinstance(lease, Lease) or lease.silent_s is None:
+            continue
+        most_s = lease.run.idle_output_s
+        if most_s is None or lease.silent_s < most_s * _WARNED_SHARE:
+            continue
+        silent.append(lease.lease_id)
+        if lease.lease_id not in before.silent:
+            details: Details = (("silent_sec", lease.silent_s), ("limit_sec", most_s))
+            progress.notice(EventName.TASK_SILENT, lease=lease, details=details)
+    return tuple(silent)
 
 
 def _active_agents(progress: Progress, snapshot: Snapshot, plan: Plan) -> Counter[str]:

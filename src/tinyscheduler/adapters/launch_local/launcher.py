@@ -222,25 +222,39 @@ class LocalLauncher:
 
         A plain command is judged by its exit code, and read only where something bounds it.
         """
+        silence = NO_RUN
+        if agent.idle_output_s is not None:
+            silence = replace(NO_RUN, attempt_life=self._program("attempt_life.py"))
+            if lease.gpu_uuids:
+                silence = replace(silence, gpu_report=self._gpu_report())
         profile = None
         name = argv[0].rpartition("/")[2]
         if agent.profile != _PLAIN or (not agent.command and name in KNOWN_AGENTS):
             from tinyscheduler.core.profiles import profile_document, profile_of
 
             profile = profile_of(agent, argv, self._config.profiles)
-        is_bounded = lease.max_turns is not None
+        bounds = (lease.max_turns, lease.max_tokens, lease.max_cost_usd)
+        is_bounded = any(one is not None for one in bounds)
         if profile is None and not is_bounded and lease.schedule_id is None:
-            return NO_RUN
+            return silence
         kind = _ANY_AGENT if is_bounded else None
         if profile is not None:
             kind = profile.output or _ANY_AGENT
         return replace(
-            NO_RUN,
+            silence,
             agent_kind=kind,
             agent_output=self._program("agent_output.py"),
             agent_outcomes=self._program("agent_outcomes.py"),
             agent_profile=None if profile is None else dumps(profile_document(profile)),
         )
+
+    def _gpu_report(self) -> tuple[str, ...]:
+        """Return the command that prints what the driver says of the GPUs."""
+        name, _, path = self._config.gpu_probe.partition(":")
+        if name == "file":
+            return ("/bin/cat", path)
+        report = os.path.join(os.path.dirname(self._wrapper), "adapters", "gpu_nvml", "report.py")
+        return (sys.executable, "-I", report)
 
     def _program(self, name: str) -> str:
         """Return a program that wrappers load, beside their own."""
@@ -356,6 +370,10 @@ class LocalLauncher:
             "BASE_PATH": self._config.paths.base,
             "PROMPT_FILE": prompt_file,
             "ATTEMPT_MAX_TURNS": None if lease.max_turns is None else str(lease.max_turns),
+            "ATTEMPT_MAX_TOKENS": None if lease.max_tokens is None else str(lease.max_tokens),
+            "ATTEMPT_MAX_COST_USD": None
+            if lease.max_cost_usd is None
+            else f"{lease.max_cost_usd:g}",
             "ATTEMPT_MAX_RUNTIME_SEC": f"{lease.max_runtime_s:g}",
             "MODEL_ENDPOINT": self._endpoint(lease),
         }

@@ -7,7 +7,7 @@ from datetime import UTC
 
 from tinyscheduler.config.problems import quote
 from tinyscheduler.errors import NotFoundError, UsageError
-from tinyscheduler.model.tasks import MOST_TURNS
+from tinyscheduler.model.tasks import MOST_TOKENS, MOST_TURNS
 from tinyscheduler.values import dataclass, fields
 from tinyscheduler.wording import one_line
 
@@ -37,9 +37,10 @@ _LEAST = {
     "memory_bytes": 0,
     "max_runtime_s": 0,
     "max_turns": 1,
+    "max_tokens": 1,
     "max_attempts": 1,
 }
-_MOST = {"max_turns": MOST_TURNS}
+_MOST = {"max_turns": MOST_TURNS, "max_tokens": MOST_TOKENS}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

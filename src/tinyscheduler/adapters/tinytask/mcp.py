@@ -134,25 +134,27 @@ class McpWire:
 
     def _connected(self, limit_s: float) -> _Link:
         if self._link is None:
-            link = _Link(self._url, self._transport)
+            # Known before it is open, so that one that never is gets closed.
+            link = self._link = _Link(self._url, self._transport)
             self._wait(link.open(), "initialize", limit_s)
-            self._link = link
+            return link
         return self._link
 
     def _wait(self, awaitable: Any, what: str, limit_s: float) -> Any:  # noqa: ANN401 - a coroutine and what it returns
         future = asyncio.run_coroutine_threadsafe(awaitable, self._running_loop())
         try:
-            return future.result(limit_s)
-        except (FutureTimeoutError, asyncio.CancelledError) as error:
+            # Whatever libraries of a connection fail with, they do not agree on a class of it.
+            error = future.exception(limit_s)
+        except (FutureTimeoutError, asyncio.CancelledError) as late:
             future.cancel()
             self._hang_up()
             message = f"{what}: no whole answer within {limit_s:.1f} s"
-            raise TransientError(message) from error
-        except Exception as error:
-            # Whatever a library of a connection raises, the connection is not to be trusted.
+            raise TransientError(message) from late
+        if error is not None:
             self._hang_up()
             message = f"{what}: {_cause_of(error)}"
             raise TransientError(message) from error
+        return future.result()
 
     def _hang_up(self) -> Future[None] | None:
         link, self._link = self._link, None
@@ -187,9 +189,16 @@ class _Link:
 
     async def open(self) -> None:
         """Connect and say hello."""
-        is_open: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        is_open = asyncio.Event()
         self._keeper = asyncio.create_task(self._keep(is_open))
-        await is_open
+        self._keeper.add_done_callback(_take_note)
+        opened = asyncio.create_task(is_open.wait())
+        try:
+            await asyncio.wait({opened, self._keeper}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            opened.cancel()
+        if not is_open.is_set():
+            self._keeper.result()  # raises what kept it from being open
 
     async def call(self, tool: str, arguments: dict[str, Any]) -> Any:  # noqa: ANN401 - of the library
         """Call a tool; fails as soon as the connection does."""
@@ -211,23 +220,23 @@ class _Link:
             for one in unfinished:
                 one.cancel()
 
-    async def _keep(self, is_open: asyncio.Future[None]) -> None:
-        try:
-            async with AsyncExitStack() as stack:
-                is_streamable = self._transport == STREAMABLE_HTTP
-                connect: Any = streamable_http_client if is_streamable else sse_client
-                reading, writing, *_ = await stack.enter_async_context(connect(self._url))
-                session = await stack.enter_async_context(ClientSession(reading, writing))
-                hello = await session.initialize()
-                self.version = _numbers(hello.server_info.version)
-                self._session = session
-                is_open.set_result(None)
-                await self._is_over.wait()
-        except BaseException as error:
-            if not is_open.done():
-                is_open.set_exception(error)
-            elif not isinstance(error, Exception):
-                raise
+    async def _keep(self, is_open: asyncio.Event) -> None:
+        async with AsyncExitStack() as stack:
+            is_streamable = self._transport == STREAMABLE_HTTP
+            connect: Any = streamable_http_client if is_streamable else sse_client
+            reading, writing, *_ = await stack.enter_async_context(connect(self._url))
+            session = await stack.enter_async_context(ClientSession(reading, writing))
+            hello = await session.initialize()
+            self.version = _numbers(hello.server_info.version)
+            self._session = session
+            is_open.set()
+            await self._is_over.wait()
+
+
+def _take_note(task: asyncio.Task[None]) -> None:
+    """Ask how it ended: whoever waits for it is told, and nobody else need be."""
+    if not task.cancelled():
+        task.exception()
 
 
 _SECOND = (2,)
