@@ -615,12 +615,13 @@ class TinytaskSource:
         if row.doubtful_for is not None:
             # Our own claim came to nothing halfway: that was no attempt.
             self._notes.note(lost={number: None}, undoubted=[number])
-            return row.state
+            return row.state if row.state is TaskState.WAITING else None
         if row.state is TaskState.DONE:
             self._notes.note(revived=[number])
         elif row.state is not TaskState.WAITING:
+            # What was held, parked or cancelled here stays so: nothing has become of it now.
             self._notes.note(lost={number: None})
-            return row.state
+            return None
         return self._notes.settle(number, lease_id=None, ending=ending)
 
     def _attempt(self, task_id: str, lease_id: str) -> AttemptRecord | None:
