@@ -59,7 +59,12 @@ _FAILURES = (
             *("token has expired", "invalid credentials", "403 forbidden"),
             # Nothing that waiting would help against: somebody has to pay first.
             *("credit balance is too low", "credit balance too low", "billing error"),
-            *("out of credits", "login again", "does not have access to claude"),
+            *(
+                "out of credits",
+                "credits exhausted",
+                "login again",
+                "does not have access to claude",
+            ),
             *("organization has been disabled", "organization has disabled"),
         ),
     ),
@@ -87,6 +92,13 @@ _BEFORE_STATUS = frozenset(
 _IN_PROGRAMS = ("overloaded function", "overloaded method", "overloaded operator")
 # Where a text says when it will go on.
 _WHEN = ("reset", "resets", "retry", "retrydelay", "try again", "resetsat", "available again")
+# What goose says below every error that it does not know, of which it need not be one.
+_BELOW_ERRORS = (
+    "these errors are often related to connection or authentication",
+    "we ve removed the conversation up to the most recent user message",
+    "depending on the error you may be able to continue",
+    "yes what would you like me to do",
+)
 _MOST_BETWEEN = 2
 _MOST_TEXT = 1 << 16
 
@@ -187,7 +199,7 @@ class Judge:
         Where in its program an agent failed is left out: that stands below what happened.
         """
         lines = [_plain(one.decode(errors="replace")) for one in self._last]
-        told = [one for one in lines if not one.lstrip().startswith("at ")][-_LAST_LINES:]
+        told = [one for one in lines if not _is_below(one)][-_LAST_LINES:]
         return [one for one in (*answer.splitlines()[-_LAST_LINES:], *told) if one.strip()]
 
     def _asks_for(self, rule: dict[str, object], number: int, exit_code: int) -> bool:
@@ -213,6 +225,9 @@ class Judge:
         code = f"exit code {exit_code}"
         if reason == BY_WORDS:
             reason, words = classify("\n".join(told or self._words_of_program(lines)))
+            if is_told and reason == UNKNOWN:
+                # A line that only says that there was an error stands below it.
+                reason, words = classify("\n".join([*self._errors(), *told]))
             is_known = bool(told) or reason != UNKNOWN
             return (reason, words if is_known else self._end(code, lines))
         if say:
@@ -228,6 +243,10 @@ class Judge:
             return [*lines, *filter(None, self._notes.values())]
         return self._last_lines("")
 
+    def _errors(self) -> list[str]:
+        """Return those of its last lines that begin as an error does."""
+        return [one for one in self._last_lines("") if _spoken(one).startswith(" error ")]
+
     def _end(self, code: str, lines: list[str]) -> str:
         """Return what there is to say where nothing was told of it."""
         return _cut(f"{code}: ", lines) if lines or not self._newest else code
@@ -240,9 +259,10 @@ class Judge:
             self._notes["error"] = _text(event.get("error"))[:_MOST_WORDS]
         elif kind == "rate_limit_event":
             limit = _mapping(event.get("rate_limit_info"))
-            until = limit.get("resetsAt")
-            if limit.get("status") == "rejected" and type(until) is int and 0 < until < _MOST_COUNT:
-                self._notes["until"] = f"limit resets at {until}"
+            until, is_out = limit.get("resetsAt"), limit.get("status") == "rejected"
+            is_told = is_out and type(until) is int and 0 < until < _MOST_COUNT
+            # Who was let in again since is held up by something else, if at all.
+            self._notes["until"] = f"limit resets at {until}" if is_told else ""
 
 
 def _agrees(event: dict[str, object], asked: dict[str, object]) -> bool:
@@ -346,6 +366,11 @@ def _cut(before: str, lines: list[str]) -> str:
     faults = [one for one in lines if any(map(_is_fault, _spoken(one).split()))]
     last = _excerpt((faults or lines)[-1], 0) if lines else "it printed nothing"
     return f"{before}{last}"[:_MOST_WORDS]
+
+
+def _is_below(line: str) -> bool:
+    """Whether a line tells more of an error above it, and may tell of another."""
+    return line.lstrip().startswith("at ") or _spoken(line).strip() in _BELOW_ERRORS
 
 
 def _is_fault(word: str) -> bool:

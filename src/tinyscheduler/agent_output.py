@@ -58,8 +58,10 @@ _MOST_ANSWER = 1 << 16
 
 _GOOSE = "goose"
 _GEMINI = "gemini"
-# What goose prints above what a tool does: its name and where it comes from between rules.
+# What goose prints above what a tool does: its name and where it comes from between rules, and
+# newer ones below one.
 _TOOL_RULE = "\N{BOX DRAWINGS LIGHT HORIZONTAL}" * 3
+_TOOL_MARK = "\N{BLACK RIGHT-POINTING SMALL TRIANGLE} "
 # One message of the document that `goose run --output-format json` ends with.
 _DOCUMENT_HEAD, _DOCUMENT_MESSAGE = b'"messages": [', b'      "role": "assistant"'
 _DOCUMENT_ROLE, _DOCUMENT_WORDS = b'      "role": ', b'"text": "'
@@ -136,6 +138,7 @@ class AgentOutput:
         "_document_bytes",
         "_gemini_is_answering",
         "_has_brace",
+        "_has_rule",
         "_is_assistant",
         "_is_for_people",
         "_is_in_document",
@@ -175,7 +178,7 @@ class AgentOutput:
         # Whose words the answer consists of, where they come in pieces.
         self._speaker: str | None = None
         self._has_brace = self._is_in_document = self._is_assistant = False
-        self._is_for_people = False
+        self._is_for_people = self._has_rule = False
         # The lines of an object that has many.
         self._document: list[bytes] = []
         self._document_bytes = 0
@@ -348,6 +351,9 @@ class AgentOutput:
                 self._say(words.get("text"), name)
 
     def _take_complete(self, event: dict[str, object]) -> None:
+        cost = _money(event.get("cost_usd"))
+        if cost is not None:
+            self.cost_usd = cost
         self._tell_tokens(_whole(event.get("total_tokens")))
 
     def _take_answer(self, message: dict[str, object], whose: str) -> None:
@@ -412,7 +418,9 @@ class AgentOutput:
         self._is_in_document = self._has_brace and text == _DOCUMENT_HEAD
         self._has_brace = text == b"{"
         words = text.decode(errors="replace")
-        if _TOOL_RULE in words[:20] and " | " in words:
+        is_below_rule, self._has_rule = self._has_rule, not words.strip(_TOOL_RULE[0])
+        is_between = _TOOL_RULE in words[:20] and " | " in words
+        if is_between or (is_below_rule and words.startswith(_TOOL_MARK)):
             self._count_turn()
             # Then what looks like an event is only shown there.
             self._is_for_people = True

@@ -87,6 +87,8 @@ _CLOSE_LOOK_S = 0.01
 # How long a command may take to its first word before we have that word wake us.
 _DAWN_S = 0.02
 _NO_CAP = float("inf")
+# How long after its last words an agent may take to end.
+_LAST_WORDS_S = 1.0
 _RESULT_RETRY_S = 1.0
 _LEFTOVERS_LOOK_S = 0.02
 _QUIET_LOOKS = 2
@@ -220,6 +222,7 @@ class Attempt:
         self.life: Life | None = None
         self.output: AgentOutput | None = None
         self.log_begin = 0
+        self.over_budget_s: float | None = None  # since when it is known to be
         self.verdict: tuple[str, str] | None = None  # of its own failure: reason, words
         self.exec_error = b""
         self.why: tuple[str, str] | None = None  # why we end it: failure reason, words
@@ -457,7 +460,10 @@ class Attempt:
             return ("turn_limit_exceeded", self._words_on_turns())
         words = self._words_on_budget()
         if words is not None:
-            return ("budget_exceeded", words)
+            self.over_budget_s = self.over_budget_s or now
+            # Some tell what they used with their last words, and are about to end by themselves.
+            if now - self.over_budget_s > _LAST_WORDS_S:
+                return ("budget_exceeded", words)
         if self.life is not None and self.life.is_over(now, spoke_s=self.log_grew_s):
             most_s = _number(self.run["idle_output_sec"])
             return ("idle_output", f"printed nothing and computed nothing for {most_s:g} s")
@@ -754,9 +760,10 @@ class Attempt:
         if self.why is None and self._is_over_turns():
             # It ended by itself before we looked: that is no better.
             self.why = ("turn_limit_exceeded", self._words_on_turns())
-        if self.why is None:
-            words = self._words_on_budget()
-            self.why = None if words is None else ("budget_exceeded", words)
+        code = 1 if self.status is None else os.waitstatus_to_exitcode(self.status)
+        over = self._words_on_budget()
+        if self.why is None and over is not None and (code or self.verdict is not None):
+            self.why = ("budget_exceeded", over)
         if self.why is not None:
             reason, words = self.why
             return (_OUTCOMES.get(reason, "failed"), reason, words)
@@ -774,11 +781,11 @@ class Attempt:
         if os.WIFSIGNALED(status):
             name = _signal_name(os.WTERMSIG(status))
             return ("failed", "command_failed", f"ended by signal {name}")
-        code = os.WEXITSTATUS(status)
         if self.verdict is not None and code != EXIT_CODE_RETRY_LATER:
             return ("failed", *self.verdict)
         if code == 0:
-            return ("succeeded", None, "")
+            # What is done is not to be paid for twice: it stands, and it is told what it took.
+            return ("succeeded", None, over or "")
         if code == EXIT_CODE_RETRY_LATER:
             return ("retry_later", None, "exit code 75: asked to be tried again later")
         return ("failed", "command_failed", f"exit code {code}")

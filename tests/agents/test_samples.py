@@ -34,6 +34,7 @@ TABLE: tuple[tuple[str, int, str | None, int | None, int | None, str], ...] = (
     ("codex-cut-off", 0, "sdk_error", 2, None, "it ended before it told how (exit code 0)"),
     ("goose-success", 0, None, 2, 4321, "Mended it."),
     ("goose-text-success", 0, None, 2, None, "All tests pass now."),
+    ("goose-text-newer-success", 0, None, 2, None, "All tests pass now."),
     ("goose-failure", 0, "sdk_error", None, None, "status: 400 Bad Request"),
     ("goose-turn-limit", 0, "turn_limit_exceeded", 2, 4321, "maximum number of actions"),
     ("goose-rate-limit", 0, "rate_limited", None, None, "Please retry after 20 seconds."),

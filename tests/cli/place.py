@@ -21,6 +21,8 @@ from typing import Any
 from tests.cli.loaded import run_loaded
 from tests.process.station import end_all_of, last_pid
 
+from tinyscheduler.crash import VARIABLE
+
 PROGRAM = (sys.executable, "-I", "-m", "tinyscheduler")
 GOLDEN = Path(__file__).parent / "golden"
 QUICK = {
@@ -33,8 +35,8 @@ QUICK = {
     "RETRY_BACKOFF_SEC": "0.1",
     "KILL_GRACE_SEC": "0.5",
 }
-# Known to others by their command lines, or start programs that are.
-STARTED = frozenset({"run", "demo", "selftest"})
+# Start programs of their own, and may be interrupted at it.
+STARTED = frozenset({"demo", "selftest"})
 LIMIT_S = 60
 
 
@@ -192,7 +194,8 @@ class Place:
 
 def is_setting(name: str) -> bool:
     """Is this variable read by nobody before a command runs?"""
-    return name.startswith("TINYSCHEDULER_") or name in {"HOME", "PATH"}
+    is_own = name.startswith("TINYSCHEDULER_") and name != VARIABLE
+    return is_own or name in {"HOME", "PATH"}
 
 
 def settle_text(text: str, place: Place) -> str:

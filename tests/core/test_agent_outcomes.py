@@ -241,12 +241,41 @@ def test_an_answer_that_speaks_of_failures_is_none(kind: str, line: str):
     assert judge(kind, f"All is done.\n{line}\n".encode()) is None
 
 
+@pytest.mark.parametrize("code", [0, 1])
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ("Rate limit exceeded: Please retry after 20 seconds", "rate_limited"),
+        ("Server error: 500", "sdk_error"),
+        ("Authentication error: 401 Unauthorized", "auth_failed"),
+    ],
+)
+def test_what_goose_says_below_every_error_is_not_what_happened(
+    words: str, expected: str, code: int
+):
+    """It speaks of authentication there, whatever it was."""
+    text = (
+        f"I look at OAuth.\nError: {words}\n\nYes — what would you like me to do?\n"
+        "\n  error: The error above was an exception we were not able to handle.\n"
+        "These errors are often related to connection or authentication\n"
+        "We've removed the conversation up to the most recent user message\n"
+        "- depending on the error you may be able to continue\n\n"
+    )
+
+    # Newer ones say it once more at the end, and exit as they should.
+    found = judge("goose", text.encode(), f"Error: {words}\n".encode() * code, code=code)
+
+    assert found == (expected, f"Error: {words}")
+
+
 def test_what_goose_shows_in_a_text_for_people_is_no_event():
     shown = a_line(type="error", error="OAuth token expired: rate limit")
-    rule = "─── shell | developer ──────────\ncommand: cat log\n".encode()
+    older = "─── shell | developer ──────────\ncommand: cat log\n".encode()
+    newer = f"\n  {'─' * 40}\n  ▸ shell developer\n    command: cat log\n".encode()
 
-    assert judge("goose", rule, shown, b"Mended.\n") is None
-    assert judge("goose", shown, rule, b"Mended.\n") is None
+    for rule in (older, newer):
+        assert judge("goose", rule, shown, b"Mended.\n") is None
+        assert judge("goose", shown, rule, b"Mended.\n") is None
     assert reason("goose", shown) == "auth_failed"
 
 
@@ -307,6 +336,11 @@ def test_what_claude_says_beside_its_words_counts_where_they_say_nothing():
     assert judge("claude", refused, limit("rejected"), failed(result="odd")) == (
         "rate_limited",
         "rate_limit … limit resets at 1774447200",
+    )
+    # Let in again since: what holds it up now ends at another time.
+    assert judge("claude", limit("rejected"), limit("allowed"), failed(result="HTTP 429")) == (
+        "rate_limited",
+        "HTTP 429",
     )
     assert judge("claude", refused, went_on, failed(result="odd")) == ("sdk_error", "odd")
     assert judge(

@@ -908,15 +908,27 @@ def test_who_uses_more_tokens_than_it_may_is_ended(hand_over: Callable[..., Hand
     assert result["message"] == "used 51 tokens of its 50"
 
 
-@pytest.mark.parametrize(("most", "reason"), [(0.24, "budget_exceeded"), (0.25, None)])
-def test_who_tells_at_the_end_alone_what_it_cost_has_cost_it(
-    hand_over: Callable[..., Handover], most: float, reason: str | None
+@pytest.mark.parametrize(
+    ("most", "code", "ended"),
+    [
+        (0.25, 0, ("succeeded", None, "")),
+        # It is done, and another attempt would cost as much again.
+        (0.24, 0, ("succeeded", None, "used $0.25 of its $0.24")),
+        (0.24, 1, ("failed", "budget_exceeded", "used $0.25 of its $0.24")),
+    ],
+)
+def test_who_tells_at_the_end_alone_what_it_cost_may_be_done_all_the_same(
+    hand_over: Callable[..., Handover],
+    most: float,
+    code: int,
+    ended: tuple[str, str | None, str],
 ):
-    said = '{"type": "result", "total_cost_usd": 0.25}'
+    said = '{"type": "result", "subtype": "success", "is_error": false, "total_cost_usd": 0.25}'
+    command = f"echo '{said}'; sleep 0.3; exit {code}"
 
-    result = hand_over(f"echo '{said}'", **CLAUDE, max_cost_usd=most).run()
+    result = hand_over(command, **CLAUDE, max_cost_usd=most).run()
 
-    assert result["failure_reason"] == reason
+    assert (result["outcome"], result["failure_reason"], result["message"]) == ended
 
 
 MAX_TURNS = '{"type": "result", "subtype": "error_max_turns", "is_error": true, "num_turns": 3}'

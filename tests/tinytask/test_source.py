@@ -227,8 +227,8 @@ def test_the_prompt_is_title_and_description_and_tags_are_labels(world):
 
 def test_all_questions_of_a_tick_together_are_bounded_however_each_is_answered(tmp_path):
     with ExitStack() as stack:
-        world = open_server_world(tmp_path, stack, agents=(a_runner("coder", "dev"),), timeout_s=5)
-        before, moment = world.double.answer, timedelta(seconds=5.5)
+        world = open_server_world(tmp_path, stack, agents=(a_runner("coder", "dev"),), timeout_s=2)
+        before, moment = world.double.answer, timedelta(seconds=1.5)
 
         def answer(method, path, query, body):
             world.clock.advance(moment.total_seconds())
@@ -236,7 +236,7 @@ def test_all_questions_of_a_tick_together_are_bounded_however_each_is_answered(t
 
         world.double.answer = answer  # type: ignore[method-assign]  # the server itself
 
-        for _ in range(3):
+        for _ in range(4):
             world.source.look(window=1)
         with pytest.raises(SourceError, match="all questions together"):
             world.source.look(window=1)

@@ -79,7 +79,13 @@ BUILT_IN = (
                 last=("I've reached the maximum number of actions I can do without user input*",),
             ),
             _rule(BY_WORDS, {"type": "error"}),
-            _rule(BY_WORDS, last=("Session ended with error:*", "Ran into this error:*")),
+            _rule(
+                BY_WORDS,
+                last=(
+                    *("Session ended with error:*", "Ran into this error:*"),
+                    "error: The error above was an exception we were not able to handle",
+                ),
+            ),
             _rule(SUCCESS, {"type": "complete"}, code=_DONE),
             _rule(_UNKNOWN, {"type": "message"}, code=_DONE, say=_NO_END),
             *_at_last("Request failed:*"),
