@@ -595,3 +595,18 @@ def test_a_server_of_version_1_that_goes_down_and_fails_keeps_its_tasks(old: Ser
     assert old.ran == ["1 1 coder"]
     assert len(old.double.comments(number)) == 1
     assert "Traceback" not in down.err
+
+
+def test_a_held_task_that_somebody_works_on_is_made_idle_and_stays_held(served: Served):
+    number = served.double.add(assigned_to="coder")
+    served.place.settings["LOST_AFTER_SEC"] = "0.001"
+    served.double.change(number, status="working")
+    served.tick()
+    served.run("hold", "tinytask-1")
+
+    given_back = served.tick()
+
+    assert (given_back.code, given_back.err) == (0, "")
+    assert served.double.task(number)["status"] == "idle"
+    assert served.run("show", "tinytask-1", "--json").json["state"] == "held"
+    assert served.ran == []

@@ -393,3 +393,45 @@ def test_a_held_task_that_was_elsewhere_for_a_while_is_held(world, tries):
     world.double.change(1, status="complete")
     assert ids(world) == []
     assert world.notes.states([task_id]) == {task_id: TaskState.DONE}
+
+
+def test_only_a_task_that_is_not_found_is_gone(world):
+    task_id = world.add(TaskSpec(agent="coder"))
+    assert claim(world, task_id)
+    before = world.double.answer
+    world.double.answer = lambda *_: (404, {"error": "Not found"})
+
+    with pytest.raises(SourceError, match="status 404, Not found"):
+        settle(world, task_id, DONE)
+
+    world.double.answer = before
+    assert settle(world, task_id, DONE) is TaskState.DONE
+    assert world.double.task(1)["status"] == "complete"
+
+
+def test_what_ended_elsewhere_is_found_out_even_where_not_all_is_looked_at(world, monkeypatch):
+    numbers = [world.double.add(assigned_to="a") for _ in range(6)]
+    assert len(ids(world)) == 6
+    monkeypatch.setattr("tinyscheduler.adapters.tinytask.window.HEAD", 1)
+    for number in numbers[1:]:
+        world.double.change(number, status="complete")
+
+    for _ in range(20):
+        world.clock.advance(60)
+        assert ids(world, window=1) == ["tinytask-1"]
+
+    states = world.notes.states([f"tinytask-{number}" for number in numbers])
+    assert [name for name, state in states.items() if not state.is_final] == ["tinytask-1"]
+
+
+def test_what_is_only_out_of_sight_still_waits(world, monkeypatch):
+    numbers = [world.double.add(assigned_to="a") for _ in range(80)]
+    assert len(ids(world)) == 80
+    monkeypatch.setattr("tinyscheduler.adapters.tinytask.window.HEAD", 1)
+    waiting = dict.fromkeys((f"tinytask-{number}" for number in numbers), TaskState.WAITING)
+
+    for _ in range(3):
+        world.clock.advance(60)
+        assert ids(world, window=1) == ["tinytask-1"]
+
+    assert world.notes.states(waiting) == waiting

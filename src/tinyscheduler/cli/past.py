@@ -183,7 +183,7 @@ def history(
     as_csv: Annotated[bool, option("--csv", help="Print comma-separated values.")] = False,
     json: _Json = False,
 ) -> int:
-    """List the attempts that ended, or what they took by agent or day.
+    """List the attempts that ended, or sum up what they took.
 
     The newest last, with their durations, and with turns, tokens and money where their agents
     tell them.

@@ -113,7 +113,8 @@ class RestLine:
 
         Servers before 2.0 say "Not found" of every path: no task has vanished there.
         """
-        return question.number > 0 and str(question.number) in told
+        words = {one.strip("'\".,:;()").lower() for one in told.split()}
+        return {"task", "not", "found", str(question.number)} <= words
 
     def _exchange(self, question: Question, limit_s: float) -> _Answer:
         method, path = _ROUTES[question.verb]

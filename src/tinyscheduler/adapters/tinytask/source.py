@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from contextlib import contextmanager
 from datetime import timedelta
+from zlib import crc32
 
 from tinyscheduler.adapters.tinytask.comments import Words, describe_attempt, describe_loss
 from tinyscheduler.adapters.tinytask.questions import (
@@ -99,6 +100,8 @@ _MOST_UNSTARTABLE = 50
 _MOST_SUBTASKS_TOLD = 20
 # Tasks that went out of sight and are asked for by their numbers, in one look.
 _MOST_ASKED_FOR = 10
+# Where not all is looked at: so many of those that were not.
+_MOST_UNSEEN = 2
 _LOST_LEASE = "lost-"
 # So long a parent is left alone whose open subtasks were seen only when it was to start.
 _PARENTS_REST = timedelta(seconds=60)
@@ -318,7 +321,8 @@ class TinytaskSource:
     ) -> Mapping[int, TaskState | None]:
         """Return how those ended that wait here and are not to be seen there any more.
 
-        Where not all was looked at, nothing is known of what was not seen.
+        Where not all was looked at, nothing is known of what was not seen: a few of those are asked
+        for, others each time.
         """
         gone = [
             number
@@ -336,12 +340,17 @@ class TinytaskSource:
             (one for one in gone if one not in ended),
             key=lambda number: known[number].state is TaskState.HELD,
         )
-        for number in left[:_MOST_ASKED_FOR]:
+        left = left[:_MOST_ASKED_FOR]
+        if not world.is_whole:
+            left += self._some_unseen(world, known)
+        for number in left:
             try:
                 task = world.tasks.get(number) or self._client.task(number)
             except UnreadableTaskError as error:
                 self._warn(f"{error.what}; it stays as it is")
                 continue
+            if task is not None and task.is_open and self._is_ours(task):
+                continue  # it is only out of sight
             is_held = known[number].state is TaskState.HELD
             if is_held and task is not None and task.status != "complete":
                 continue  # once it is ours again, it is not to start for that
@@ -350,6 +359,20 @@ class TinytaskSource:
             )
             ended[number] = TaskState.DONE if is_done else TaskState.CANCELLED
         return ended
+
+    def _some_unseen(self, world: World, known: Mapping[int, KnownTask]) -> list[int]:
+        """Return some of those that wait here and were not looked at: others each time."""
+        unseen = sorted(
+            number
+            for number, row in known.items()
+            if row.state in _IN_LINE and number not in world.tasks
+        )
+        if not unseen:
+            return []
+        # By chance, and that by the time: in step with the ticks, some would never be asked for.
+        moment = self._clock.now().wall.isoformat().encode()
+        first = crc32(moment) % len(unseen)
+        return (unseen + unseen)[first : first + min(_MOST_UNSEEN, len(unseen))]
 
     def _window(
         self, rows: Sequence[KnownTask], *, window: int, now: datetime
@@ -592,12 +615,13 @@ class TinytaskSource:
         if row.doubtful_for is not None:
             # Our own claim came to nothing halfway: that was no attempt.
             self._notes.note(lost={number: None}, undoubted=[number])
-            return row.state
+            return row.state if row.state is TaskState.WAITING else None
         if row.state is TaskState.DONE:
             self._notes.note(revived=[number])
         elif row.state is not TaskState.WAITING:
+            # What was held, parked or cancelled here stays so: nothing has become of it now.
             self._notes.note(lost={number: None})
-            return row.state
+            return None
         return self._notes.settle(number, lease_id=None, ending=ending)
 
     def _attempt(self, task_id: str, lease_id: str) -> AttemptRecord | None:
