@@ -56,7 +56,7 @@ _FAILURES = (
             *("run login", "not logged in", "log in again", "sign in again", "signing in again"),
             *("invalid api key", "invalid x api key", "incorrect api key", "api key not valid"),
             *("no api key", "missing api key", "api key not found", "api key expired"),
-            *("token has expired", "invalid credentials", "403 forbidden"),
+            *("token has expired", "invalid credentials", "403 forbidden", "set an auth method"),
             # Nothing that waiting would help against: somebody has to pay first.
             *("credit balance is too low", "credit balance too low", "billing error"),
             *(

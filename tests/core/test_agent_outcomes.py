@@ -94,6 +94,7 @@ WORDS = {
         'API Error: 400 {"error":{"message":"This organization has been disabled."}}',
         "Your organization has disabled Claude subscription access for Claude Code",
         "Your organization does not have access to Claude. Please login again or contact …",
+        "Please set an Auth method in your settings.json or specify one of the following …",
         "Your workspace is out of credits. Ask your workspace owner to refill.",
     ),
     "rate_limited": (

@@ -34,7 +34,7 @@ def mcp(
         str | None, option("--as", metavar="NAME", help="Who clients are, unless they say.")
     ] = None,
 ) -> int:
-    """Serve the queue to an agent's MCP client, over stdin and stdout.
+    """Serve the queue to an agent over MCP, by stdin and stdout.
 
     The tools are those of tinytask, and why, status, wait and enqueue_command. Clients only look
     unless you say otherwise. Ends when stdin does.

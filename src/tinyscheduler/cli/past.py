@@ -183,9 +183,10 @@ def history(
     as_csv: Annotated[bool, option("--csv", help="Print comma-separated values.")] = False,
     json: _Json = False,
 ) -> int:
-    """List the attempts that ended, the newest last, or what they took together.
+    """List the attempts that ended, or what they took by agent or day.
 
-    With their durations, and with turns, tokens and money where their agents tell them.
+    The newest last, with their durations, and with turns, tokens and money where their agents
+    tell them.
     """
     invocation: Invocation = context.obj
     if as_csv and json:

@@ -238,7 +238,7 @@ class Turns:
             elif binding.is_lasting or skips.get(key, 0) < most:
                 yield task, binding
             else:
-                words = f"it was overtaken {_times(skips[key])}, and comes first now"
+                words = f"it was overtaken {_times(skips.get(key, 0))}, and comes first now"
                 yield task, replace(binding, words=f"{binding.words}; {words}")
 
     # -- parts --------------------------------------------------------------------
