@@ -29,6 +29,7 @@ from tinyscheduler import errors
 from tinyscheduler.cli.demo_stage import processes_of
 from tinyscheduler.cli.main import COMMANDS, Commands, app
 from tinyscheduler.config import agents_file
+from tinyscheduler.config.inputs import InputFile
 from tinyscheduler.core.command_line import PLACEHOLDERS
 from tinyscheduler.model.config import ALWAYS_ALLOWED
 from tinyscheduler.model.documents import encode_lease
@@ -134,6 +135,19 @@ WITH_SHELL_LINES = sorted(
 )
 
 
+def agents_files(text: str) -> list[str]:
+    """Return the blocks of a page that show an agents file, or a part of one."""
+    blocks = re.findall(r"^```yaml\n(.*?)^```$", text, flags=re.MULTILINE | re.DOTALL)
+    return [one for one in blocks if re.search(r"^(agents|profiles):", one, re.MULTILINE)]
+
+
+WITH_AGENTS = sorted(
+    str(path.relative_to(TOP))
+    for path in [TOP / "README.md", *DOCS.rglob("*.md")]
+    if agents_files(path.read_text())
+)
+
+
 @pytest.fixture
 def furnished(folder: Path) -> Path:
     """Return a folder with all that the guides take for granted: programs, recipes, notes."""
@@ -193,6 +207,14 @@ def as_tested(line: str) -> str:
     if ONLY_PARSED.search(command):
         return re.sub(r"^.*?(\S*tinyscheduler .*)", r"\1 --help", command)
     return command
+
+
+@pytest.mark.parametrize("name", WITH_AGENTS)
+def test_each_agents_file_of_a_page_is_read_without_a_word(name: str):
+    for text in agents_files(page(name)):
+        source = InputFile(path="agents.yaml", content=text.encode())
+        found = agents_file.parse_agents_file(source, path="agents.yaml", goose="goose")
+        assert found.problems == [], text
 
 
 def test_the_lines_that_use_the_program_are_found():
