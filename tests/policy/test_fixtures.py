@@ -71,10 +71,10 @@ def test_agents_and_queues_that_jobs_name_are_there(tmp_path):
         ("a", "q"),
     }
     assert [job["agents"] for job in describe(context)["queue"]] == [
-        ("coder",),
+        ["coder"],
         ("dev",),
-        ("coder",),
-        ("a",),
+        ["coder"],
+        ["a"],
     ]
 
 
@@ -94,7 +94,7 @@ def test_a_job_is_told_as_it_is_written(tmp_path):
         "priority": PriorityClass.INTERACTIVE,
         "rank": 3,
         "agent": "coder",
-        "agents": ("coder",),
+        "agents": ["coder"],
         "model_ref": "org/m:8b",
         "seed": 0,
         "labels": {"due": "1", "team": "ü"},
@@ -170,7 +170,7 @@ def test_an_agent_without_a_free_slot_starts_nothing(tmp_path):
         " queue: [{queue: dev}, {agent: a}]",
     )
 
-    assert [job["agents"] for job in describe(context)["queue"]] == [("b",), ()]
+    assert [job["agents"] for job in describe(context)["queue"]] == [["b"], []]
 
 
 # -- what is refused ------------------------------------------------------------------
