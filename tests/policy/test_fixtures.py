@@ -72,7 +72,7 @@ def test_agents_and_queues_that_jobs_name_are_there(tmp_path):
     }
     assert [job["agents"] for job in describe(context)["queue"]] == [
         ["coder"],
-        ("dev",),
+        ["dev"],
         ["coder"],
         ["a"],
     ]
