@@ -4,8 +4,8 @@ Tasks of three queues with priorities, blockers and subtasks, four agents, wrapp
 random, and the server restarted twice.  In the end each task is complete, once, or set aside with a
 comment that says so; none is at work; nothing ran beside itself, before its blocker or out of
 its turn.  The server is the double of the tests, which cuts answers off now and then, or with
-``--server build/index.js`` the real one; with ``--tools`` it is one of version 1, which has MCP
-alone, and no queues, blockers or subtasks.
+``--server build/index.js`` the real one; with ``--over old`` it is one of version 1, which has
+MCP alone, and no queues, blockers or subtasks.
 """
 
 from __future__ import annotations
