@@ -25,6 +25,8 @@ from collections import Counter
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from enum import StrEnum
+from http import HTTPStatus
+from http.client import HTTPException
 from pathlib import Path
 from threading import Event, Thread
 from typing import TYPE_CHECKING, Any
@@ -119,15 +121,23 @@ class People:
         if self.is_old:
             tasks = self._use("list_tasks", {"include_archived": True, "limit": 10_000})["tasks"]
             return [{"parent_task_id": None, "queue_name": None, **task} for task in tasks]
-        _, tasks = ask(self._url, "GET", "/api/v1/tasks?include_archived=true")
-        return list(tasks)
+        return self._read("/api/v1/tasks?include_archived=true")
 
     def comments(self, number: int) -> list[str]:
         if self.is_old:
             found = self._use("get_task", {"id": number})["comments"]
         else:
-            _, found = ask(self._url, "GET", f"/api/v1/tasks/{number}/comments")
+            found = self._read(f"/api/v1/tasks/{number}/comments")
         return [one["content"] for one in found]
+
+    def _read(self, path: str) -> list[dict[str, Any]]:
+        """Ask for a list; once more where an answer was spoilt that was meant for a tick."""
+        for _ in range(20):
+            with suppress(OSError, HTTPException, ValueError):
+                status, found = ask(self._url, "GET", path)
+                if status == HTTPStatus.OK and isinstance(found, list):
+                    return found
+        raise AssertionError(path)
 
     def _use(self, tool: str, arguments: dict[str, Any]) -> Any:
         """Use a tool; once more where the server was just restarted, or an answer spoilt."""
