@@ -210,6 +210,17 @@ def test_wrong_limits_end_with_4_and_name_the_variable(place: Place, limits: str
     assert "TINYSCHEDULER_AGENT_LIMITS" in answer.err
 
 
+@pytest.mark.parametrize("limit", ["shell", "shell=", "shell=-1", "shell=many", "=2"])
+def test_a_wrong_limit_on_the_command_line_starts_nothing(place: Place, limit: str):
+    task_id = place.add("--", "true")
+
+    answer = place.run("run", "--agent-limit", limit)
+
+    assert (answer.code in {2, 4}, answer.out) == (True, "")
+    assert "--agent-limit" in answer.err
+    assert place.run("show", task_id, "--json").json["state"] == "waiting"
+
+
 def test_a_pipe_on_a_tick_is_closed_when_the_tick_ends(place: Place):
     task_id = place.add("--", "sleep", "1000")
 
