@@ -150,7 +150,7 @@ def test_a_server_that_never_ends_its_answer_is_cut_off_in_time(served: Served, 
     answer = served.tick()
 
     assert answer.code == 69
-    assert time.monotonic() - began < 3 * 0.5 + 3
+    assert time.monotonic() - began < 3 * 0.5 + 10
     (error,) = answer.json["errors"]
     assert "GET /tasks: no whole answer within 0." in error["message"]
 
@@ -219,7 +219,7 @@ def test_wherever_in_a_tick_the_server_fails_nothing_is_lost_or_done_twice(
             for _ in range(2):
                 began = time.monotonic()
                 assert served.tick().code in {0, 1, 69}
-                assert time.monotonic() - began < 5
+                assert time.monotonic() - began < 3 * 0.5 + 10
             served.double.behave()
 
     served.finish(*numbers)

