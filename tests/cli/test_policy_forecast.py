@@ -94,7 +94,7 @@ def test_a_load_is_made_up_and_told_in_a_table(here: Callable[..., Answer]):
 def test_the_same_seed_prints_the_same_bytes_and_nothing_on_disk_changes(
     here: Callable[..., Answer], home: Place
 ):
-    asked = ("policy", "simulate", "good.lua", *LITTLE, "--json")
+    asked = ("policy", "simulate", "night.yaml", *LITTLE, "--json")
     before = home.digest()
     first, again = here(*asked), here(*asked)
     other = here(*asked, "--seed", "2")

@@ -555,7 +555,7 @@ contexts = st.builds(
 )
 
 
-@settings(max_examples=200)
+@settings(max_examples=1000)
 @given(contexts)
 def test_a_rule_decides_as_the_same_by_hand(context: dict[str, Any]):
     assert answer(compiled(RULE), context) == answer(BY_HAND, context)
