@@ -22,6 +22,7 @@ from tinyscheduler.model.leases import (
     UnreadableLease,
     WrapperLife,
 )
+from tinyscheduler.model.records import TaskRecord
 from tinyscheduler.model.resources import Gpu, GpuProcess, GpuReading, HostState
 from tinyscheduler.model.snapshot import (
     Deferral,
@@ -34,7 +35,7 @@ from tinyscheduler.model.snapshot import (
     StaleSighting,
     UnreadableResult,
 )
-from tinyscheduler.model.tasks import AttemptResult, Claim, Outcome, WaitingTask
+from tinyscheduler.model.tasks import AttemptResult, Claim, Outcome, TaskState, WaitingTask
 from tinyscheduler.values import replace
 
 if TYPE_CHECKING:
@@ -262,3 +263,33 @@ def _sources(things: Iterable[Thing], down: frozenset[str]) -> Iterable[SourceVi
             waiting_total=len(waiting),
             claims=tuple(one for one in told if isinstance(one, Claim) and one.source == name),
         )
+
+
+def a_record(task_id: str = "1", **changes: Any) -> TaskRecord:
+    """Return a task as its source keeps it: it waits, for agent coder."""
+    record = TaskRecord(
+        task_id=task_id,
+        source="local",
+        state=TaskState.WAITING,
+        summary="work",
+        agent="coder",
+        queue=None,
+        priority=0,
+        lease_id=None,
+        claimed_by=None,
+        attempt=1,
+        failures=0,
+        launches=0,
+        max_attempts=None,
+        failure_reason=None,
+        cancel_requested=False,
+        blocks=0,
+        blockers_left=0,
+        blocked_by=(),
+        not_before=None,
+        backing_off_until=None,
+        created_at=NOW.wall,
+        updated_at=NOW.wall,
+        ended_at=None,
+    )
+    return replace(record, **changes)

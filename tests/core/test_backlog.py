@@ -3,52 +3,28 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.builders import a_record
 
 from tinyscheduler.core.backlog import OPEN, Ages, survey
-from tinyscheduler.model.records import TaskRecord
 from tinyscheduler.model.tasks import TaskState
-from tinyscheduler.values import replace
+
+if TYPE_CHECKING:
+    from tinyscheduler.model.records import TaskRecord
 
 NOON = datetime(2026, 1, 8, 12, tzinfo=UTC)
 HOUR = 3600.0
 
 
-def a_record(task_id: str = "1", *, age_s: float = 0, **more: Any) -> TaskRecord:
-    created_at = NOON - timedelta(seconds=age_s)
-    record = TaskRecord(
-        task_id=task_id,
-        source="local",
-        state=TaskState.WAITING,
-        summary="work",
-        agent="coder",
-        queue=None,
-        priority=0,
-        lease_id=None,
-        claimed_by=None,
-        attempt=1,
-        failures=0,
-        launches=0,
-        max_attempts=None,
-        failure_reason=None,
-        cancel_requested=False,
-        blocks=0,
-        blockers_left=0,
-        blocked_by=(),
-        not_before=None,
-        backing_off_until=None,
-        created_at=created_at,
-        updated_at=created_at,
-        ended_at=None,
-    )
-    return replace(record, **more)
+def aged(task_id: str = "1", *, age_s: float = 0, **changes: Any) -> TaskRecord:
+    return a_record(task_id, created_at=NOON - timedelta(seconds=age_s), **changes)
 
 
 def test_of_nothing_there_is_nothing_open():
-    backlog = survey([a_record(state=TaskState.DONE)], now=NOON)
+    backlog = survey([aged(state=TaskState.DONE)], now=NOON)
 
     assert (backlog.total.total, backlog.total.ages, backlog.lines) == (0, None, ())
     assert [number for _, number in backlog.ages] == [0] * 5
@@ -57,11 +33,11 @@ def test_of_nothing_there_is_nothing_open():
 def test_a_task_is_counted_for_who_works_on_it_else_who_is_named_else_its_queue():
     backlog = survey(
         [
-            a_record("1", agent=None, queue="dev", state=TaskState.WORKING, claimed_by="tester"),
-            a_record("2", agent=None, queue="dev"),
-            a_record("3", blockers_left=2),
-            a_record("4", state=TaskState.HELD, blockers_left=1),
-            a_record("5", agent=None, queue=None),
+            aged("1", agent=None, queue="dev", state=TaskState.WORKING, claimed_by="tester"),
+            aged("2", agent=None, queue="dev"),
+            aged("3", blockers_left=2),
+            aged("4", state=TaskState.HELD, blockers_left=1),
+            aged("5", agent=None, queue=None),
         ],
         now=NOON,
     )
@@ -79,7 +55,7 @@ def test_a_task_is_counted_for_who_works_on_it_else_who_is_named_else_its_queue(
 def test_priorities_begin_with_the_highest_and_ages_with_the_youngest():
     ages_h = (0, 0.9, 1, 6, 24, 24 * 7)
     tasks = [
-        a_record(str(number), age_s=hours * HOUR, priority=number % 2, source=source)
+        aged(str(number), age_s=hours * HOUR, priority=number % 2, source=source)
         for number, (hours, source) in enumerate(
             zip(ages_h, ("local", "local", "local", "local", "tinytask", "local"), strict=True)
         )
@@ -101,7 +77,7 @@ def test_priorities_begin_with_the_highest_and_ages_with_the_youngest():
 
 
 def test_one_that_was_added_under_a_clock_that_is_set_back_since_is_new():
-    ages = survey([a_record(age_s=-99)], now=NOON).total.ages
+    ages = survey([aged(age_s=-99)], now=NOON).total.ages
 
     assert ages is not None
     assert ages.oldest_s == 0
@@ -110,7 +86,7 @@ def test_one_that_was_added_under_a_clock_that_is_set_back_since_is_new():
 @given(
     st.lists(
         st.builds(
-            a_record,
+            aged,
             st.integers(1, 9).map(str),
             age_s=st.integers(-100, 10**7),
             state=st.sampled_from(TaskState),

@@ -6,14 +6,13 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import pytest
-from tests.builders import NOW, a_gpu, a_lease, a_snapshot, a_task, an_agent, an_entry
+from tests.builders import NOW, a_gpu, a_lease, a_record, a_snapshot, a_task, an_agent, an_entry
 
 from tinyscheduler.core.decide import decide
 from tinyscheduler.core.explain import Cap, Explanation, Shortfall, explain, never_ends
 from tinyscheduler.core.whatif import Ended, Less, Raised
 from tinyscheduler.model.leases import Needs
 from tinyscheduler.model.plan import Reason
-from tinyscheduler.model.records import TaskRecord
 from tinyscheduler.model.resources import Gpu
 from tinyscheduler.model.switches import Switch, SwitchKind, Target, TargetKind
 from tinyscheduler.model.tasks import TaskState
@@ -33,34 +32,6 @@ def explained(snapshot: Snapshot, task_id: str) -> Explanation:
     explanation = explain(snapshot, plan, task, policy, window=99)
     assert explanation is not None
     return explanation
-
-
-def a_record(state: TaskState) -> TaskRecord:
-    return TaskRecord(
-        task_id="5",
-        source="local",
-        state=state,
-        summary="",
-        agent="coder",
-        queue=None,
-        priority=0,
-        lease_id=None,
-        claimed_by=None,
-        attempt=1,
-        failures=0,
-        launches=0,
-        max_attempts=None,
-        failure_reason=None,
-        cancel_requested=False,
-        blocks=0,
-        blockers_left=0,
-        blocked_by=(),
-        not_before=None,
-        backing_off_until=None,
-        created_at=NOW.wall,
-        updated_at=NOW.wall,
-        ended_at=None,
-    )
 
 
 def test_a_task_that_nothing_keeps_has_no_reason():
@@ -237,7 +208,7 @@ def test_a_task_that_is_gone_has_no_explanation():
 
 @pytest.mark.parametrize("state", TaskState)
 def test_only_what_has_ended_otherwise_or_is_held_never_ends(state: TaskState):
-    way = never_ends(replace(a_record(TaskState.WAITING), state=state))
+    way = never_ends(a_record(state=state))
 
     expected = {
         TaskState.FAILED: "retry",
